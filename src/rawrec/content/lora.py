@@ -1,0 +1,45 @@
+"""LoRA: small trained matrices beside frozen ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+QUERY_VALUE = (
+    "query",
+    "value",
+    "q_proj",
+    "v_proj",
+    "q_lin",
+    "v_lin",
+    "query_proj",
+    "value_proj",
+    "qkv",
+    "Wqkv",
+    "c_attn",
+)
+
+
+def inject(model: nn.Module, layers: Sequence[nn.Module], rank: int, seed: int) -> list[nn.Parameter]:
+    """Put adapters of `rank` into `layers` (parts of `model`), in place; the new parameters are returned.
+
+    Adapted are the query and value projections of attention, or, in a network without attention, the 1x1 convolutions
+    and linear layers. The adapters' scale is 2 (alpha = 2 rank) and they start at zero: the output is unchanged.
+    """
+    import peft
+
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    names = {name: module for name, module in model.named_modules() if id(module) in inside}
+    targets = [n for n, m in names.items() if isinstance(m, nn.Linear) and n.rsplit(".", 1)[-1] in QUERY_VALUE]
+    targets = targets or [n for n, m in names.items() if isinstance(m, nn.Linear) or _is_pointwise(m)]
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(config, model)
+    return [p for name, p in model.named_parameters() if ".lora_" in name]
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1

@@ -1,0 +1,252 @@
+"""The content tower: raw item -> encoders -> projections (EM3 eq. 4-5) -> fusion (eq. 6) -> content embedding.
+
+The tower knows where each field's static column ends: at the feature (a frozen encoder, a ready-made feature) or at
+the hidden state below the encoder's trained layers. Everything above that boundary it computes anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rawrec.config import Config, ContentConfig, FieldConfig
+from rawrec.content.bank import Bank
+from rawrec.content.encoders import Encoder, make_encoder
+from rawrec.content.fusion import FUSIONS
+from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.ragged import Ragged
+from rawrec.errors import UserError
+
+CHUNK = 256  # items decoded and encoded at once while a static column is made
+
+
+class Tower(nn.Module):
+    """Content embeddings of items from their static columns.
+
+    encoders: one per raw field in use. features: name -> width of ready-made feature columns.
+    frozen (paradigm): no projection, no fusion: the content is the features side by side, each layer-normalised.
+    """
+
+    def __init__(self, encoders: dict[str, Encoder], features: dict[str, int], cfg: ContentConfig, frozen: bool):
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.widths = {**{name: e.width for name, e in encoders.items()}, **features}
+        self.fields = list(self.widths)
+        self.frozen = frozen
+        self.autocast: torch.dtype | None = None  # of the encoders; projections and fusion are always float32
+        self.dim = sum(self.widths.values()) if frozen else cfg.dim
+        self.proj = nn.ModuleDict()
+        self.fusion = None
+        if not frozen and self.fields:
+            self.proj.update({name: nn.Linear(width, cfg.dim) for name, width in self.widths.items()})
+            self.fusion = FUSIONS[cfg.fusion.kind](cfg.dim, len(self.fields), cfg.fusion)
+
+    def raw_encoders(self) -> Iterator[tuple[str, Encoder]]:
+        """Field name and encoder of every raw field."""
+        for name, encoder in self.encoders.items():
+            assert isinstance(encoder, Encoder)
+            yield name, encoder
+
+    def column(self, field: str) -> str:
+        """Name of the bank column that the field is read from."""
+        encoder = dict(self.raw_encoders()).get(field)
+        return f"feature/{field}" if encoder is None or not encoder.trained_parameters() else f"hidden/{field}"
+
+    def _casting(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
+
+    def forward(self, columns: dict[str, Ragged]) -> Tensor:
+        """Content `[n, dim]` of `n` items given as their rows of the static columns; zeros where nothing is there."""
+        device = next(self.parameters(), torch.zeros(())).device
+        encoders = dict(self.raw_encoders())
+        tokens, masks = [], []
+        for name in self.fields:
+            column = columns[self.column(name)].to(device)
+            if name in encoders:
+                with self._casting(device):
+                    feature = encoders[name].upper(column)
+            else:
+                feature = _dense(column, self.widths[name])
+            feature = nn.functional.layer_norm(feature.float(), (self.widths[name],))
+            mask = column.lengths > 0
+            tokens.append(feature * mask[:, None] if self.frozen else self.proj[name](feature))
+            masks.append(mask)
+        mask = torch.stack(masks, 1)
+        if self.fusion is None:
+            return torch.cat(tokens, 1)
+        return self.fusion(torch.stack(tokens, 1), mask) * mask.any(1, keepdim=True)
+
+    def encode(self, bank: Bank, rows: Tensor) -> Tensor:
+        """Content of the items `rows`, through everything above their static columns."""
+        columns = {self.column(name) for name in self.fields}
+        return self({name: bank.read(name, rows) for name in columns})
+
+    def raw_columns(self, raw: dict[str, Sequence[Sequence[bytes | str]]]) -> dict[str, Ragged]:
+        """The static columns of items that are no rows of the dataset, given as raw media per field."""
+        count = max((len(v) for v in raw.values()), default=0)
+        columns = {}
+        encoders = dict(self.raw_encoders())
+        for name in self.fields:
+            if name in encoders:
+                columns[self.column(name)] = self.lower(name, raw.get(name, [[]] * count))[0]
+            else:
+                columns[self.column(name)] = _empty(count, self.widths[name])
+        return columns
+
+    @torch.no_grad()
+    def lower(self, field: str, raw: Sequence[Sequence[bytes | str]]) -> tuple[Ragged, dict[str, int]]:
+        """The static column of raw media: what the field's frozen layers make of it; and what was cut or lost."""
+        encoder = dict(self.raw_encoders())[field]
+        device = next(encoder.parameters()).device
+        prepared, stats = encoder.prepare(raw)
+        with self._casting(device):
+            return encoder.lower(prepared.to(device)).to("cpu"), stats
+
+    @torch.no_grad()
+    def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int, forward: Callable | None = None) -> None:
+        """Re-encode `rows` in eval mode and write them as of `step`."""
+        training = self.training
+        self.eval()
+        for part in rows.split(max(micro_batch, CHUNK)):
+            bank.write(part, (forward or self.encode)(bank, part), step)
+        self.train(training)
+
+
+class LiveContent:
+    """The items of one optimiser step that are encoded with gradient: once each, in micro-batches where they are many.
+
+    `leaf` `[n, dim]` collects the gradient of every use; `backward` carries it into the tower. Where the items fit in
+    one micro-batch the graph is kept; else each micro-batch is encoded again (gradient caching), with the same random
+    numbers as the first time.
+    """
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], rows: Tensor, micro_batch: int, seed: int):
+        self.rows, self._encode, self._seed = rows, encode, seed
+        self._parts = list(rows.split(micro_batch)) if len(rows) else []
+        self._graph: Tensor | None = None
+        if len(self._parts) == 1:
+            torch.manual_seed(seed)
+            self._graph = encode(rows)
+            values = self._graph
+        else:
+            with torch.no_grad():
+                values = [self._part(i) for i in range(len(self._parts))]
+            values = torch.cat(values) if values else torch.zeros(0)
+        self.leaf = values.detach().requires_grad_()
+
+    def _part(self, i: int) -> Tensor:
+        torch.manual_seed(self._seed + i)
+        return self._encode(self._parts[i])
+
+    def backward(self) -> None:
+        grad = self.leaf.grad
+        if grad is None or not self._parts:
+            return
+        if self._graph is not None:
+            self._graph.backward(grad)
+            return
+        for i, part in enumerate(grad.split([len(p) for p in self._parts])):
+            self._part(i).backward(part)
+
+
+# ------------------------------------------------------------------------------------------------------- construction
+def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
+    """The settings of every raw field of a dataset: its own, over those of its kind, over the defaults."""
+    kinds = {**{name: "image" for name in fields.image}, **{name: "text" for name in fields.text}}
+    for name in cfg.content.fields:
+        if name not in kinds and name not in ("image", "text"):
+            known = ", ".join([*kinds, "image", "text"])
+            raise UserError(f"content.{name}: the dataset has no image or text field {name!r}. Known: {known}")
+    result = {}
+    for name, kind in kinds.items():
+        merged: dict = {}
+        for key in (kind, name):
+            if key in cfg.content.fields:
+                merged.update(cfg.content.fields[key].model_dump(exclude_unset=True))
+        merged.setdefault("encoder", None)
+        merged["encoder"] = merged["encoder"] or {"image": "efficientnet_lite0", "text": "minilm"}[kind]
+        if cfg.paradigm != "end_to_end":
+            merged["train"] = "none"
+        field = FieldConfig.model_validate(merged)
+        if field.use:
+            result[name] = field
+    if cfg.paradigm == "end_to_end" and result and all(f.train == "none" for f in result.values()):
+        raise UserError(
+            "paradigm=end_to_end trains encoders, but every field has train=none; set for example "
+            + " ".join(f"content.{name}.train=top:1" for name in result)
+            + ", or choose paradigm=hybrid"
+        )
+    return result
+
+
+def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig]) -> Tower:
+    """The tower of a dataset's fields under `configs` (see `field_configs`)."""
+    kinds = {name: "image" if name in fields.image else "text" for name in configs}
+    shared: dict[str, Encoder] = {}
+    for name, field in configs.items():
+        shared[name] = make_encoder(kinds[name], field, cfg.seed)
+    return Tower(shared, dict(fields.feature), cfg.content, cfg.paradigm == "frozen")
+
+
+def static_columns(
+    tower: Tower, data: Dataset, cache: Path, progress: Callable[[str, Iterator], Iterator] | None = None
+) -> tuple[dict[str, Ragged], dict[str, dict[str, int]]]:
+    """Every static column that `tower` reads, from the cache folder or made now; and per field what was cut or lost.
+
+    A cached column is keyed by the encoder's weights and settings and by the dataset's content; it is memory-mapped.
+    """
+    columns, stats = {}, {}
+    encoders = dict(tower.raw_encoders())
+    for name in tower.fields:
+        if name not in encoders:
+            values, valid = data.feature(name)
+            columns[f"feature/{name}"] = Ragged.from_lengths(
+                torch.from_numpy(values[valid]), torch.from_numpy(valid).long()
+            )
+            continue
+        encoder = encoders[name]
+        identity = f"{encoder.fingerprint}|{tower.autocast}|{name}|{data.fingerprint()}"
+        path = cache / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
+        if not path.is_file():
+            _make_column(tower, data, name, path, progress)
+        with safe_open(path, "pt") as file:
+            columns[tower.column(name)] = Ragged(file.get_tensor("values"), file.get_tensor("ptr"))
+            stats[name] = json.loads((file.metadata() or {}).get("stats", "{}"))
+    return columns, stats
+
+
+def _make_column(tower: Tower, data: Dataset, name: str, path: Path, progress: Callable | None) -> None:
+    starts: Iterator[int] = iter(range(0, data.n_items, CHUNK))
+    if progress is not None:
+        starts = progress(f"encoding {name}", starts)
+    read = data.images if name in data.fields.image else data.texts
+    parts, stats = [], {}
+    for start in starts:
+        rows = range(start, min(start + CHUNK, data.n_items))
+        part, counts = tower.lower(name, read(name, rows))
+        parts.append(part)
+        for key, count in counts.items():
+            stats[key] = stats.get(key, 0) + count
+    column = Ragged.cat(parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({"values": column.values, "ptr": column.ptr}, partial, {"stats": json.dumps(stats)})
+    partial.replace(path)
+
+
+def _dense(column: Ragged, width: int) -> Tensor:
+    """A column of at most one row per item as `[n, width]`, zeros where it is missing."""
+    out = column.values.new_zeros(len(column), width, dtype=torch.float32)
+    out[column.lengths > 0] = column.values.float()
+    return out
+
+
+def _empty(count: int, width: int) -> Ragged:
+    return Ragged(torch.zeros(0, width), torch.zeros(count + 1, dtype=torch.int64))

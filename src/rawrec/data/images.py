@@ -1,0 +1,140 @@
+"""From the bytes of a picture file to pixels, safely: whatever the bytes are, the answer is pixels or a short reason.
+
+Bytes come from strangers. Only plain raster formats are opened (nothing that runs a program, like EPS), the size is
+limited before anything is decoded, and a file that is damaged anywhere is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000")
+ORIENTATION_TAG = 0x0112
+CHECK_SIZE = 32
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns of a decompression bomb and decodes it all the same; here the warning is a refusal. What else Pillow
+# warns of (odd EXIF, palettes) concerns nobody: the picture decodes or it does not.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class ImageError(ValueError):
+    """Bytes that are no usable picture; the text is the reason."""
+
+
+def check(data: bytes) -> str | None:
+    """None if `data` is a picture that decodes to its end, else a short reason why not."""
+    try:
+        decode(data, CHECK_SIZE)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def decode(data: bytes, size: int) -> np.ndarray:
+    """The picture as `[3, size, size]` uint8 RGB.
+
+    The whole picture is stretched to the square (no crop, no border), antialiased; JPEG is decoded at the smallest
+    scale that is large enough. EXIF rotation is applied, transparency laid over white, of an animation the first frame
+    is taken, 16-bit values are scaled to 8.
+
+    Raises ImageError with a reason.
+    """
+    if not data:
+        raise ImageError("empty file")
+    try:
+        return _decode(data, size)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(_too_large()) from None
+    except Image.UnidentifiedImageError:
+        raise ImageError("not a picture of a known format") from None
+    except Exception as error:  # decoders of hostile bytes raise nearly everything; each means "not decodable"
+        raise ImageError(f"damaged picture: {str(error) or type(error).__name__}"[:200]) from None
+
+
+def decode_many(data: Sequence[bytes], size: int, workers: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels `[n, 3, size, size]` uint8 and a mask `[n]` bool of what was decodable; the rest is zeros.
+
+    Runs in `workers` threads (Pillow decodes outside the interpreter's lock).
+    """
+    pixels = np.zeros((len(data), 3, size, size), np.uint8)
+    valid = np.zeros(len(data), bool)
+
+    def work(index: int) -> None:
+        try:
+            pixels[index] = decode(data[index], size)
+            valid[index] = True
+        except ImageError:
+            pass
+
+    if workers <= 1 or len(data) <= 1:
+        for index in range(len(data)):
+            work(index)
+    else:
+        with ThreadPoolExecutor(min(workers, len(data))) as pool:
+            list(pool.map(work, range(len(data))))
+    return pixels, valid
+
+
+def _decode(data: bytes, size: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(_too_large(width, height))
+        image.draft("RGB", (size, size))
+        image.load()
+        turn = TURNS.get(_orientation(image))
+        square = _plain(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if square.mode == "RGBA":
+        white = Image.new("RGBA", square.size, "white")
+        square = Image.alpha_composite(white, square).convert("RGB")
+    if turn is not None:  # a square can be turned after resizing
+        square = square.transpose(turn)
+    return np.ascontiguousarray(np.asarray(square, np.uint8).transpose(2, 0, 1))
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The same picture as RGB or, where it has transparency, RGBA with 8 bits per channel."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values of 16 or 32 bits or floats as uint8; the range is taken from the type and the largest value."""
+    values = np.nan_to_num(values.astype(np.float32))
+    top = float(values.max(initial=0))
+    scale = 255.0 if 0 < top <= 1 else 1.0 if top <= 255 else 255.0 / 65535.0
+    return (values * scale + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # broken EXIF says nothing about the pixels
+        return 1
+
+
+def _too_large(width: int | None = None, height: int | None = None) -> str:
+    found = f"{width} x {height} pixels, " if width else ""
+    return f"too large: {found}more than the limit of {MAX_PIXELS // 1_000_000} million pixels"

@@ -1,0 +1,142 @@
+"""`rawrec import mmrec`: a folder in the format of MMRec, `<name>.inter` and `*_feat.npy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rawrec.data.dataset import Dataset, DatasetWriter, Fields
+from rawrec.data.importers._convert import as_text, stored_name
+from rawrec.data.importers._read import Bar, Batch, open_source
+from rawrec.data.importers._rows import Rows
+from rawrec.data.importers.report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.errors import UserError
+
+FEATURE = "_feat.npy"
+MAX_ID = 10**8
+ITEMS_AT_ONCE = 4096
+
+
+def import_mmrec(
+    folder: str | Path,
+    *,
+    out: str | Path,
+    split: SplitSpec | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Import `<name>.inter` (tab-separated; userID, itemID and, where present, rating, timestamp, x_label).
+
+    Every row is a positive. Ids are the numbers of the file; the items are 0 up to the largest itemID, as MMRec counts
+    them. `<field>_feat.npy` becomes the feature `<field>`, its row being the itemID; a row with a value that is not
+    finite is missing. Files that hold pickled objects are never read, but counted.
+    split: default the column x_label (0 train, 1 valid, 2 test), without it at random per user.
+
+    Raises UserError for absent files and columns and files that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist or is not a folder")
+    files = sorted(folder.glob("*.inter"))
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files or sorted(folder.iterdir())[:20]) or "nothing"
+        raise UserError(f"{folder} must hold one .inter file; found: {found}")
+    report = ImportReport(source=f"MMRec {files[0].stem}")
+    source = open_source(files[0], report)
+    source.require("userID and itemID", ["userID", "itemID"])
+    time = "timestamp" if "timestamp" in source.columns else None
+    extra = {n: t for n, t in {"rating": pa.float64(), "x_label": pa.int64()}.items() if n in source.columns}
+    if split is None:
+        given = SplitSpec.model_validate({"kind": "column", "column": "x_label"})
+        split = given if "x_label" in source.columns else SplitSpec.model_validate({"kind": "random_user"})
+    features = _features(folder, report)
+    cleaner = Rows(report, "userID", "itemID", time, extra=extra)
+    with (
+        DatasetWriter(
+            out,
+            fields=Fields(
+                image=[], text=[], categorical=[], numeric=[], feature={n: f.shape[1] for n, f in features.items()}
+            ),
+            source=report.source,
+            labels=[],
+            label_rule="every interaction is positive",
+            extra=extra,
+            has_time=time is not None,
+            overwrite=overwrite,
+        ) as writer,
+        Bar(progress) as bar,
+    ):
+        largest = -1
+        for batch in bar.track("interactions", source, cleaner.columns):
+            rows = cleaner.clean(_numbered(batch, report))
+            if len(rows["item_id"]):
+                largest = max(largest, int(rows["item_id"].cast(pa.int64()).to_numpy().max()))
+            writer.add_interactions(rows)
+        cleaner.finish(str(source.path))
+        n_items = largest + 1
+        for name, values in features.items():
+            if len(values) > n_items:
+                report.skip(
+                    f"feature {name}: row beyond the largest itemID",
+                    f"{name}{FEATURE}:{n_items}",
+                    len(values) - n_items,
+                )
+        for at in range(0, n_items, ITEMS_AT_ONCE):
+            stop = min(at + ITEMS_AT_ONCE, n_items)
+            columns: dict[str, Any] = {"item_id": [str(i) for i in range(at, stop)]}
+            for name, values in features.items():
+                columns[name] = _rows_of(values, at, stop)
+                missing = ~np.isfinite(columns[name]).all(1)
+                if missing.any():
+                    examples = [f"{name}{FEATURE}:{at + i}" for i in np.flatnonzero(missing)[:20].tolist()]
+                    report.skip(f"feature {name}: row is absent or not finite", examples, int(missing.sum()))
+            writer.add_items(columns)
+        report.add_read("items", n_items)
+        return writer.finish(split, report)
+
+
+def _numbered(batch: Batch, report: ImportReport) -> Batch:
+    """The rows whose ids are whole numbers from 0 to `MAX_ID`, the ids written without leading zeros."""
+    columns = dict(batch.columns)
+    good = np.ones(len(batch.rows), dtype=bool)
+    for name in ("userID", "itemID"):
+        values = pl.Series(as_text(columns[name], name)).str.strip_chars().cast(pl.Int64, strict=False)
+        fits = values.is_between(0, MAX_ID).fill_null(False).to_numpy()
+        if (bad := good & ~fits).any():
+            report.add_read("interactions", int(bad.sum()))
+            report.skip(f"{name} is no whole number from 0 to {MAX_ID:,}", batch.examples(bad, name), int(bad.sum()))
+            good &= fits
+        columns[name] = values.cast(pl.String).to_arrow().cast(pa.string())
+    return Batch(batch.file, batch.rows, columns).keep(good)
+
+
+def _features(folder: Path, report: ImportReport) -> dict[str, np.ndarray]:
+    """Feature name -> `[rows, width]`, mapped from disk; every other .npy file is counted as skipped."""
+    result: dict[str, np.ndarray] = {}
+    for path in sorted(folder.glob("*.npy")):
+        if not path.name.endswith(FEATURE):
+            report.skip(f"file is no feature (not named <field>{FEATURE}); not read", path.name)
+            continue
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError):
+            report.skip("file is not an array of plain numbers (pickled objects are never read)", path.name)
+            continue
+        if values.ndim != 2 or values.dtype.kind not in "fiu" or values.shape[1] == 0:
+            report.skip("file is not an array [items, width] of numbers", f"{path.name} {values.dtype} {values.shape}")
+            continue
+        result[stored_name(path.name.removesuffix(FEATURE))] = values
+    return result
+
+
+def _rows_of(values: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Rows `start` to `stop` as float32 `[stop - start, width]`; nan where the array has no such row."""
+    result = np.full((stop - start, values.shape[1]), np.nan, dtype=np.float32)
+    part = values[start:stop]
+    result[: len(part)] = part
+    return result

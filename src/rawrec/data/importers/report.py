@@ -1,0 +1,109 @@
+"""What an import read, kept and skipped, and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+EXAMPLES = 20
+
+
+@dataclass
+class Skipped:
+    """How often a reason for skipping occurred, with the first examples ("file:row value")."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ImportReport:
+    """The account of one import, written as `import.json` of the dataset folder.
+
+    source: where the data came from, in words.
+    read: what -> how many were read ("interactions", "items", "images" ...).
+    kept: what -> how many are in the dataset; the `DatasetWriter` fills in items, interactions and users.
+    skipped: reason -> count and up to 20 examples.
+    coverage: field -> {"items": items that have it, "share": of all items}; filled in by the `DatasetWriter`.
+    notes: remarks in words, e.g. "times are in milliseconds; divided by 1000".
+    """
+
+    source: str = ""
+    read: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    coverage: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add_read(self, what: str, count: int = 1) -> None:
+        self.read[what] = self.read.get(what, 0) + int(count)
+
+    def add_kept(self, what: str, count: int = 1) -> None:
+        self.kept[what] = self.kept.get(what, 0) + int(count)
+
+    def skip(self, reason: str, example: str | list[str] | None = None, count: int | None = None) -> None:
+        """Count `count` skipped things (default: one per example, at least one) with one or more examples."""
+        examples = [example] if isinstance(example, str) else list(example or [])
+        entry = self.skipped.setdefault(reason, Skipped())
+        entry.count += int(count) if count is not None else max(1, len(examples))
+        entry.examples.extend(_short(e) for e in examples[: EXAMPLES - len(entry.examples)])
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    @classmethod
+    def load(cls, path: Path) -> ImportReport:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["skipped"] = {reason: Skipped(**entry) for reason, entry in values["skipped"].items()}
+        return cls(**values)
+
+    def print_table(self, console: Console) -> None:
+        """Three small tables: counts, coverage, what was skipped and why; then the notes."""
+        counts = Table("what", title="Import", title_justify="left")
+        counts.add_column("read", justify="right")
+        counts.add_column("kept", justify="right")
+        for what in dict.fromkeys([*self.read, *self.kept]):
+            counts.add_row(what, _number(self.read.get(what)), _number(self.kept.get(what)))
+        console.print(counts)
+        if self.coverage:
+            table = Table("field", title="Coverage", title_justify="left")
+            table.add_column("items with it", justify="right")
+            table.add_column("share", justify="right")
+            for name, entry in self.coverage.items():
+                table.add_row(name, _number(int(entry["items"])), f"{entry['share']:.1%}")
+            console.print(table)
+        if self.skipped:
+            table = Table("skipped because", title="Skipped", title_justify="left")
+            table.add_column("count", justify="right")
+            table.add_column("for example", overflow="fold")
+            for reason, entry in self.skipped.items():
+                # Values come from the user's files: never markup.
+                table.add_row(Text(reason), _number(entry.count), Text("\n".join(entry.examples[:3])))
+            console.print(table)
+        for text in self.notes:
+            console.print(f"- {text}", markup=False, highlight=False)
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _short(text: str) -> str:
+    """Printable and at most 200 characters."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:200])
+    return text if len(text) < 200 else text[:199] + "…"

@@ -1,0 +1,15 @@
+"""The one exception a user meets: a mistake, explained, with the way out."""
+
+
+class UserError(Exception):
+    """Something the user can put right: it names the setting, row or file, the value found, and what would work.
+
+    The command line prints it without a traceback and leaves with exit code 2.
+    """
+
+
+class RunStopped(Exception):
+    """A run that cannot go on through no mistake of a setting's form: the message says where it stands and what to try.
+
+    The command line prints it without a traceback and leaves with exit code 1.
+    """

@@ -1,0 +1,197 @@
+"""Intervals and tests that know users, not rows, are what was sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from rawrec.evaluation.ctr import auc, group_auc, log_losses
+
+Metric = Literal["auc", "gauc", "logloss"]
+Resampled = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Weights of users `[n_users, c]` (how often each was drawn in c resamplings) -> the metric in each `[c]`."""
+
+CHUNK = 2**19
+"""Weights held at once: users or rows x resamplings."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the interval that holds `level` of its resamplings; nan where it is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class TTest:
+    """Paired t-test: mean difference, t, two-sided p, users compared."""
+
+    mean: float
+    statistic: float
+    p_value: float
+    users: int
+
+
+def user_bootstrap(
+    users: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    metric: Metric,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of a metric of impressions, users drawn with replacement, each with all rows.
+
+    users, labels (0, 1) and scores (probabilities for logloss) are `[rows]`. A resampling in which the metric is
+    undefined (one label only) is left out.
+    """
+    ids, user = np.unique(np.asarray(users), return_inverse=True)
+    value, resampled, rows = _metric(user, len(ids), labels, scores, metric)
+    draws = np.concatenate([resampled(w) for w in _weights(len(ids), rows, n, seed)]) if n else np.zeros(0)
+    return _interval(value, draws, level)
+
+
+def paired_bootstrap(
+    users: ArrayLike,
+    labels: ArrayLike,
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    metric: Metric,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """As `user_bootstrap`, for metric(scores_a) - metric(scores_b) on the same rows and the same draws of users."""
+    ids, user = np.unique(np.asarray(users), return_inverse=True)
+    value_a, resampled_a, rows = _metric(user, len(ids), labels, scores_a, metric)
+    value_b, resampled_b, _ = _metric(user, len(ids), labels, scores_b, metric)
+    weights = _weights(len(ids), rows, n, seed)
+    draws = np.concatenate([resampled_a(w) - resampled_b(w) for w in weights]) if n else np.zeros(0)
+    return _interval(value_a - value_b, draws, level)
+
+
+def mean_bootstrap(values: ArrayLike, n: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Interval of the mean of one value per user `[n_users]`; users whose value is nan are left out."""
+    kept = np.asarray(values, np.float64)
+    kept = kept[~np.isnan(kept)]
+    if not len(kept):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    draws = [kept @ w / len(kept) for w in _weights(len(kept), len(kept), n, seed)]
+    return _interval(float(kept.mean()), np.concatenate(draws) if draws else np.zeros(0), level)
+
+
+def paired_mean_bootstrap(
+    values_a: ArrayLike, values_b: ArrayLike, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Interval of mean(a - b), one value per user in the same order; users with a nan in either are left out."""
+    return mean_bootstrap(_difference(values_a, values_b), n, seed, level)
+
+
+def paired_t_test(values_a: ArrayLike, values_b: ArrayLike) -> TTest:
+    """Student's t-test of a - b over users; users with a nan in either are left out.
+
+    With less than two users, or without any difference, the statistic is nan and p is 1.
+    """
+    difference = _difference(values_a, values_b)
+    difference = difference[~np.isnan(difference)]
+    count = len(difference)
+    mean = float(difference.mean()) if count else float("nan")
+    error = float(difference.std(ddof=1)) / count**0.5 if count > 1 else 0.0
+    if error == 0:
+        return TTest(mean, float("nan"), 1.0, count)
+    statistic = mean / error
+    return TTest(mean, statistic, float(2 * stats.t.sf(abs(statistic), count - 1)), count)
+
+
+def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+    """p-values corrected for the number of comparisons (Holm-Bonferroni), `[m]` in the order given."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return corrected
+
+
+def _difference(values_a: ArrayLike, values_b: ArrayLike) -> NDArray[np.float64]:
+    a, b = np.asarray(values_a, np.float64), np.asarray(values_b, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"values of different users cannot be paired: {a.shape} and {b.shape}")
+    return a - b
+
+
+def _weights(n_users: int, rows: int, n: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each user is drawn in `n` resamplings, in chunks `[n_users, c]` that keep rows x c small."""
+    rng = np.random.default_rng(seed)
+    chunk = max(1, CHUNK // max(n_users, rows, 1))
+    for start in range(0, n, chunk):
+        c = min(chunk, n - start)
+        drawn = rng.integers(n_users, size=(c, n_users)) * c + np.arange(c)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=n_users * c).reshape(n_users, c).astype(np.float64)
+
+
+def _interval(value: float, draws: NDArray[np.float64], level: float) -> Interval:
+    draws = draws[~np.isnan(draws)]
+    if np.isnan(value) or not len(draws):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _metric(
+    user: NDArray[np.int64], n_users: int, labels: ArrayLike, scores: ArrayLike, metric: Metric
+) -> tuple[float, Resampled, int]:
+    """The metric, its resampled form, and how many rows that form touches per resampling."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if metric == "auc":
+        return auc(labels, scores), _auc_form(user, labels > 0, scores), len(labels)
+    if metric == "gauc":
+        groups = group_auc(labels, scores, user)
+        weight = np.where(groups.defined, groups.impressions, 0).astype(np.float64)
+        return groups.mean, _ratio_form(weight * np.nan_to_num(groups.auc), weight), n_users
+    if metric == "logloss":
+        losses = np.bincount(user, log_losses(labels, scores), n_users).astype(np.float64)
+        counts = np.bincount(user, minlength=n_users).astype(np.float64)
+        value = float(losses.sum() / counts.sum()) if n_users else float("nan")
+        return value, _ratio_form(losses, counts), n_users
+    raise ValueError(f"no bootstrap of {metric!r}: auc, gauc or logloss")
+
+
+def _ratio_form(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> Resampled:
+    """A metric that is sum of numerator / sum of denominator over users, both `[n_users]`."""
+
+    def resampled(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        below = denominator @ weights
+        return np.divide(numerator @ weights, below, out=np.full(len(below), np.nan), where=below > 0)
+
+    return resampled
+
+
+def _auc_form(user: NDArray[np.int64], positive: NDArray[np.bool_], scores: NDArray) -> Resampled:
+    """Weighted AUC. The sort is done once: a positive beats the negatives below it, half of those that tie with it."""
+    negatives = np.flatnonzero(~positive)
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    below = np.searchsorted(scores[negatives], scores[positive], "left")
+    up_to = np.searchsorted(scores[negatives], scores[positive], "right")
+    negative_users, positive_users = user[negatives], user[positive]
+
+    def resampled(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        mass = np.zeros((len(negatives) + 1, weights.shape[1]))
+        np.cumsum(weights[negative_users], 0, out=mass[1:])
+        taken = weights[positive_users]
+        won = (taken * (mass[below] + mass[up_to])).sum(0) / 2
+        pairs = taken.sum(0) * mass[-1]
+        return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+    return resampled

@@ -1,0 +1,156 @@
+"""Recall, NDCG, precision and MAP of lists of K items out of the full catalogue, in memory of users x K."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rawrec.errors import UserError
+
+NAMES = ("recall", "ndcg", "precision", "map", "recall2")
+
+
+class TopK(NamedTuple):
+    """The best items of each user, best first: items `[n_users, k]` int64 and their scores float32.
+
+    Where the catalogue has fewer than k items that are not left out, the list ends with -1 and scores of -inf.
+    """
+
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+def rank_all(
+    score: Callable[[NDArray], Tensor],
+    users: NDArray,
+    mask_ptr: NDArray[np.int64],
+    mask_items: NDArray,
+    k: int,
+    user_batch: int = 256,
+) -> TopK:
+    """The k best items of the whole catalogue for each user, `user_batch` users at a time.
+
+    score: users `[u]` -> scores `[u, n_items]` on any device; -inf leaves an item out. users `[n_users]`.
+    mask_items[mask_ptr[i]:mask_ptr[i + 1]]: items left out for users[i] (mask_ptr `[n_users + 1]`), usually those of
+    training. Raises UserError when a score is nan or +inf. Memory: user_batch x n_items.
+    """
+    items = np.full((len(users), k), -1, np.int64)
+    scores = np.full((len(users), k), -np.inf, np.float32)
+    for start in range(0, len(users), user_batch):
+        stop = min(start + user_batch, len(users))
+        values = score(users[start:stop])
+        ptr = mask_ptr[start : stop + 1]
+        rows = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(ptr))).to(values.device)
+        columns = torch.from_numpy(mask_items[ptr[0] : ptr[-1]].astype(np.int64)).to(values.device)
+        values = values.detach().index_put((rows, columns), values.new_tensor(-torch.inf))
+        best, index = torch.topk(values, min(k, values.shape[1]), dim=1)
+        found, where = best.float().cpu().numpy(), index.cpu().numpy()
+        wrong = np.flatnonzero(np.isnan(found).any(1) | np.isposinf(found).any(1))
+        if len(wrong):
+            raise UserError(
+                f"the model gives user {users[start + wrong[0]]} scores that are not finite: training has diverged; "
+                "train again with a lower train.lr or train.encoder_lr"
+            )
+        items[start:stop, : where.shape[1]] = np.where(np.isneginf(found), -1, where)
+        scores[start:stop, : found.shape[1]] = found
+    return TopK(items, scores)
+
+
+def topk_metrics(
+    topk_items: NDArray[np.int64],
+    positives_ptr: NDArray[np.int64],
+    positives_items: NDArray,
+    ks: Sequence[int],
+    buckets: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> tuple[dict[str, float | None], dict[str, NDArray[np.float64]]]:
+    """Ranking metrics at every cut-off, overall and by bucket of the positives.
+
+    topk_items `[n_users, >= max(ks)]`, best first, -1 for no item. positives_items[positives_ptr[i]:positives_ptr[i +
+    1]]: what user i really took (twice the same counts once). buckets: name -> mask `[n_items]`; `cold/recall@k` asks
+    for the cold positives only, within the same list of the full catalogue.
+
+    For each k in ks, over the users with a positive (in the bucket):
+    `recall@k`  mean of hits / positives,
+    `precision@k`  mean of hits / k,
+    `ndcg@k`  gain 1 / log2(rank + 1) against that of a list that starts with min(positives, k) hits,
+    `map@k`  mean over users of (sum of precision@rank over the hits) / min(positives, k),
+    `recall2@k`  all hits / all positives;
+    `users`  how many users that is.
+
+    Returns the metrics (None where no user has a positive: `undefined` tells why) and, but for the pooled recall2,
+    their values per user `[n_users]`, nan for a user without positives.
+    """
+    depth = max(ks)
+    if topk_items.shape[1] < depth:
+        raise ValueError(f"lists of {topk_items.shape[1]} items cannot be judged at k={depth}")
+    items = topk_items[:, :depth]
+    n_users = len(items)
+    n_items = int(max(items.max(initial=-1), positives_items.max(initial=-1))) + 1
+    owners = np.repeat(np.arange(n_users), np.diff(positives_ptr))
+    keys = np.unique(owners * n_items + positives_items)
+    hits = _member(np.arange(n_users)[:, None] * n_items + items, keys) & (items >= 0)
+    owners, wanted = np.divmod(keys, max(n_items, 1))
+
+    metrics: dict[str, float | None] = {}
+    per_user: dict[str, NDArray[np.float64]] = {}
+    parts: dict[str, NDArray[np.bool_] | None] = {"": None} | {f"{n}/": m for n, m in (buckets or {}).items()}
+    for prefix, mask in parts.items():
+        part_hits = hits if mask is None else hits & mask[items]
+        relevant = np.bincount(owners if mask is None else owners[mask[wanted]], minlength=n_users)
+        means, values = _metrics(part_hits, relevant, ks)
+        metrics |= {prefix + name: value for name, value in means.items()}
+        per_user |= {prefix + name: value for name, value in values.items()}
+    return metrics, per_user
+
+
+def undefined(metrics: Mapping[str, float | None]) -> dict[str, str]:
+    """Why each None among the results of `topk_metrics` is one."""
+    return {
+        name: f"no user has a {name.rpartition('/')[0]} positive".replace("  ", " ")
+        for name, value in metrics.items()
+        if value is None
+    }
+
+
+def _member(values: NDArray, sorted_keys: NDArray) -> NDArray[np.bool_]:
+    if not len(sorted_keys):
+        return np.zeros(values.shape, bool)
+    at = np.searchsorted(sorted_keys, values)
+    return sorted_keys[np.minimum(at, len(sorted_keys) - 1)] == values
+
+
+def _metrics(
+    hits: NDArray[np.bool_], relevant: NDArray[np.int64], ks: Sequence[int]
+) -> tuple[dict[str, float | None], dict[str, NDArray[np.float64]]]:
+    """hits `[n_users, depth]`, relevant `[n_users]`: number of positives of each user."""
+    has = relevant > 0
+    hits, positives = hits[has], relevant[has]
+    rank = np.arange(1, hits.shape[1] + 1)
+    discount = 1 / np.log2(rank + 1)
+    found = np.cumsum(hits, 1)
+    gain = np.cumsum(hits * discount, 1)
+    ideal_gain = np.cumsum(discount)
+    precisions = np.cumsum(hits * found / rank, 1)
+
+    means: dict[str, float | None] = {}
+    per_user = {}
+    for k in ks:
+        ideal = np.minimum(positives, k)
+        values = {
+            "recall": found[:, k - 1] / positives,
+            "ndcg": gain[:, k - 1] / ideal_gain[ideal - 1],
+            "precision": found[:, k - 1] / k,
+            "map": precisions[:, k - 1] / ideal,
+        }
+        for name, value in values.items():
+            means[f"{name}@{k}"] = float(value.mean()) if len(value) else None
+            per_user[f"{name}@{k}"] = np.full(len(has), np.nan)
+            per_user[f"{name}@{k}"][has] = value
+        means[f"recall2@{k}"] = float(found[:, k - 1].sum() / positives.sum()) if len(positives) else None
+    means["users"] = len(positives)
+    return means, per_user

@@ -1,0 +1,38 @@
+"""Losses shared by models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def info_nce(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None = None) -> Tensor:
+    """Mean over rows of -log softmax of the positive `(a_i, b_i)` among all `(a_i, b_j)`, cosine similarity.
+
+    a, b: `[n, dim]`. negatives: bool `[n, n]`, False takes a pair out of the negatives (the diagonal always stays).
+    """
+    a, b = nn.functional.normalize(a, dim=1), nn.functional.normalize(b, dim=1)
+    logits = a @ b.T / temperature
+    if negatives is not None:
+        logits = logits.masked_fill(~(negatives | torch.eye(len(a), dtype=torch.bool, device=a.device)), -torch.inf)
+    return nn.functional.cross_entropy(logits, torch.arange(len(a), device=a.device))
+
+
+class ContentIdContrast(nn.Module):
+    """Content-ID contrastive loss of EM3, eq. 10-14: half the sum of both directions, in-batch negatives.
+
+    The rows are distinct items, so the same item is never its own negative (the paper draws H of the batch; here all).
+    """
+
+    def __init__(self, content_dim: int, id_dim: int, temperature: float):
+        super().__init__()
+        self.content = nn.Linear(content_dim, id_dim)  # f_CIC, eq. 10
+        self.id = nn.Linear(id_dim, id_dim)  # f'_CIC, eq. 11
+        self.temperature = temperature
+
+    def forward(self, content: Tensor, ids: Tensor) -> Tensor:
+        """content `[n, content_dim]` and id embeddings `[n, id_dim]` of `n` distinct items; 0 for fewer than two."""
+        if len(content) < 2:
+            return content.sum() * 0
+        c, i = self.content(content), self.id(ids)
+        return 0.5 * (info_nce(c, i, self.temperature) + info_nce(i, c, self.temperature))

@@ -1,0 +1,77 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+class Bars:
+    """An observer of training (`Trainer`, `job.train`): progress with throughput, loss and time left."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.task: Any = None
+        self.what = ""
+        self.started = time.perf_counter()
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def _begin(self, text: str, total: float, done: float = 0) -> None:
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+        self.task = self.progress.add_task(text, total=total, completed=done, note="")
+
+    def __call__(self, event: str, **values: Any) -> None:
+        if event == "encoding":
+            if values["what"] != self.what:
+                self.what = values["what"]
+                self._begin(self.what, values["total"])
+                self._say(f"{self.what} once with frozen layers ...")
+            self.progress.update(self.task, completed=values["done"])
+        elif event == "epoch":
+            self._begin(f"epoch {values['epoch'] + 1}", values["total"], values["position"])
+        elif event == "step":
+            self.progress.update(self.task, advance=values["samples"], note=f"loss {values['loss']:.4f}")
+        elif event == "validated":
+            self._validated(values["line"], values["best"])
+        elif event == "evaluating":
+            self._begin("evaluating", 1)
+            self._say("evaluating the best epoch ...")
+
+    def _validated(self, line: dict[str, Any], best: bool) -> None:
+        shown = [f"{key.removeprefix('valid/')} {line[key]:.4f}" for key in ("valid/auc", "valid/logloss") if line.get(key)]
+        rate = f"{line['samples_per_second']:,.0f} samples/s"
+        text = f"epoch {line['epoch']}: loss {line['loss']:.4f}, {', '.join(shown)}, {rate}, {line['seconds']:.0f} s"
+        self._say(text + (" *" if best else ""))
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False)

@@ -1,0 +1,146 @@
+"""Plots as inline SVG: small, sharp, no script, no file beside the page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rawrec.evaluation.ctr import Reliability
+from rawrec.evaluation.significance import Interval
+
+INK, MUTED, RULE = "#1f2733", "#6b7482", "#d9dde3"
+RUN, BASELINE = "#2b5f8f", "#a3a9b3"
+SERIES = [RUN, "#c77b30", "#4b8b6f", "#8a5a96", "#8c8c3c"]
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "sans-serif", "DejaVu Sans"],
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceff2",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+}
+
+Line = tuple[Sequence[float], Sequence[float]]
+"""x and y of the points that exist."""
+
+
+def lines(
+    name: str,
+    series: Mapping[str, Line],
+    xlabel: str,
+    dashed: Mapping[str, Line] | None = None,
+    mark: tuple[float, float, str] | None = None,
+    share: bool = False,
+) -> Markup:
+    """Curves over epochs.
+
+    series: legend -> line; dashed: lines of the baseline; mark: a point (x, y) and its text; share: y is in 0 .. 1.
+    """
+    with _style(name):
+        figure, axes = _figure(4.6, 2.7)
+        for (label, (x, y)), colour in zip(series.items(), _colours(len(series)), strict=True):
+            axes.plot(x, y, color=colour, label=label, marker="o", markersize=3.5)
+        for label, (x, y) in (dashed or {}).items():
+            axes.plot(x, y, color=BASELINE, label=label, linestyle=(0, (3, 2)), marker="o", markersize=2.5)
+        if mark:
+            x, y, text = mark
+            axes.plot([x], [y], marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
+            axes.annotate(text, (x, y), (0, -16), textcoords="offset points", ha="center", color=INK, fontsize=8)
+            axes.margins(y=0.18)
+        if share:
+            axes.set_ylim(-0.03, 1.05)
+        axes.set_xlabel(xlabel)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="x", visible=False)
+        if len(series) + len(dashed or {}) > 1:
+            axes.legend(loc="best", fontsize=8)
+        return _svg(figure, f"{name}: {', '.join(series)} by {xlabel}")
+
+
+def reliability_plot(curves: Mapping[str, Reliability]) -> Markup:
+    """Mean label against mean prediction in bins of equal mass; the first curve is the run, others the baseline."""
+    with _style("reliability"):
+        figure, axes = _figure(4.6, 3.6)
+        top = max((float(max(c.prediction.max(), c.label.max())) for c in curves.values()), default=1.0)
+        top = min(1.0, top * 1.08) or 1.0
+        axes.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="perfect")
+        colours = [RUN] + [BASELINE] * (len(curves) - 1)
+        for (label, curve), colour in reversed(list(zip(curves.items(), colours, strict=True))):
+            axes.plot(curve.prediction, curve.label, color=colour, marker="o", markersize=4, label=label)
+        axes.set_xlim(0, top)
+        axes.set_ylim(0, top)
+        axes.set_xlabel("mean prediction")
+        axes.set_ylabel("share of positive labels")
+        axes.legend(loc="upper left", fontsize=8)
+        return _svg(figure, "Reliability: share of positive labels by mean prediction")
+
+
+def interval_bar(interval: Interval, reach: float, good: bool | None) -> Markup:
+    """A difference and its interval on the scale -reach .. reach, as a strip of 200 x 16; an arrow where it goes on.
+
+    good: the difference is for the better (True), for the worse (False) or undecided (None).
+    """
+
+    def at(value: float) -> float:
+        return round(100 + 92 * max(-1.0, min(1.0, value / reach)), 1)
+
+    beyond = {"4,8 10,4 10,12": interval.low < -reach, "196,8 190,4 190,12": interval.high > reach}
+    return Markup(
+        '<svg class="bar" viewBox="0 0 200 16" width="200" height="16" aria-hidden="true" fill="{colour}">'
+        '<line x1="100" x2="100" y1="0" y2="16" stroke="#b9c0ca"/>'
+        '<line x1="{low}" x2="{high}" y1="8" y2="8" stroke="{colour}" stroke-width="2.2" stroke-linecap="round"/>'
+        '<circle cx="{value}" cy="8" r="3.6"/>{arrows}</svg>'
+    ).format(
+        colour={True: "#2f7d5b", False: "#b3503a", None: MUTED}[good],
+        low=at(interval.low),
+        high=at(interval.high),
+        value=at(interval.value),
+        arrows=Markup("").join(
+            Markup('<polygon points="{}"/>').format(points) for points, shown in beyond.items() if shown
+        ),
+    )
+
+
+def _style(salt: str) -> AbstractContextManager[None]:
+    """The look of all plots; `salt` keeps the ids inside one drawing apart from those of the others on the page."""
+    return matplotlib.rc_context({**STYLE, "svg.hashsalt": salt})
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _colours(count: int) -> list[str]:
+    return [SERIES[i % len(SERIES)] for i in range(count)]
+
+
+def _svg(figure: Figure, description: str) -> Markup:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    return Markup('<div class="plot" role="img" aria-label="{}">{}</div>').format(description, Markup(drawing))

@@ -1,0 +1,167 @@
+"""From a preset and a dataset to a finished run folder: `train`, `resume`, `evaluate`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from rawrec.config import Config, resolve
+from rawrec.data.dataset import Dataset
+from rawrec.errors import UserError
+from rawrec.training import checkpoint
+from rawrec.training.evaluate import PARTS, evaluate_part, evaluate_topk
+from rawrec.training.run import RunFolder
+from rawrec.training.system import System
+from rawrec.training.trainer import Trainer
+
+
+def train(
+    preset: str | Path | Mapping[str, Any] | Config,
+    data: Dataset | str | Path,
+    out: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    observer: Any = None,
+) -> RunFolder:
+    """Train a model on a dataset into the run folder `out`, evaluate it once on test, and return the run.
+
+    preset: name of a preset, path of a YAML file, nested settings or a `Config`. overrides: `{"train.epochs": 5}`.
+    observer: told of progress, see `Trainer`. Raises UserError for a mistake in settings or data, RunStopped where
+    training diverges.
+    """
+    cfg = preset if isinstance(preset, Config) else resolve(preset, overrides)
+    data = data if isinstance(data, Dataset) else Dataset.open(data)
+    if cfg.data.split not in data.meta.splits:
+        known = ", ".join(data.meta.splits)
+        raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
+    data.label(cfg.data.label)
+    run = RunFolder.create(out, cfg, data, overwrite)
+    return _work(run, cfg, data, observer, fresh=True)
+
+
+def resume(path: str | Path, observer: Any = None) -> RunFolder:
+    """Go on with a run from its last checkpoint, exactly as if it had never stopped. A finished run is left as it is."""
+    run = RunFolder.open(path)
+    if run.info()["finished"]:
+        return run
+    return _work(run, run.config(), run.dataset(), observer, fresh=False)
+
+
+def load_system(run: RunFolder, data: Dataset | None = None, device: str | None = None) -> System:
+    """The trained system of a finished run, its bank fresh."""
+    if not run.info()["finished"]:
+        raise UserError(f"{run.path} is not finished: `rawrec resume {run.path}` goes on with it")
+    cfg = run.config()
+    if device is not None:
+        cfg.train.device = device
+    if data is not None:
+        run.check(data)
+    system = System(cfg, data or run.dataset(), run.cache)
+    tensors, state = checkpoint.load(run.path / "model.safetensors")
+    system.load_state(tensors)
+    if system.bank is not None and "bank.content" in tensors:
+        system.bank.content.copy_(tensors["bank.content"])
+        system.bank.written.copy_(torch.where(system.bank.valid, state["step"], -1))
+    return system.eval()
+
+
+def evaluate(path: str | Path, split: str = "test", full_ranking: bool | None = None) -> dict[str, Any]:
+    """The metrics of a finished run on a part of its data, computed anew."""
+    run = RunFolder.open(path)
+    if split not in PARTS:
+        raise UserError(f"--split={split!r}: use valid or test")
+    system = load_system(run)
+    metrics, _, _ = evaluate_part(system, PARTS[split], system.cfg.seed)
+    if system.cfg.eval.full_ranking if full_ranking is None else full_ranking:
+        metrics |= evaluate_topk(system, PARTS[split], system.cfg.eval.topk).metrics
+    return metrics
+
+
+def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
+    started = time.perf_counter()
+    before = run.info()["seconds"]
+    if cfg.train.threads:
+        torch.set_num_threads(cfg.train.threads)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    observe = observer or (lambda event, **values: None)
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        system = System(cfg, data, run.cache, lambda text, chunks: _observed(observe, text, chunks))
+        run.write_config(system.cfg)
+        parameters = {key: sum(p.numel() for _, p in group) for key, group in system.parameter_groups().items()}
+        run.write_info(parameters=parameters, media=system.stats)
+        trainer = Trainer(system, run, observer)
+        last = run.path / "checkpoint" / "last.safetensors"
+        if not fresh and last.is_file():
+            trainer.restore()
+            run.log(f"resumed at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
+        else:
+            run.keep_metrics(0)
+            run.log(f"training {cfg.model.name} on {data.path}")
+        trainer.train()
+        _finish(run, system, trainer, observe)
+    finally:
+        run.write_info(seconds=before + time.perf_counter() - started)
+        torch.use_deterministic_algorithms(deterministic)
+    run.write_info(finished=True, best_epoch=trainer.progress.best_epoch, steps=trainer.progress.step)
+    run.log("finished")
+    return run
+
+
+def _observed(observe: Any, text: str, chunks: Any) -> Any:
+    chunks = list(chunks)
+    for i, chunk in enumerate(chunks):
+        observe("encoding", what=text, done=i, total=len(chunks))
+        yield chunk
+    observe("encoding", what=text, done=len(chunks), total=len(chunks))
+
+
+def _finish(run: RunFolder, system: System, trainer: Trainer, observe: Any) -> None:
+    """The best epoch's weights, a fresh bank, one evaluation of test, and the files that make the run whole."""
+    cfg, step = system.cfg, trainer.progress.step
+    observe("evaluating")
+    tensors, _ = checkpoint.load(run.path / "checkpoint" / "best.safetensors")
+    stale_content = tensors.pop("bank.stale", None)
+    system.load_state(tensors)
+    results: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, dict[str, str]] = {}
+    stale: dict[str, dict[str, Any]] = {}
+    if system.bank is not None and stale_content is not None:
+        fresh = system.bank.content.clone()
+        system.bank.content.copy_(stale_content)
+        for name, part in PARTS.items():
+            values, _, _ = evaluate_part(system, part, cfg.seed)
+            stale[name] = {f"stale/{key}": value for key, value in values.items()}
+        system.bank.content.copy_(fresh)
+    system.refresh(None, step + 1)  # the weights are those of the best epoch: every row is made anew
+    frames = []
+    for name, part in PARTS.items():
+        results[name], reasons[name], frame = evaluate_part(system, part, cfg.seed)
+        results[name] |= {key: value for key, value in stale.get(name, {}).items() if "/" not in key[6:]}
+        frames.append(frame)
+    pl.concat(frames).write_parquet(_partial(run.path / "scores.parquet"))
+    _partial(run.path / "scores.parquet").replace(run.path / "scores.parquet")
+    if cfg.eval.full_ranking:
+        top = evaluate_topk(system, PARTS["test"], cfg.eval.topk)
+        results["test"] |= {key: value for key, value in top.metrics.items() if not key.endswith("users")}
+        results["test"] |= {f"topk_{key}".replace("/", "_"): v for key, v in top.metrics.items() if key == "users"}
+        reasons["test"] |= top.reasons
+        frame = pl.DataFrame({"user": top.users.astype(np.int32), "items": top.lists.items.tolist()})
+        frame = frame.with_columns(*(pl.Series(k, v) for k, v in top.per_user.items() if "/" not in k))
+        frame.write_parquet(_partial(run.path / "topk.parquet"))
+        _partial(run.path / "topk.parquet").replace(run.path / "topk.parquet")
+    model = system.state()
+    if system.bank is not None:
+        model["bank.content"] = system.bank.content
+    checkpoint.save(run.path / "model.safetensors", model, {"format": 1, "step": step, "model": cfg.model.name})
+    checkpoint.write_json(run.path / "metrics.json", {**results, "reasons": reasons})
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")

@@ -1,0 +1,166 @@
+"""A run folder: a trained model and all that explains it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from rawrec.config import Config, validate
+from rawrec.data.dataset import Dataset
+from rawrec.errors import UserError
+from rawrec.training.checkpoint import write_json, write_text
+
+PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
+
+
+class RunFolder:
+    """`config.yaml`, `run.json`, `metrics.jsonl` (a line per epoch), `metrics.json`, `model.safetensors`,
+    `checkpoint/`, `scores.parquet`, `topk.parquet`, `environment.json`, `log.txt`, `tensorboard/`.
+
+    `model.safetensors` and `metrics.json` appear when the run is finished, never before.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._board: Any = None
+
+    @classmethod
+    def create(cls, path: str | Path, cfg: Config, data: Dataset, overwrite: bool = False) -> RunFolder:
+        """A new run folder. Raises UserError where one stands in the way (`overwrite` replaces runs, nothing else)."""
+        path = Path(path).absolute()
+        run = cls(path)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            if not (path / "run.json").is_file():
+                raise UserError(f"{path} exists and is no run folder: choose another place with --out")
+            if not overwrite:
+                raise UserError(
+                    f"{path} holds a run already: go on with `rawrec resume {path}`, choose another --out, "
+                    "or replace it with --overwrite"
+                )
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        run.write_config(cfg)
+        run.write_info(
+            dataset=str(data.path.absolute()),
+            dataset_name=data.path.name,
+            dataset_fingerprint=data.fingerprint(),
+            model=cfg.model.name,
+            paradigm=cfg.paradigm if cfg.model.name != "id" else None,
+            generated=data.meta.generated,
+            fields=data.fields.model_dump(),
+            split=data.meta.splits[cfg.data.split].get("statement", ""),
+            label_rule=data.meta.label_rule,
+            started=time.strftime("%Y-%m-%d %H:%M:%S"),
+            finished=False,
+            seconds=0.0,
+        )
+        versions = {}
+        for name in PACKAGES:
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                versions[name] = None
+        write_json(
+            path / "environment.json",
+            {
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "processor": platform.processor() or platform.machine(),
+                "cpu_threads": torch.get_num_threads(),
+                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+                "packages": versions,
+            },
+        )
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        run = cls(Path(path).absolute())
+        if not (run.path / "run.json").is_file():
+            raise UserError(f"{path} is no run folder (it has no run.json); `rawrec train` makes one")
+        return run
+
+    # ------------------------------------------------------------------------------------------------------- contents
+    def config(self) -> Config:
+        text = (self.path / "config.yaml").read_text()
+        return validate(yaml.safe_load(text))
+
+    def write_config(self, cfg: Config) -> None:
+        write_text(self.path / "config.yaml", yaml.safe_dump(cfg.dump(), sort_keys=False, allow_unicode=True))
+
+    def info(self) -> dict[str, Any]:
+        return json.loads((self.path / "run.json").read_text())
+
+    def write_info(self, **values: Any) -> None:
+        """Add to or change what `run.json` says."""
+        old = self.info() if (self.path / "run.json").is_file() else {}
+        write_json(self.path / "run.json", old | values)
+
+    def dataset(self) -> Dataset:
+        """The dataset of the run. Raises UserError where it moved or its items or interactions have changed."""
+        info = self.info()
+        path = Path(info["dataset"])
+        if not path.is_dir():
+            raise UserError(f"the dataset of this run, {path}, is not there: put it back, or give its new place (--data)")
+        data = Dataset.open(path)
+        self.check(data)
+        return data
+
+    def check(self, data: Dataset) -> None:
+        if data.fingerprint() != self.info()["dataset_fingerprint"]:
+            raise UserError(
+                f"{data.path} has changed since the run {self.path.name} was trained on it: its rows no longer mean the "
+                "same items. Train again, or bring back the dataset as it was"
+            )
+
+    @property
+    def cache(self) -> Path:
+        """Where static columns are kept: beside the dataset, shared by its runs; in the run where that is read-only."""
+        shared = Path(self.info()["dataset"]) / "cache"
+        try:
+            shared.mkdir(exist_ok=True)
+            probe = shared / f".probe-{time.time_ns()}"
+            probe.touch()
+            probe.unlink()
+            return shared
+        except OSError:
+            return self.path / "cache"
+
+    # -------------------------------------------------------------------------------------------------------- metrics
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """One line of `metrics.jsonl`, and its numbers to TensorBoard."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.board(line, line["step"])
+
+    def board(self, values: dict[str, Any], step: int) -> None:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._board = SummaryWriter(str(self.path / "tensorboard"))
+        for name, value in values.items():
+            if isinstance(value, int | float) and name not in ("epoch", "step"):
+                self._board.add_scalar(name, value, step)
+        self._board.flush()
+
+    def keep_metrics(self, lines: int) -> None:
+        """Cut `metrics.jsonl` back to its first lines: those that the checkpoint knows of."""
+        path = self.path / "metrics.jsonl"
+        text = path.read_text() if path.is_file() else ""
+        write_text(path, "".join(text.splitlines(keepends=True)[:lines]))
+
+    def metrics_lines(self) -> list[dict[str, Any]]:
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def log(self, text: str) -> None:
+        with (self.path / "log.txt").open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

@@ -1,0 +1,315 @@
+"""A ranking system: samples, content tower, bank and ranker, put together from a config and a dataset.
+
+Training, evaluation and the recommender all use it; it knows how content reaches a batch under each paradigm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rawrec.config import Config
+from rawrec.content.bank import Bank
+from rawrec.content.tower import LiveContent, Tower, build_tower, field_configs, static_columns
+from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import Impressions, Samples
+from rawrec.errors import UserError
+from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
+from rawrec.training.checkpoint import with_prefix, without_prefix
+
+ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this
+
+
+class ContentTable(NamedTuple):
+    """Content of items as a ranker reads it: values `[rows, content.dim]`, valid `[rows]` (False = nothing known).
+
+    The first rows are the dataset's items; a recommender appends those that it met later.
+    """
+
+    values: Tensor
+    valid: Tensor
+
+
+class System(nn.Module):
+    """The whole recommender of a run. `tower` and `bank` are None for a model on ids alone."""
+
+    def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
+        super().__init__()
+        self.cfg, self.data = cfg, data
+        self.device = choose_device(cfg.train.device)
+        self.samples = Samples(
+            data, cfg.data.split, cfg.data.label, cfg.data.history, cfg.data.history_mode, cfg.data.negatives
+        )
+        torch.manual_seed(cfg.seed)
+        self.tower: Tower | None = None
+        self.bank: Bank | None = None
+        self.stats: dict[str, dict[str, int]] = {}
+        if cfg.model.name == "em3":
+            self.tower, self.bank = self._content(cache, progress)
+        torch.manual_seed(cfg.seed)
+        known_users = torch.from_numpy(self.samples.train_users > 0)
+        known_items = torch.from_numpy(self.samples.train_counts > 0)
+        columns = item_columns(data, self.samples.train_counts > 0, cfg.model.columns)
+        to = self.device
+        columns = ItemColumns(
+            {k: (codes.to(to), ptr.to(to), size) for k, (codes, ptr, size) in columns.bags.items()},
+            columns.numbers.to(to),
+        )
+        width = None if self.tower is None else cfg.content.dim
+        self.ranker = Ranker(cfg.model, known_users.to(to), known_items.to(to), columns, width)
+        # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
+        frozen = self.tower is not None and self.tower.frozen
+        self.content_in = nn.Linear(self.tower.dim, cfg.content.dim) if frozen and self.tower else None
+        self.to(self.device)
+        if self.tower is not None and self.bank is not None and self.tower.frozen:
+            self.refresh(None, 0)
+
+    def _content(self, cache: Path, progress: Callable | None) -> tuple[Tower, Bank]:
+        fields = self.data.fields
+        if not (fields.image or fields.text or fields.feature):
+            raise UserError("model em3 needs content, but the dataset has no image, text or feature field: train `id`")
+        configs = field_configs(self.cfg, fields)
+        if not configs and not fields.feature:
+            raise UserError("every content field has use=false: leave at least one in, or train `id`")
+        self.cfg.content.fields = configs
+        tower = build_tower(self.cfg, fields, configs)
+        tower.to(self.device)
+        tower.autocast = choose_precision(self.cfg.train.precision, self.device)
+        columns, self.stats = static_columns(tower, self.data, cache, progress)
+        bank = Bank(self.data.n_items, tower.dim, columns, self.device)
+        if not bank.valid.any():
+            raise UserError("no item of the dataset has any content (image, text or feature): train `id`")
+        return tower, bank
+
+    # ------------------------------------------------------------------------------------------------------- training
+    def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> Tensor:
+        """The items that a step encodes with gradient: unique, with media, at most the live budget, stalest first.
+
+        items, history: item rows of the step's candidates and histories, flat. End to end only candidates are live;
+        under hybrid and frozen, where encoding is cheap, histories are as well.
+        """
+        assert self.bank is not None
+        end_to_end = self.cfg.paradigm == "end_to_end"
+        rows = torch.unique(items if end_to_end else torch.cat([items, history]))
+        rows = rows[rows >= 0]
+        rows = rows[self.bank.valid[rows]]
+        budget = self.cfg.bank.live_budget
+        if end_to_end and budget is not None and len(rows) > budget:
+            shuffle = torch.randperm(len(rows), generator=generator).to(rows.device)
+            stalest = torch.argsort(self.bank.written[rows[shuffle]], stable=True)[:budget]
+            rows = rows[shuffle[stalest]].sort().values
+        return rows
+
+    def encode_live(self, rows: Tensor) -> Tensor:
+        """Content `[n, content.dim]` of item rows, with gradient into whatever the paradigm trains."""
+        assert self.bank is not None and self.tower is not None
+        if self.content_in is not None:
+            return self.content_in(self.bank.content[rows])
+        return self.tower.encode(self.bank, rows)
+
+    def training_batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent | None) -> RankingBatch:
+        """A batch with content: live rows where there are any, the bank's rows elsewhere."""
+        if live is None or self.bank is None:
+            return RankingBatch(users, items, history)
+        at_items, at_history = self.bank.locate(live.rows, items, history)
+        values = live.leaf
+        if self.content_in is not None:  # every row is live: the bank's own rows are of another width
+            content = values.new_zeros(*items.shape, values.shape[1]) if len(values) else None
+            past = values.new_zeros(*history.shape, values.shape[1])
+        else:
+            content, past = self.bank.content[items.clamp(min=0)], self.bank.content[history.clamp(min=0)]
+            content = content * (items >= 0)[..., None]
+        if len(values):
+            content = torch.where((at_items >= 0)[..., None], values[at_items.clamp(min=0)], content)
+        keep = values if self.cfg.bank.history_grad == "live" else values.detach()
+        valid = (history >= 0) & self.bank.valid[history.clamp(min=0)] & ((at_history >= 0) | self._written(history))
+        return RankingBatch(users, items, history, content, HistoryContent(past, valid, at_history, keep))
+
+    def _written(self, rows: Tensor) -> Tensor:
+        """Which rows the bank has content for; a row never written is masked out of histories."""
+        assert self.bank is not None
+        return self.bank.written[rows.clamp(min=0)] >= 0
+
+    # ------------------------------------------------------------------------------------------------------ evaluation
+    @torch.no_grad()
+    def refresh(self, rows: Tensor | None, step: int) -> int:
+        """Re-encode in eval mode the rows (all: None) older than the last update below them; how many that were."""
+        if self.tower is None or self.bank is None:
+            return 0
+        # The content of a frozen paradigm has no trained parameter below it: written once, never stale.
+        stale = self.bank.stale(rows, 0 if self.tower.frozen else step)
+        if len(stale):
+            self.tower.refresh(self.bank, stale, step, self.cfg.bank.micro_batch)
+        return len(stale)
+
+    @torch.no_grad()
+    def table(self) -> ContentTable | None:
+        """Content of all items of the dataset from the bank as it stands; None for a model on ids alone."""
+        if self.bank is None:
+            return None
+        return ContentTable(self.read_content(self.bank.content), self.bank.valid & (self.bank.written >= 0))
+
+    def read_content(self, content: Tensor) -> Tensor:
+        """The bank's content `[n, bank width]` -> what the ranker reads, `[n, content.dim]`."""
+        if self.content_in is None:
+            return content
+        return torch.cat([self.content_in(part) for part in content.split(65536)])
+
+    def batch_of(self, users: Tensor, items: Tensor, history: Tensor, table: ContentTable | None) -> RankingBatch:
+        """A batch for evaluation, all content from `table`; rows past the dataset's items have content but no id."""
+
+        def ids(rows: Tensor) -> Tensor:
+            return torch.where(rows < self.data.n_items, rows, -1)
+
+        if table is None:
+            return RankingBatch(users, ids(items), ids(history))
+        at_items, at_history = items.clamp(min=0), history.clamp(min=0)
+        content = table.values[at_items] * ((items >= 0) & table.valid[at_items])[..., None]
+        past = HistoryContent(table.values[at_history], (history >= 0) & table.valid[at_history])
+        return RankingBatch(users, ids(items), ids(history), content, past)
+
+    @torch.no_grad()
+    def score_impressions(self, sample: Impressions, part: int) -> np.ndarray:
+        """Click probabilities of impressions, `[n, candidates]` float32."""
+        self.eval()
+        table, size = self.table(), self.cfg.eval.batch_size
+        result = []
+        for start in range(0, len(sample.rows), size):
+            piece = slice_impressions(sample, slice(start, start + size))
+            batch = self.batch_of(*self.tensors(piece, part), table)
+            result.append(torch.sigmoid(self.ranker(batch)).float().cpu().numpy())
+        return np.concatenate(result) if result else np.zeros(sample.items.shape, np.float32)
+
+    @torch.no_grad()
+    def score_all(self, users: np.ndarray, history: np.ndarray, table: ContentTable | None) -> Tensor:
+        """Logits of every item of the catalogue for some users, `[users, items]`, the catalogue in chunks.
+
+        users: rows `[u]`, -1 = unknown. history: item rows `[u, n]`, -1 = padding. table: see `table`.
+        """
+        self.eval()
+        count = self.data.n_items if table is None else len(table.values)
+        user, past = torch.from_numpy(users).to(self.device), torch.from_numpy(history).to(self.device)
+        size = max(64, ITEM_CHUNK * 64 // max(len(users), 1))
+        parts = [
+            self.ranker(self.batch_of(user, items[None], past, table))
+            for items in torch.arange(count, device=self.device).split(size)
+        ]
+        return torch.cat(parts, 1)
+
+    def tensors(self, sample: Impressions, part: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Users `[n]`, items `[n, candidates]`, histories `[n, history]` on the device."""
+        arrays = (sample.users, sample.items, self.samples.histories(sample, part))
+        users, items, history = (torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays)
+        return users, items, history
+
+    # ----------------------------------------------------------------------------------------------------------- state
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training changes, but the bank: what a checkpoint and a trained model hold."""
+        result = with_prefix("ranker.", self.ranker.state_dict())
+        if self.content_in is not None:
+            result |= with_prefix("content_in.", self.content_in.state_dict())
+        if self.tower is not None:
+            result |= with_prefix("tower.proj.", self.tower.proj.state_dict())
+            if self.tower.fusion is not None:
+                result |= with_prefix("tower.fusion.", self.tower.fusion.state_dict())
+            for name, encoder in self.tower.raw_encoders():
+                result |= with_prefix(f"encoder.{name}.", encoder.trained_state())
+        return result
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The reverse of `state`. Raises UserError where the file is of another model."""
+        try:
+            self.ranker.load_state_dict(without_prefix("ranker.", state))
+            if self.content_in is not None:
+                self.content_in.load_state_dict(without_prefix("content_in.", state))
+            if self.tower is not None:
+                self.tower.proj.load_state_dict(without_prefix("tower.proj.", state))
+                if self.tower.fusion is not None:
+                    self.tower.fusion.load_state_dict(without_prefix("tower.fusion.", state))
+                for name, encoder in self.tower.raw_encoders():
+                    encoder.load_trained_state(without_prefix(f"encoder.{name}.", state))
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"the saved weights do not fit this model and dataset: {error}") from None
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Named trainable parameters: `encoder` (own learning rate), `id` (own weight decay) and `rest`."""
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "id": [], "rest": []}
+        encoder = {id(p) for _, e in self.raw_encoders() for p in e.trained_parameters()}
+        ids = {id(p) for p in self.ranker.id_parameters()}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                key = "encoder" if id(parameter) in encoder else "id" if id(parameter) in ids else "rest"
+                groups[key].append((name, parameter))
+        return groups
+
+    def raw_encoders(self) -> Iterator:
+        """Field name and encoder of every raw field in use."""
+        return self.tower.raw_encoders() if self.tower is not None else iter(())
+
+
+def slice_impressions(sample: Impressions, part: slice) -> Impressions:
+    return Impressions(
+        sample.rows[part],
+        sample.users[part],
+        sample.items[part],
+        sample.labels[part],
+        None if sample.times is None else sample.times[part],
+    )
+
+
+def item_columns(data: Dataset, trained: np.ndarray, wanted: str | list[str]) -> ItemColumns:
+    """The categorical and numeric item columns that a ranker reads, made of training items only.
+
+    trained: bool `[items]`. wanted: "all", "none" or names. A value that no training item has becomes code 0; numbers
+    are standardised by the training items' mean and deviation.
+    """
+    fields = data.fields
+    known = [*fields.categorical, *fields.numeric]
+    names = known if wanted == "all" else [] if wanted == "none" else list(wanted)
+    for name in names:
+        if name not in known:
+            raise UserError(f"model.columns: the dataset has no column {name!r}. Known: {', '.join(known) or 'none'}")
+    bags, numbers = {}, []
+    for name in names:
+        if name in fields.categorical:
+            ptr, codes, vocabulary = data.categorical(name)
+            seen = np.zeros(len(vocabulary) + 1, bool)
+            owners = np.repeat(np.arange(data.n_items), np.diff(ptr))
+            seen[codes[trained[owners]]] = True
+            remap = np.where(seen, np.cumsum(seen), 0)
+            bags[name] = (torch.from_numpy(remap[codes]), torch.from_numpy(ptr), int(seen.sum()) + 1)
+        else:
+            values = data.numeric(name).astype(np.float64)
+            missing = ~np.isfinite(values)
+            base = values[trained & ~missing]
+            mean, deviation = (base.mean(), base.std()) if len(base) else (0.0, 1.0)
+            scaled = np.where(missing, 0, (values - mean) / (deviation or 1.0)).clip(-5, 5)
+            numbers += [scaled, missing.astype(np.float64)]
+    stacked = np.stack(numbers, 1) if numbers else np.zeros((data.n_items, 0))
+    return ItemColumns(bags, torch.from_numpy(stacked).float())
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises UserError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"train.device={name!r} is no device; use auto, cpu, cuda or cuda:<n>") from None
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise UserError(f"train.device={name!r}: this machine has {torch.cuda.device_count()} GPUs; use auto or cpu")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """bf16 for the encoders where the hardware computes it natively (auto) or where asked for; None: float32."""
+    if name == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        name = "bf16" if native else "fp32"
+    return torch.bfloat16 if name == "bf16" else None

@@ -1,0 +1,27 @@
+"""Data that tests share: a tiny generated shop, and real data where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated dataset of about 60 items and 40 users, built once; not to be changed by a test."""
+    from rawrec.data.importers.synthetic import import_synthetic
+
+    out = tmp_path_factory.mktemp("data") / "shop"
+    import_synthetic(out, items=60, users=40, impressions=2000, progress=False)
+    return out
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets: the environment's RAWREC_TEST_DATA, or ../shared/data beside the project."""
+    path = Path(os.environ.get("RAWREC_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path} (set RAWREC_TEST_DATA)")
+    return path

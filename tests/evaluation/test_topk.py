@@ -1,0 +1,102 @@
+"""Ranking metrics against a plain loop over users, and lists out of a catalogue."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rawrec.errors import UserError
+from rawrec.evaluation.topk import rank_all, topk_metrics, undefined
+
+KS = [1, 3, 5, 12]
+
+
+def csr(lists):
+    ptr = np.cumsum([0] + [len(x) for x in lists])
+    return ptr, np.array([i for x in lists for i in x], np.int32)
+
+
+def plain_metrics(topk, positives, ks, wanted):
+    """The definitions, user by user. wanted: the items that count."""
+    rows = []
+    for items, mine in zip(topk, positives, strict=True):
+        mine = set(mine) & wanted
+        if not mine:
+            continue
+        row = {}
+        for k in ks:
+            hit = [i in mine for i in items[:k]]
+            ideal = min(len(mine), k)
+            gain = sum(1 / math.log2(r + 2) for r, h in enumerate(hit) if h)
+            row[f"recall@{k}"] = sum(hit) / len(mine)
+            row[f"precision@{k}"] = sum(hit) / k
+            row[f"ndcg@{k}"] = gain / sum(1 / math.log2(r + 2) for r in range(ideal))
+            row[f"map@{k}"] = sum(sum(hit[: r + 1]) / (r + 1) for r, h in enumerate(hit) if h) / ideal
+            row[f"hits@{k}"] = sum(hit)
+        rows.append(row | {"positives": len(mine)})
+    if not rows:
+        return {f"{n}@{k}": None for n in ("recall", "precision", "ndcg", "map", "recall2") for k in ks} | {"users": 0}
+    result = {name: np.mean([r[name] for r in rows]) for name in rows[0] if not name.startswith(("hits", "pos"))}
+    total = sum(r["positives"] for r in rows)
+    return result | {f"recall2@{k}": sum(r[f"hits@{k}"] for r in rows) / total for k in ks} | {"users": len(rows)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 9), st.integers(1, 30))
+def test_equal_to_the_definitions(seed, n_users, n_items):
+    rng = np.random.default_rng(seed)
+    scores = torch.from_numpy(rng.permutation(n_users * n_items).reshape(n_users, n_items).astype(np.float32))
+    masked = [rng.choice(n_items, rng.integers(0, n_items + 1), replace=False) for _ in range(n_users)]
+    positives = [np.setdiff1d(rng.integers(0, n_items, rng.integers(0, 15)), m) for m in masked]
+    positives = [np.repeat(p, 2) for p in positives]  # taken twice counts once
+    top = rank_all(lambda users: scores[users], np.arange(n_users), *csr(masked), k=12, user_batch=4)
+
+    for u, m in enumerate(masked):
+        expected = [i for i in np.argsort(-scores[u].numpy()) if i not in m][:12]
+        assert top.items[u].tolist() == expected + [-1] * (12 - len(expected))
+    cold = rng.random(n_items) < 0.4
+    buckets = {"cold": cold, "warm": ~cold}
+    metrics, per_user = topk_metrics(top.items, *csr(positives), KS, buckets)
+    for prefix, wanted in {"": np.ones(n_items, bool), "cold/": cold, "warm/": ~cold}.items():
+        expected = plain_metrics(top.items.tolist(), positives, KS, set(np.flatnonzero(wanted)))
+        for name, value in expected.items():
+            found = metrics[prefix + name]
+            assert found == (None if value is None else pytest.approx(value, abs=1e-12)), prefix + name
+            if value is not None and "@" in name and not name.startswith("recall2"):
+                assert per_user[prefix + name].shape == (n_users,)
+                assert np.nanmean(per_user[prefix + name]) == pytest.approx(value, abs=1e-12)
+
+
+def test_a_perfect_and_an_empty_list():
+    metrics, _ = topk_metrics(np.array([[4, 2, 0], [-1, -1, -1]]), *csr([[2, 4], [1]]), [3])
+    assert metrics["recall@3"] == metrics["ndcg@3"] == metrics["map@3"] == 0.5
+    assert metrics["precision@3"] == pytest.approx(1 / 3)
+
+
+def test_no_positive_at_all_is_none_with_a_reason():
+    metrics, per_user = topk_metrics(np.zeros((2, 1), int), *csr([[], []]), [1], {"cold": np.ones(1, bool)})
+    assert metrics["recall@1"] is None and metrics["users"] == 0
+    assert np.isnan(per_user["cold/ndcg@1"]).all()
+    assert undefined(metrics)["recall@1"] == "no user has a positive"
+    assert undefined(metrics)["cold/ndcg@1"] == "no user has a cold positive"
+
+
+def test_lists_shorter_than_k_are_refused():
+    with pytest.raises(ValueError, match="lists of 2 items cannot be judged at k=5"):
+        topk_metrics(np.zeros((1, 2), int), *csr([[0]]), [5])
+
+
+def test_scores_stay_untouched_and_infinite_ones_are_left_out():
+    scores = torch.tensor([[1.0, -torch.inf, 3.0]])
+    top = rank_all(lambda users: scores, np.array([7]), *csr([[2]]), k=3)
+    assert top.items.tolist() == [[0, -1, -1]] and top.scores[0, 0] == 1
+    assert scores[0, 2] == 3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_model_that_diverged_is_named(bad):
+    with pytest.raises(UserError, match="user 7 scores that are not finite"):
+        rank_all(lambda users: torch.tensor([[1.0, bad]]), np.array([7]), *csr([[]]), k=1)
