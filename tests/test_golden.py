@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from rawrec.config import FusionConfig
+from rawrec.content.fusion import FQFormer, FQFormerFusion
 from rawrec.evaluation.topk import rank_all, topk_metrics
 
 Arrays = Mapping[str, np.ndarray]
@@ -60,7 +62,91 @@ def _csr(pair_users: np.ndarray, pair_items: np.ndarray, users: np.ndarray) -> t
     return np.cumsum([0] + [len(items) for items in lists]), np.concatenate(lists)
 
 
-CHECKS: dict[str, Callable[[dict[str, Any], Arrays], None]] = {"metrics": check_metrics}
+def check_fqformer(about: dict[str, Any], arrays: Arrays) -> None:
+    size = about["hyper_parameters"]
+    model = FQFormer(size["hidden_size"], size["query_num"], size["layer_num"], size["num_heads"])
+    model.load_state_dict(_parameters(arrays))
+    visible = torch.from_numpy(arrays["attention_mask_additive"][:, 0, 0, size["query_num"] :] == 0)
+    with torch.no_grad():
+        masked = model(torch.from_numpy(arrays["input"]), visible)
+    np.testing.assert_allclose(masked.numpy(), arrays["out/tokens_masked"], 1e-5, 1e-5)
+
+    for suffix, weight in (("", None), ("_weighted", torch.from_numpy(arrays["loss_weights"]))):
+        model.zero_grad()
+        given = torch.from_numpy(arrays["input"]).requires_grad_()
+        tokens = model(given)
+        loss = tokens.square().sum() if weight is None else (tokens * weight).sum()
+        loss.backward()
+        np.testing.assert_allclose(tokens.detach().numpy(), arrays["out/tokens"], 1e-5, 1e-5)
+        np.testing.assert_allclose(loss.item(), arrays[f"out/loss{suffix}"], 1e-5, 1e-5)
+        _same_gradient(given, arrays[f"grad{suffix}_input"], "input")
+        expected = {name for name in arrays if name.startswith(f"grad{suffix}/")}
+        assert expected == {f"grad{suffix}/{name}" for name, _ in model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            _same_gradient(parameter, arrays[f"grad{suffix}/{name}"], name)
+
+
+def check_em3(about: dict[str, Any], arrays: Arrays) -> None:
+    """The fusion as it stands in the published recommender, with the graphs that the fixture gives."""
+    size = about["hyper_parameters"]
+    cfg = FusionConfig(
+        queries=size["query_num"],
+        layers=size["layer_num"],
+        heads=size["num_heads"],
+        dropout=size["hidden_dropout_prob"],
+    )
+    fusion = FQFormerFusion(size["embedding_size"], 2, cfg)
+    given = _parameters(arrays)
+    fusion.load_state_dict({k: v for k, v in given.items() if k.startswith(("fusion.", "mm_proj."))})
+    fusion.eval()
+    graphs = {name: torch.from_numpy(arrays[f"graph/{name}"]) for name in ("norm_adj", "mm_adj")}
+
+    def propagate(users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        layers = [torch.cat([users, items])]
+        for _ in range(size["n_ui_layers"]):
+            layers.append(graphs["norm_adj"] @ layers[-1])
+        mean = torch.stack(layers).mean(0)
+        return mean[: len(users)], mean[len(users) :]
+
+    with torch.no_grad():
+        tokens = torch.stack(
+            [
+                torch.nn.functional.linear(
+                    torch.from_numpy(arrays[f"{m}_feat"]), given[f"{m}_linear.weight"], given[f"{m}_linear.bias"]
+                )
+                for m in ("v", "t")
+            ],
+            1,
+        )
+        content = fusion(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+        users, items = given["user_embedding.weight"], given["item_id_embedding.weight"]
+        id_user, id_item = propagate(users, items)
+        content_user, content_item = propagate(torch.zeros_like(users), content)
+        smooth_id = torch.linalg.matrix_power(graphs["mm_adj"], size["n_mm_layers"]) @ items
+        smooth_content = graphs["mm_adj"] @ content if size["n_mm_layers"] else content
+        user = torch.cat([id_user, content_user], 1)
+        item = torch.cat([id_item + smooth_id, content_item + smooth_content], 1)
+    np.testing.assert_allclose(user.numpy(), arrays["out/user_embeddings"], 1e-5, 1e-5)
+    np.testing.assert_allclose(item.numpy(), arrays["out/item_embeddings"], 1e-5, 1e-5)
+    np.testing.assert_allclose((user @ item.T).numpy(), arrays["out/scores"], 1e-5, 1e-5)
+
+
+def _parameters(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {k.removeprefix("param/"): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("param/")}
+
+
+def _same_gradient(tensor: torch.Tensor, expected: np.ndarray, name: str) -> None:
+    """Within 1e-5 of the largest entry; a key bias has no true gradient: what is stored of it is rounding noise."""
+    assert tensor.grad is not None, name
+    atol = 1e-5 if name.endswith("key.bias") else 1e-5 * max(float(np.abs(expected).max()), 1e-5)
+    np.testing.assert_allclose(tensor.grad.numpy(), expected, 0, atol, err_msg=name)
+
+
+CHECKS: dict[str, Callable[[dict[str, Any], Arrays], None]] = {
+    "metrics": check_metrics,
+    "fqformer": check_fqformer,
+    "em3": check_em3,
+}
 
 
 def kind_of(name: str) -> str | None:

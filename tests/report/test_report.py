@@ -15,7 +15,6 @@ from PIL import Image
 
 from rawrec import config
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers.synthetic import import_synthetic
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
 from rawrec.evaluation.topk import topk_metrics
@@ -62,10 +61,13 @@ def make_run(path: Path, data: Dataset, noise: float, model: str = "em3", seed: 
     lists[:, 0] = data.items[wanted][np.cumsum(sizes) - sizes]  # one sure hit each
     ptr = np.r_[0, np.cumsum(sizes)]
     ranking, per_user = topk_metrics(lists, ptr, data.items[wanted], KS, buckets)
+    ranking = {name.replace("users", "topk_users"): value for name, value in ranking.items()}
     columns = {name: per_user[name] for name in ("recall@20", "ndcg@20")}
     pl.DataFrame({"user": users, "items": lists.tolist(), **columns}).write_parquet(path / "topk.parquet")
     (path / "metrics.json").write_text(
-        json.dumps({"valid": {"auc": 0.7}, "test": metrics | ranking, "reasons": reasons})
+        json.dumps(
+            {"valid": {"auc": 0.7}, "test": metrics | ranking | {"stale/auc": 0.6789}, "reasons": {"test": reasons}}
+        )
     )
 
     bank = [
@@ -98,8 +100,9 @@ def make_run(path: Path, data: Dataset, noise: float, model: str = "em3", seed: 
     info = {
         "dataset": str(data.path.resolve()),
         "dataset_name": data.path.name,
+        "dataset_fingerprint": data.fingerprint(),
         "model": model,
-        "paradigm": settings.paradigm,
+        "paradigm": settings.paradigm if model == "em3" else None,
         "fields": {"image": data.fields.image, "text": data.fields.text},
         "split": data.meta.splits["default"]["statement"],
         "finished": True,
@@ -127,10 +130,9 @@ class AnyRecommender:
         return [(str(self.data.item_ids[row]), 0.95 - 0.04 * i) for i, row in enumerate(rows)]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "shop"
-    return import_synthetic(out, items=60, users=40, impressions=3000, progress=False)
+@pytest.fixture
+def data(shop):
+    return Dataset.open(shop)
 
 
 @pytest.fixture
@@ -178,6 +180,7 @@ def test_whole_page_against_a_baseline(runs, data):
     for name in ("auc", "cold/auc", "gauc", "logloss", "recall@20", "ndcg@5"):
         assert f"{measured[name]:.4f}" in text, name
     assert "Training loss" in text and "Health of the bank" in text and "Coverage" in text
+    assert "the test AUC would be 0.6789" in text
     assert text.count("Recommended, the best first") == 6
     assert text.count("recommended was taken") + text.count("recommended were taken") == 6
     hits = [attrs for tag, attrs in page.tags if tag == "figure" and "hit" in attrs["class"].split()]
@@ -236,7 +239,7 @@ def test_a_model_without_content_says_so(runs, data):
             raise UserError("the model `id` reads ids alone")
 
     _, text = read(build_report(runs[0], recommender=Ids(data)))
-    assert "no content space to look into: the model `id` reads ids alone" in text
+    assert "nothing of these items to compare them by: the model `id` reads ids alone." in text
 
 
 def test_undefined_metrics_are_dashes_with_reasons(runs):
@@ -246,7 +249,7 @@ def test_undefined_metrics_are_dashes_with_reasons(runs):
         frame.with_columns(label=pl.lit(0.0, pl.Float32)).write_parquet(run / "scores.parquet")
     metrics = json.loads((mine / "metrics.json").read_text())
     metrics["test"]["auc"] = None
-    (mine / "metrics.json").write_text(json.dumps(metrics | {"reasons": {"auc": "every label is 0"}}))
+    (mine / "metrics.json").write_text(json.dumps(metrics | {"reasons": {"test": {"auc": "every label is 0"}}}))
     _, text = read(build_report(mine, other))
     assert "Test AUC – " in text and "every label is 0" in text
 

@@ -59,7 +59,7 @@ class Bank:
         """The rows with media (among `rows`, or all) that were written before `step`."""
         old = self.valid & (self.written < step)
         if rows is None:
-            return old.nonzero()[:, 0]
+            return torch.arange(len(self), device=old.device)[old]
         rows = torch.unique(rows[rows >= 0])
         return rows[old[rows]]
 

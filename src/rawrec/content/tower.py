@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rawrec.config import Config, ContentConfig, FieldConfig
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder, make_encoder
+from rawrec.content.encoders.base import Kind
 from rawrec.content.fusion import FUSIONS
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.ragged import Ragged
@@ -110,12 +111,12 @@ class Tower(nn.Module):
             return encoder.lower(prepared.to(device)).to("cpu"), stats
 
     @torch.no_grad()
-    def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int, forward: Callable | None = None) -> None:
+    def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int) -> None:
         """Re-encode `rows` in eval mode and write them as of `step`."""
         training = self.training
         self.eval()
         for part in rows.split(max(micro_batch, CHUNK)):
-            bank.write(part, (forward or self.encode)(bank, part), step)
+            bank.write(part, self.encode(bank, part), step)
         self.train(training)
 
 
@@ -159,7 +160,7 @@ class LiveContent:
 # ------------------------------------------------------------------------------------------------------- construction
 def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
     """The settings of every raw field of a dataset: its own, over those of its kind, over the defaults."""
-    kinds = {**{name: "image" for name in fields.image}, **{name: "text" for name in fields.text}}
+    kinds = dict.fromkeys(fields.image, "image") | dict.fromkeys(fields.text, "text")
     for name in cfg.content.fields:
         if name not in kinds and name not in ("image", "text"):
             known = ", ".join([*kinds, "image", "text"])
@@ -188,7 +189,7 @@ def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
 
 def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig]) -> Tower:
     """The tower of a dataset's fields under `configs` (see `field_configs`)."""
-    kinds = {name: "image" if name in fields.image else "text" for name in configs}
+    kinds: dict[str, Kind] = {name: "image" if name in fields.image else "text" for name in configs}
     shared: dict[str, Encoder] = {}
     for name, field in configs.items():
         shared[name] = make_encoder(kinds[name], field, cfg.seed)

@@ -31,7 +31,7 @@ class Histories:
             )
 
     def ends(self, users: Ints, times: Ints | None) -> Ints:
-        """For each query the end of its history in `items`: positives with strictly smaller time, or all (times None)."""
+        """For each query the end of its history in `items`: positives with strictly smaller time, or all of them."""
         if self.timeless or times is None:
             return self.ptr[users + 1]
         keys = users.astype(np.int64) * (len(self._ticks) + 1) + np.searchsorted(self._ticks, times)
@@ -50,7 +50,7 @@ class Histories:
         if extra and targets is not None:
             hit = rows == targets[:, None]
             rows[hit] = -1
-            rows[~hit.any(1), 0] = -1
+            rows = np.take_along_axis(rows, np.argsort(rows >= 0, axis=1, kind="stable"), 1)[:, 1:]
         return rows
 
 
@@ -98,7 +98,9 @@ class Negatives:
     def _is_known(self, users: Ints, items: Ints) -> Ints:
         keys = users[:, None].astype(np.int64) * self.n_items + items
         at = np.searchsorted(self._known, keys)
-        return self._known[np.minimum(at, len(self._known) - 1)] == keys if len(self._known) else np.zeros_like(keys, bool)
+        return (
+            self._known[np.minimum(at, len(self._known) - 1)] == keys if len(self._known) else np.zeros_like(keys, bool)
+        )
 
 
 class Samples:

@@ -33,6 +33,8 @@ from rawrec.evaluation.significance import (
 )
 from rawrec.report import plots
 from rawrec.report.pictures import Tile, Tiles
+from rawrec.training.run import RunFolder
+from rawrec.training.trainer import LOWER_IS_BETTER
 
 SAMPLED_USERS = SAMPLED_ITEMS = 6
 SHOWN = 8
@@ -152,7 +154,7 @@ def build_report(
     without it those pictures are left out. Raises UserError on a run that is not finished or not comparable.
     """
     mine, other = Run(Path(run)), Run(Path(against)) if against else None
-    data = Dataset.open(mine.info["dataset"])
+    data = RunFolder(mine.path).dataset()
     if other is not None:
         _check_comparable(mine, other)
     page = _render(_gather(mine, other, data, recommender))
@@ -187,7 +189,6 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "metric": mine.config.train.metric,
         "blocks": blocks,
         "compared": compared,
-        "level": 95,
         "curves": _curves(mine, other),
         "bank": _bank(mine),
         "reliability": plots.reliability_plot(curves) if len(mine.test) else None,
@@ -202,6 +203,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "bucket_items": {name: int(mask.sum()) for name, mask in buckets.items()},
         "ratio": round(tiles.ratio, 3),
         "reasons": _reasons(mine),
+        "stale_auc": mine.metrics.get("test", {}).get("stale/auc"),
         "config_text": yaml.safe_dump(mine.config.dump(), sort_keys=False),
     }
 
@@ -319,7 +321,12 @@ def _ranking(mine: Run, other: Run | None) -> dict[str, Any] | None:
         "by_k": [{"k": k, "cells": cells("", k)} for k in ks],
         "middle": middle,
         "by_bucket": [
-            {"bucket": n, "users": test.get(prefixes[n] + "users"), "cells": cells(prefixes[n], middle)} for n in kept
+            {
+                "bucket": n,
+                "users": test.get(f"{prefixes[n]}topk_users"),
+                "cells": cells(prefixes[n], middle),
+            }
+            for n in kept
         ],
     }
 
@@ -338,18 +345,22 @@ def _paired(mine: Run, other: Run | None, key: str) -> Interval | None:
 def _curves(mine: Run, other: Run | None) -> list[tuple[str, Markup]]:
     """Titles and plots of the training loss and of the validation metric by epoch."""
     found = []
-    parts = sorted({key for epoch in mine.epochs for key in epoch if key == "loss" or key.startswith("loss/")})
-    losses = {key.removeprefix("loss/"): line for key in parts if (line := mine.series(key))[0]}
-    if losses:
+    parts = sorted({key for epoch in mine.epochs for key in epoch if key.startswith("loss/")})
+    losses = {key.removeprefix("loss/"): line for key in parts if any((line := mine.series(key))[1])}
+    losses = {"loss": mine.series("loss")} | (losses if len(losses) > 1 else {})
+    if losses["loss"][0]:
         found.append(("Training loss", plots.lines("loss", losses, "epoch")))
     metric = mine.config.train.metric
     key = f"valid/{metric}"
     x, y = mine.series(key)
     if x:
-        best = int(np.argmin(y) if metric in ("logloss", "ece") else np.argmax(y))
+        best = int(np.argmin(y) if metric in LOWER_IS_BETTER else np.argmax(y))
+        series = {"this run": (x, y)} | (
+            {"stale bank": line} if (line := mine.series(f"valid/stale/{metric}"))[0] else {}
+        )
         dashed = {other.name: line} if other and (line := other.series(key))[0] else None
         mark = (x[best], y[best], f"{y[best]:.4f}")
-        found.append((f"Validation {metric}", plots.lines(key, {"this run": (x, y)}, "epoch", dashed, mark)))
+        found.append((f"Validation {metric}", plots.lines(key, series, "epoch", dashed, mark)))
     return found
 
 
@@ -382,7 +393,7 @@ def _bank(mine: Run) -> list[tuple[str, str, Markup]]:
 def _reasons(mine: Run) -> dict[str, str]:
     """Why metrics of test are undefined, one entry per reason: metrics -> reason."""
     reasons: dict[str, list[str]] = {}
-    for name, reason in mine.metrics.get("reasons", {}).items():
+    for name, reason in mine.metrics.get("reasons", {}).get("test", {}).items():
         reasons.setdefault(str(reason), []).append(str(name))
     return {", ".join(names): reason for reason, names in reasons.items()}
 
@@ -473,15 +484,16 @@ def _cold_items(data: Dataset, cold: NDArray[np.bool_], recommender: Recommendin
     drawn = np.random.default_rng(0).permutation(np.flatnonzero(cold))[:SAMPLED_ITEMS].tolist()
     if not drawn:
         return ColdItems([], "Every item of this dataset has training rows.")
-    entries = []
-    try:
-        for item in drawn:
+    entries, note = [], ""
+    for item in drawn:
+        try:
             near = recommender.similar(item=str(data.item_ids[item]), k=SHOWN)
-            rows = data.item_rows([item_id for item_id, _ in near]).tolist()
-            entries.append((item, list(zip(rows, [float(score) for _, score in near], strict=True))))
-    except UserError as error:
-        return ColdItems([], f"This model has no content space to look into: {error}")
-    return ColdItems(entries)
+        except UserError as error:  # nothing is known of this item
+            note = f"The model knows nothing of these items to compare them by: {error}."
+            continue
+        rows = data.item_rows([item_id for item_id, _ in near]).tolist()
+        entries.append((item, list(zip(rows, [float(score) for _, score in near], strict=True))))
+    return ColdItems(entries, note)
 
 
 # -------------------------------------------------------------------------------------------------------------- render

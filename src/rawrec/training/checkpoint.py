@@ -48,7 +48,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             return tensors, json.loads((file.metadata() or {})["rawrec"])
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the run has not come so far; `rawrec resume` goes on with it") from None
+        raise UserError(
+            f"{path} does not exist: the run has not come so far; `rawrec resume` goes on with it"
+        ) from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not a file that rawrec wrote, or is damaged: {error}") from None
 

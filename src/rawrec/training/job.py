@@ -46,7 +46,7 @@ def train(
 
 
 def resume(path: str | Path, observer: Any = None) -> RunFolder:
-    """Go on with a run from its last checkpoint, exactly as if it had never stopped. A finished run is left as it is."""
+    """Go on with a run from its last checkpoint, exactly as if it had never stopped. A finished run stays as it is."""
     run = RunFolder.open(path)
     if run.info()["finished"]:
         return run

@@ -109,7 +109,9 @@ class RunFolder:
         info = self.info()
         path = Path(info["dataset"])
         if not path.is_dir():
-            raise UserError(f"the dataset of this run, {path}, is not there: put it back, or give its new place (--data)")
+            raise UserError(
+                f"the dataset of this run, {path}, is not there: put it back or give its new place (--data)"
+            )
         data = Dataset.open(path)
         self.check(data)
         return data
@@ -117,8 +119,8 @@ class RunFolder:
     def check(self, data: Dataset) -> None:
         if data.fingerprint() != self.info()["dataset_fingerprint"]:
             raise UserError(
-                f"{data.path} has changed since the run {self.path.name} was trained on it: its rows no longer mean the "
-                "same items. Train again, or bring back the dataset as it was"
+                f"{data.path} has changed since the run {self.path.name} was trained on it: its rows no longer mean "
+                "the same items. Train again, or bring back the dataset as it was"
             )
 
     @property

@@ -119,8 +119,8 @@ class System(nn.Module):
         at_items, at_history = self.bank.locate(live.rows, items, history)
         values = live.leaf
         if self.content_in is not None:  # every row is live: the bank's own rows are of another width
-            content = values.new_zeros(*items.shape, values.shape[1]) if len(values) else None
-            past = values.new_zeros(*history.shape, values.shape[1])
+            width = self.cfg.content.dim
+            content, past = (torch.zeros(*rows.shape, width, device=self.device) for rows in (items, history))
         else:
             content, past = self.bank.content[items.clamp(min=0)], self.bank.content[history.clamp(min=0)]
             content = content * (items >= 0)[..., None]

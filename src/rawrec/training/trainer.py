@@ -1,4 +1,4 @@
-"""One lean training loop for ranking systems: exact to resume, stopped before anything that is not finite is written."""
+"""One lean training loop for ranking systems: exact to resume, stopped before anything not finite is written."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ class Trainer:
                 f"data.label={self.cfg.data.label!r}: every training label is {labels[0]:g}; a ranking model needs "
                 "positive and negative examples. Choose another label, or import without one for positive-only data"
             )
+        self._check_validation()
+
+    def _check_validation(self) -> None:
+        """What the end of the first epoch would trip over is told before the first step."""
+        sample = self.evaluation_sample(1)
+        if not len(sample.rows):
+            raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no interactions")
+        self._monitored(*impression_metrics(self.system, sample, np.full(sample.items.shape, 0.5, np.float32)))
 
     # ---------------------------------------------------------------------------------------------------------- loop
     def train(self) -> None:
@@ -97,7 +105,7 @@ class Trainer:
                 self.save()
 
     def _step(self, rows: np.ndarray) -> None:
-        """One optimiser step: live items encoded once, every batch scored, gradients checked, weights and bank written."""
+        """One optimiser step: live items encoded once, batches scored, gradients checked, weights and bank written."""
         state, system, cfg = self.progress, self.system, self.cfg
         system.train()
         seed = _mix(cfg.seed, state.step)
@@ -110,7 +118,7 @@ class Trainer:
             live = LiveContent(system.encode_live, wanted, cfg.bank.micro_batch, seed)
         torch.manual_seed(seed + 1)
         self.optimizer.zero_grad(set_to_none=True)
-        sums = dict.fromkeys(("loss", "loss/bce", "loss/cic"), 0.0)
+        sums: dict[str, float] = dict.fromkeys(("loss", "loss/bce", "loss/cic"), 0.0)
         labels = torch.from_numpy(sample.labels).to(system.device)
         for part in _slices(len(rows), cfg.train.batch_size):
             batch = system.training_batch(users[part], items[part], history[part], live)
@@ -162,8 +170,8 @@ class Trainer:
             for u, i in zip(sample.users[:shown], sample.items[:shown, 0], strict=True)
         )
         raise RunStopped(
-            f"the {what} of step {self.progress.step} (epoch {self.progress.epoch + 1}) is {value}. Nothing of this step "
-            f"was written; the last good checkpoint is in {self.run.path / 'checkpoint'}. Its batch of "
+            f"the {what} of step {self.progress.step} (epoch {self.progress.epoch + 1}) is {value}. Nothing of this "
+            f"step was written; the last good checkpoint is in {self.run.path / 'checkpoint'}. Its batch of "
             f"{len(sample.rows)} samples begins with the (user, item) pairs {pairs}. Try a lower train.lr or "
             "train.encoder_lr, a smaller train.clip, or train.precision=fp32; look for extreme numbers in the columns "
             "of these items with `rawrec inspect`"
@@ -198,8 +206,6 @@ class Trainer:
     def _end_of_epoch(self, seconds: float, first: int) -> None:
         state, system = self.progress, self.system
         sample = self.evaluation_sample(1)
-        if not len(sample.rows):
-            raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no interactions")
         sums = state.sums
         line: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
         line |= {key: sums[key] / sums["steps"] for key in ("loss", "loss/bce", "loss/cic")}
@@ -243,7 +249,9 @@ class Trainer:
         name = self.cfg.train.metric
         if name not in metrics:
             known = ", ".join(sorted(k for k in metrics if "/" not in k))
-            raise UserError(f"train.metric={name!r} is no validation metric. Known: {known}, also with cold/, rare/ ...")
+            raise UserError(
+                f"train.metric={name!r} is no validation metric. Known: {known}, also with cold/, rare/ ..."
+            )
         value = metrics[name]
         if value is None:
             why = reasons.get(name, "undefined")
@@ -302,7 +310,9 @@ def best_possible(
     for prefix in ("", *(f"{name}/" for name in buckets)):
         top, got = best[f"{prefix}auc"], metrics[f"{prefix}auc"]
         result[f"{prefix}auc_best"] = top
-        result[f"{prefix}share"] = (got - 0.5) / (top - 0.5) if top is not None and got is not None and top > 0.5 else None
+        result[f"{prefix}share"] = (
+            (got - 0.5) / (top - 0.5) if top is not None and got is not None and top > 0.5 else None
+        )
     return result
 
 
@@ -314,5 +324,3 @@ def _slices(n: int, size: int) -> Iterator[slice]:
 def _mix(seed: int, step: int) -> int:
     """A seed per step: random numbers are a function of seed and step, so a resumed run needs no generator's state."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 2)
-
-

@@ -158,8 +158,8 @@ class Encoder(nn.Module):
         return [p for p in self.stack.parameters() if p.requires_grad]
 
     def trained_state(self) -> dict[str, Tensor]:
-        """All that training changes, by name: what a checkpoint holds beside the config."""
-        return {name: p.detach() for name, p in self.stack.named_parameters() if p.requires_grad}
+        """All that training changes, by name, contiguous: what a checkpoint holds beside the config."""
+        return {name: p.detach().contiguous() for name, p in self.stack.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
@@ -173,8 +173,9 @@ class Encoder(nn.Module):
                 f"{self.name}: the saved weights do not fit the encoder's settings (train, lora_rank, lora_layers): "
                 f"{len(wrong)} differ, first {min(wrong)}. Use the settings of the run that saved them."
             )
-        for name, value in own.items():
-            value.copy_(state[name])
+        for name, parameter in self.stack.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(state[name])
 
 
 class ImageEncoder(Encoder):

@@ -17,6 +17,7 @@ class ConvStack(Stack):
     def __init__(self, layers: list[nn.Module], width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # faster on CPUs and GPUs
         self.width = width
         self.depth = len(layers)
 

@@ -20,7 +20,7 @@ DATES = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%
 
 
 def as_text(column: pa.Array, where: str = "column") -> pa.Array:
-    """The values as strings; whole floats without their ".0", nan as null. UserError for lists and other nested types."""
+    """The values as strings; whole floats without ".0", nan as null. UserError for lists and other nested types."""
     kind = column.type
     if pa.types.is_string(kind):
         return column

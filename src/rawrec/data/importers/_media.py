@@ -92,6 +92,7 @@ class ImageFolder:
             if isinstance(found, Skip):
                 self.report.skip(found.reason, name + found.detail)
             result.append([found] if isinstance(found, bytes) else [])
+        self.report.add_kept("images", sum(map(len, result)))
         return result
 
     def count_unused(self) -> None:
@@ -141,6 +142,7 @@ def check_many(
         for skip in filter(None, found):
             report.skip(skip.reason, place + skip.detail)
         result.append([data for data, skip in zip(pictures, found, strict=True) if skip is None])
+    report.add_kept("images", sum(map(len, result)))
     return result
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from rawrec.config import RankerConfig
+from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
 
 
@@ -43,7 +45,7 @@ class HistoryContent:
             self.bank = torch.where(self.is_live[..., None], self.live[self.position.clamp(min=0)], self.bank)
 
     def scores(self, query: Tensor) -> Tensor:
-        """Dot products of `query` `[batch, candidates, dim]` with every history item: `[batch, candidates, history]`."""
+        """Dot products of `query` `[batch, candidates, dim]` with the history, `[batch, candidates, history]`."""
         scores = query @ self.bank.transpose(1, 2)
         if self.split and self.live is not None and self.position is not None:
             index = self.position.clamp(min=0)[:, None].expand_as(scores)
@@ -114,9 +116,14 @@ class Ranker(nn.Module):
             self.candidate, self.interest = nn.Linear(content_dim, d), nn.Linear(content_dim, d)
             self.cic = ContentIdContrast(content_dim, d, cfg.cic_temperature)
             vectors += 2
+        if not vectors:
+            raise UserError(
+                "model.user_id=false and model.item_id=false leave the ranker nothing to read; set one of them to "
+                "true, name model.columns, or train `em3`"
+            )
         widths = [vectors * d + vectors * (vectors - 1) // 2, *cfg.hidden]
         layers: list[nn.Module] = []
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(cfg.dropout)]
         self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
         for table in (self.user, self.item, *self.bags.values()):
@@ -124,7 +131,7 @@ class Ranker(nn.Module):
         for table in (self.user_bias, self.item_bias):
             nn.init.zeros_(table.weight)
 
-    def id_parameters(self) -> list[nn.Parameter]:
+    def id_parameters(self) -> list[Tensor]:
         """Tables with one row per user or item, which have a weight decay of their own."""
         return [self.user.weight, self.item.weight, self.user_bias.weight, self.item_bias.weight]
 
@@ -181,6 +188,6 @@ class Ranker(nn.Module):
         return history.mix(weights)
 
     def contrast(self, items: Tensor, content: Tensor) -> Tensor:
-        """Unweighted Content-ID contrast of distinct item rows `[n]` with content `[n, dim]`; untrained ids left out."""
+        """Unweighted Content-ID contrast of distinct item rows `[n]` with content `[n, dim]`; without untrained ids."""
         known = self.known_items[items]
         return self.cic(content[known], self.item(items[known] + 1))

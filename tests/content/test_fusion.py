@@ -1,0 +1,123 @@
+"""Fusions: what an item lacks has no influence, what it has does, and gradients reach the shared queries."""
+
+import pytest
+import torch
+
+from rawrec.config import FusionConfig
+from rawrec.content.fusion import FUSIONS, FQFormer, FQFormerFusion
+from rawrec.errors import UserError
+
+DIM, MODALITIES = 8, 3
+
+
+def make(kind: str, **settings) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return FUSIONS[kind](DIM, MODALITIES, FusionConfig(kind=kind, **settings)).eval()
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randn(5, MODALITIES, DIM, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_only_what_is_there_has_influence(kind: str, tokens: torch.Tensor) -> None:
+    fusion = make(kind, layers=2) if kind == "fqformer" else make(kind)
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    mask[0, 1] = mask[3, 0] = mask[3, 2] = False
+    tokens.requires_grad_()
+    out = fusion(tokens, mask)
+    assert out.shape == (5, DIM)
+    out.square().sum().backward()
+    reached = tokens.grad.abs().sum(2) > 0
+    assert torch.equal(reached, mask)
+
+    other = torch.where(mask[..., None], tokens.detach(), 1e3)
+    torch.testing.assert_close(fusion(other, mask), out)
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_an_item_does_not_depend_on_its_neighbours(kind: str, tokens: torch.Tensor) -> None:
+    fusion = make(kind)
+    mask = torch.tensor([[True, False, True]] * 5)
+    alone = torch.cat([fusion(t[None], m[None]) for t, m in zip(tokens, mask, strict=True)])
+    torch.testing.assert_close(fusion(tokens, mask), alone)
+
+
+def test_a_missing_modality_is_not_a_zero_one(tokens: torch.Tensor) -> None:
+    """A masked token differs from a token of zeros: absence is told apart from emptiness."""
+    for kind in FUSIONS:
+        fusion = make(kind)
+        zeroed = tokens.clone()
+        zeroed[:, 1] = 0
+        there = torch.ones(5, MODALITIES, dtype=torch.bool)
+        lacking = there.clone()
+        lacking[:, 1] = False
+        assert (fusion(zeroed, there) - fusion(zeroed, lacking)).abs().amax(1).min() > 1e-4, kind
+
+
+def test_sum_is_the_mean_of_what_is_there(tokens: torch.Tensor) -> None:
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    mask[1, 0] = False
+    mask[2] = False
+    out = make("sum")(tokens, mask)
+    torch.testing.assert_close(out[0], tokens[0].mean(0))
+    torch.testing.assert_close(out[1], tokens[1, 1:].mean(0))
+    assert not out[2].any()
+
+
+def test_output_is_projected_from_the_queries_alone(tokens: torch.Tensor) -> None:
+    fusion = make("fqformer", queries=3)
+    assert isinstance(fusion, FQFormerFusion)
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    inner = fusion.fusion(tokens, mask)
+    assert inner.shape == (5, 3 + MODALITIES, DIM)
+    torch.testing.assert_close(fusion(tokens, mask), fusion.mm_proj(inner[:, :3].reshape(5, 3 * DIM)))
+
+
+def test_attention_by_hand(tokens: torch.Tensor) -> None:
+    """One layer written out with softmax and matrix products, a head at a time."""
+    torch.manual_seed(0)
+    model = FQFormer(DIM, queries=2, layers=1, heads=4).eval()
+    layer = model.layers[0]
+    x = torch.cat([model.queries.expand(5, -1, -1), tokens], 1)
+    q, k, v = layer.self.query(x), layer.self.key(x), layer.self.value(x)
+    heads = []
+    for h in range(4):
+        at = slice(h * 2, h * 2 + 2)
+        weights = torch.softmax(q[..., at] @ k[..., at].transpose(1, 2) / (2 + 1e-5) ** 0.5, 2)
+        heads.append(weights @ v[..., at])
+    dense = layer.output.dense(torch.cat(heads, 2))
+    torch.testing.assert_close(model(tokens), torch.nn.functional.layer_norm(x + dense, (DIM,)))
+
+
+def test_queries_learn(tokens: torch.Tensor) -> None:
+    fusion = make("fqformer", queries=2, layers=2)
+    fusion(tokens, torch.ones(5, MODALITIES, dtype=torch.bool)).square().sum().backward()
+    grad = fusion.fusion.queries.grad
+    assert (grad.abs().amax(2) > 1e-6).all()
+    assert not torch.allclose(grad[0, 0], grad[0, 1])
+
+
+def test_feed_forward_is_an_option(tokens: torch.Tensor) -> None:
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    plain, wide = make("fqformer"), make("fqformer", ffn=True)
+    extra = {name for name, _ in wide.named_parameters()} - {name for name, _ in plain.named_parameters()}
+    assert {name.split(".")[3] for name in extra} == {"intermediate", "ffn_output"}
+    wide.load_state_dict(plain.state_dict(), strict=False)
+    assert not torch.allclose(wide(tokens, mask), plain(tokens, mask))
+    wide(tokens, mask).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for name, p in wide.named_parameters() if name in extra)
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_dropout_only_while_training(kind: str, tokens: torch.Tensor) -> None:
+    fusion, mask = make(kind, dropout=0.5), torch.ones(5, MODALITIES, dtype=torch.bool)
+    torch.testing.assert_close(fusion(tokens, mask), fusion(tokens, mask), rtol=0, atol=0)
+    fusion.train()
+    assert not torch.equal(fusion(tokens, mask), fusion(tokens, mask))
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(UserError, match=r"content\.fusion\.heads=3.*content\.dim=8"):
+        make("fqformer", heads=3)

@@ -1,0 +1,129 @@
+"""Systems, runs and small datasets that tests of content, models and training share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rawrec.config import Config, resolve
+from rawrec.data.dataset import Dataset, DatasetWriter, Fields
+from rawrec.data.importers.report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.training.run import RunFolder
+from rawrec.training.system import System
+from rawrec.training.trainer import Trainer
+
+FAST: dict[str, Any] = {
+    "model.name": "em3",
+    "model.dim": 8,
+    "model.hidden": [16],
+    "content.dim": 16,
+    "content.image.encoder": "random:conv",
+    "content.image.size": 32,
+    "content.image.train": "top:1",
+    "content.text.encoder": "random:bert",
+    "content.text.max_length": 12,
+    "content.text.train": "top:1",
+    "data.history": 5,
+    "train.batch_size": 256,
+    "train.epochs": 2,
+    "train.warmup_steps": 0,
+    "train.precision": "fp32",
+    "train.device": "cpu",
+    "train.threads": 1,
+    "eval.topk": [5],
+}
+"""Settings of a small em3 on the generated shop, as overrides."""
+
+STILL = {"model.dropout": 0.0, "model.id_dropout": 0.0, "content.fusion.dropout": 0.0}
+"""Nothing random inside the networks."""
+
+
+def config(**overrides: Any) -> Config:
+    """FAST with changes; `__` in a keyword stands for the dot: `train__epochs=1`."""
+    return resolve({}, FAST | {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def system(data: Path | Dataset, cache: Path, **overrides: Any) -> System:
+    """A fresh system on one thread."""
+    torch.set_num_threads(1)
+    data = data if isinstance(data, Dataset) else Dataset.open(data)
+    return System(config(**overrides), data, cache)
+
+
+def trainer(data: Path | Dataset, folder: Path, **overrides: Any) -> Trainer:
+    """A trainer that has made no step yet, in the run folder `folder/run`, its bank filled."""
+    made = system(data, folder / "cache", **overrides)
+    made.refresh(None, 0)
+    return Trainer(made, RunFolder.create(folder / "run", made.cfg, made.data, overwrite=True))
+
+
+def weights(made: System) -> dict[str, torch.Tensor]:
+    """A copy of every parameter and buffer, by name."""
+    return {name: value.clone() for name, value in made.state_dict().items()}
+
+
+def changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> set[str]:
+    """Names of what differs."""
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def small_dataset(
+    out: Path,
+    rows: Sequence[tuple[int, int, int, float]],
+    n_items: int,
+    *,
+    feature: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+    categorical: Sequence[Sequence[str]] | None = None,
+    launched: Sequence[int] | None = None,
+    labelled: bool = True,
+    has_time: bool = True,
+    parts: Sequence[str] | None = None,
+    split: SplitSpec | None = None,
+) -> Dataset:
+    """A dataset of rows (user, item, time, label), users `u<k>` and items `i<k>`, all items in the catalogue.
+
+    feature: `[n_items, width]`, a ready-made feature column `feature`; valid: which items have it. parts: the part of
+    each row, `train`, `valid` or `test`, or give a `split`.
+    """
+    fields = Fields(
+        feature={} if feature is None else {"feature": feature.shape[1]},
+        categorical=[] if categorical is None else ["kind"],
+    )
+    writer = DatasetWriter(
+        out,
+        fields=fields,
+        source="test",
+        labels=["label"] if labelled else [],
+        extra={} if parts is None else {"part": pa.string()},
+        has_time=has_time,
+        has_launched=launched is not None,
+    )
+    with writer:
+        items: dict[str, list[Any]] = {"item_id": [f"i{k}" for k in range(n_items)]}
+        if feature is not None:
+            keep = np.ones(n_items, bool) if valid is None else valid
+            items["feature"] = [row.tolist() if ok else None for row, ok in zip(feature, keep, strict=True)]
+        if categorical is not None:
+            items["kind"] = [list(values) for values in categorical]
+        if launched is not None:
+            items["launched"] = list(launched)
+        writer.add_items(items)
+        users, shown, times, labels = zip(*rows, strict=True)
+        batch: dict[str, Any] = {"user_id": [f"u{u}" for u in users], "item_id": [f"i{i}" for i in shown]}
+        if has_time:
+            batch["timestamp"] = list(times)
+        if labelled:
+            batch["label"] = list(labels)
+        if parts is not None:
+            batch["part"] = list(parts)
+        writer.add_interactions(batch)
+        spec = split or (SplitSpec(kind="column", column="part") if parts is not None else SplitSpec(kind="time_global"))
+        return writer.finish(spec, ImportReport(source="test"))
