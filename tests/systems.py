@@ -38,7 +38,7 @@ FAST: dict[str, Any] = {
     "train.threads": 1,
     "eval.topk": [5],
 }
-"""Settings of a small em3 on the generated shop, as overrides."""
+"""Settings of a small em3 on the generated shop, by dotted key."""
 
 STILL = {"model.dropout": 0.0, "model.id_dropout": 0.0, "content.fusion.dropout": 0.0}
 """Nothing random inside the networks."""
@@ -46,7 +46,19 @@ STILL = {"model.dropout": 0.0, "model.id_dropout": 0.0, "content.fusion.dropout"
 
 def config(**overrides: Any) -> Config:
     """FAST with changes; `__` in a keyword stands for the dot: `train__epochs=1`."""
-    return resolve({}, FAST | {key.replace("__", "."): value for key, value in overrides.items()})
+    return resolve(settings(**overrides))
+
+
+def settings(**overrides: Any) -> dict[str, Any]:
+    """The same as nested plain values, as a preset holds them."""
+    tree: dict[str, Any] = {}
+    for key, value in (FAST | {key.replace("__", "."): value for key, value in overrides.items()}).items():
+        *parents, last = key.split(".")
+        inner = tree
+        for part in parents:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return tree
 
 
 def system(data: Path | Dataset, cache: Path, **overrides: Any) -> System:
@@ -125,5 +137,7 @@ def small_dataset(
         if parts is not None:
             batch["part"] = list(parts)
         writer.add_interactions(batch)
-        spec = split or (SplitSpec(kind="column", column="part") if parts is not None else SplitSpec(kind="time_global"))
+        spec = split or (
+            SplitSpec(kind="column", column="part") if parts is not None else SplitSpec(kind="time_global")
+        )
         return writer.finish(spec, ImportReport(source="test"))

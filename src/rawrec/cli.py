@@ -5,29 +5,50 @@ Exit codes: 0 success, 2 a user's mistake (said without a traceback), 1 a run th
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
 from rawrec.errors import RunStopped, UserError
 
 if TYPE_CHECKING:
     from rawrec.data.splits import SplitSpec
 
+ORDER = ["import", "inspect", "split", "train", "resume", "evaluate", "recommend", "similar", "report", "export"]
+
+
+class Ordered(TyperGroup):
+    """Commands in the order in which one needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 # Everything heavy is imported inside the commands, so that --help is instant.
 app = typer.Typer(
     help="Train recommenders end to end from pictures, words and clicks.",
+    epilog="Example: rawrec import synthetic --out data/shop && rawrec train em3 --data data/shop --out runs/em3",
+    cls=Ordered,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-importing = typer.Typer(help="Make a dataset folder from your data.", no_args_is_help=True, rich_markup_mode=None)
+importing = typer.Typer(
+    help="Make a dataset folder from your data.",
+    epilog="Example: rawrec import table --interactions clicks.csv --user user --item item --out data/x",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(importing, name="import")
 
 Out = Annotated[Path, typer.Option("--out", help="folder to write")]
@@ -40,9 +61,11 @@ Split = Annotated[
         help="time_user | time_global | random_user | leave_one_out | column:<name> | new_items[:<field>]",
     ),
 ]
-Ratios = Annotated[str, typer.Option("--ratios", help="train, valid and test shares")]
-SplitSeed = Annotated[int, typer.Option("--split-seed", help="seed of a random split")]
+Ratios = Annotated[str | None, typer.Option("--ratios", help="train, valid and test shares (default: 80,10,10)")]
+SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="seed of a random split (default: 0)")]
 RunArgument = Annotated[Path, typer.Argument(help="run folder")]
+Data = Annotated[Path | None, typer.Option("--data", help="where the run's dataset is now, if it has moved")]
+K = Annotated[int, typer.Option("-k", min=1, help="number of items")]
 
 
 def main() -> None:
@@ -54,48 +77,79 @@ def main() -> None:
     except RunStopped as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted; a training run goes on with `rawrec resume RUN`", 130)
+        _fail(INTERRUPTED, 130)
+    except SystemExit as stop:  # typer turns an interruption into this
+        if stop.code == 130:
+            _fail(INTERRUPTED, 130)
+        raise
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 2)
+        _fail(*_explain(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
 
 
-def _fail(message: str, code: int) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"rawrec: {message}", markup=False)
+INTERRUPTED = "interrupted; a training run goes on with `rawrec resume RUN`"
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def _explain(error: OSError) -> tuple[str, int]:
+    """Message and exit code for a file that cannot be read or written."""
+    what = (str(error.strerror or error).splitlines() or [type(error).__name__])[0]
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}{what}; free some space and try again; a training run goes on with `rawrec resume RUN`", 1
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{where}a folder is needed here, and a file is in the way", 2
+    return f"{where}{what}", 2
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"rawrec: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    """Tables: as wide as the terminal, or wide enough for a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    print(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8", indent=1))
 
 
-def _spec(split: str | None, ratios: str, seed: int, **more: Any) -> SplitSpec | None:
-    from pydantic import ValidationError
+def _done(text: str, value: dict[str, Any], as_json: bool) -> None:
+    _print_json(value) if as_json else print(text)
 
+
+def _spec(split: str | None, option: str, ratios: str | None, **given: Any) -> SplitSpec | None:
+    """What `--split` asks for. Options that say nothing to its kind are refused."""
     from rawrec.data.splits import SplitSpec
 
+    values = {name: value for name, value in given.items() if value is not None}
+    if ratios is not None:
+        try:
+            shares = [float(part) for part in ratios.replace("/", ",").split(",")]
+        except ValueError:
+            shares = []
+        if len(shares) != 3 or not all(math.isfinite(s) and s >= 0 for s in shares) or sum(shares) <= 0:
+            raise UserError(f"--ratios {ratios!r}: give three numbers, for example 80,10,10")
+        values["ratios"] = tuple(share / sum(shares) for share in shares)
     if split is None:
+        if values:
+            raise UserError(f"--{next(iter(values))} needs {option}, for example {option} random_user")
         return None
     kind, _, name = split.partition(":")
-    try:
-        shares = [float(part) for part in ratios.replace("/", ",").split(",")]
-    except ValueError:
-        raise UserError(f"--ratios {ratios!r}: give three numbers, for example 80,10,10") from None
-    if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
-        raise UserError(f"--ratios {ratios!r}: give three numbers, for example 80,10,10")
-    values: dict[str, Any] = {"kind": kind, "ratios": tuple(s / sum(shares) for s in shares), "seed": seed, **more}
     if name:
         values["column" if kind == "column" else "field"] = name
-    try:
-        return SplitSpec.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UserError(f"--split {split!r}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    spec = SplitSpec.model_validate({"kind": kind, **values})
+    idle = [key for key in values if key not in spec.settings()]
+    if idle:
+        raise UserError(f"{option} {split}: {idle[0]} means nothing to a split of this kind, leave it out")
+    return spec
 
 
 def _imported(data: Any, as_json: bool) -> None:
@@ -105,9 +159,8 @@ def _imported(data: Any, as_json: bool) -> None:
     if as_json:
         _print_json({"dataset": str(data.path), **json.loads(path.read_text())})
         return
-    console = _console()
-    ImportReport.load(path).print_table(console)
-    console.print(f"wrote {data.path}; look at it with: rawrec inspect {data.path}", markup=False)
+    ImportReport.load(path).print_table(_console())
+    print(f"wrote {data.path}; look at it with: rawrec inspect {data.path}")
 
 
 # ------------------------------------------------------------------------------------------------------------- import
@@ -120,7 +173,7 @@ def import_table(
     item: Annotated[str, typer.Option(help="column of the item's id")],
     out: Out,
     time: Annotated[str | None, typer.Option(help="column of the time (seconds, ms or ISO)")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="label column; repeat for more; none: all are positives")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="label column; repeatable; none: all are positives")] = None,
     items: Annotated[Path | None, typer.Option(help="table of the items")] = None,
     item_id: Annotated[str | None, typer.Option(help="its id column (default: as --item)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="text column of the items; repeatable")] = None,
@@ -132,8 +185,8 @@ def import_table(
     image_field: Annotated[str, typer.Option(help="name of the field of --image-dir")] = "image",
     extra: Annotated[list[str] | None, typer.Option(help="further column of the interactions to keep")] = None,
     split: Split = None,
-    ratios: Ratios = "80,10,10",
-    split_seed: SplitSeed = 0,
+    ratios: Ratios = None,
+    split_seed: SplitSeed = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -144,7 +197,7 @@ def import_table(
         interactions, user, item, out=out, time=time, labels=label or [], items=items, item_id=item_id,
         text=text or [], category=category or [], numeric=numeric or [], image_dir=image_dir, image_name=image_name,
         image_column=image_column or [], image_field=image_field, extra=extra or [],
-        split=_spec(split, ratios, split_seed), overwrite=overwrite,
+        split=_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite,
     )  # fmt: skip
     _imported(data, as_json)
 
@@ -158,15 +211,15 @@ def import_movielens(
     texts: Annotated[Path | None, typer.Option(help="table movieId, plot")] = None,
     positive: Annotated[float, typer.Option(help="a rating from here on is a positive")] = 4.0,
     split: Split = None,
-    ratios: Ratios = "80,10,10",
-    split_seed: SplitSeed = 0,
+    ratios: Ratios = None,
+    split_seed: SplitSeed = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Import a MovieLens folder, with posters and plots where you have them."""
     from rawrec.data.importers.movielens import import_movielens as work
 
-    spec = _spec(split, ratios, split_seed)
+    spec = _spec(split, "--split", ratios, seed=split_seed)
     _imported(work(folder, posters, texts, positive, out=out, split=spec, overwrite=overwrite), as_json)
 
 
@@ -175,15 +228,17 @@ def import_mmrec(
     folder: Annotated[Path, typer.Argument(help="folder with <name>.inter and any *_feat.npy")],
     out: Out,
     split: Split = None,
-    ratios: Ratios = "80,10,10",
-    split_seed: SplitSeed = 0,
+    ratios: Ratios = None,
+    split_seed: SplitSeed = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Import a dataset in MMRec's format; ready-made features become feature columns."""
     from rawrec.data.importers.mmrec import import_mmrec as work
 
-    _imported(work(folder, out=out, split=_spec(split, ratios, split_seed), overwrite=overwrite), as_json)
+    _imported(
+        work(folder, out=out, split=_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite), as_json
+    )
 
 
 @importing.command("synthetic", epilog="Example: rawrec import synthetic --out data/shop")
@@ -201,7 +256,13 @@ def import_synthetic(
     """Generate a shop: drawn products, described in part, clicked with known probabilities. Not real data."""
     from rawrec.data.importers.synthetic import import_synthetic as work
 
-    given = {"items": items, "users": users, "impressions": impressions, "size": size, "history_events": history_events}
+    given: dict[str, Any] = {
+        "items": items,
+        "users": users,
+        "impressions": impressions,
+        "size": size,
+        "history_events": history_events,
+    }
     _imported(work(out, seed=seed, overwrite=overwrite, **{k: v for k, v in given.items() if v is not None}), as_json)
 
 
@@ -211,30 +272,27 @@ def split(
     dataset: Annotated[Path, typer.Argument(help="dataset folder")],
     name: Annotated[str, typer.Option(help="name of the new split; train with data.split=<name>")],
     by: Annotated[str, typer.Option(help="as --split of the importers")],
-    ratios: Ratios = "80,10,10",
-    seed: Annotated[int, typer.Option(help="seed of a random split")] = 0,
-    share: Annotated[float, typer.Option(help="new_items: share of the items held out")] = 0.2,
-    fold: Annotated[int, typer.Option(help="new_items: which of the disjoint folds")] = 0,
-    folds: Annotated[int, typer.Option(help="new_items: number of folds")] = 5,
+    ratios: Ratios = None,
+    seed: Annotated[int | None, typer.Option(help="seed of a random split (default: 0)")] = None,
+    share: Annotated[float | None, typer.Option(help="new_items: share of the items held out (default: 0.2)")] = None,
+    fold: Annotated[int | None, typer.Option(help="new_items: which of the disjoint folds (default: 0)")] = None,
+    folds: Annotated[int | None, typer.Option(help="new_items: number of folds (default: 5)")] = None,
     as_json: Json = False,
 ) -> None:
     """Store a further split beside a dataset's own."""
     from rawrec.data.dataset import Dataset
 
     data = Dataset.open(dataset)
-    spec = _spec(by, ratios, seed, share=share, fold=fold, folds=folds)
+    spec = _spec(by, "--by", ratios, seed=seed, share=share, fold=fold, folds=folds)
     assert spec is not None
     data.add_split(name, spec)
     stored = Dataset.open(dataset).meta.splits[name]
-    if as_json:
-        _print_json({"name": name, **stored})
-    else:
-        _console().print(f"{name}: {stored['statement']}", markup=False)
+    _done(f"{name}: {stored['statement']}", {"name": name, **stored}, as_json)
 
 
 @app.command(epilog="Example: rawrec inspect data/x")
 def inspect(dataset: Annotated[Path, typer.Argument(help="dataset folder")], as_json: Json = False) -> None:
-    """Counts of a dataset, coverage per modality, buckets, and problems found."""
+    """Show counts, coverage per modality, buckets and problems."""
     from rawrec.data.inspect import inspect as work
     from rawrec.data.inspect import print_inspection
 
@@ -255,7 +313,7 @@ def train(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model, evaluate it once on test, and leave a run folder."""
+    """Train a model, evaluate it on test, leave a run folder."""
     from rawrec.config import parse_overrides
     from rawrec.progress import Bars
     from rawrec.training.job import train as work
@@ -266,13 +324,13 @@ def train(
 
 
 @app.command(epilog="Example: rawrec resume runs/em3")
-def resume(run: RunArgument, as_json: Json = False) -> None:
-    """Go on with a run that was stopped, exactly as if it had not been."""
+def resume(run: RunArgument, data: Data = None, as_json: Json = False) -> None:
+    """Go on with a run that was stopped, as if it had not been."""
     from rawrec.progress import Bars
     from rawrec.training.job import resume as work
 
     with Bars() as observer:
-        done = work(run, observer)
+        done = work(run, observer, data)
     _finished(done, as_json)
 
 
@@ -281,35 +339,45 @@ def _finished(run: Any, as_json: bool) -> None:
     if as_json:
         _print_json({"run": str(run.path), **metrics})
         return
-    console = _console()
-    console.print(_metrics_table({"valid": metrics["valid"], "test": metrics["test"]}))
-    console.print(f"run folder: {run.path}; look at it with: rawrec report {run.path}", markup=False)
+    parts = {name: metrics[name] for name in ("valid", "test")}
+    _console().print(_metrics_table(parts, _main_metrics(metrics["test"])))
+    print(f"run folder: {run.path}; all metrics are in its metrics.json; look at it with: rawrec report {run.path}")
 
 
 @app.command(epilog="Example: rawrec evaluate runs/em3 --split test")
 def evaluate(
     run: RunArgument,
     split: Annotated[str, typer.Option(help="valid or test")] = "test",
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Compute a finished run's metrics anew."""
     from rawrec.training.job import evaluate as work
 
-    metrics = work(run, split)
+    metrics = work(run, split, data=data)
     if as_json:
         _print_json({split: metrics})
     else:
         _console().print(_metrics_table({split: metrics}))
 
 
-def _metrics_table(parts: dict[str, dict[str, Any]]) -> Table:
-    """Rows: metrics; columns: parts and, within the last one, buckets."""
-    buckets = ["", "cold/", "rare/", "medium/", "warm/"]
+def _main_metrics(metrics: dict[str, Any]) -> list[str]:
+    """The metrics to look at first; of the lists the cut-off 20, or the longest there is."""
+    cutoffs = [int(name.removeprefix("recall@")) for name in metrics if name.startswith("recall@")]
+    k = 20 if 20 in cutoffs else max(cutoffs, default=0)
+    wanted = ["auc", "gauc", "logloss", "ece", "pcoc", "impressions", "sampled", "share", f"recall@{k}", f"ndcg@{k}"]
+    return [name for name in wanted if name in metrics]
+
+
+def _metrics_table(parts: dict[str, dict[str, Any]], names: list[str] | None = None) -> Table:
+    """Rows: metrics (names; None: all); columns: parts and, within the last one, buckets that hold anything."""
     last = list(parts)[-1]
-    table = Table("metric", *parts, *(f"{last} {b.rstrip('/')}" for b in buckets[1:]), box=None, pad_edge=False)
-    names = [name for name in parts[last] if "/" not in name]
+    metrics = parts[last]
+    names = [name for name in metrics if "/" not in name] if names is None else names
+    buckets = [b for b in ("cold", "rare", "medium", "warm") if any(metrics.get(f"{b}/{n}") for n in names)]
+    table = Table("metric", *parts, *(f"{last} {b}" for b in buckets), box=None, pad_edge=False)
     for name in names:
-        cells = [parts[part].get(name) for part in parts] + [parts[last].get(b + name) for b in buckets[1:]]
+        cells = [parts[part].get(name) for part in parts] + [metrics.get(f"{b}/{name}") for b in buckets]
         if any(cell is not None for cell in cells):
             table.add_row(name, *(_cell(cell) for cell in cells))
     for column in table.columns[1:]:
@@ -326,36 +394,53 @@ def _cell(value: Any) -> str:
 def recommend(
     run: RunArgument,
     user: Annotated[str | None, typer.Option(help="a known user's id")] = None,
-    history: Annotated[str | None, typer.Option(help="item ids, oldest first, between commas")] = None,
-    k: Annotated[int, typer.Option("-k", help="number of items")] = 10,
+    history: Annotated[
+        str | None, typer.Option(help="item ids, oldest first, between commas (or as a JSON list)")
+    ] = None,
+    k: K = 10,
     all_users: Annotated[Path | None, typer.Option(help="lists for every user, as Parquet, into this file")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="also what the user has taken before")] = False,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """The best items of the whole catalogue for a user, a history, or everybody."""
+    """The best items for a user, a history, or everybody."""
     from rawrec.recommender import Recommender
 
-    recommender = Recommender.load(run)
+    past = _ids(history) if history is not None else None
+    if all_users is not None and (user is not None or past is not None):
+        raise UserError("--all-users makes lists for everybody: leave out --user and --history")
+    if all_users is None and user is None and past is None:
+        raise UserError("say who: --user ID, --history ID,ID,... or --all-users FILE.parquet")
+    recommender = Recommender.load(run, data)
     if all_users is not None:
         path = recommender.recommend_all(all_users, k, not seen)
-        _print_json({"file": str(path)}) if as_json else _console().print(f"wrote {path}", markup=False)
+        _done(f"wrote {path}", {"file": str(path)}, as_json)
         return
-    past = [part.strip() for part in history.split(",") if part.strip()] if history is not None else None
     found = recommender.recommend(user, past, k, not seen)
     _show(recommender, found, "probability", as_json, {"user": user, "history": past, "k": k})
+
+
+def _ids(text: str) -> list[str]:
+    if text.lstrip().startswith("["):
+        try:
+            return [str(item) for item in json.loads(text)]
+        except ValueError:
+            pass  # an id may begin with a bracket
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @app.command(epilog="Example: rawrec similar runs/em3 --item 260 -k 10")
 def similar(
     run: RunArgument,
     item: Annotated[str, typer.Option(help="an item's id")],
-    k: Annotated[int, typer.Option("-k", help="number of items")] = 10,
+    k: K = 10,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """The items whose content is nearest to an item's."""
     from rawrec.recommender import Recommender
 
-    recommender = Recommender.load(run)
+    recommender = Recommender.load(run, data)
     _show(recommender, recommender.similar(item, k), "similarity", as_json, {"item": item, "k": k})
 
 
@@ -363,14 +448,19 @@ def _show(recommender: Any, found: list[Any], what: str, as_json: bool, query: d
     if as_json:
         _print_json({"recommendations": [{"item": i, "score": s} for i, s in found], "query": query})
         return
+    if not found:
+        print("nothing is left to recommend" if what == "probability" else "no other item has content to compare")
+        return
     data = recommender.data
     field = next(iter(data.fields.text), None)
-    texts = data.texts(field, data.item_rows([i for i, _ in found])) if field and found else [[]] * len(found)
-    table = Table("", "item", *([field] if field else []), what, box=None, pad_edge=False)
+    texts = data.texts(field, data.item_rows([i for i, _ in found])) if field else [[]] * len(found)
+    table = Table("", "item", box=None, pad_edge=False)
+    for head in ([field] if field else []) + [what]:
+        table.add_column(Text(head))
     for place, ((item, score), text) in enumerate(zip(found, texts, strict=True), 1):
         words = " ".join(text).replace("\n", " ")
-        shown = [words if len(words) <= 70 else words[:69] + "…"] if field else []
-        table.add_row(str(place), item, *shown, f"{score:.4f}")
+        shown = [Text(words if len(words) <= 70 else words[:69] + "…")] if field else []
+        table.add_row(str(place), Text(item), *shown, f"{score:.4f}")  # Text: what users wrote is never markup
     _console().print(table)
 
 
@@ -385,14 +475,17 @@ def report(
     from rawrec.report import build_report
 
     path = build_report(run, against, recommender=Recommender.load(run))
-    _print_json({"report": str(path)}) if as_json else _console().print(f"wrote {path}", markup=False)
+    _done(f"wrote {path}", {"report": str(path)}, as_json)
 
 
 @app.command(epilog="Example: rawrec export runs/em3 --to vectors --out vectors.parquet")
 def export(
     run: RunArgument,
     to: Annotated[str, typer.Option(help="vectors")] = "vectors",
-    out: Annotated[Path | None, typer.Option(help=".parquet, .npy or .safetensors (default RUN/vectors.parquet)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=".parquet, .npy or .safetensors (default: RUN/vectors.parquet)")
+    ] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Item vectors with their ids, for other tools."""
@@ -400,8 +493,8 @@ def export(
 
     if to != "vectors":
         raise UserError(f"--to {to!r} is unknown. Known: vectors")
-    path = Recommender.load(run).export_vectors(out or run / "vectors.parquet")
-    _print_json({"file": str(path)}) if as_json else _console().print(f"wrote {path}", markup=False)
+    path = Recommender.load(run, data).export_vectors(out or run / "vectors.parquet")
+    _done(f"wrote {path}", {"file": str(path)}, as_json)
 
 
 if __name__ == "__main__":

@@ -7,33 +7,62 @@ impossible combination is a `UserError` that names the setting, the value and wh
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from rawrec.errors import UserError
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+    """Settings of one component: unknown keys, wrong types and numbers out of bounds are refused."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields.get(info.field_name or "")
+        kinds = {field.annotation, *get_args(field.annotation)} if field is not None else set()
+        if isinstance(value, bool) and kinds & {int, float}:
+            raise ValueError("give a number")
+        return value
+
+
+Count = Annotated[int, Field(ge=1)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
 class DataConfig(Record):
     """What a run reads from its dataset."""
 
-    split: str = Field("default", description="name of a stored split (`rawrec split` makes more)")
-    label: str = Field("label", description="label column that the model learns")
-    history: int = Field(20, ge=0, description="most recent earlier positives of the user that the model sees")
-    history_mode: Literal["rolling", "train"] = Field(
-        "rolling", description="evaluation sees all that came before (rolling) or training rows only (train)"
+    split: str = Field(default="default", description="name of a stored split (`rawrec split` makes more)")
+    label: str = Field(
+        default="label", description="label column that the model learns; the only one, where there is one"
     )
-    negatives: int = Field(4, ge=1, description="negatives drawn per positive where the data holds positives only")
+    history: int = Field(default=20, ge=0, description="most recent earlier positives of the user that the model sees")
+    history_mode: Literal["rolling", "train"] = Field(
+        default="rolling", description="evaluation sees all that came before (rolling) or training rows only (train)"
+    )
+    negatives: int = Field(
+        default=4, ge=1, description="negatives drawn per positive where the data holds positives only"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- content
@@ -43,16 +72,16 @@ TRAIN_PATTERN = re.compile(r"^(none|all|lora|top:[1-9][0-9]*)$")
 class FieldConfig(Record):
     """How one image or text field becomes a feature."""
 
-    use: bool = Field(True, description="false leaves the field out")
+    use: bool = Field(default=True, description="false leaves the field out")
     encoder: str | None = Field(
-        None, description="efficientnet_lite0, minilm, a hub name or local folder, random:<arch>; null: by kind"
+        default=None, description="efficientnet_lite0, minilm, a hub name or local folder, random:<arch>; null: by kind"
     )
-    train: str = Field("none", description="none | lora | top:<n> | all: which layers of the encoder learn")
-    lora_rank: int = Field(8, ge=1)
-    lora_layers: int | None = Field(None, ge=1, description="LoRA in the top n layers only; null: in all")
-    size: int = Field(128, ge=16, le=1024, description="images: side in pixels after resizing")
-    max_images: int = Field(4, ge=1, description="images: at most so many per item, the first ones")
-    max_length: int = Field(64, ge=4, le=8192, description="texts: tokens kept; what is cut off is counted")
+    train: str = Field(default="none", description="none | lora | top:<n> | all: which layers of the encoder learn")
+    lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
+    lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
+    size: int = Field(default=128, ge=16, le=1024, description="images: side in pixels after resizing")
+    max_images: int = Field(default=4, ge=1, description="images: at most so many per item, the first ones")
+    max_length: int = Field(default=64, ge=4, le=8192, description="texts: tokens kept; what is cut off is counted")
 
     @field_validator("train")
     @classmethod
@@ -65,12 +94,16 @@ class FieldConfig(Record):
 class FusionConfig(Record):
     """How the features of an item become its content embedding (EM3 section 3.2)."""
 
-    kind: Literal["fqformer", "concat", "sum"] = "fqformer"
-    queries: int = Field(2, ge=1, description="trainable queries, shared by all items")
-    layers: int = Field(1, ge=1)
-    heads: int = Field(4, ge=1)
-    ffn: bool = Field(False, description="a feed-forward sublayer after attention (the published code has none)")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    kind: Literal["fqformer", "concat", "sum"] = Field(
+        default="fqformer", description="attention with shared queries, one linear map, or the mean"
+    )
+    queries: int = Field(default=2, ge=1, description="fqformer: trainable queries, shared by all items")
+    layers: int = Field(default=1, ge=1, description="fqformer: transformer layers")
+    heads: int = Field(default=4, ge=1, description="fqformer: attention heads; content.dim must be a multiple of it")
+    ffn: bool = Field(
+        default=False, description="fqformer: a feed-forward sublayer after attention (the published code has none)"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout inside the fusion")
 
 
 class ContentConfig(Record):
@@ -78,8 +111,8 @@ class ContentConfig(Record):
 
     model_config = ConfigDict(extra="allow", validate_assignment=True)
 
-    dim: int = Field(64, ge=1, description="width of a content embedding")
-    fusion: FusionConfig = FusionConfig()
+    dim: int = Field(default=64, ge=1, description="width of a content embedding")
+    fusion: FusionConfig = Field(default_factory=FusionConfig, description="how the features of an item are joined")
     fields: dict[str, FieldConfig] = Field(default_factory=dict, description="resolved, one per field of the dataset")
 
     @model_validator(mode="before")
@@ -94,8 +127,11 @@ class ContentConfig(Record):
                 rest[key] = sub
             elif isinstance(sub, Mapping | FieldConfig):
                 fields[key] = {**_plain(fields.get(key, {})), **_plain(sub)}
+            elif key in ("image", "text"):
+                raise ValueError(_has_settings(f"content.{key}", sub, FieldConfig))
             else:
-                raise ValueError(_unknown(f"content.{key}", key, list(cls.model_fields) + ["image", "text"]))
+                known = [*(name for name in cls.model_fields if name != "fields"), "image", "text"]
+                raise ValueError(_unknown(f"content.{key}", str(key), known) + ", or a field of the dataset")
         return {**rest, "fields": fields}
 
 
@@ -103,68 +139,125 @@ class BankConfig(Record):
     """The table of content that histories read (DESIGN: the bank)."""
 
     history_grad: Literal["live", "none"] = Field(
-        "live", description="a live row carries gradient also where it stands in a history (live) or not (none: LEMUR)"
+        default="live",
+        description="a live row carries gradient also where it stands in a history (live) or not (none: LEMUR)",
     )
-    live_budget: int | None = Field(None, ge=1, description="at most so many items encoded per step; null: all")
-    warm_start: bool = Field(True, description="write every row before the first step, so that histories are whole")
-    micro_batch: int = Field(256, ge=1, description="items encoded at once; more are done with gradient caching")
+    live_budget: int | None = Field(default=None, ge=1, description="at most so many items encoded per step; null: all")
+    warm_start: bool = Field(
+        default=True, description="write every row before the first step, so that histories are whole"
+    )
+    micro_batch: int = Field(
+        default=256, ge=1, description="items encoded at once; more are done with gradient caching"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- models
 class RankerConfig(Record):
     """A ranking model: `id` (ids alone) or `em3` (content and interest beside ids)."""
 
-    name: Literal["id", "em3"] = "em3"
-    dim: int = Field(32, ge=1, description="width of id embeddings and of attention")
-    hidden: list[int] = Field(default=[128, 64], description="widths of the MLP's hidden layers")
-    dropout: float = Field(0.1, ge=0, lt=1)
-    item_id: bool = Field(True, description="item id embedding as an input of the ranker")
-    user_id: bool = Field(True, description="user id embedding as an input of the ranker")
-    id_dropout: float = Field(0.1, ge=0, lt=1, description="share of ids read as the unknown id while training")
+    name: Literal["id", "em3"] = Field(default="em3", description="id: ids alone; em3: content and interest beside ids")
+    dim: int = Field(default=32, ge=1, description="width of id embeddings and of attention")
+    hidden: list[Count] = Field(default=[128, 64], description="widths of the MLP's hidden layers")
+    dropout: float = Field(default=0.4, ge=0, lt=1, description="dropout after each hidden layer")
+    item_id: bool = Field(default=True, description="item id embedding as an input of the ranker")
+    user_id: bool = Field(default=True, description="user id embedding as an input of the ranker")
+    id_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of ids read as the unknown id while training")
     columns: Literal["all", "none"] | list[str] = Field(
-        "none", description="categorical and numeric item columns that the ranker reads"
+        default="none", description="categorical and numeric item columns that the ranker reads"
     )
-    cic_weight: float = Field(0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none")
-    cic_temperature: float = Field(0.1, gt=0)
+    popularity: bool = Field(default=True, description="log of the item's and of the user's training rows as inputs of the ranker")
+    cic_weight: float = Field(
+        default=0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none"
+    )
+    cic_temperature: float = Field(default=0.1, gt=0, description="temperature of that loss")
+
+    @field_validator("columns", mode="wrap")
+    @classmethod
+    def _columns(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError("use all, none or a list of columns, for example [genres,year]") from None
 
 
 # ------------------------------------------------------------------------------------------------- training, evaluation
+METRIC = r"^((cold|rare|medium|warm)/)?(auc|gauc|logloss|ece|share)$"
+
+
 class TrainConfig(Record):
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(512, ge=1, description="samples per batch")
-    accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    lr: float = Field(1e-3, gt=0, description="learning rate of everything but encoders")
-    encoder_lr: float = Field(1e-4, gt=0, description="learning rate of the encoders' trained layers")
-    weight_decay: float = Field(0.0, ge=0)
-    id_weight_decay: float = Field(0.0, ge=0, description="weight decay of id embeddings")
-    warmup_steps: int = Field(50, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    patience: int = Field(3, ge=1, description="epochs without improvement before the run stops")
-    metric: str = Field("auc", description="validation metric that early stopping follows")
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:<n>")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints inside an epoch")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+    """The training loop."""
+
+    epochs: int = Field(default=10, ge=1, description="at most so many passes over the training part")
+    batch_size: int = Field(default=256, ge=1, description="samples per batch")
+    accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate of everything but encoders")
+    encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
+    weight_decay: float = Field(default=1.0, ge=0, description="weight decay of everything but id embeddings")
+    id_weight_decay: float = Field(default=5.0, ge=0, description="weight decay of id embeddings")
+    ema: float = Field(
+        default=0.998,
+        ge=0,
+        lt=1,
+        description="decay per step of the averaged weights that are evaluated and kept; 0: the last weights themselves",
+    )
+    warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rates rise to their values")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    patience: int = Field(default=3, ge=1, description="epochs without improvement before the run stops")
+    metric: str = Field(
+        default="auc",
+        description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data), "
+        "or one of them within a bucket, as cold/auc",
+    )
+    device: str = Field(default="auto", description="auto | cpu | cuda | cuda:<n>")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; null: all cores")
+
+    @field_validator("metric")
+    @classmethod
+    def _metric(cls, value: str) -> str:
+        if not re.match(METRIC, value):
+            raise ValueError("use auc, gauc, logloss, ece or share, or one of them in a bucket, for example cold/auc")
+        return value
 
 
 class EvalConfig(Record):
-    topk: list[int] = Field(default=[5, 10, 20, 50], description="cut-offs of Recall, NDCG, Precision and MAP")
-    batch_size: int = Field(4096, ge=1, description="impressions scored at once")
-    full_ranking: bool = Field(True, description="Recall@K and the like over the full catalogue on test")
-    bootstrap: int = Field(1000, ge=0, description="resamplings of users behind an interval")
+    """What is measured, and how."""
+
+    topk: list[Count] = Field(
+        default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
+    )
+    batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
+    full_ranking: bool = Field(default=True, description="Recall@K and the like over the full catalogue on test")
+    bootstrap: int = Field(default=1000, ge=0, description="resamplings of users behind an interval")
 
 
 class Config(Record):
     """Every setting of a run; `config.yaml` of a run folder holds all of it, resolved."""
 
-    model: RankerConfig = RankerConfig()
-    paradigm: Literal["frozen", "hybrid", "end_to_end"] = "end_to_end"
-    seed: int = Field(0, ge=0)
-    data: DataConfig = DataConfig()
-    content: ContentConfig = ContentConfig()
-    bank: BankConfig = BankConfig()
-    train: TrainConfig = TrainConfig()
-    eval: EvalConfig = EvalConfig()
+    model: RankerConfig = Field(default_factory=RankerConfig, description="the ranking model")
+    paradigm: Literal["frozen", "hybrid", "end_to_end"] = Field(
+        default="end_to_end",
+        description="what is trained of the content: nothing (frozen), fusion (hybrid), encoders too (end_to_end)",
+    )
+    seed: int = Field(default=0, ge=0, description="of weights, order and negatives; the same seed gives the same run")
+    data: DataConfig = Field(default_factory=DataConfig, description="what is read")
+    content: ContentConfig = Field(default_factory=ContentConfig, description="from raw fields to content embeddings")
+    bank: BankConfig = Field(default_factory=BankConfig, description="the table of content that histories read")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="the training loop")
+    eval: EvalConfig = Field(default_factory=EvalConfig, description="what is measured")
+
+    @model_validator(mode="after")
+    def _heads(self) -> Config:
+        dim, fusion = self.content.dim, self.content.fusion
+        if self.model.name != "id" and self.paradigm != "frozen" and fusion.kind == "fqformer" and dim % fusion.heads:
+            raise ValueError(
+                f"content.dim={dim} is no multiple of content.fusion.heads={fusion.heads}; "
+                f"use for example content.dim={math.ceil(dim / fusion.heads) * fusion.heads}"
+            )
+        return self
 
     def dump(self) -> dict[str, Any]:
         """Plain values, complete: what `config.yaml` holds."""
@@ -178,30 +271,49 @@ def presets() -> dict[str, str]:
     return {p.name.removesuffix(".yaml"): p.read_text() for p in folder.iterdir() if p.name.endswith(".yaml")}
 
 
-def resolve(preset: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
-    """The config of a preset's name, a YAML file or a mapping, with `{"train.epochs": 5}`-style overrides."""
-    if isinstance(preset, Mapping):
-        tree = dict(preset)
-    else:
-        known = presets()
-        path = Path(preset)
-        if str(preset) in known:
-            text = known[str(preset)]
-        elif path.suffix in (".yaml", ".yml"):
-            if not path.is_file():
-                raise UserError(f"config file {path} does not exist")
-            text = path.read_text()
-        else:
-            raise UserError(_unknown("model", str(preset), sorted(known)) + " (or give the path of a .yaml file)")
-        try:
-            tree = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise UserError(f"{preset} is not valid YAML: {error}") from None
-        if not isinstance(tree, dict):
-            raise UserError(f"{preset} must hold settings as `key: value`, found {type(tree).__name__}")
-    for key, value in (overrides or {}).items():
+def resolve(
+    preset: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> Config:
+    """The config of a preset's name, a YAML file or a mapping, with `{"train.epochs": 5}`-style overrides.
+
+    kinds: "image" or "text" for every raw field of the dataset, so that overrides of single fields can be judged.
+    Raises UserError for what is unknown or impossible, and for an override that would do nothing.
+    """
+    tree = dict(preset) if isinstance(preset, Mapping) else _read_preset(preset)
+    flat = dict(_flatten(overrides or {}))
+    for key, value in flat.items():
+        _give_way(tree, key, kinds or {})
         _set(tree, key, value)
-    return validate(tree)
+    cfg = validate(tree)
+    for key, value in flat.items():
+        reason = _idle(cfg, key, value, kinds or {})
+        if reason is not None:
+            raise UserError(f"{key}={_short(value)} would do nothing: {reason}")
+    return cfg
+
+
+def _read_preset(preset: str | Path) -> dict[str, Any]:
+    known, path = presets(), Path(preset)
+    if str(preset) in known:
+        text = known[str(preset)]
+    elif path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"config file {path} does not exist")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"config file {path} is no text in UTF-8") from None
+    else:
+        raise UserError(_unknown("model", str(preset), sorted(known)) + ", or the path of a .yaml file")
+    try:
+        tree = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{preset} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{preset} must hold settings as `key: value`, found {type(tree).__name__}")
+    return tree
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
@@ -209,7 +321,7 @@ def validate(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(_explain(e) for e in error.errors())) from None
+        raise UserError("\n".join(dict.fromkeys(_explain(e) for e in error.errors()))) from None
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
@@ -219,9 +331,11 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(f"override {word!r} is not of the form key=value, for example train.epochs=5")
+        if key in result:
+            raise UserError(f"override {word!r}: {key} is given twice")
         try:
             result[key] = yaml.safe_load(_float(text))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError(f"override {word!r}: the value is not valid YAML") from None
     return result
 
@@ -231,17 +345,158 @@ def _float(text: str) -> str:
     return repr(float(text)) if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text) else text
 
 
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Overrides as single settings: `{"content.image": {"train": "all"}}` is `content.image.train`."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield re.sub(r"^content\.fields\.", "content.", f"{prefix}{key}"), value
+
+
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for i, part in enumerate(parents):
-        sub = tree.setdefault(part, {})
-        if not isinstance(sub, dict):
+        sub = tree.get(part)
+        if sub is not None and not isinstance(sub, Mapping):
             raise UserError(f"{key}: {'.'.join(parents[: i + 1])} holds the value {sub!r}, not settings of its own")
-        tree = sub
-    if isinstance(tree.get(last), dict) and not isinstance(value, Mapping):
-        names = ", ".join(f"{key}.{k}" for k in tree[last])
-        raise UserError(f"{key}={value!r}: {key} holds settings of its own: {names}")
+        tree[part] = dict(sub or {})  # a copy: the preset may be the caller's own
+        tree = tree[part]
     tree[last] = value
+
+
+def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
+    """An override for all fields of a kind also replaces what a complete config (of a run) says of each of them."""
+    part = key.split(".")
+    fields = (tree.get("content") or {}).get("fields")
+    if len(part) != 3 or part[0] != "content" or part[1] not in ("image", "text") or not isinstance(fields, Mapping):
+        return
+    replaced = {
+        name: {k: v for k, v in field.items() if kinds.get(name) != part[1] or k != part[2]}
+        for name, field in fields.items()
+        if isinstance(field, Mapping)
+    }
+    tree["content"] = {**tree["content"], "fields": {**fields, **replaced}}
+
+
+def _idle(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> str | None:
+    """Why a setting has no effect under the rest of the config; None where it has one."""
+    end_to_end, fusion = cfg.paradigm == "end_to_end", cfg.content.fusion.kind
+    rules = [
+        (
+            r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr|precision)",
+            cfg.model.name == "id",
+            "model id has no content. Leave it out, or train em3",
+        ),
+        (r"train\.encoder_lr", not end_to_end, f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"),
+        (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
+        (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
+        (r"bank\.warm_start", cfg.paradigm == "frozen", "paradigm=frozen always writes every row first"),
+        (
+            r"content\.fusion\.(queries|layers|heads|ffn)",
+            fusion != "fqformer",
+            f"content.fusion.kind={fusion} has no such part; use content.fusion.kind=fqformer",
+        ),
+        (r"model\.cic_temperature", not cfg.model.cic_weight, "model.cic_weight=0 switches that loss off"),
+        (
+            r"model\.id_dropout",
+            not (cfg.model.item_id or cfg.model.user_id or cfg.model.cic_weight),
+            "the model reads no ids (model.item_id=false, model.user_id=false)",
+        ),
+        (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
+    ]
+    for pattern, holds, reason in rules:
+        if holds and re.fullmatch(pattern, key):
+            return reason
+    part = key.split(".")
+    if len(part) == 3 and part[0] == "content" and part[1] != "fusion":
+        return _idle_field(cfg, part[1], part[2], value, kinds)
+    return None
+
+
+def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping[str, str]) -> str | None:
+    """The same for a setting of one field, or of all fields of a kind."""
+    kind = name if name in ("image", "text") and name not in kinds else kinds.get(name)
+    settings: dict[str, Any] = {}
+    for source in dict.fromkeys((kind, name)):
+        if source in cfg.content.fields:
+            settings |= cfg.content.fields[source].model_dump(exclude_unset=True)
+    field = FieldConfig.model_validate(settings)
+    if setting == "train" and value != "none" and cfg.paradigm != "end_to_end":
+        return f"paradigm={cfg.paradigm} keeps encoders frozen; use paradigm=end_to_end"
+    if setting != "use" and not field.use:
+        return f"content.{name}.use=false leaves the field out"
+    # A field's own `train` may differ from its kind's: lora anywhere among them is enough.
+    trains = [field.train] + [f.train for n, f in cfg.content.fields.items() if name in ("image", "text", kinds.get(n))]
+    if setting in ("lora_rank", "lora_layers") and "lora" not in trains:
+        return f"content.{name}.train={field.train} has no LoRA; use content.{name}.train=lora"
+    if setting in ("size", "max_images") and kind == "text":
+        return "it is a setting of image fields"
+    if setting == "max_length" and kind == "image":
+        return "it is a setting of text fields; images have size"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------- in words
+def describe() -> str:
+    """All settings as a Markdown page, made from the records: what `docs/settings.md` holds."""
+    lines = [
+        "# Settings",
+        "",
+        "Every setting of a run, with its default. Give them as `key=value` after `rawrec train MODEL`, or in a YAML",
+        "file whose path stands in place of the model's name. `config.yaml` of a run folder holds all of them.",
+        "",
+        "This page is generated from `rawrec.config` (`python -m rawrec.config > docs/settings.md`).",
+        "",
+        *_table("Run", Config, ""),
+    ]
+    for name, field in Config.model_fields.items():
+        record = field.annotation
+        if isinstance(record, type) and issubclass(record, BaseModel):
+            lines += _table(name, record, f"{name}.")
+    lines += _table("content.fusion", FusionConfig, "content.fusion.")
+    lines += _table("content.<field>", FieldConfig, "content.<field>.")
+    return "\n".join(lines)
+
+
+def _table(title: str, record: type[BaseModel], prefix: str) -> list[str]:
+    doc = " ".join((record.__doc__ or "").split())
+    lines = [f"## {title}", "", doc, "", "| setting | values | default | meaning |", "|---|---|---|---|"]
+    for name, field in record.model_fields.items():
+        if field.annotation is not None and not _is_record(field.annotation):
+            default = yaml.safe_dump(field.get_default(call_default_factory=True), default_flow_style=True)  # type: ignore[call-arg]
+            values = _values(field).replace("|", "\\|")
+            text = (field.description or "").replace("|", "\\|")
+            lines.append(f"| `{prefix}{name}` | {values} | `{default.splitlines()[0]}` | {text} |")
+    return [*lines, ""]
+
+
+def _is_record(kind: Any) -> bool:
+    kinds = [kind, *get_args(kind)]
+    return any(isinstance(k, type) and issubclass(k, BaseModel) for k in kinds)
+
+
+def _values(field: FieldInfo) -> str:
+    bounds = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in BOUNDS.items() if hasattr(m, key)]
+    return ", ".join([_kind(field.annotation), *bounds])
+
+
+BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+KINDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+
+
+def _kind(kind: Any) -> str:
+    """A type in words."""
+    if kind in KINDS:
+        return KINDS[kind]
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " | ".join(f"`{part}`" for part in parts)
+    if get_origin(kind) is list:
+        return f"list of {_kind(parts[0])}s"
+    if get_origin(kind) is Annotated:
+        return _kind(parts[0])
+    return " or ".join(_kind(part) for part in parts)
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -250,21 +505,44 @@ def _plain(value: Any) -> dict[str, Any]:
 
 def _unknown(where: str, word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     return f"{where}: {word!r} is unknown{hint} Known: {', '.join(known)}"
 
 
+def _short(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
 def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    where = ".".join(part for part in location if part != "fields")
-    if error["type"] == "extra_forbidden":
-        record: Any = Config
-        for part in location[:-1]:
-            if isinstance(record, type) and issubclass(record, BaseModel) and part in record.model_fields:
-                record = record.model_fields[part].annotation
-            elif record is not FieldConfig:
-                record = FieldConfig
-        known = list(record.model_fields) if isinstance(record, type) and issubclass(record, BaseModel) else []
-        return _unknown(where, location[-1], known)
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}={error['input']!r}: {message}" if where != "content" else message
+    """One sentence about one problem that pydantic found: the setting, the value, what would work."""
+    record: type[BaseModel] | None = Config
+    path: list[str] = []
+    for part in map(str, error["loc"]):
+        if record is None:  # inside a value: a list's index, a union's branch
+            break
+        if record is ContentConfig and part == "fields":
+            continue
+        path.append(part)
+        if part in record.model_fields:
+            kind = record.model_fields[part].annotation
+            record = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        elif record is ContentConfig:
+            record = FieldConfig
+        else:
+            return _unknown(".".join(path), part, list(record.model_fields))
+    where, message = ".".join(path), error["msg"].removeprefix("Value error, ")
+    if record is None:
+        return f"{where}={_short(error['input'])}: {message[:1].lower()}{message[1:]}"
+    if error["type"] == "value_error":  # a check across settings, which names them itself
+        return message
+    return _has_settings(where, error["input"], record)
+
+
+def _has_settings(where: str, value: Any, record: type[BaseModel]) -> str:
+    names = ", ".join(f"{where}.{name}" for name in record.model_fields)
+    return f"{where}={_short(value)}: {where} holds settings of its own: {names}"
+
+
+if __name__ == "__main__":
+    print(describe())

@@ -45,7 +45,7 @@ class Bars:
     ) -> None:
         self.progress.stop()
 
-    def _begin(self, text: str, total: float, done: float = 0) -> None:
+    def _begin(self, text: str, total: int, done: int = 0) -> None:
         if self.task is not None:
             self.progress.remove_task(self.task)
         self.task = self.progress.add_task(text, total=total, completed=done, note="")
@@ -68,10 +68,11 @@ class Bars:
             self._say("evaluating the best epoch ...")
 
     def _validated(self, line: dict[str, Any], best: bool) -> None:
-        shown = [f"{key.removeprefix('valid/')} {line[key]:.4f}" for key in ("valid/auc", "valid/logloss") if line.get(key)]
+        values = {name: line.get(f"valid/{name}") for name in ("auc", "logloss")}
+        shown = [f"{name} {value:.4f}" for name, value in values.items() if value is not None]
         rate = f"{line['samples_per_second']:,.0f} samples/s"
         text = f"epoch {line['epoch']}: loss {line['loss']:.4f}, {', '.join(shown)}, {rate}, {line['seconds']:.0f} s"
-        self._say(text + (" *" if best else ""))
+        self._say(text + (", the best so far" if best else ""))
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)

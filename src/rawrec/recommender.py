@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rawrec.data import images
 from rawrec.data.dataset import Dataset
+from rawrec.data.ragged import Ragged
+from rawrec.data.sampling import Histories
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
+from rawrec.files import replacing, write_table, write_tensors
 from rawrec.training.job import load_system
 from rawrec.training.run import RunFolder
 from rawrec.training.system import ContentTable, System
 
 Item = str | Mapping[str, Any]
-"""An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name."""
+"""An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name.
+
+Fields are those of the dataset; `image` and `text` stand for the only one of their kind. A text field takes a string or
+a list of strings, an image field a file's path, its bytes or a list of them, a feature field a vector. Fields that the
+model's content is not made from are left aside, so that a whole row of a catalogue can be given.
+"""
+
+OWN_FILES = ("model.safetensors", "scores.parquet", "topk.parquet")
+ENCODE = 256  # new items read and encoded at once
 
 
 class Scored(NamedTuple):
@@ -34,25 +46,33 @@ class Scored(NamedTuple):
 class Recommender:
     """Serves a finished run. Make one with `Recommender.load`.
 
-    Users that training never saw are served by their history alone; items it never saw, by their content.
+    Users that training never saw are served by their history alone; items it never saw, by their content. What a known
+    user did is every positive interaction of the dataset, whatever part of the split it is in.
+
+    >>> rec = rawrec.Recommender.load("runs/em3")
+    >>> rec.recommend(user="42", k=10)
+    >>> rec.recommend(history=["260", "1196"], k=10)
+    >>> rec.score(user="42", items=["1", {"title": "A new film", "poster": "new.jpg"}])
+    >>> rec.similar("260", k=5)
     """
 
-    def __init__(self, system: System, run: RunFolder | None = None):
+    def __init__(self, system: System, run: RunFolder):
         self.system, self.data, self.run = system.eval(), system.data, run
         self._table = system.table()
         self._item_ids: list[str] = [str(i) for i in self.data.item_ids]
         self._rows = {item: row for row, item in enumerate(self._item_ids)}
         positive = system.samples.labels > 0
         times = None if system.samples.times is None else system.samples.times[positive]
-        users, items = self.data.users[positive], self.data.items[positive]
-        order = np.lexsort((times, users)) if times is not None else np.argsort(users, kind="stable")
-        self._past = items[order].astype(np.int64)
-        counts = np.bincount(users, minlength=self.data.n_users)
-        self._past_ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._past = Histories(self.data.users[positive], self.data.items[positive], times, self.data.n_users)
 
     @classmethod
-    def load(cls, run: str | Path, data: Dataset | None = None, device: str | None = None) -> Recommender:
-        """Raises UserError for a folder that is no finished run, or a dataset that has changed or moved (`data`)."""
+    def load(cls, run: str | Path, data: Dataset | str | Path | None = None, device: str | None = None) -> Recommender:
+        """The recommender of a finished run. data: where its dataset is now, if it has moved. device: as train.device.
+
+        Raises UserError for a folder that is no finished run, or a dataset that is gone or has changed.
+
+        >>> rec = rawrec.Recommender.load("runs/em3", device="cpu")
+        """
         folder = RunFolder.open(run)
         return cls(load_system(folder, data, device), folder)
 
@@ -69,49 +89,49 @@ class Recommender:
         user: a known user's id. history: item ids, oldest first; alone, for someone new; with `user`, instead of what
         is known of them. exclude_seen leaves out the history. Fewer than `k` come back where the catalogue ends.
         """
+        _check_k(k)
         users, past, seen = self._who(user, history)
         ptr = np.array([0, len(seen) if exclude_seen else 0])
         count = min(k, len(self._item_ids))
-        if k < 1:
-            raise UserError(f"k={k}: ask for at least one item")
         top = rank_all(lambda u: self._score_all(users, past), users, ptr, seen[: ptr[1]], count)
         return self._scored(top.items[0], top.scores[0])
 
     def recommend_all(self, out: str | Path, k: int = 10, exclude_seen: bool = True, user_batch: int = 64) -> Path:
-        """Lists for every user as Parquet: `user_id` and, best first, `items` (ids) and `scores`."""
+        """Lists for every user as Parquet: `user_id` and, best first, `items` (ids) and `scores` (probabilities).
+
+        The same lists as `recommend` gives user by user; `user_batch` of them are scored at once.
+        """
+        _check_k(k)
+        path = self._target(out, [".parquet"])
         users = np.arange(self.data.n_users)
-        ptr = self._past_ptr if exclude_seen else np.zeros_like(self._past_ptr)
-        past = self.system.samples.eval_histories.read(users, None, None, self.system.samples.history)
-        top = rank_all(lambda u: self._score_all(u, past[u]), users, ptr, self._past, k, user_batch)
-        ids = np.append(np.array(self._item_ids, dtype=object), None)
-        frame = pl.DataFrame(
+        ptr = self._past.ptr if exclude_seen else np.zeros_like(self._past.ptr)
+        past = self._past.read(users, None, None, self.system.samples.history)
+        count = min(k, len(self._item_ids))
+        top = rank_all(lambda u: self._score_all(u, past[u]), users, ptr, self._past.items, count, user_batch)
+        found = (top.items >= 0) & np.isfinite(top.scores)
+        offsets = pa.array(np.concatenate([[0], found.sum(1).cumsum()]).astype(np.int32))
+        items = pa.array(self._item_ids, pa.string()).take(pa.array(top.items[found]))
+        scores = pa.array(_sigmoid(top.scores[found]).astype(np.float32))
+        table = pa.table(
             {
-                "user_id": [str(u) for u in self.data.user_ids],
-                "items": [ids[row[row >= 0]].tolist() for row in top.items],
-                "scores": [_sigmoid(s[np.isfinite(s)]).tolist() for s in top.scores],
-            },
-            schema={"user_id": pl.String, "items": pl.List(pl.String), "scores": pl.List(pl.Float32)},
+                "user_id": pa.array(self.data.user_ids, pa.string()),
+                "items": pa.ListArray.from_arrays(offsets, items),
+                "scores": pa.ListArray.from_arrays(offsets, scores),
+            }
         )
-        path = _parent(out)
-        frame.write_parquet(path.with_name(path.name + ".partial"))
-        path.with_name(path.name + ".partial").replace(path)
+        write_table(table, path)
         return path
 
     def score(
         self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
     ) -> list[float]:
         """Click probabilities of items, known ones by id or new ones as picture and text; see `recommend` for who."""
+        _check_list(items, "items")
         users, past, _ = self._who(user, history)
-        new = [item for item in items if not isinstance(item, str)]
-        extra = self._embed_rows(new) if new else None
-        table = self._extended(extra)
-        rows, following = [], len(self._item_ids)
-        for item in items:
-            if isinstance(item, str):
-                rows.append(self._row(item))
-            else:
-                rows.append(following)
-                following += 1
+        if not len(items):
+            return []
+        rows, new = self._rows_of(items)
+        table = self._extended(self._embed_rows(new)) if new else self._table
         device = self.system.device
         batch = self.system.batch_of(
             torch.from_numpy(users).to(device),
@@ -127,17 +147,19 @@ class Recommender:
 
         For a model on ids alone: nearest id embeddings, and only among items that training saw.
         """
-        if k < 1:
-            raise UserError(f"k={k}: ask for at least one item")
+        _check_k(k)
         vectors, valid = self._vectors()
-        if isinstance(item, str):
+        if not isinstance(item, Mapping):
             row = self._row(item)
             if not valid[row]:
                 why = "no content" if self._table is not None else "no training interaction"
                 raise UserError(f"item {item!r} has {why}, so there is nothing to compare")
             query = vectors[row]
         else:
-            row, query = -1, self._embed_rows([item]).values[0]
+            made = self._embed_rows([item])
+            if not made.valid[0]:
+                raise UserError("the new item has no content that this model reads, so there is nothing to compare")
+            row, query = -1, made.values[0]
         scores = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(query, dim=0)
         scores = scores.masked_fill(~valid, -torch.inf)
         if row >= 0:
@@ -147,79 +169,111 @@ class Recommender:
 
     # ---------------------------------------------------------------------------------------------------- new content
     def embed(self, items: Sequence[Item]) -> np.ndarray:
-        """Content embeddings `[n, dim]` float32 of items, known (id) or new (fields); see `Item`."""
+        """Content embeddings `[n, dim]` float32 of items, known (id) or new (fields); zeros where there is no content.
+
+        >>> rec.embed(["260", {"title": "A new film"}]).shape
+        """
+        _check_list(items, "items")
         if self._table is None:
             raise UserError("this run is of model `id`, which has no content embeddings: train em3")
-        result = torch.zeros(len(items), self._table.values.shape[1], device=self.system.device)
-        known = [i for i, item in enumerate(items) if isinstance(item, str)]
-        if known:
-            result[known] = self._table.values[[self._row(str(items[i])) for i in known]]
-        new = [i for i, item in enumerate(items) if not isinstance(item, str)]
+        rows, new = self._rows_of(items)
+        index = torch.tensor(rows, dtype=torch.int64, device=self.system.device)
+        known = index < len(self._item_ids)
+        table = self._table
+        values = torch.zeros(len(rows), table.values.shape[1], device=self.system.device)
+        values[known] = table.values[index[known]] * table.valid[index[known]][:, None]
         if new:
-            result[new] = self._embed_rows([items[i] for i in new]).values
-        return result.cpu().numpy()
+            made = self._embed_rows(new)
+            values[~known] = made.values * made.valid[:, None]
+        return values.cpu().numpy()
 
     def add_items(self, items: Iterable[Mapping[str, Any]] | pl.DataFrame) -> int:
         """Take new items into the catalogue of this recommender (not of the dataset); how many they are.
 
-        Each has `item_id` and any of the dataset's fields; pictures as file path or bytes, or a list of them.
+        Each has `item_id` and any of the dataset's fields, see `Item`. Either all of them are taken or, after a
+        UserError, none.
+
+        >>> rec.add_items([{"item_id": "new1", "title": "A new film", "poster": "new.jpg"}])
         """
-        rows = items.to_dicts() if isinstance(items, pl.DataFrame) else [dict(item) for item in items]
-        ids = []
-        for i, row in enumerate(rows):
-            name = str(row.pop("item_id", "") or "")
-            if not name:
-                raise UserError(f"new item {i} has no item_id")
-            if name in self._rows or name in ids:
-                raise UserError(f"new item {i}: the catalogue has an item {name!r} already")
-            ids.append(name)
-        self._table = self._extended(self._embed_rows(rows))
-        for name in ids:
-            self._rows[name] = len(self._item_ids)
-            self._item_ids.append(name)
+        if isinstance(items, str | Mapping):
+            raise UserError("give a list of items, each with an item_id and its fields")
+        ids: dict[str, int] = {}
+        tables: list[ContentTable] = []
+        following = items.iter_rows(named=True) if isinstance(items, pl.DataFrame) else iter(items)
+        while part := [dict(item) for item in islice(following, ENCODE)]:
+            for row in part:
+                value = row.pop("item_id", None)
+                name = "" if value is None else str(value).strip()
+                if not name:
+                    raise UserError(f"new item {len(ids)} has no item_id")
+                if name in self._rows or name in ids:
+                    raise UserError(f"new item {len(ids)}: the catalogue has an item {name!r} already")
+                ids[name] = len(self._item_ids) + len(ids)
+            tables.append(self._embed_rows(part, len(ids) - len(part)))
+        for table in tables:
+            self._table = self._extended(table)
+        self._rows |= ids
+        self._item_ids += ids
         return len(ids)
 
     def export_vectors(self, out: str | Path) -> Path:
-        """Vectors of all items with their ids: `.parquet` (item_id, vector, valid), or `.npy` with `<name>.ids.json`.
+        """Vectors of all items with their ids: `.parquet` (item_id, vector, valid), `.npy` or `.safetensors` (vectors).
 
-        Content embeddings, or id embeddings for a model on ids alone; `valid` is False where an item has none.
+        Beside `.npy` and `.safetensors` lies `<name>.ids.jsonl`, a line (item_id, valid) per row. Vectors are content
+        embeddings, or id embeddings for a model on ids alone; `valid` is False where an item has none.
         """
+        path = self._target(out, [".parquet", ".npy", ".safetensors"])
         vectors, valid = self._vectors()
-        array, path = vectors.float().cpu().numpy(), _parent(out)
-        partial = path.with_name(path.name + ".partial")
+        array = vectors.float().cpu().numpy()
+        ids = pl.DataFrame({"item_id": self._item_ids, "valid": valid.cpu().numpy()})
         if path.suffix == ".parquet":
-            pl.DataFrame(
-                {"item_id": self._item_ids, "vector": array, "valid": valid.cpu().numpy()},
-                schema_overrides={"vector": pl.Array(pl.Float32, array.shape[1])},
-            ).write_parquet(partial)
-        elif path.suffix == ".npy":
-            with partial.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-            pl.DataFrame({"item_id": self._item_ids, "valid": valid.cpu().numpy()}).write_ndjson(
-                path.with_suffix(".ids.jsonl")
-            )
-        elif path.suffix == ".safetensors":
-            save_file({"vectors": vectors.float().cpu().contiguous(), "valid": valid.cpu()}, partial)
-        else:
-            raise UserError(f"{path.name}: use a name that ends in .parquet, .npy or .safetensors")
-        partial.replace(path)
+            vector = pl.Series("vector", array, dtype=pl.Array(pl.Float32, array.shape[1]))
+            write_table(ids.insert_column(1, vector).to_arrow(), path)
+            return path
+        with replacing(path.with_suffix(".ids.jsonl")) as partial:
+            partial.write_text(ids.write_ndjson(), encoding="utf-8")
+        with replacing(path) as partial:
+            if path.suffix == ".npy":
+                with partial.open("wb") as file:
+                    np.save(file, array, allow_pickle=False)
+            else:
+                write_tensors({"vectors": torch.from_numpy(array), "valid": valid.cpu()}, partial)
         return path
 
     # --------------------------------------------------------------------------------------------------------- inside
     def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """User row `[1]`, history `[1, n]` as the model reads it, and all rows that the person has seen."""
         if user is None and history is None:
-            raise UserError("say who: a user's id, or a history of item ids")
-        row = int(self.data.user_rows([user])[0]) if user is not None else -1
+            raise UserError("say who: a user's id (user), or a list of item ids (history)")
+        row = int(self.data.user_rows([str(user)])[0]) if user is not None else -1
         if history is not None:
+            _check_list(history, "history")
             seen = np.array([self._row(item) for item in history], np.int64)
         else:
-            seen = self._past[self._past_ptr[row] : self._past_ptr[row + 1]]
+            seen = self._past.items[self._past.ptr[row] : self._past.ptr[row + 1]]
         length = self.system.samples.history
         past = np.full((1, length), -1, np.int64)
         recent = seen[-length:] if length else seen[:0]
         past[0, length - len(recent) :] = recent
         return np.array([row]), past, seen
+
+    def _rows_of(self, items: Sequence[Item]) -> tuple[list[int], list[Mapping[str, Any]]]:
+        """Rows of items in the catalogue, the new ones following its end; and the new ones."""
+        new = [item for item in items if isinstance(item, Mapping)]
+        following = iter(range(len(self._item_ids), len(self._item_ids) + len(new)))
+        return [next(following) if isinstance(item, Mapping) else self._row(item) for item in items], new
+
+    def _target(self, out: str | Path, suffixes: list[str]) -> Path:
+        """A file to write: its folder made, its name checked, and none of the run's own files."""
+        path = Path(out)
+        if path.suffix not in suffixes:
+            raise UserError(f"{path.name or path}: use a name that ends in {' or '.join(suffixes)}")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: give the name of a file")
+        if path.absolute().parent == self.run.path and path.name in OWN_FILES:
+            raise UserError(f"{path} is a file of the run itself: give another name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _row(self, item: str) -> int:
         row = self._rows.get(str(item))
@@ -242,29 +296,38 @@ class Recommender:
     def _extended(self, extra: ContentTable | None) -> ContentTable | None:
         if extra is None or self._table is None:
             return self._table
-        return ContentTable(
-            torch.cat([self._table.values, extra.values]), torch.cat([self._table.valid, extra.valid])
-        )
+        return ContentTable(torch.cat([self._table.values, extra.values]), torch.cat([self._table.valid, extra.valid]))
 
     @torch.no_grad()
-    def _embed_rows(self, items: Sequence[Item]) -> ContentTable:
+    def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
+        """Content of new items; `first`: the number of the first one, for messages."""
         tower = self.system.tower
         if tower is None:
             raise UserError("this run is of model `id`, which cannot judge an item it has never seen: train em3")
-        fields = [name for name, _ in tower.raw_encoders()]
-        raw: dict[str, list[list[Any]]] = {name: [[] for _ in items] for name in fields}
+        parts = [self._embed_part(items[at : at + ENCODE], first + at) for at in range(0, len(items), ENCODE)]
+        return ContentTable(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> ContentTable:
+        tower, data = self.system.tower, self.data
+        assert tower is not None
+        encoded = {name for name, _ in tower.raw_encoders()}
+        raw: dict[str, list[Sequence[bytes | str]]] = {name: [[] for _ in items] for name in encoded}
+        ready = {name: np.zeros((len(items), width), np.float32) for name, width in data.fields.feature.items()}
+        given = {name: np.zeros(len(items), bool) for name in ready}
         for i, item in enumerate(items):
-            assert not isinstance(item, str)
             for key, value in item.items():
-                name = self._field(key, fields)
-                if name is not None:
-                    read = _pictures if name in self.data.fields.image else _strings
-                    raw[name][i] = read(value, f"new item {i}, {key}")
-        columns = tower.raw_columns(raw) if items else {}
-        if not items:
-            return ContentTable(self._vectors()[0][:0], self._vectors()[1][:0])
-        valid = torch.stack([column.lengths > 0 for column in columns.values()]).any(0).to(self.system.device)
-        return ContentTable(self.system.read_content(tower(columns)), valid)
+                name, where = self._field(key, tower.fields), f"new item {first + i}, {key}"
+                if name in encoded:
+                    raw[name][i] = (_pictures if name in data.fields.image else _strings)(value, where)
+                elif name is not None and value is not None:
+                    ready[name][i] = _vector(value, data.fields.feature[name], where)
+                    given[name][i] = True
+        columns = tower.raw_columns({**raw})
+        for name, values in ready.items():
+            valid = torch.from_numpy(given[name])
+            columns[f"feature/{name}"] = Ragged.from_lengths(torch.from_numpy(values)[valid], valid.long())
+        valid = torch.stack([columns[tower.column(name)].lengths > 0 for name in tower.fields]).any(0)
+        return ContentTable(self.system.read_content(tower(columns)), valid.to(self.system.device))
 
     def _field(self, key: str, fields: list[str]) -> str | None:
         """The field that a new item's key means: its name, or `image` / `text` where there is one of that kind only."""
@@ -289,6 +352,9 @@ def _pictures(value: Any, where: str) -> list[bytes]:
             if not Path(picture).is_file():
                 raise UserError(f"{where}: there is no file {picture}")
             picture = Path(picture).read_bytes()
+        if not isinstance(picture, bytes | bytearray | memoryview):
+            raise UserError(f"{where}: expected a picture's path or bytes, found {type(picture).__name__}")
+        picture = bytes(picture)
         reason = images.check(picture)
         if reason:
             raise UserError(f"{where}: the picture cannot be used: {reason}")
@@ -304,13 +370,25 @@ def _strings(value: Any, where: str) -> list[str]:
     return [text for text in values if text]
 
 
+def _vector(value: Any, width: int, where: str) -> np.ndarray:
+    try:
+        vector = np.asarray(value, np.float32)
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: expected a vector of {width} numbers, found {value!r}") from None
+    if vector.shape != (width,) or not np.isfinite(vector).all():
+        raise UserError(f"{where}: expected a vector of {width} finite numbers, found one of shape {vector.shape}")
+    return vector
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise UserError(f"k={k}: ask for at least one item")
+
+
+def _check_list(items: Any, name: str) -> None:
+    if isinstance(items, str | Mapping):
+        raise UserError(f"{name}={items!r}: give a list, for example {name}=[{items!r}]")
+
+
 def _sigmoid(values: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-values))
-
-
-def _parent(out: str | Path) -> Path:
-    path = Path(out)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: give the name of a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

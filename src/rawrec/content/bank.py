@@ -59,9 +59,8 @@ class Bank:
         """The rows with media (among `rows`, or all) that were written before `step`."""
         old = self.valid & (self.written < step)
         if rows is None:
-            return torch.arange(len(self), device=old.device)[old]
-        rows = torch.unique(rows[rows >= 0])
-        return rows[old[rows]]
+            return old.nonzero()[:, 0]
+        return torch.unique(rows[(rows >= 0) & old[rows.clamp(min=0)]])
 
     def health(self, step: int) -> dict[str, float | None]:
         """Coverage (share of items with media ever written), age in steps (mean, p95), mean cosine drift since last."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rawrec.config import Config, ContentConfig, FieldConfig
@@ -24,7 +24,9 @@ from rawrec.content.fusion import FUSIONS
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
+from rawrec.files import write_tensors
 
+FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 CHUNK = 256  # items decoded and encoded at once while a static column is made
 
 
@@ -32,7 +34,7 @@ class Tower(nn.Module):
     """Content embeddings of items from their static columns.
 
     encoders: one per raw field in use. features: name -> width of ready-made feature columns.
-    frozen (paradigm): no projection, no fusion: the content is the features side by side, each layer-normalised.
+    frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one length.
     """
 
     def __init__(self, encoders: dict[str, Encoder], features: dict[str, int], cfg: ContentConfig, frozen: bool):
@@ -75,7 +77,8 @@ class Tower(nn.Module):
                     feature = encoders[name].upper(column)
             else:
                 feature = _dense(column, self.widths[name])
-            feature = nn.functional.layer_norm(feature.float(), (self.widths[name],))
+            width = self.widths[name]
+            feature = nn.functional.layer_norm(feature.float(), (width,)) * (FEATURE_NORM / math.sqrt(width))
             mask = column.lengths > 0
             tokens.append(feature * mask[:, None] if self.frozen else self.proj[name](feature))
             masks.append(mask)
@@ -238,7 +241,7 @@ def _make_column(tower: Tower, data: Dataset, name: str, path: Path, progress: C
     column = Ragged.cat(parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({"values": column.values, "ptr": column.ptr}, partial, {"stats": json.dumps(stats)})
+    write_tensors({"values": column.values.contiguous(), "ptr": column.ptr}, partial, {"stats": json.dumps(stats)})
     partial.replace(path)
 
 

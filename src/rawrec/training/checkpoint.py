@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rawrec.errors import UserError
+from rawrec.files import write_tensors
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,12 +30,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Tensors and a JSON-able state in one safetensors file, replaced atomically; the same input, the same bytes."""
+    """Tensors and a JSON-able state in one safetensors file, replaced atomically; the same input, the same bytes.
+
+    Raises OSError where it cannot be written: disk full, read-only.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One metadata key only: the order of several is not defined, and files must be equal byte by byte.
-    save_file(plain, partial, {"rawrec": json.dumps(state, sort_keys=True)})
+    write_tensors(plain, partial, {"rawrec": json.dumps(state, sort_keys=True)})
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(path)

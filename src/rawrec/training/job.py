@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from rawrec.config import Config, resolve
+from rawrec.config import Config, DataConfig, resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.files import write_table
 from rawrec.training import checkpoint
 from rawrec.training.evaluate import PARTS, evaluate_part, evaluate_topk
 from rawrec.training.run import RunFolder
@@ -33,36 +34,67 @@ def train(
 
     preset: name of a preset, path of a YAML file, nested settings or a `Config`. overrides: `{"train.epochs": 5}`.
     observer: told of progress, see `Trainer`. Raises UserError for a mistake in settings or data, RunStopped where
-    training diverges.
+    training diverges, OSError where the disk is full or read-only. A run that cannot begin leaves nothing behind.
+
+    >>> run = rawrec.train("em3", data="data/ml", out="runs/em3", overrides={"train.epochs": 5})
+    >>> run.path
     """
-    cfg = preset if isinstance(preset, Config) else resolve(preset, overrides)
     data = data if isinstance(data, Dataset) else Dataset.open(data)
+    kinds = dict.fromkeys(data.fields.image, "image") | dict.fromkeys(data.fields.text, "text")
+    cfg = resolve(preset.dump() if isinstance(preset, Config) else preset, overrides, kinds)
+    if "data.negatives" in (overrides or {}) and not data.positive_only:
+        raise UserError(
+            f"data.negatives={cfg.data.negatives} would do nothing: negatives are drawn for positive-only data, "
+            f"and this dataset has labels ({', '.join(data.meta.labels)})"
+        )
     if cfg.data.split not in data.meta.splits:
         known = ", ".join(data.meta.splits)
         raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
+    if cfg.data.label == DataConfig().label and "data.label" not in (overrides or {}) and data.meta.labels:
+        cfg.data.label = _default_label(data)
     data.label(cfg.data.label)
     run = RunFolder.create(out, cfg, data, overwrite)
-    return _work(run, cfg, data, observer, fresh=True)
+    try:
+        return _work(run, cfg, data, observer, fresh=True)
+    except UserError:
+        if not (run.path / "checkpoint").is_dir():
+            run.withdraw()
+        raise
 
 
-def resume(path: str | Path, observer: Any = None) -> RunFolder:
-    """Go on with a run from its last checkpoint, exactly as if it had never stopped. A finished run stays as it is."""
+def _default_label(data: Dataset) -> str:
+    """`label`, or the only label that the dataset has."""
+    labels = data.meta.labels
+    if DataConfig().label not in labels and len(labels) > 1:
+        raise UserError(
+            f"the dataset has the labels {', '.join(labels)}: say which one to learn, data.label={labels[0]}"
+        )
+    return DataConfig().label if DataConfig().label in labels else labels[0]
+
+
+def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | None = None) -> RunFolder:
+    """Go on with a run from its last checkpoint, exactly as if it had never stopped. A finished run stays as it is.
+
+    data: where the dataset is now, if it has moved.
+
+    >>> rawrec.resume("runs/em3")
+    """
     run = RunFolder.open(path)
     if run.info()["finished"]:
         return run
-    return _work(run, run.config(), run.dataset(), observer, fresh=False)
+    found = run.dataset(data)
+    run.write_info(dataset=str(found.path.absolute()))
+    return _work(run, run.config(), found, observer, fresh=False)
 
 
-def load_system(run: RunFolder, data: Dataset | None = None, device: str | None = None) -> System:
+def load_system(run: RunFolder, data: Dataset | str | Path | None = None, device: str | None = None) -> System:
     """The trained system of a finished run, its bank fresh."""
     if not run.info()["finished"]:
         raise UserError(f"{run.path} is not finished: `rawrec resume {run.path}` goes on with it")
     cfg = run.config()
     if device is not None:
         cfg.train.device = device
-    if data is not None:
-        run.check(data)
-    system = System(cfg, data or run.dataset(), run.cache)
+    system = System(cfg, run.dataset(data), run.cache)
     tensors, state = checkpoint.load(run.path / "model.safetensors")
     system.load_state(tensors)
     if system.bank is not None and "bank.content" in tensors:
@@ -71,12 +103,23 @@ def load_system(run: RunFolder, data: Dataset | None = None, device: str | None 
     return system.eval()
 
 
-def evaluate(path: str | Path, split: str = "test", full_ranking: bool | None = None) -> dict[str, Any]:
-    """The metrics of a finished run on a part of its data, computed anew."""
+def evaluate(
+    path: str | Path,
+    split: str = "test",
+    full_ranking: bool | None = None,
+    data: Dataset | str | Path | None = None,
+) -> dict[str, Any]:
+    """The metrics of a finished run on a part of its data, `valid` or `test`, computed anew.
+
+    full_ranking: lists over the whole catalogue as well; None: as the run's settings say. data: where the dataset is
+    now, if it has moved.
+
+    >>> rawrec.evaluate("runs/em3", "valid")["auc"]
+    """
     run = RunFolder.open(path)
     if split not in PARTS:
-        raise UserError(f"--split={split!r}: use valid or test")
-    system = load_system(run)
+        raise UserError(f"split={split!r}: use valid or test")
+    system = load_system(run, data)
     metrics, _, _ = evaluate_part(system, PARTS[split], system.cfg.seed)
     if system.cfg.eval.full_ranking if full_ranking is None else full_ranking:
         metrics |= evaluate_topk(system, PARTS[split], system.cfg.eval.topk).metrics
@@ -97,6 +140,7 @@ def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool
         parameters = {key: sum(p.numel() for _, p in group) for key, group in system.parameter_groups().items()}
         run.write_info(parameters=parameters, media=system.stats)
         trainer = Trainer(system, run, observer)
+        run.settle()
         last = run.path / "checkpoint" / "last.safetensors"
         if not fresh and last.is_file():
             trainer.restore()
@@ -145,8 +189,7 @@ def _finish(run: RunFolder, system: System, trainer: Trainer, observe: Any) -> N
         results[name], reasons[name], frame = evaluate_part(system, part, cfg.seed)
         results[name] |= {key: value for key, value in stale.get(name, {}).items() if "/" not in key[6:]}
         frames.append(frame)
-    pl.concat(frames).write_parquet(_partial(run.path / "scores.parquet"))
-    _partial(run.path / "scores.parquet").replace(run.path / "scores.parquet")
+    write_table(pl.concat(frames).to_arrow(), run.path / "scores.parquet")
     if cfg.eval.full_ranking:
         top = evaluate_topk(system, PARTS["test"], cfg.eval.topk)
         results["test"] |= {key: value for key, value in top.metrics.items() if not key.endswith("users")}
@@ -154,14 +197,9 @@ def _finish(run: RunFolder, system: System, trainer: Trainer, observe: Any) -> N
         reasons["test"] |= top.reasons
         frame = pl.DataFrame({"user": top.users.astype(np.int32), "items": top.lists.items.tolist()})
         frame = frame.with_columns(*(pl.Series(k, v) for k, v in top.per_user.items() if "/" not in k))
-        frame.write_parquet(_partial(run.path / "topk.parquet"))
-        _partial(run.path / "topk.parquet").replace(run.path / "topk.parquet")
+        write_table(frame.to_arrow(), run.path / "topk.parquet")
     model = system.state()
     if system.bank is not None:
         model["bank.content"] = system.bank.content
     checkpoint.save(run.path / "model.safetensors", model, {"format": 1, "step": step, "model": cfg.model.name})
     checkpoint.write_json(run.path / "metrics.json", {**results, "reasons": reasons})
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")

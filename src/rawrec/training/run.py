@@ -30,6 +30,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._replaced = path.with_name(f".{path.name}.replaced")  # where a run stands that this one may replace
         self._board: Any = None
 
     @classmethod
@@ -45,10 +46,20 @@ class RunFolder:
                     f"{path} holds a run already: go on with `rawrec resume {path}`, choose another --out, "
                     "or replace it with --overwrite"
                 )
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        run.write_config(cfg)
-        run.write_info(
+            shutil.rmtree(run._replaced, ignore_errors=True)
+            path.rename(run._replaced)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run._begin(cfg, data)
+        except OSError:
+            run.withdraw()
+            raise
+        return run
+
+    def _begin(self, cfg: Config, data: Dataset) -> None:
+        """Write what a run is of: settings, dataset, environment."""
+        self.write_config(cfg)
+        self.write_info(
             dataset=str(data.path.absolute()),
             dataset_name=data.path.name,
             dataset_fingerprint=data.fingerprint(),
@@ -69,7 +80,7 @@ class RunFolder:
             except metadata.PackageNotFoundError:
                 versions[name] = None
         write_json(
-            path / "environment.json",
+            self.path / "environment.json",
             {
                 "python": platform.python_version(),
                 "platform": platform.platform(),
@@ -79,7 +90,16 @@ class RunFolder:
                 "packages": versions,
             },
         )
-        return run
+
+    def settle(self) -> None:
+        """The new run is sound: the one that it replaces goes."""
+        shutil.rmtree(self._replaced, ignore_errors=True)
+
+    def withdraw(self) -> None:
+        """Take back a new run that could not begin, and put the one that it would have replaced back in its place."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._replaced.is_dir():
+            self._replaced.rename(self.path)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -90,25 +110,43 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------------------- contents
     def config(self) -> Config:
-        text = (self.path / "config.yaml").read_text()
-        return validate(yaml.safe_load(text))
+        """The settings of the run, complete. Raises UserError where the file was changed to something impossible."""
+        path = self.path / "config.yaml"
+        try:
+            return validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"{path} is missing or damaged: {error}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
     def write_config(self, cfg: Config) -> None:
         write_text(self.path / "config.yaml", yaml.safe_dump(cfg.dump(), sort_keys=False, allow_unicode=True))
 
     def info(self) -> dict[str, Any]:
-        return json.loads((self.path / "run.json").read_text())
+        path = self.path / "run.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+        if not isinstance(found, dict) or not {"dataset", "finished", "seconds"} <= found.keys():
+            raise UserError(f"{path} is damaged: it does not say which dataset the run is of, or how far it came")
+        return found
 
     def write_info(self, **values: Any) -> None:
         """Add to or change what `run.json` says."""
         old = self.info() if (self.path / "run.json").is_file() else {}
         write_json(self.path / "run.json", old | values)
 
-    def dataset(self) -> Dataset:
-        """The dataset of the run. Raises UserError where it moved or its items or interactions have changed."""
-        info = self.info()
-        path = Path(info["dataset"])
-        if not path.is_dir():
+    def dataset(self, at: Dataset | str | Path | None = None) -> Dataset:
+        """The dataset of the run, from its new place `at` where it has moved.
+
+        Raises UserError where it is not there, or its items or interactions have changed.
+        """
+        if isinstance(at, Dataset):
+            self.check(at)
+            return at
+        path = Path(at or self.info()["dataset"])
+        if at is None and not path.is_dir():
             raise UserError(
                 f"the dataset of this run, {path}, is not there: put it back or give its new place (--data)"
             )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rawrec.config import Config
+from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank
 from rawrec.content.tower import LiveContent, Tower, build_tower, field_configs, static_columns
 from rawrec.data.dataset import Dataset
@@ -54,11 +54,12 @@ class System(nn.Module):
         torch.manual_seed(cfg.seed)
         known_users = torch.from_numpy(self.samples.train_users > 0)
         known_items = torch.from_numpy(self.samples.train_counts > 0)
-        columns = item_columns(data, self.samples.train_counts > 0, cfg.model.columns)
+        columns = item_columns(data, self.samples, cfg.model.columns, cfg.model.popularity)
         to = self.device
         columns = ItemColumns(
             {k: (codes.to(to), ptr.to(to), size) for k, (codes, ptr, size) in columns.bags.items()},
             columns.numbers.to(to),
+            columns.users.to(to),
         )
         width = None if self.tower is None else cfg.content.dim
         self.ranker = Ranker(cfg.model, known_users.to(to), known_items.to(to), columns, width)
@@ -76,7 +77,9 @@ class System(nn.Module):
         configs = field_configs(self.cfg, fields)
         if not configs and not fields.feature:
             raise UserError("every content field has use=false: leave at least one in, or train `id`")
-        self.cfg.content.fields = configs
+        # Complete, so that a run that is loaded again leaves the same fields out.
+        unused = {name: FieldConfig(use=False) for name in (*fields.image, *fields.text) if name not in configs}
+        self.cfg.content.fields = configs | unused
         tower = build_tower(self.cfg, fields, configs)
         tower.to(self.device)
         tower.autocast = choose_precision(self.cfg.train.precision, self.device)
@@ -262,19 +265,24 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
     )
 
 
-def item_columns(data: Dataset, trained: np.ndarray, wanted: str | list[str]) -> ItemColumns:
+def item_columns(data: Dataset, samples: Samples, wanted: str | list[str], popularity: bool) -> ItemColumns:
     """The categorical and numeric item columns that a ranker reads, made of training items only.
 
-    trained: bool `[items]`. wanted: "all", "none" or names. A value that no training item has becomes code 0; numbers
-    are standardised by the training items' mean and deviation.
+    wanted: "all", "none" or names. A value that no training item has becomes code 0; numbers are standardised by the
+    training items' mean and deviation. popularity: log(training rows) of items and of users as one more number, where
+    what training never saw counts as what it saw once.
     """
+    trained = samples.train_counts > 0
     fields = data.fields
     known = [*fields.categorical, *fields.numeric]
     names = known if wanted == "all" else [] if wanted == "none" else list(wanted)
     for name in names:
         if name not in known:
             raise UserError(f"model.columns: the dataset has no column {name!r}. Known: {', '.join(known) or 'none'}")
-    bags, numbers = {}, []
+    bags: dict[str, tuple[Tensor, Tensor, int]] = {}
+    numbers = []
+    if popularity:
+        numbers.append(_log_counts(samples.train_counts))
     for name in names:
         if name in fields.categorical:
             ptr, codes, vocabulary = data.categorical(name)
@@ -284,14 +292,25 @@ def item_columns(data: Dataset, trained: np.ndarray, wanted: str | list[str]) ->
             remap = np.where(seen, np.cumsum(seen), 0)
             bags[name] = (torch.from_numpy(remap[codes]), torch.from_numpy(ptr), int(seen.sum()) + 1)
         else:
-            values = data.numeric(name).astype(np.float64)
+            values = np.append(data.numeric(name).astype(np.float64), np.nan)
             missing = ~np.isfinite(values)
-            base = values[trained & ~missing]
-            mean, deviation = (base.mean(), base.std()) if len(base) else (0.0, 1.0)
-            scaled = np.where(missing, 0, (values - mean) / (deviation or 1.0)).clip(-5, 5)
-            numbers += [scaled, missing.astype(np.float64)]
-    stacked = np.stack(numbers, 1) if numbers else np.zeros((data.n_items, 0))
-    return ItemColumns(bags, torch.from_numpy(stacked).float())
+            scaled = _standardised(np.where(missing, 0, values), np.append(trained, False) & ~missing)
+            numbers += [np.where(missing, 0, scaled), missing.astype(np.float64)]
+    stacked = np.stack(numbers, 1) if numbers else np.zeros((data.n_items + 1, 0))
+    users = _log_counts(samples.train_users)[:, None] if popularity else np.zeros((data.n_users + 1, 0))
+    return ItemColumns(bags, torch.from_numpy(stacked).float(), torch.from_numpy(users).float())
+
+
+def _log_counts(counts: np.ndarray) -> np.ndarray:
+    """Standardised log(counts), zero counts as one; one more row for what is not in the table."""
+    return _standardised(np.append(np.log(counts.clip(min=1)), 0.0), np.append(counts > 0, False))
+
+
+def _standardised(values: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """`values` by mean and deviation of those in `base` (bool), cut at five deviations."""
+    known = values[base]
+    mean, deviation = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
+    return ((values - mean) / (deviation or 1.0)).clip(-5, 5)
 
 
 def choose_device(name: str) -> torch.device:

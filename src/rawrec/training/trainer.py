@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -60,6 +61,7 @@ class Trainer:
                 if group
             ]
         )
+        self.average = [p.detach().clone() for p in self.parameters] if train.ema else []
         self._buckets = {name: torch.from_numpy(m) for name, m in buckets_of(self.samples.train_counts).items()}
         self._unproven = dict(system.raw_encoders()) if self.cfg.paradigm == "end_to_end" else {}
         self._unproven = {name: e for name, e in self._unproven.items() if e.trained_parameters()}
@@ -147,6 +149,9 @@ class Trainer:
         if live is not None and system.bank is not None and system.content_in is None and len(live.rows):
             system.bank.write(live.rows, live.leaf, state.step)
         state.step += 1
+        if self.average:
+            decay = min(cfg.train.ema, state.step / (state.step + 10))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         self._count(sums, items, live)
 
     def _count(self, sums: dict[str, float], items: Tensor, live: LiveContent | None) -> None:
@@ -192,6 +197,20 @@ class Trainer:
                 )
             del self._unproven[name]
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has its averaged weights (train.ema), which are the ones evaluated and kept."""
+        if not self.average:
+            yield
+            return
+        own = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.average)
+            try:
+                yield
+            finally:
+                torch._foreach_copy_(self.parameters, own)
+
     # ---------------------------------------------------------------------------------------------------- evaluation
     def evaluation_sample(self, part: int) -> Impressions:
         """All impressions of a part, in row order; negatives, where drawn, are the same every time."""
@@ -216,20 +235,32 @@ class Trainer:
                 for name in self._buckets
                 if f"shown/{name}" in sums
             }
+        begun = time.perf_counter()
+        with self.averaged():
+            self._validate(sample, line)
+        validating = time.perf_counter() - begun
+        state.position, state.sums = 0, {}
+        state.finished = state.epoch >= self.cfg.train.epochs or state.bad_epochs >= self.cfg.train.patience
+        samples = len(self.samples.rows(0)) - first
+        times = {"seconds": seconds, "samples_per_second": samples / seconds, "validation_seconds": validating}
+        self.run.append_metrics({**line, **times})
+        self.save()
+        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+
+    def _validate(self, sample: Impressions, line: dict[str, Any]) -> None:
+        """Metrics of the bank as training left it and of the fresh one, into `line`; the best weights are kept."""
+        state, system = self.progress, self.system
         stale_content = None
         if system.bank is not None and self.cfg.paradigm != "frozen":
             stale_content = system.bank.content.clone()
             stale, _ = impression_metrics(system, sample, system.score_impressions(sample, 1))
             line |= {f"valid/stale/{key}": stale[key] for key in ("auc", "gauc", "logloss")}
-        begun = time.perf_counter()
         system.refresh(self.rows_read(sample, 1), state.step)
-        refreshing = time.perf_counter() - begun
-        scores = system.score_impressions(sample, 1)
-        metrics, reasons = impression_metrics(system, sample, scores)
+        metrics, reasons = impression_metrics(system, sample, system.score_impressions(sample, 1))
         line |= {f"valid/{key}": value for key, value in metrics.items()}
         value = self._monitored(metrics, reasons)
-        state.epoch, state.position, state.sums = state.epoch + 1, 0, {}
-        lower = self.cfg.train.metric in LOWER_IS_BETTER
+        state.epoch += 1
+        lower = self.cfg.train.metric.rpartition("/")[2] in LOWER_IS_BETTER
         if state.best is None or (value < state.best if lower else value > state.best):
             state.best, state.best_epoch, state.bad_epochs = value, state.epoch, 0
             tensors = system.state()
@@ -238,12 +269,6 @@ class Trainer:
             checkpoint.save(self.run.path / "checkpoint" / "best.safetensors", tensors, {"epoch": state.epoch})
         else:
             state.bad_epochs += 1
-        state.finished = state.epoch >= self.cfg.train.epochs or state.bad_epochs >= self.cfg.train.patience
-        samples = len(self.samples.rows(0)) - first
-        times = {"seconds": seconds, "samples_per_second": samples / seconds, "refresh_seconds": refreshing}
-        self.run.append_metrics({**line, **times})
-        self.save()
-        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
 
     def _monitored(self, metrics: dict[str, float | None], reasons: dict[str, str]) -> float:
         name = self.cfg.train.metric
@@ -265,6 +290,7 @@ class Trainer:
         for name, parameter in zip(self.names, self.parameters, strict=True):
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optim.{name}.{key}"] = value
+        tensors |= {f"average.{name}": value for name, value in zip(self.names, self.average, strict=False)}
         if self.system.bank is not None:
             tensors |= checkpoint.with_prefix("bank.", self.system.bank.state())
         state = {"progress": asdict(self.progress), "metrics_lines": self.progress.epoch}
@@ -281,6 +307,8 @@ class Trainer:
                 self.optimizer.state[parameter] = {
                     key: value if key == "step" else value.to(parameter.device) for key, value in values.items()
                 }
+        for name, value in zip(self.names, self.average, strict=False):
+            value.copy_(tensors[f"average.{name}"])
         if self.system.bank is not None:
             self.system.bank.load_state(checkpoint.without_prefix("bank.", tensors))
         self.run.keep_metrics(state["metrics_lines"])

@@ -49,9 +49,7 @@ class TransformerStack(Stack):
         return getattr(self.model.get_submodule(self._owner), self._attribute)
 
     def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
-        if first == last == 0:
-            return x
-        inputs: dict[str, Any] = {}
+        inputs: dict[str, Any]
         if self.kind == "text":
             assert mask is not None
             ids = x if first == 0 else torch.ones(mask.shape, dtype=torch.int64, device=x.device)
@@ -181,8 +179,7 @@ def image_model(name: str, size: int) -> tuple[TransformerStack, list[float], li
     """The vision encoder in the folder or hub repository `name`, and the mean and deviation of its pixels (0-255)."""
     folder = _folder(name)
     model = _load(folder, name, "image")
-    path = folder / "preprocessor_config.json"
-    settings = json.loads(path.read_text()) if path.is_file() else {}
+    settings = _settings(folder / "preprocessor_config.json")
     mean_, std = settings.get("image_mean") or [0.5] * 3, settings.get("image_std") or [0.5] * 3
     try:
         stack = TransformerStack(model, "image", "", _probe_pixels(size), size)
@@ -284,10 +281,17 @@ def _tower(model: Any, name: str, kind: Kind) -> nn.Module:
 
 def _text_pooling(folder: Path, model: Any) -> str:
     """What the folder says (sentence-transformers writes it down), else the end token for CLIP, else the mean."""
-    path = folder / "1_Pooling" / "config.json"
-    if path.is_file() and json.loads(path.read_text()).get("pooling_mode_cls_token"):
+    if _settings(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"):
         return "cls"
     return "last" if model.config.model_type == "clip_text_model" else "mean"
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if there is no such file."""
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {_first_line(error)}") from None
 
 
 def _find_layers(model: nn.Module) -> tuple[str, str]:

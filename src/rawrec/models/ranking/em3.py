@@ -2,7 +2,8 @@
 
 One impression is a user, a candidate item and the user's history. Each becomes a few vectors of one width: the user's
 id, the candidate's id, the interest in ids, and for `em3` the candidate's content c (eq. 6) and the user's content
-interest u (eq. 7-8), beside the item's other columns. Vectors and their pairwise products go into an MLP; the loss is
+interest u (eq. 7-8), beside the item's popularity and other columns. An interest also meets its candidate element by
+element. Vectors and their pairwise dot products go into an MLP (the paper leaves the ranker open); the loss is
 binary cross entropy (eq. 1) plus the weighted Content-ID contrast (eq. 14).
 """
 
@@ -83,11 +84,13 @@ class ItemColumns:
     """Other columns of all items: per categorical column a bag of codes, and standardised numbers.
 
     bags: name -> (codes `[total]`, ptr `[items + 1]`, vocabulary size), code 0 = a value unseen in training.
-    numbers: `[items, numeric columns * 2]`, each value and a flag where it is missing.
+    numbers: `[items + 1, n]`: popularity, and each numeric value with a flag where it is missing; the last row is that
+    of an item outside the catalogue. users: `[users + 1, m]`, numbers of the users likewise (their activity).
     """
 
     bags: dict[str, tuple[Tensor, Tensor, int]]
     numbers: Tensor
+    users: Tensor
 
 
 class Ranker(nn.Module):
@@ -108,14 +111,15 @@ class Ranker(nn.Module):
         self.item_bias = nn.Embedding(len(known_items) + 1, 1)
         self.id_query = nn.Linear(d, d)
         self.bags = nn.ModuleDict({k: nn.EmbeddingBag(v[2], d, mode="mean") for k, v in columns.bags.items()})
-        numbers = columns.numbers.shape[1]
+        numbers, user_numbers = columns.numbers.shape[1], columns.users.shape[1]
         self.numbers = nn.Linear(numbers, d) if numbers else None
-        vectors = 2 * cfg.item_id + cfg.user_id + len(self.bags) + (numbers > 0)
+        self.user_numbers = nn.Linear(user_numbers, d) if user_numbers else None
+        vectors = 3 * cfg.item_id + cfg.user_id + len(self.bags) + (numbers > 0) + (user_numbers > 0)
         if content_dim is not None:
             self.query, self.key = nn.Linear(content_dim, d), nn.Linear(content_dim, d, bias=False)
             self.candidate, self.interest = nn.Linear(content_dim, d), nn.Linear(content_dim, d)
             self.cic = ContentIdContrast(content_dim, d, cfg.cic_temperature)
-            vectors += 2
+            vectors += 3
         if not vectors:
             raise UserError(
                 "model.user_id=false and model.item_id=false leave the ranker nothing to read; set one of them to "
@@ -146,6 +150,8 @@ class Ranker(nn.Module):
         """Vectors of the other columns, each `[*rows.shape, dim]`."""
         flat, result = rows.flatten(), []
         inside = (flat >= 0)[:, None]
+        if self.numbers is not None:  # -1, an item outside the catalogue, reads the last row
+            result.append(self.numbers(self.columns.numbers[flat]).view(*rows.shape, -1))
         flat = flat.clamp(min=0)
         for name, (codes, ptr, _) in self.columns.bags.items():
             lengths = ptr[flat + 1] - ptr[flat]
@@ -154,8 +160,6 @@ class Ranker(nn.Module):
             index += torch.repeat_interleave(ptr[flat] - ends + lengths, lengths)
             bag = self.bags[name](codes[index], ends - lengths) * inside
             result.append(bag.view(*rows.shape, -1))
-        if self.numbers is not None:
-            result.append((self.numbers(self.columns.numbers[flat]) * inside).view(*rows.shape, -1))
         return result
 
     def forward(self, batch: RankingBatch) -> Tensor:
@@ -164,17 +168,22 @@ class Ranker(nn.Module):
         users, items = self._ids(batch.users, self.known_users), self._ids(batch.items, self.known_items)
         logits = 0
         vectors = self._columns(batch.items)
+        if self.user_numbers is not None:
+            vectors.append(self.user_numbers(self.columns.users[batch.users])[:, None])
         if self.cfg.user_id:
             vectors.append(self.user(users)[:, None])
             logits = logits + self.user_bias(users)
         if self.cfg.item_id:
             item = self.item(items)
             past = self.item(self._ids(batch.history, self.known_items))
-            vectors += [item, self._attend(HistoryContent(past, batch.history >= 0), self.id_query(item))]
+            interest = self._attend(HistoryContent(past, batch.history >= 0), self.id_query(item))
+            vectors += [item, interest, item * interest]
             logits = logits + self.item_bias(items)[..., 0]
         if batch.content is not None and batch.history_content is not None:
             query = self.query(batch.content) @ self.key.weight  # (W_k h)q = h(q W_k): histories are never projected
-            vectors += [self.candidate(batch.content), self.interest(self._attend(batch.history_content, query))]
+            candidate, interest = self.candidate(batch.content), self._attend(batch.history_content, query)
+            interest = self.interest(interest)
+            vectors += [candidate, interest, candidate * interest]
         stack = torch.stack([v.expand(*shape, -1) for v in vectors], 2)
         i, j = torch.triu_indices(stack.shape[2], stack.shape[2], 1, device=stack.device)
         products = (stack @ stack.transpose(2, 3))[..., i, j]

@@ -1,0 +1,203 @@
+"""The tower from raw media to content, and live items with and without gradient caching."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rawrec.content import tower as tower_module
+from rawrec.content.tower import LiveContent, Tower, field_configs
+from rawrec.data.dataset import Dataset, Fields
+from rawrec.errors import UserError
+from rawrec.training.system import System
+from systems import STILL, config, small_dataset, system
+
+
+def gradients(made: System, live: LiveContent, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a loss that uses some rows twice."""
+    made.zero_grad()
+    (live.leaf * weight).sum().backward()
+    live.leaf[:3].square().sum().backward()
+    live.backward()
+    return {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+
+
+# ----------------------------------------------------------------------------------------------------- gradient caching
+@pytest.mark.parametrize("train", ["top:1", "all", "lora"])
+def test_micro_batches_have_the_gradient_of_one_batch(shop: Path, tmp_path: Path, train: str) -> None:
+    made = system(shop, tmp_path, content__image__train=train, content__text__train=train, **STILL)
+    made.train()
+    rows = made.bank.valid.nonzero()[:30, 0]
+    weight = torch.randn(30, 16)
+    whole = LiveContent(made.encode_live, rows, 30, seed=5)
+    parts = LiveContent(made.encode_live, rows, 7, seed=5)
+    torch.testing.assert_close(parts.leaf, whole.leaf)
+    expected, got = gradients(made, whole, weight), gradients(made, parts, weight)
+    assert expected.keys() == got.keys()
+    for kind in ("tower.proj", "tower.fusion", "tower.encoders.image", "tower.encoders.title"):
+        assert any(name.startswith(kind) and grad.any() for name, grad in expected.items()), kind
+    for name, grad in expected.items():
+        torch.testing.assert_close(got[name], grad, rtol=1e-4, atol=1e-5 * float(grad.abs().max()) + 1e-7, msg=name)
+
+
+def test_caching_repeats_the_random_numbers(shop: Path, tmp_path: Path) -> None:
+    """With dropout the second encoding must be the first one again: against one graph of the same micro-batches."""
+    made = system(shop, tmp_path, content__fusion__dropout=0.5)
+    made.train()
+    rows, weight = made.bank.valid.nonzero()[:30, 0], torch.randn(30, 16)
+    torch.manual_seed(99)
+    live = LiveContent(made.encode_live, rows, 7, seed=5)
+    torch.manual_seed(98)  # what the ranker draws in between must not matter
+    got = gradients(made, live, weight)
+
+    pieces = []
+    for i, part in enumerate(rows.split(7)):
+        torch.manual_seed(5 + i)
+        pieces.append(made.encode_live(part))
+    whole = torch.cat(pieces)
+    torch.testing.assert_close(live.leaf, whole)
+    made.eval()
+    assert not torch.allclose(live.leaf, made.encode_live(rows), atol=1e-2)  # there was dropout
+    made.zero_grad()
+    ((whole * weight).sum() + whole[:3].square().sum()).backward()
+    for name, p in made.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(got[name], p.grad, rtol=1e-4, atol=1e-5 * float(p.grad.abs().max()) + 1e-7)
+
+
+def test_items_that_fit_are_encoded_once(shop: Path, tmp_path: Path) -> None:
+    made, calls = system(shop, tmp_path), []
+
+    def encode(rows: torch.Tensor) -> torch.Tensor:
+        calls.append(len(rows))
+        return made.encode_live(rows)
+
+    rows = made.bank.valid.nonzero()[:20, 0]
+    gradients(made, LiveContent(encode, rows, 20, 0), torch.ones(20, 16))
+    assert calls == [20]
+    calls.clear()
+    gradients(made, LiveContent(encode, rows, 8, 0), torch.ones(20, 16))
+    assert calls == [8, 8, 4, 8, 8, 4]
+    calls.clear()
+    LiveContent(encode, rows[:0], 8, 0).backward()
+    assert calls == []
+
+
+# ------------------------------------------------------------------------------------------------------------ the tower
+@pytest.mark.parametrize("paradigm", ["frozen", "hybrid", "end_to_end"])
+def test_an_item_without_media_is_zero_and_does_not_disturb(shop: Path, tmp_path: Path, paradigm: str) -> None:
+    made = system(shop, tmp_path, paradigm=paradigm, **STILL).eval()
+    rows = torch.arange(60)
+    content = made.tower.encode(made.bank, rows).detach()
+    assert content.shape == (60, 64 + 2 * 32 if paradigm == "frozen" else 16)
+    assert torch.equal(content.any(1), made.bank.valid) and not made.bank.valid.all()
+    alone = torch.cat([made.tower.encode(made.bank, rows[i : i + 1]) for i in range(0, 60, 7)]).detach()
+    torch.testing.assert_close(content[::7], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_content_is_the_normalised_features_side_by_side(shop: Path, tmp_path: Path) -> None:
+    made = system(shop, tmp_path, paradigm="frozen")
+    start = 0
+    for field, width in (("image", 64), ("title", 32), ("description", 32)):
+        column = made.bank.static[f"feature/{field}"]
+        part = made.bank.content[:, start : start + width]
+        there = column.lengths > 0
+        expected = torch.nn.functional.layer_norm(column.values.float(), (width,))
+        torch.testing.assert_close(part[there], expected, rtol=1e-4, atol=1e-5)
+        assert there.any() and not there.all() and not part[~there].any()
+        start += width
+    assert made.bank.content.shape[1] == start
+
+
+def test_columns_end_where_training_begins(shop: Path, tmp_path: Path) -> None:
+    made = system(shop, tmp_path, content__text__train="none", content__title__train="top:1")
+    assert set(made.bank.static) == {"hidden/image", "hidden/title", "feature/description"}
+    assert made.bank.static["hidden/title"].lengths.max() > 1  # tokens
+    assert made.bank.static["feature/description"].lengths.max() == 1
+
+
+def test_raw_media_give_what_the_dataset_gave(shop: Path, tmp_path: Path) -> None:
+    """An item that the dataset does not know is encoded as if it had been in it."""
+    made, data = system(shop, tmp_path), Dataset.open(shop)
+    made.eval()
+    raw = {"image": data.images("image", range(20)), "title": data.texts("title", range(20))}
+    new = made.tower(made.tower.raw_columns(raw)).detach()
+    description = made.bank.static["hidden/description"]
+    without = description.lengths[:20] == 0
+    assert without.any()
+    known = made.tower.encode(made.bank, torch.arange(20)).detach()
+    torch.testing.assert_close(new[without], known[without], rtol=1e-3, atol=1e-3)
+    differ = (new - known).abs().amax(1) > 1e-3
+    assert torch.equal(differ, ~without)
+
+
+def test_columns_are_cached_by_what_they_depend_on(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = system(shop, tmp_path)
+    files = {p.name for p in tmp_path.iterdir()}
+    assert {name.rsplit("-", 1)[0] for name in files} == {"image", "title", "description"}
+    made: list[str] = []
+    make = tower_module._make_column
+    monkeypatch.setattr(
+        tower_module, "_make_column", lambda t, d, name, *rest: (made.append(name), make(t, d, name, *rest))
+    )
+    again = system(shop, tmp_path, train__lr=0.5)
+    assert made == [] and again.stats == first.stats
+    for name, column in first.bank.static.items():
+        assert torch.equal(column.values, again.bank.static[name].values)
+        assert torch.equal(column.ptr, again.bank.static[name].ptr)
+    system(shop, tmp_path, content__image__size=48)
+    assert made == ["image"]
+    system(shop, tmp_path, content__title__train="top:2")
+    assert made == ["image", "title"]
+    assert files < {p.name for p in tmp_path.iterdir()}
+
+
+def test_ready_made_features(tmp_path: Path) -> None:
+    feature = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    valid = np.array([True, True, False, True, True, True])
+    rows = [(u, (u + t) % 6, t, float(t % 2)) for u in range(3) for t in range(8)]
+    data = small_dataset(tmp_path / "d", rows, 6, feature=feature, valid=valid)
+    from rawrec.config import resolve
+
+    made = System(resolve({}, {"content.dim": 4, "paradigm": "hybrid"}), data, tmp_path / "cache")
+    assert made.bank.valid.tolist() == valid.tolist()
+    made.refresh(None, 0)
+    normal = torch.nn.functional.layer_norm(torch.from_numpy(feature), (5,))
+    tokens = made.tower.proj["feature"](normal)[:, None]
+    expected = made.tower.fusion(tokens, torch.ones(6, 1, dtype=torch.bool)) * torch.from_numpy(valid)[:, None]
+    torch.testing.assert_close(made.bank.content, expected.detach())
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+FIELDS = Fields(image=["image", "back"], text=["title"], categorical=[], numeric=[], feature={})
+
+
+def test_a_field_inherits_from_its_kind() -> None:
+    cfg = config(content__back__train="all", content__back__max_images=2, content__title__use=False)
+    made = field_configs(cfg, Fields(image=["image", "back"], text=["title"], categorical=[], numeric=[], feature={}))
+    assert list(made) == ["image", "back"]
+    assert made["image"].train == "top:1" and made["back"].train == "all" and made["back"].max_images == 2
+    assert made["image"].size == made["back"].size == 32 and made["back"].encoder == "random:conv"
+
+
+@pytest.mark.parametrize("paradigm", ["frozen", "hybrid"])
+def test_encoders_are_frozen_but_end_to_end(paradigm: str) -> None:
+    assert {f.train for f in field_configs(config(paradigm=paradigm), FIELDS).values()} == {"none"}
+
+
+def test_mistakes_are_named(shop: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"content\.tilte.*no image or text field 'tilte'.*title.*description"):
+        system(shop, tmp_path, content__tilte__train="all")
+    with pytest.raises(UserError, match=r"paradigm=end_to_end.*content\.image\.train=top:1.*paradigm=hybrid"):
+        system(shop, tmp_path, content__image__train="none", content__text__train="none")
+    with pytest.raises(UserError, match="every content field has use=false"):
+        system(shop, tmp_path, content__image__use=False, content__text__use=False)
+    with pytest.raises(UserError, match=r"heads=3"):
+        system(shop, tmp_path, content__fusion__heads=3)
+
+
+def test_projection_and_fusion_are_as_wide_as_asked() -> None:
+    made = Tower({}, {"a": 3, "b": 7}, config(content__dim=8).content, frozen=False)
+    assert {name: tuple(p.weight.shape) for name, p in made.proj.items()} == {"a": (8, 3), "b": (8, 7)}
+    assert made.dim == 8 and made.column("a") == "feature/a"

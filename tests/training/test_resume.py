@@ -1,0 +1,188 @@
+"""A run that was stopped, however it was, ends byte for byte as one that was not."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rawrec.training import checkpoint
+from rawrec.training.job import load_system, resume, train
+from rawrec.training.run import RunFolder
+from rawrec.training.trainer import Trainer
+from systems import settings
+
+TIMES = ("seconds", "samples_per_second", "refresh_seconds")
+TREE = settings(
+    train__batch_size=128,
+    train__checkpoint_every=3,
+    train__epochs=2,
+    content__fusion__dropout=0.2,
+    bank__live_budget=20,
+    bank__micro_batch=12,
+)
+
+
+def digest(run: Path) -> dict[str, str]:
+    """Of all that a finished run holds, without times."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+    result = {"metrics.jsonl": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
+    for name in ("model.safetensors", "metrics.json", "scores.parquet", "topk.parquet"):
+        result[name] = hashlib.sha256((run / name).read_bytes()).hexdigest()
+    return result
+
+
+@pytest.fixture(scope="module")
+def whole(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return digest(train(TREE, shop, tmp_path_factory.mktemp("whole") / "run").path)
+
+
+def test_one_seed_one_result(shop: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+    assert digest(train(TREE, shop, tmp_path / "again").path) == whole
+    other = digest(train({**TREE, "seed": 1}, shop, tmp_path / "other").path)
+    assert all(other[name] != whole[name] for name in ("model.safetensors", "metrics.jsonl", "scores.parquet"))
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping_after(events: int) -> Any:
+    """An observer that raises at the given event."""
+    seen = []
+
+    def observe(event: str, **values: Any) -> None:
+        seen.append(event)
+        if len(seen) == events:
+            raise Stop
+
+    return observe
+
+
+@pytest.mark.parametrize("paradigm", ["end_to_end", "frozen", "hybrid"])
+def test_stopped_between_any_two_events(shop: Path, tmp_path: Path, whole: dict[str, str], paradigm: str) -> None:
+    """After a random number of steps, three times over; the last time in the evaluation."""
+    tree = {**TREE, "paradigm": paradigm}
+    expected = whole if paradigm == "end_to_end" else digest(train(tree, shop, tmp_path / "whole").path)
+    draw = random.Random(paradigm)
+    with pytest.raises(Stop):
+        train(tree, shop, tmp_path / "run", observer=stopping_after(draw.randint(5, 10)))
+    for _ in range(2):
+        with pytest.raises(Stop):
+            resume(tmp_path / "run", stopping_after(draw.randint(4, 8)))
+    last: list[str] = []
+
+    def at_the_end(event: str, **values: Any) -> None:
+        last.append(event)
+        if event == "evaluating":
+            raise Stop
+
+    with pytest.raises(Stop):
+        resume(tmp_path / "run", at_the_end)
+    assert last[-1] == "evaluating" and not (tmp_path / "run" / "model.safetensors").exists()
+    assert digest(resume(tmp_path / "run").path) == expected
+
+
+@pytest.mark.parametrize("after", ["best", "metrics"])
+def test_stopped_in_the_middle_of_writing_an_epoch(
+    shop: Path, tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The best weights, or the line of metrics too, are on disk; the checkpoint that knows of them is not."""
+    owner, name = (RunFolder, "append_metrics") if after == "best" else (Trainer, "save")
+    original = getattr(owner, name)
+
+    def broken(self: Any, *args: Any) -> None:
+        if owner is RunFolder or (self.progress.position == 0 and self.progress.epoch == 2):
+            raise Stop
+        original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, broken)
+        with pytest.raises(Stop):
+            train(TREE, shop, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == (0 if after == "best" else 2)
+    assert (tmp_path / "run" / "checkpoint" / "best.safetensors").is_file()
+    assert digest(resume(tmp_path / "run").path) == whole
+
+
+def test_stopped_before_the_first_checkpoint(shop: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+    with pytest.raises(Stop):
+        train(TREE, shop, tmp_path / "run", observer=stopping_after(4))
+    assert not (tmp_path / "run" / "checkpoint" / "last.safetensors").exists()
+    assert digest(resume(tmp_path / "run").path) == whole
+
+
+def test_fields_left_out_stay_out(shop: Path, tmp_path: Path) -> None:
+    tree = settings(train__batch_size=256, train__checkpoint_every=2, content__text__use=False)
+    with pytest.raises(Stop):
+        train(tree, shop, tmp_path / "run", observer=stopping_after(6))
+    assert digest(resume(tmp_path / "run").path) == digest(train(tree, shop, tmp_path / "whole").path)
+    system = load_system(RunFolder.open(tmp_path / "run"))
+    assert [name for name, _ in system.raw_encoders()] == ["image"]
+
+
+def test_a_finished_run_is_left_alone(shop: Path, tmp_path: Path) -> None:
+    tree = settings(train__epochs=1, model__name="id")
+    run = train(tree, shop, tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
+    resume(run.path)
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
+
+
+def test_killed_at_random_moments(shop: Path, tmp_path: Path) -> None:
+    """SIGKILL to `rawrec train` and `rawrec resume`, whatever they are at; then one `rawrec resume` to the end."""
+    tree = settings(
+        train__batch_size=16, train__checkpoint_every=4, content__fusion__dropout=0.2, content__text__use=False
+    )
+    expected = digest(train(tree, shop, tmp_path / "whole").path)
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tree))
+    run = tmp_path / "run"
+    command = ["train", str(tmp_path / "settings.yaml"), "--data", str(shop), "--out", str(run)]
+    draw, steps = random.Random(0), []
+    for _ in range(2):
+        process = start(command)
+        wait_for_progress(run, steps[-1] if steps else -1, process)
+        time.sleep(draw.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        steps.append(step_of(run))
+        assert not RunFolder.open(run).info()["finished"]
+        command = ["resume", str(run)]
+    assert steps == sorted(set(steps))
+    process = start(command)
+    assert process.wait(60) == 0
+    assert digest(run) == expected
+
+
+def start(command: list[str]) -> subprocess.Popen:
+    code = "from rawrec.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def step_of(run: Path) -> int:
+    _, state = checkpoint.load(run / "checkpoint" / "last.safetensors")
+    return state["progress"]["step"]
+
+
+def wait_for_progress(run: Path, step: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    last = run / "checkpoint" / "last.safetensors"
+    while not (last.is_file() and step_of(run) > step):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,337 @@
+"""One step, one epoch, and everything that must stop a run: what changes under each paradigm and what never does."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rawrec.content.encoders.base import Encoder
+from rawrec.data.dataset import Dataset
+from rawrec.errors import RunStopped, UserError
+from rawrec.models.ranking.em3 import Ranker
+from rawrec.training import checkpoint
+from rawrec.training.job import resume, train
+from rawrec.training.trainer import Trainer
+from systems import STILL, changed, settings, small_dataset, system, trainer, weights
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of the checkpoints and of what makes a run finished."""
+    files = [*folder.glob("checkpoint/*"), *folder.glob("*.safetensors"), *folder.glob("metrics*")]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+# --------------------------------------------------------------------------------------------------------------- a step
+@pytest.mark.parametrize("paradigm", ["end_to_end", "hybrid"])
+def test_accumulated_batches_are_one_large_batch(shop: Path, tmp_path: Path, paradigm: str) -> None:
+    results = []
+    for size, accumulate in ((64, 1), (32, 2), (20, 4)):
+        made = trainer(
+            shop,
+            tmp_path / str(size),
+            train__batch_size=size,
+            train__accumulate=accumulate,
+            paradigm=paradigm,
+            **STILL,
+        )
+        before, rows = weights(made.system), made.samples.order(0, 0)[:64]
+        made._step(rows)
+        assert made.progress.step == 1
+        after = weights(made.system)
+        gradients = {n: p.grad.clone() for n, p in made.system.named_parameters() if p.grad is not None}
+        results.append((after, gradients, made.progress.sums, made.system.bank.content.clone(), changed(before, after)))
+    whole = results[0]
+    for parts in results[1:]:
+        assert parts[4] == whole[4] and len(whole[4]) > 20
+        for key in ("loss", "loss/bce", "loss/cic"):
+            assert parts[2][key] == pytest.approx(whole[2][key], rel=1e-5)
+        torch.testing.assert_close(parts[3], whole[3])
+        for name, grad in whole[1].items():
+            torch.testing.assert_close(
+                parts[1][name], grad, rtol=1e-4, atol=1e-5 * float(grad.abs().max()) + 1e-8, msg=name
+            )
+        for name, value in whole[0].items():  # Adam makes steps of noise: compare where there is a gradient
+            grad = whole[1].get(name)
+            clear = torch.ones_like(value, dtype=torch.bool) if grad is None else grad.abs() > 1e-3 * grad.abs().max()
+            torch.testing.assert_close(parts[0][name][clear], value[clear], rtol=1e-4, atol=2e-5, msg=name)
+
+
+def test_a_step_of_items_without_media(shop: Path, tmp_path: Path) -> None:
+    """Nothing to encode: the ranker learns alone, under every paradigm."""
+    for paradigm in ("end_to_end", "hybrid", "frozen"):
+        made = trainer(shop, tmp_path / paradigm, paradigm=paradigm)
+        made.system.bank.valid[:] = False
+        before = made.system.ranker.item.weight.clone()
+        made._step(made.samples.rows(0)[:16])
+        assert np.isfinite(made.progress.sums["loss"]) and made.progress.sums["loss/cic"] == 0
+        assert not torch.equal(before, made.system.ranker.item.weight)
+
+
+def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
+    made = trainer(shop, tmp_path, train__warmup_steps=4, train__lr=0.1, train__encoder_lr=0.02)
+    rates = []
+    for k in range(5):
+        made._step(made.samples.rows(0)[k * 8 : k * 8 + 8])
+        rates.append([group["lr"] for group in made.optimizer.param_groups])
+    np.testing.assert_allclose(rates, np.outer([0.25, 0.5, 0.75, 1, 1], [0.02, 0.1, 0.1]))
+    groups = made.system.parameter_groups()
+    assert all(name.startswith("tower.encoders.") for name, _ in groups["encoder"]) and groups["encoder"]
+    assert {name for name, _ in groups["id"]} == {
+        f"ranker.{table}.weight" for table in ("user", "item", "user_bias", "item_bias")
+    }
+
+
+def test_clipping_bounds_the_update(shop: Path, tmp_path: Path) -> None:
+    made = trainer(shop, tmp_path, train__clip=1e-3)
+    made._step(made.samples.rows(0)[:64])
+    norm = torch.cat([p.grad.flatten() for p in made.parameters if p.grad is not None]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------------------ paradigms
+def after_an_epoch(shop: Path, folder: Path, **overrides: Any) -> tuple[Trainer, set[str], torch.Tensor]:
+    """A trainer after one epoch, the names of what changed, and the bank before it."""
+    made = trainer(shop, folder, train__epochs=1, train__lr=0.01, train__encoder_lr=0.01, **overrides)
+    before, content = weights(made.system), made.system.bank.content.clone()
+    made.train()
+    return made, changed(before, weights(made.system)), content
+
+
+def test_frozen_leaves_the_bank_as_the_first_pass_made_it(shop: Path, tmp_path: Path) -> None:
+    made, names, content = after_an_epoch(shop, tmp_path, paradigm="frozen")
+    assert torch.equal(made.system.bank.content, content)
+    assert made.system.bank.written.unique().tolist() == [-1, 0]
+    assert names and all(name.startswith(("ranker.", "content_in.")) for name in names)
+    assert {"content_in.weight", "ranker.candidate.weight"} <= names
+
+
+def test_hybrid_trains_the_fusion_and_no_encoder(shop: Path, tmp_path: Path) -> None:
+    made, names, content = after_an_epoch(shop, tmp_path, paradigm="hybrid")
+    assert not any(name.startswith("tower.encoders.") for name in names)
+    assert "tower.fusion.fusion.queries" in names and "tower.fusion.mm_proj.weight" in names
+    for field in ("image", "title", "description"):
+        assert f"tower.proj.{field}.weight" in names
+    assert not torch.equal(made.system.bank.content, content)
+
+
+@pytest.mark.parametrize("how", ["top:1", "lora", "all"])
+def test_end_to_end_changes_exactly_the_trained_layers(shop: Path, tmp_path: Path, how: str) -> None:
+    made, names, content = after_an_epoch(
+        shop, tmp_path, content__image__train=how, content__text__train="none", content__title__train="top:1"
+    )
+    encoder = {name for name in names if name.startswith("tower.encoders.")}
+    trained = {name for name, p in made.system.named_parameters() if p.requires_grad and "encoders" in name}
+    assert encoder == trained
+    assert {name.split(".")[2] for name in encoder} == {"image", "title"}
+    layers = {name.split(".")[5] for name in encoder if ".image." in name}
+    assert layers == ({"3"} if how == "top:1" else {"0", "1", "2", "3"})
+    buffers = {name for name, _ in made.system.named_buffers()}
+    assert any("running_mean" in name for name in buffers) and not buffers & names
+    assert not torch.equal(made.system.bank.content, content)
+
+
+def test_the_bank_is_fresh_where_it_is_read(shop: Path, tmp_path: Path) -> None:
+    made, _, _ = after_an_epoch(shop, tmp_path)
+    bank = made.system.bank
+    read = made.rows_read(made.evaluation_sample(1), 1)
+    read = read[read >= 0]
+    read = read[bank.valid[read]]
+    assert (bank.written[read] == made.progress.step).all()
+    made.system.eval()
+    torch.testing.assert_close(bank.content[read], made.system.tower.encode(bank, read).detach())
+    cold = torch.from_numpy(made.samples.train_counts == 0)
+    assert cold[read].any()
+
+
+def test_the_live_budget_is_kept_and_logged(shop: Path, tmp_path: Path) -> None:
+    made, _, _ = after_an_epoch(shop, tmp_path, bank__live_budget=5, train__batch_size=64)
+    line = made.run.metrics_lines()[-1]
+    assert 0 < line["live_share/warm"] < 0.5 and line["live_share/cold"] is None
+    assert line["bank/coverage"] == 1 and line["bank/age_mean"] > 2
+    whole, _, _ = after_an_epoch(shop, tmp_path / "whole", train__batch_size=64)
+    assert whole.run.metrics_lines()[-1]["live_share/warm"] > 0.95  # an item may lack all media
+
+
+# ------------------------------------------------------------------------------------------------- what must stop a run
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_run_stops_before_it_writes_what_is_not_finite(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    forward, steps = Ranker.forward, []
+
+    def broken(self: Ranker, batch: Any) -> torch.Tensor:
+        logits = forward(self, batch)
+        if not self.training:
+            return logits
+        steps.append(1)
+        if len(steps) < 6:
+            return logits
+        if what == "loss":
+            return logits * torch.nan
+        logits.register_hook(lambda grad: grad * torch.inf)
+        return logits
+
+    saved: list[dict[str, str]] = []
+    save = Trainer.save
+    monkeypatch.setattr(Trainer, "save", lambda self: (save(self), saved.append(digests(self.run.path)))[0])
+    monkeypatch.setattr(Ranker, "forward", broken)
+    tree, out = settings(train__checkpoint_every=2), tmp_path / "run"
+    with pytest.raises(RunStopped) as stopped:
+        train(tree, shop, out)
+    data = Dataset.open(shop)
+    row = np.random.default_rng([0, 0]).permutation(np.flatnonzero(data.split() == 0))[5 * 256]
+    pair = f"({data.user_ids[data.users[row]]}, {data.item_ids[data.items[row]]})"
+    message = str(stopped.value)
+    assert f"the {what} of step 5 (epoch 1)" in message and pair in message and "train.lr" in message
+    assert len(saved) == 2 and digests(out) == saved[-1]
+    _, state = checkpoint.load(out / "checkpoint" / "last.safetensors")
+    assert state["progress"]["step"] == 4
+    assert not (out / "model.safetensors").exists()
+
+    monkeypatch.setattr(Ranker, "forward", forward)  # and the run can go on from there
+    whole = train(tree, shop, tmp_path / "whole")
+    assert digests(resume(out).path)["model.safetensors"] == digests(whole.path)["model.safetensors"]
+
+
+@pytest.mark.parametrize("field", ["image", "title"])
+def test_an_encoder_without_gradient_is_named(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    made = trainer(shop, tmp_path)
+    encoder = dict(made.system.raw_encoders())[field]
+    upper = encoder.upper
+    monkeypatch.setattr(encoder, "upper", lambda hidden: upper(hidden).detach())
+    with pytest.raises(
+        UserError, match=rf"content\.{field}\.train=top:1: no gradient reaches the encoder of '{field}'"
+    ):
+        made._step(made.samples.rows(0)[:64])
+
+
+def test_an_encoder_that_has_nothing_to_do_is_no_mistake(shop: Path, tmp_path: Path) -> None:
+    """No item of the first batches has a picture: that is judged when one has."""
+    made = trainer(shop, tmp_path)
+    column = made.system.bank.static["hidden/image"]
+    with_image = column.lengths.numpy()[made.system.data.items] > 0
+    without = made.samples.rows(0)[~with_image[made.samples.rows(0)]]
+    assert len(without)
+    made._step(without[:8])
+    assert set(made._unproven) == {"image"}
+    made._step(made.samples.rows(0)[:64])
+    assert not made._unproven
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data.split": "weekly"}, r"data\.split='weekly'.*Known: default"),
+        ({"data.label": "like"}, r"'like'.*label"),
+        ({"content.image.train": "none", "content.text.train": "none"}, r"paradigm=end_to_end.*content\.title\.train"),
+        ({"content.picture.train": "all"}, r"content\.picture.*image.*title.*description"),
+        ({"train.metric": "rocauc"}, r"train\.metric.*rocauc.*auc.*logloss"),
+        ({"train.metric": "warm/nonsense"}, r"train\.metric.*warm/nonsense.*auc"),
+        ({"train.metric": "rare/auc"}, r"train\.metric=rare/auc is undefined on the validation part"),
+        ({"model.columns": ["colour"]}, r"model\.columns.*'colour'.*Known: category, price"),
+        ({"content.image.encoder": "random:con"}, r"'random:con' is unknown.*random:conv"),
+        ({"content.image.train": "top:9"}, r"top:9.*4 layers"),
+        ({"train.device": "gpu"}, r"train\.device='gpu'"),
+    ],
+)
+def test_mistakes_in_settings_are_named_before_the_first_step(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(UserError, match=message):
+        train(settings(**{key.replace(".", "__"): value for key, value in overrides.items()}), shop, tmp_path / "run")
+
+
+ID = {"model": {"name": "id", "hidden": [8]}, "train": {"epochs": 2, "threads": 1, "device": "cpu"}}
+
+
+def rows_of(labels: list[float]) -> list[tuple[int, int, int, float]]:
+    return [(k % 3, k % 5, k, label) for k, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "parts", "message"),
+    [
+        ([0, 1] * 10, ["train"] * 15 + ["test"] * 5, "validation part has no interactions"),
+        ([0, 1] * 10, ["valid"] * 15 + ["test"] * 5, "training part has no interactions"),
+        ([1] * 10 + [0, 1] * 5, ["train"] * 10 + ["valid"] * 5 + ["test"] * 5, "every training label is 1"),
+        ([0, 1] * 5 + [1] * 10, ["train"] * 10 + ["valid"] * 5 + ["test"] * 5, r"train\.metric=auc is undefined"),
+    ],
+)
+def test_parts_that_cannot_be_used(tmp_path: Path, labels: list[float], parts: list[str], message: str) -> None:
+    data = small_dataset(tmp_path / "data", rows_of(labels), 5, parts=parts)
+    with pytest.raises(UserError, match=message):
+        train(ID, data, tmp_path / "run")
+
+
+def test_one_class_test_labels_are_null_with_a_reason(tmp_path: Path) -> None:
+    import json
+
+    labels = [0, 1] * 8 + [1.0] * 4
+    data = small_dataset(tmp_path / "data", rows_of(labels), 5, parts=["train"] * 10 + ["valid"] * 6 + ["test"] * 4)
+    run = train(ID, data, tmp_path / "run")
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["test"]["auc"] is None and metrics["reasons"]["test"]["auc"]
+    assert metrics["test"]["logloss"] > 0
+
+
+# ------------------------------------------------------------------------------------------------------- early stopping
+@pytest.mark.parametrize(
+    ("metric", "values", "epochs", "best"),
+    [
+        ("auc", [0.5, 0.7, 0.6, 0.69, 0.9], 4, 2),
+        ("auc", [0.5, 0.7, 0.6, 0.8, 0.8, 0.8, 0.9], 6, 4),
+        ("logloss", [0.7, 0.5, 0.6, 0.4, 0.41, 0.42, 0.1], 6, 4),
+        ("warm/logloss", [0.7, 0.5, 0.6, 0.4, 0.41, 0.42, 0.1], 6, 4),
+        ("auc", [0.1, 0.2, 0.3], 3, 3),
+    ],
+)
+def test_early_stopping_keeps_the_best_epoch(
+    shop: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    metric: str,
+    values: list[float],
+    epochs: int,
+    best: int,
+) -> None:
+    made = trainer(
+        shop,
+        tmp_path,
+        model__name="id",
+        train__metric=metric,
+        train__epochs=len(values),
+        train__patience=2,
+        train__batch_size=2000,
+    )
+    states = []
+    monkeypatch.setattr(made, "_step", lambda rows: made.progress.sums.update(steps=1, **dict.fromkeys(LOSSES, 1.0)))
+    monkeypatch.setattr(
+        made, "_monitored", lambda *_: (states.append(mark(made, len(states))), values[made.progress.epoch])[1]
+    )
+    made.train()
+    assert made.progress.epoch == epochs and made.progress.best_epoch == best
+    tensors, state = checkpoint.load(made.run.path / "checkpoint" / "best.safetensors")
+    assert state["epoch"] == best and float(tensors["ranker.user.weight"][0, 0]) == best - 1
+    assert [line["epoch"] for line in made.run.metrics_lines()] == list(range(1, epochs + 1))
+
+
+LOSSES = ("loss", "loss/bce", "loss/cic")
+
+
+def mark(made: Trainer, value: int) -> None:
+    with torch.no_grad():
+        made.system.ranker.user.weight[0, 0] = value
+
+
+def test_encoders_stay_in_eval_mode(shop: Path, tmp_path: Path) -> None:
+    made = system(shop, tmp_path)
+    made.train()
+    encoders = [e for _, e in made.raw_encoders()]
+    assert all(isinstance(e, Encoder) and not any(m.training for m in e.modules()) for e in encoders)
+    assert made.ranker.training
