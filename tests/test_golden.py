@@ -42,7 +42,7 @@ def check_metrics(about: dict[str, Any], arrays: Arrays) -> None:
 
     ks = list(range(1, depth + 1))
     metrics, per_user = topk_metrics(top.items, *test, ks)
-    assert metrics["users"] == len(users)
+    assert metrics["topk_users"] == len(users)
     for name in ("recall", "ndcg", "precision", "map", "recall2"):
         curve = np.array([metrics[f"{name}@{k}"] for k in ks], np.float64)
         np.testing.assert_allclose(curve, arrays[f"out/{name}_curve"], 1e-12, 1e-12)

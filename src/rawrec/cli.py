@@ -468,13 +468,15 @@ def _show(recommender: Any, found: list[Any], what: str, as_json: bool, query: d
 def report(
     run: RunArgument,
     against: Annotated[Path | None, typer.Option(help="run folder of the baseline")] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page about a run, beside a baseline."""
     from rawrec.recommender import Recommender
     from rawrec.report import build_report
 
-    path = build_report(run, against, recommender=Recommender.load(run))
+    recommender = Recommender.load(run, data)
+    path = build_report(run, against, recommender=recommender, data=recommender.data)
     _done(f"wrote {path}", {"report": str(path)}, as_json)
 
 

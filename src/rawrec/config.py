@@ -162,10 +162,17 @@ class RankerConfig(Record):
     item_id: bool = Field(default=True, description="item id embedding as an input of the ranker")
     user_id: bool = Field(default=True, description="user id embedding as an input of the ranker")
     id_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of ids read as the unknown id while training")
+    id_history: int = Field(
+        default=20,
+        ge=1,
+        description="most recent items whose ids the ranker attends to; content reads all of data.history",
+    )
     columns: Literal["all", "none"] | list[str] = Field(
         default="none", description="categorical and numeric item columns that the ranker reads"
     )
-    popularity: bool = Field(default=True, description="log of the item's and of the user's training rows as inputs of the ranker")
+    popularity: bool = Field(
+        default=True, description="log of the item's and of the user's training rows as inputs of the ranker"
+    )
     cic_weight: float = Field(
         default=0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none"
     )
@@ -192,13 +199,15 @@ class TrainConfig(Record):
     accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
     lr: float = Field(default=1e-3, gt=0, description="learning rate of everything but encoders")
     encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
-    weight_decay: float = Field(default=1.0, ge=0, description="weight decay of everything but id embeddings")
+    weight_decay: float = Field(
+        default=0.1, ge=0, description="weight decay of weight matrices other than encoders (none) and id embeddings"
+    )
     id_weight_decay: float = Field(default=5.0, ge=0, description="weight decay of id embeddings")
     ema: float = Field(
         default=0.998,
         ge=0,
         lt=1,
-        description="decay per step of the averaged weights that are evaluated and kept; 0: the last weights themselves",
+        description="decay per step of the averaged weights that are evaluated and kept; 0: the last weights",
     )
     warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rates rise to their values")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")

@@ -35,8 +35,11 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """A safetensors file. Raises OSError, as other files do, where it cannot be written: disk full, read-only."""
+    path.touch()
+    mode = path.stat().st_mode & 0o777  # as every new file here; save_file would leave it readable by its owner only
     try:
         save_file(dict(tensors), path, metadata)
+        path.chmod(mode)
     except SafetensorError as error:
         found = re.search(r"os error (\d+)", str(error))
         code = int(found[1]) if found else errno.EIO

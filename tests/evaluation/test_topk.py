@@ -38,10 +38,11 @@ def plain_metrics(topk, positives, ks, wanted):
             row[f"hits@{k}"] = sum(hit)
         rows.append(row | {"positives": len(mine)})
     if not rows:
-        return {f"{n}@{k}": None for n in ("recall", "precision", "ndcg", "map", "recall2") for k in ks} | {"users": 0}
+        names = ("recall", "precision", "ndcg", "map", "recall2")
+        return {f"{n}@{k}": None for n in names for k in ks} | {"topk_users": 0}
     result = {name: np.mean([r[name] for r in rows]) for name in rows[0] if not name.startswith(("hits", "pos"))}
     total = sum(r["positives"] for r in rows)
-    return result | {f"recall2@{k}": sum(r[f"hits@{k}"] for r in rows) / total for k in ks} | {"users": len(rows)}
+    return result | {f"recall2@{k}": sum(r[f"hits@{k}"] for r in rows) / total for k in ks} | {"topk_users": len(rows)}
 
 
 @settings(deadline=None, max_examples=60)
@@ -78,7 +79,7 @@ def test_a_perfect_and_an_empty_list():
 
 def test_no_positive_at_all_is_none_with_a_reason():
     metrics, per_user = topk_metrics(np.zeros((2, 1), int), *csr([[], []]), [1], {"cold": np.ones(1, bool)})
-    assert metrics["recall@1"] is None and metrics["users"] == 0
+    assert metrics["recall@1"] is None and metrics["topk_users"] == 0
     assert np.isnan(per_user["cold/ndcg@1"]).all()
     assert undefined(metrics)["recall@1"] == "no user has a positive"
     assert undefined(metrics)["cold/ndcg@1"] == "no user has a cold positive"

@@ -1,6 +1,9 @@
 """EM3's ranker, and the same on ids alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +11,12 @@ import torch
 from ranking_mixin import RankingMixin
 
 from rawrec.config import RankerConfig
+from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
 from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
 from rawrec.training.system import item_columns
-from systems import small_dataset
+from systems import small_dataset, system
 
 MODEL = {"dim": 8, "hidden": [32], "dropout": 0.0}
 
@@ -46,7 +50,7 @@ class TestContentAlone(RankingMixin):
 
 
 # ----------------------------------------------------------------------------------------------------------- the ranker
-NO_COLUMNS = ItemColumns({}, torch.zeros(9, 0))
+NO_COLUMNS = ItemColumns({}, torch.zeros(10, 0), torch.zeros(5, 0))
 KNOWN_USERS = torch.tensor([True, True, False, True])
 KNOWN_ITEMS = torch.tensor([True] * 6 + [False] * 3)
 
@@ -117,7 +121,8 @@ def test_one_list_of_candidates_for_all_users() -> None:
     """`[1, candidates]`, as a full ranking gives them, is the same as the list repeated."""
     codes = ItemColumns(
         {"kind": (torch.tensor([1, 2, 0, 1, 2, 2, 1, 1]), torch.tensor([0, 2, 2, 3, 4, 4, 5, 6, 7, 8]), 3)},
-        torch.randn(9, 2, generator=torch.Generator().manual_seed(5)),
+        torch.randn(10, 2, generator=torch.Generator().manual_seed(5)),
+        torch.randn(5, 1, generator=torch.Generator().manual_seed(6)),
     )
     for content, columns in ((None, NO_COLUMNS), (5, NO_COLUMNS), (5, codes)):
         made = ranker(content, columns)
@@ -197,46 +202,167 @@ def test_contrast_leaves_untrained_ids_out() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- columns
+def counts(items: Sequence[int], users: Sequence[int]) -> Any:
+    """Training rows of items and of users, as `item_columns` reads them."""
+    return SimpleNamespace(train_counts=np.array(items), train_users=np.array(users))
+
+
 def test_item_columns_are_made_of_training_items(tmp_path: Path) -> None:
     rows = [(0, i, i, float(i % 2)) for i in range(4)]
     kinds = [["a", "b"], ["b"], [], ["c"], ["d", "a"], ["d"]]
     data = small_dataset(tmp_path / "d", rows, 6, categorical=kinds)
-    trained = np.array([True, True, True, True, False, False])
-    columns = item_columns(data, trained, ["kind"])
+    trained = counts([1, 1, 1, 1, 0, 0], [4])
+    columns = item_columns(data, trained, ["kind"], popularity=False)
     codes, ptr, size = columns.bags["kind"]
-    assert size == 1 + 3 and columns.numbers.shape == (6, 0)
+    assert size == 1 + 3 and columns.numbers.shape == (7, 0) and columns.users.shape == (2, 0)
     bags = [codes[ptr[k] : ptr[k + 1]].tolist() for k in range(6)]
     assert bags[4][0] == 0 and bags[5] == [0] and bags[2] == []  # d was never seen in training
     assert bags[4][1] == bags[0][0] and bags[0][1] == bags[1][0]
     assert len({bags[0][0], bags[0][1], bags[3][0]}) == 3 and 0 not in (*bags[0], *bags[1], *bags[3])
-    assert item_columns(data, trained, "all").bags.keys() == {"kind"} and not item_columns(data, trained, "none").bags
+    assert item_columns(data, trained, "all", False).bags.keys() == {"kind"}
+    assert not item_columns(data, trained, "none", False).bags
     with pytest.raises(UserError, match=r"model\.columns.*'kid'.*Known: kind"):
-        item_columns(data, trained, ["kid"])
+        item_columns(data, trained, ["kid"], False)
 
 
 def test_numbers_are_standardised_by_training_items(shop: Path) -> None:
-    from rawrec.data.dataset import Dataset
-
     data = Dataset.open(shop)
     trained = np.arange(60) < 30
-    numbers = item_columns(data, trained, ["price"]).numbers.numpy()
+    numbers = item_columns(data, counts(trained * 2, np.ones(data.n_users)), ["price"], False).numbers.numpy()
+    assert numbers.shape == (61, 2)
     price = data.numeric("price")
     base = price[trained & np.isfinite(price)]
     expected = np.clip((price - base.mean()) / base.std(), -5, 5)
     there = np.isfinite(price)
-    np.testing.assert_allclose(numbers[there, 0], expected[there], 1e-5, 1e-5)
-    assert (numbers[:, 1] == ~there).all() and not numbers[~there, 0].any()
+    np.testing.assert_allclose(numbers[:60][there, 0], expected[there], 1e-5, 1e-5)
+    assert (numbers[:60, 1] == ~there).all() and not numbers[:60][~there, 0].any()
+    assert numbers[60].tolist() == [0, 1]  # an item outside the catalogue has no price
+
+
+def test_popularity_is_the_log_of_training_rows(shop: Path) -> None:
+    data = Dataset.open(shop)
+    rng = np.random.default_rng(0)
+    trained = counts(rng.integers(0, 9, 60), rng.integers(0, 9, data.n_users))
+    columns = item_columns(data, trained, "none", popularity=True)
+    for found, rows in ((columns.numbers, trained.train_counts), (columns.users, trained.train_users)):
+        assert found.shape == (len(rows) + 1, 1) and (rows == 0).any() and (rows == 1).any()
+        logs = np.log(rows[rows > 0])
+        expected = (np.log(np.append(rows, 1).clip(1)) - logs.mean()) / logs.std()
+        np.testing.assert_allclose(found[:, 0], expected.clip(-5, 5), 1e-5, 1e-6)
+        once = np.flatnonzero(rows == 1)[0]  # what training never saw is as popular as what it saw once
+        assert (found[np.append(rows, 0) == 0] == found[once]).all()
+    both = item_columns(data, trained, ["price"], popularity=True).numbers
+    assert torch.equal(both[:, :1], columns.numbers) and both.shape == (61, 3)
+
+
+def test_popularity_reaches_the_score() -> None:
+    generator = torch.Generator().manual_seed(5)
+    columns = ItemColumns({}, torch.randn(10, 1, generator=generator), torch.randn(5, 1, generator=generator))
+    made, given = ranker(columns=columns), batch([0, 2, -1], [[0, 8, -1]] * 3)
+    base = made(given)
+
+    def changes(table: torch.Tensor, row: int) -> list[list[bool]]:
+        kept = table.clone()
+        table[row] += 1
+        result = made(given) != base
+        table.copy_(kept)
+        return result.tolist()
+
+    for row, column in ((0, 0), (8, 1), (9, 2)):  # the last row is that of an item outside the catalogue
+        assert changes(columns.numbers, row) == [[k == column for k in range(3)]] * 3
+    for row, line in ((0, 0), (2, 1), (4, 2)):  # and of a user outside the data
+        assert changes(columns.users, row) == [[k == line] * 3 for k in range(3)]
+
+
+def test_the_id_history_is_the_end_of_the_history() -> None:
+    """Ids further back than model.id_history are not read; content is, to the whole length of the history."""
+    for content in (None, 5):
+        made, given = ranker(content, id_history=2), batch([0, 1, 3], [[0, 1]] * 3, content)
+        base = made(given)
+        given.history = torch.cat([torch.tensor([[8, 8]] * 3), given.history[:, -2:]], 1)
+        assert torch.equal(base, made(given))
+        given.history = torch.cat([given.history[:, :-2], torch.tensor([[3, 5]] * 3)], 1)
+        assert (made(given) != base).all()
+    whole = ranker(id_history=20)
+    given = batch([0, 1, 3], [[0, 1]] * 3)
+    base = whole(given)
+    given.history[:, 0] = 5
+    assert (whole(given) != base).all()
+    made, given = ranker(id_history=2), batch([0, 1, 3], [[0, 1]] * 3)
+    base = made(given)
+    given.history_content.bank[2, 0] += 1
+    assert (made(given) != base).any(1).tolist() == [False, False, True]
+
+
+KINDS = ItemColumns(
+    {
+        "kind": (torch.tensor([1, 2, 0, 1, 2, 2, 1, 1]), torch.tensor([0, 2, 2, 3, 4, 4, 5, 6, 7, 8]), 3),
+        "brand": (torch.tensor([1, 1, 0]), torch.tensor([0, 1, 2, 2, 2, 2, 2, 2, 2, 3]), 2),
+    },
+    torch.zeros(10, 0),
+    torch.zeros(5, 0),
+)
+
+
+def bag_sum(made: Ranker, item: int) -> torch.Tensor:
+    """The sum over columns of the mean vector of an item's values, one by one."""
+    total = torch.zeros(4)
+    for name, (codes, ptr, _) in KINDS.bags.items():
+        own = codes[ptr[item] : ptr[item + 1]]
+        if len(own):
+            total = total + made.bags[name].weight[own].mean(0)
+    return total
+
+
+def test_categories_are_sums_of_mean_vectors() -> None:
+    made = ranker(columns=KINDS)
+    wanted = torch.tensor([[0, 1, 8], [-1, 8, 2]]), torch.tensor([7, 0, -1, 1])
+    found = made._categories(*wanted)
+    for rows, values in zip(wanted, found, strict=True):
+        assert values.shape == (*rows.shape, 4)
+        for row, value in zip(rows.flatten().tolist(), values.view(-1, 4), strict=True):
+            torch.testing.assert_close(value, bag_sum(made, row) if row >= 0 else torch.zeros(4))
+
+
+def test_categories_are_part_of_the_ids_of_the_history() -> None:
+    """The interest in ids is of id vectors plus categories, which cold items share with known ones."""
+    made, given = ranker(None, columns=KINDS), batch([0, 1, 3], [[0, 1]] * 3, None)
+    seen: list[tuple[HistoryContent, torch.Tensor]] = []
+    attend = made._attend
+    made._attend = lambda history, query: (seen.append((history, query)), attend(history, query))[1]  # type: ignore
+    made(given)
+    (history, query) = seen[0]
+    for user, rows in enumerate(given.history.tolist()):
+        for k, row in enumerate(rows):
+            if row >= 0:
+                own = made.item.weight[row + 1 if KNOWN_ITEMS[row] else 0]
+                torch.testing.assert_close(history.bank[user, k], own + bag_sum(made, row))
+    for k, row in enumerate((0, 1)):
+        torch.testing.assert_close(query[0, k], made.id_query(made.item.weight[row + 1] + bag_sum(made, row)))
+    base = made(given)
+    with torch.no_grad():
+        made.bags["kind"].weight[0] += 1  # of item 2 alone, which is in two of the three histories
+    assert (made(given) != base).any(1).tolist() == [True, False, True]
+
+
+def test_categories_are_part_of_the_contrast() -> None:
+    made = ranker(columns=KINDS)
+    content = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
+    got = made.contrast(torch.tensor([0, 7, 3, 8, 5]), content)
+    ids = torch.stack([made.item.weight[row + 1] + bag_sum(made, row) for row in (0, 3, 5)])
+    torch.testing.assert_close(got, made.cic(content[[0, 2, 4]], ids))
+    got.backward()
+    assert made.bags["kind"].weight.grad.any(1).tolist() == [False, True, True]
+    assert made.contrast(torch.tensor([7, 8]), content[:2]).item() == 0  # no trained id among them
 
 
 def test_columns_reach_the_score(shop: Path, tmp_path: Path) -> None:
-    from systems import system
-
     made = system(shop, tmp_path, model__columns="all").eval()
     made.refresh(None, 0)
     items, history = torch.arange(60)[None], torch.full((1, 5), -1)
     given = made.batch_of(torch.tensor([0]), items, history, made.table())
     base = made.ranker(given)
-    made.ranker.columns.numbers[:, 0] += 1
+    made.ranker.columns.numbers[:, 1] += 1  # the price; the first is popularity
     assert (made.ranker(given) - base).abs().min() > 0
     outside = made.ranker(
         RankingBatch(given.users, torch.full((1, 60), -1), history, given.content, given.history_content)

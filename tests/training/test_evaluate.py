@@ -164,7 +164,7 @@ def test_lists_against_brute_force(tmp_path: Path, trained: System, which: str) 
         assert same >= len(users) - 1  # two scores may be equal to the last bit but one
         for key, value in expected.items():
             assert result.metrics[key] == pytest.approx(value, abs=0.01 if same < len(users) else 1e-9)
-        assert result.metrics["users"] == len(users)
+        assert result.metrics["topk_users"] == len(users)
 
 
 def test_saved_lists(run: RunFolder, trained: System) -> None:

@@ -20,7 +20,7 @@ from rawrec.training.run import RunFolder
 from rawrec.training.trainer import Trainer
 from systems import settings
 
-TIMES = ("seconds", "samples_per_second", "refresh_seconds")
+TIMES = ("seconds", "samples_per_second", "validation_seconds")
 TREE = settings(
     train__batch_size=128,
     train__checkpoint_every=3,

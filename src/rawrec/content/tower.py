@@ -34,7 +34,8 @@ class Tower(nn.Module):
     """Content embeddings of items from their static columns.
 
     encoders: one per raw field in use. features: name -> width of ready-made feature columns.
-    frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one length.
+    frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
+    length.
     """
 
     def __init__(self, encoders: dict[str, Encoder], features: dict[str, int], cfg: ContentConfig, frozen: bool):
@@ -166,7 +167,7 @@ def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
     kinds = dict.fromkeys(fields.image, "image") | dict.fromkeys(fields.text, "text")
     for name in cfg.content.fields:
         if name not in kinds and name not in ("image", "text"):
-            known = ", ".join([*kinds, "image", "text"])
+            known = ", ".join(dict.fromkeys([*kinds, "image", "text"]))
             raise UserError(f"content.{name}: the dataset has no image or text field {name!r}. Known: {known}")
     result = {}
     for name, kind in kinds.items():

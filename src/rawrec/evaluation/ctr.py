@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rawrec.data.splits import BUCKETS
 from rawrec.errors import UserError
 
 ECE_BINS = 15
-BUCKETS = {"cold": (0, 0), "rare": (1, 4), "medium": (5, 19), "warm": (20, None)}
-"""Name -> fewest and most training rows of an item in that bucket."""
 
 
 def buckets_of(train_counts: ArrayLike) -> dict[str, NDArray[np.bool_]]:

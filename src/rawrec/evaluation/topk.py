@@ -37,7 +37,9 @@ def rank_all(
 
     score: users `[u]` -> scores `[u, n_items]` on any device; -inf leaves an item out. users `[n_users]`.
     mask_items[mask_ptr[i]:mask_ptr[i + 1]]: items left out for users[i] (mask_ptr `[n_users + 1]`), usually those of
-    training. Raises UserError when a score is nan or +inf. Memory: user_batch x n_items.
+    training. Items of equal score stand in one order drawn at random, the same for every user, call and device, so that
+    the catalogue's own order favours none of them. Raises UserError when a score is nan or +inf. Memory: user_batch x
+    n_items.
     """
     items = np.full((len(users), k), -1, np.int64)
     scores = np.full((len(users), k), -np.inf, np.float32)
@@ -48,17 +50,32 @@ def rank_all(
         rows = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(ptr))).to(values.device)
         columns = torch.from_numpy(mask_items[ptr[0] : ptr[-1]].astype(np.int64)).to(values.device)
         values = values.detach().index_put((rows, columns), values.new_tensor(-torch.inf))
-        best, index = torch.topk(values, min(k, values.shape[1]), dim=1)
-        found, where = best.float().cpu().numpy(), index.cpu().numpy()
-        wrong = np.flatnonzero(np.isnan(found).any(1) | np.isposinf(found).any(1))
+        top = torch.topk(values, min(k, values.shape[1]), dim=1).values
+        wrong = (top.isnan() | top.isposinf()).any(1).nonzero()
         if len(wrong):
             raise UserError(
-                f"the model gives user {users[start + wrong[0]]} scores that are not finite: training has diverged; "
+                f"the model gives user {users[start + int(wrong[0])]} scores that are not finite: training diverged; "
                 "train again with a lower train.lr or train.encoder_lr"
             )
+        index, best = _best(values, top)
+        found, where = best.float().cpu().numpy(), index.cpu().numpy()
         items[start:stop, : where.shape[1]] = np.where(np.isneginf(found), -1, where)
         scores[start:stop, : found.shape[1]] = found
     return TopK(items, scores)
+
+
+def _best(values: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns and values of the largest of each row, `[u, k]` each, largest first; ties in the order of `rank_all`.
+
+    values: `[u, n]`. top: its k largest values per row, sorted, as `torch.topk` gives them (whose ties are arbitrary).
+    """
+    order = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0)).to(values.device)
+    values, last = values[:, order], top[:, -1:]
+    above, level = values > last, values == last
+    kept = above | (level & (level.cumsum(1) <= top.shape[1] - above.sum(1, keepdim=True)))
+    columns = kept.nonzero()[:, 1].view(top.shape)
+    best, place = values.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return order[columns.gather(1, place)], best
 
 
 def topk_metrics(
@@ -80,7 +97,7 @@ def topk_metrics(
     `ndcg@k`  gain 1 / log2(rank + 1) against that of a list that starts with min(positives, k) hits,
     `map@k`  mean over users of (sum of precision@rank over the hits) / min(positives, k),
     `recall2@k`  all hits / all positives;
-    `users`  how many users that is.
+    `topk_users`  how many users that is.
 
     Returns the metrics (None where no user has a positive: `undefined` tells why) and, but for the pooled recall2,
     their values per user `[n_users]`, nan for a user without positives.
@@ -152,5 +169,5 @@ def _metrics(
             per_user[f"{name}@{k}"] = np.full(len(has), np.nan)
             per_user[f"{name}@{k}"][has] = value
         means[f"recall2@{k}"] = float(found[:, k - 1].sum() / positives.sum()) if len(positives) else None
-    means["users"] = len(positives)
+    means["topk_users"] = len(positives)
     return means, per_user

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rawrec import config
 from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import TIMELESS
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import auc, buckets_of, ece, pcoc, reliability
 from rawrec.evaluation.significance import (
@@ -147,23 +148,25 @@ def build_report(
     out: str | Path | None = None,
     *,
     recommender: Recommending | None = None,
+    data: Dataset | str | Path | None = None,
 ) -> Path:
     """Write the page of a run, compared with the run `against`, to `out` (default RUN/report.html); returns its path.
 
     recommender: the run in use, for neighbours of cold items (and for recommendations where the run stored no lists);
-    without it those pictures are left out. Raises UserError on a run that is not finished or not comparable.
+    without it those pictures are left out. data: where the dataset of the runs is now, if it has moved. Raises
+    UserError on a run that is not finished or not comparable.
     """
     mine, other = Run(Path(run)), Run(Path(against)) if against else None
-    data = RunFolder(mine.path).dataset()
+    found = RunFolder(mine.path).dataset(data)
     if other is not None:
         _check_comparable(mine, other)
-    page = _render(_gather(mine, other, data, recommender))
+    page = _render(_gather(mine, other, found, recommender))
     return _write(page, Path(out) if out else mine.path / "report.html")
 
 
 def _check_comparable(mine: Run, other: Run) -> None:
     for what, a, b in (
-        ("dataset", mine.info["dataset"], other.info["dataset"]),
+        ("dataset", *_datasets(mine, other)),
         ("data.split", mine.config.data.split, other.config.data.split),
         ("data.label", mine.config.data.label, other.config.data.label),
     ):
@@ -171,6 +174,12 @@ def _check_comparable(mine: Run, other: Run) -> None:
             raise UserError(
                 f"{mine.path} and {other.path} cannot be compared: {what} is {a} in one and {b} in the other"
             )
+
+
+def _datasets(mine: Run, other: Run) -> tuple[str, str]:
+    """Where the datasets of two runs were; the same where their contents are, though one has moved in between."""
+    same = mine.info["dataset_fingerprint"] == other.info["dataset_fingerprint"]
+    return mine.info["dataset"], mine.info["dataset"] if same else other.info["dataset"]
 
 
 # -------------------------------------------------------------------------------------------------------------- gather
@@ -409,7 +418,7 @@ class People:
     data: Dataset
     entries: list[tuple[int, list[int], list[int], list[int]]]
     eligible: int
-    note: str = "No user has positives both before and in the test part."
+    note: str = "No user has a positive in the test part and one before it."
 
     def rows(self) -> set[int]:
         return {row for _, *lists in self.entries for items in lists for row in items}
@@ -429,11 +438,21 @@ class People:
 
 
 def _people(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: Recommending | None) -> People:
-    """Users drawn at random (seed 0) among those with an earlier and a test positive, and a list to show."""
+    """Users drawn at random (seed 0) among those with an earlier and a test positive, and a list to show.
+
+    The history is the one that the model read: what came before the user's first test positive.
+    """
     positive = data.label(mine.config.data.label) > 0
-    times = data.timestamps
-    before = part == 0 if times is None or mine.config.data.history_mode == "train" else (part == 0) | (part == 1)
-    eligible = np.intersect1d(data.users[positive & before], data.users[positive & (part == TEST)])
+    timeless = data.meta.splits[mine.config.data.split]["kind"] in TIMELESS
+    times = None if timeless else data.timestamps
+    taken = positive & (part == TEST)
+    before = positive & (part == 0) if times is None or mine.config.data.history_mode == "train" else positive
+    if times is not None:
+        first = np.full(data.n_users, np.iinfo(np.int64).min)
+        first[data.users[taken]] = np.iinfo(np.int64).max
+        np.minimum.at(first, data.users[taken], times[taken])
+        before = before & (times < first[data.users])
+    eligible = np.intersect1d(data.users[before], data.users[taken])
     stored: dict[int, list[int]] = {}
     if mine.topk is not None:
         eligible = np.intersect1d(eligible, mine.topk["user"].to_numpy())
@@ -445,7 +464,7 @@ def _people(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: Recom
         stored = dict(zip(lists["user"].to_list(), lists["items"].to_list(), strict=True))
 
     def earliest_first(user: int, mask: NDArray[np.bool_]) -> list[int]:
-        rows = np.flatnonzero((data.users == user) & positive & mask)
+        rows = np.flatnonzero((data.users == user) & mask)
         rows = rows if times is None else rows[np.argsort(times[rows], kind="stable")]
         return list(dict.fromkeys(data.items[rows].tolist()))
 
@@ -457,7 +476,7 @@ def _people(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: Recom
             assert recommender is not None
             ids = [item for item, _ in recommender.recommend(user=str(data.user_ids[user]), k=SHOWN)]
             recommended = data.item_rows(ids).tolist()
-        entries.append((user, earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, part == TEST)))
+        entries.append((user, earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, taken)))
     return People(data, entries, len(eligible))
 
 

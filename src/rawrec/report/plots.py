@@ -68,7 +68,9 @@ def lines(
         if mark:
             x, y, text = mark
             axes.plot([x], [y], marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
-            axes.annotate(text, (x, y), (0, -16), textcoords="offset points", ha="center", color=INK, fontsize=8)
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            at = {"textcoords": "offset points", "ha": "center", "color": INK, "fontsize": 8}
+            axes.annotate(text, (x, y), (0, -16), bbox=box, **at)
             axes.margins(y=0.18)
         if share:
             axes.set_ylim(-0.03, 1.05)

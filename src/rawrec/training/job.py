@@ -192,8 +192,7 @@ def _finish(run: RunFolder, system: System, trainer: Trainer, observe: Any) -> N
     write_table(pl.concat(frames).to_arrow(), run.path / "scores.parquet")
     if cfg.eval.full_ranking:
         top = evaluate_topk(system, PARTS["test"], cfg.eval.topk)
-        results["test"] |= {key: value for key, value in top.metrics.items() if not key.endswith("users")}
-        results["test"] |= {f"topk_{key}".replace("/", "_"): v for key, v in top.metrics.items() if key == "users"}
+        results["test"] |= top.metrics
         reasons["test"] |= top.reasons
         frame = pl.DataFrame({"user": top.users.astype(np.int32), "items": top.lists.items.tolist()})
         frame = frame.with_columns(*(pl.Series(k, v) for k, v in top.per_user.items() if "/" not in k))

@@ -236,17 +236,22 @@ class System(nn.Module):
                     self.tower.fusion.load_state_dict(without_prefix("tower.fusion.", state))
                 for name, encoder in self.tower.raw_encoders():
                     encoder.load_trained_state(without_prefix(f"encoder.{name}.", state))
-        except (RuntimeError, KeyError) as error:
-            raise UserError(f"the saved weights do not fit this model and dataset: {error}") from None
+        except (RuntimeError, KeyError):
+            raise UserError(
+                "the saved weights are not of this model: another version of rawrec made them, or config.yaml was "
+                "changed. Train again with this version"
+            ) from None
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Named trainable parameters: `encoder` (own learning rate), `id` (own weight decay) and `rest`."""
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "id": [], "rest": []}
+        """Named trainable parameters: `encoder` (own learning rate), `id` (own weight decay), `rest` (weight decay) and
+        `plain` (biases, norms, queries: none)."""
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "id": [], "rest": [], "plain": []}
         encoder = {id(p) for _, e in self.raw_encoders() for p in e.trained_parameters()}
         ids = {id(p) for p in self.ranker.id_parameters()}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                key = "encoder" if id(parameter) in encoder else "id" if id(parameter) in ids else "rest"
+                plain = "plain" if parameter.ndim < 2 or name.endswith(".queries") else "rest"
+                key = "encoder" if id(parameter) in encoder else "id" if id(parameter) in ids else plain
                 groups[key].append((name, parameter))
         return groups
 

@@ -49,14 +49,14 @@ class Trainer:
         self.progress = Progress()
         groups = system.parameter_groups()
         train = self.cfg.train
-        rates = {"encoder": train.encoder_lr, "id": train.lr, "rest": train.lr}
-        decay = {"encoder": train.weight_decay, "id": train.id_weight_decay, "rest": train.weight_decay}
+        rates = {"encoder": train.encoder_lr, "id": train.lr, "rest": train.lr, "plain": train.lr}
+        decay = {"id": train.id_weight_decay, "rest": train.weight_decay}  # encoders stay near what they were
         self.names = [name for group in groups.values() for name, _ in group]
         self.parameters = [p for group in groups.values() for _, p in group]
         self.rates = [rates[key] for key, group in groups.items() if group]
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": [p for _, p in group], "lr": rates[key], "weight_decay": decay[key]}
+                {"params": [p for _, p in group], "lr": rates[key], "weight_decay": decay.get(key, 0.0)}
                 for key, group in groups.items()
                 if group
             ]
@@ -176,11 +176,17 @@ class Trainer:
         )
         raise RunStopped(
             f"the {what} of step {self.progress.step} (epoch {self.progress.epoch + 1}) is {value}. Nothing of this "
-            f"step was written; the last good checkpoint is in {self.run.path / 'checkpoint'}. Its batch of "
+            f"step was written; {self._last_good()}. Its batch of "
             f"{len(sample.rows)} samples begins with the (user, item) pairs {pairs}. Try a lower train.lr or "
             "train.encoder_lr, a smaller train.clip, or train.precision=fp32; look for extreme numbers in the columns "
             "of these items with `rawrec inspect`"
         )
+
+    def _last_good(self) -> str:
+        folder = self.run.path / "checkpoint"
+        if (folder / "last.safetensors").is_file():
+            return f"the last good checkpoint is in {folder}"
+        return "there is no checkpoint yet"
 
     def _check_encoders(self, live: LiveContent) -> None:
         """A trainable encoder that has had items in the batch must have had a gradient."""

@@ -79,7 +79,7 @@ class Source:
         for name in names:
             if name is not None and name not in self.columns:
                 near = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = f"; did you mean {near[0]!r}?" if near else "."
                 raise UserError(
                     f"{setting}: {self.path} has no column {name!r}{hint} Columns found: {', '.join(self.columns)}"
                 )

@@ -1,10 +1,10 @@
 """EM3's ranking model, and `id`, the same ranker on ids alone (Deng et al., 2024).
 
 One impression is a user, a candidate item and the user's history. Each becomes a few vectors of one width: the user's
-id, the candidate's id, the interest in ids, and for `em3` the candidate's content c (eq. 6) and the user's content
-interest u (eq. 7-8), beside the item's popularity and other columns. An interest also meets its candidate element by
-element. Vectors and their pairwise dot products go into an MLP (the paper leaves the ranker open); the loss is
-binary cross entropy (eq. 1) plus the weighted Content-ID contrast (eq. 14).
+id, the candidate's id (with its categories, as in section 3.4), the interest in ids, and for `em3` the candidate's
+content c (eq. 6) and the user's content interest u (eq. 7-8), beside the item's popularity and other columns. An
+interest also meets its candidate element by element. Vectors and their pairwise dot products go into an MLP (the paper
+leaves the ranker open); the loss is binary cross entropy (eq. 1) plus the weighted Content-ID contrast (eq. 14).
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Ranker(nn.Module):
         numbers, user_numbers = columns.numbers.shape[1], columns.users.shape[1]
         self.numbers = nn.Linear(numbers, d) if numbers else None
         self.user_numbers = nn.Linear(user_numbers, d) if user_numbers else None
-        vectors = 3 * cfg.item_id + cfg.user_id + len(self.bags) + (numbers > 0) + (user_numbers > 0)
+        vectors = 3 * cfg.item_id + cfg.user_id + bool(self.bags) + (numbers > 0) + (user_numbers > 0)
         if content_dim is not None:
             self.query, self.key = nn.Linear(content_dim, d), nn.Linear(content_dim, d, bias=False)
             self.candidate, self.interest = nn.Linear(content_dim, d), nn.Linear(content_dim, d)
@@ -146,37 +146,42 @@ class Ranker(nn.Module):
             ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.cfg.id_dropout)
         return ids
 
-    def _columns(self, rows: Tensor) -> list[Tensor]:
-        """Vectors of the other columns, each `[*rows.shape, dim]`."""
-        flat, result = rows.flatten(), []
-        inside = (flat >= 0)[:, None]
-        if self.numbers is not None:  # -1, an item outside the catalogue, reads the last row
-            result.append(self.numbers(self.columns.numbers[flat]).view(*rows.shape, -1))
-        flat = flat.clamp(min=0)
+    def _categories(self, *wanted: Tensor) -> list[Tensor]:
+        """For each tensor of item rows (-1 = none) the sum of its categorical columns' vectors, `[*shape, dim]`.
+
+        Each item's bags are read once, however often it stands in the batch.
+        """
+        rows, index = torch.unique(torch.cat([w.flatten() for w in wanted]), return_inverse=True)
+        total, inside, at = 0, (rows >= 0)[:, None], rows.clamp(min=0)
         for name, (codes, ptr, _) in self.columns.bags.items():
-            lengths = ptr[flat + 1] - ptr[flat]
+            lengths = ptr[at + 1] - ptr[at]
             ends = lengths.cumsum(0)
-            index = torch.arange(int(ends[-1]), device=flat.device)
-            index += torch.repeat_interleave(ptr[flat] - ends + lengths, lengths)
-            bag = self.bags[name](codes[index], ends - lengths) * inside
-            result.append(bag.view(*rows.shape, -1))
-        return result
+            pieces = torch.arange(int(ends[-1]), device=rows.device)
+            pieces += torch.repeat_interleave(ptr[at] - ends + lengths, lengths)
+            total = total + self.bags[name](codes[pieces], ends - lengths) * inside
+        flat = nn.functional.embedding(index, total).split([w.numel() for w in wanted])  # type: ignore[arg-type]
+        return [part.view(*w.shape, -1) for part, w in zip(flat, wanted, strict=True)]
 
     def forward(self, batch: RankingBatch) -> Tensor:
         """Logits `[batch, candidates]`."""
         shape = (len(batch.users), batch.items.shape[1])
         users, items = self._ids(batch.users, self.known_users), self._ids(batch.items, self.known_items)
         logits = 0
-        vectors = self._columns(batch.items)
+        vectors, recent = [], batch.history[:, -self.cfg.id_history :]
+        categories, past_categories = self._categories(batch.items, recent) if self.bags else (0.0, 0.0)
+        if isinstance(categories, Tensor):
+            vectors.append(categories)
+        if self.numbers is not None:  # -1, an item outside the catalogue, reads the last row
+            vectors.append(self.numbers(self.columns.numbers[batch.items]))
         if self.user_numbers is not None:
             vectors.append(self.user_numbers(self.columns.users[batch.users])[:, None])
         if self.cfg.user_id:
             vectors.append(self.user(users)[:, None])
             logits = logits + self.user_bias(users)
         if self.cfg.item_id:
-            item = self.item(items)
-            past = self.item(self._ids(batch.history, self.known_items))
-            interest = self._attend(HistoryContent(past, batch.history >= 0), self.id_query(item))
+            item = self.item(items) + categories
+            past = self.item(self._ids(recent, self.known_items)) + past_categories
+            interest = self._attend(HistoryContent(past, recent >= 0), self.id_query(item))
             vectors += [item, interest, item * interest]
             logits = logits + self.item_bias(items)[..., 0]
         if batch.content is not None and batch.history_content is not None:
@@ -199,4 +204,5 @@ class Ranker(nn.Module):
     def contrast(self, items: Tensor, content: Tensor) -> Tensor:
         """Unweighted Content-ID contrast of distinct item rows `[n]` with content `[n, dim]`; without untrained ids."""
         known = self.known_items[items]
-        return self.cic(content[known], self.item(items[known] + 1))
+        ids = self.item(items[known] + 1)
+        return self.cic(content[known], ids + self._categories(items[known])[0] if self.bags and len(ids) else ids)
