@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rawrec.content import tower as tower_module
-from rawrec.content.tower import LiveContent, Tower, field_configs
+from rawrec.content.tower import FEATURE_NORM, LiveContent, Tower, field_configs
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError
 from rawrec.training.system import System
@@ -103,7 +103,8 @@ def test_frozen_content_is_the_normalised_features_side_by_side(shop: Path, tmp_
         column = made.bank.static[f"feature/{field}"]
         part = made.bank.content[:, start : start + width]
         there = column.lengths > 0
-        expected = torch.nn.functional.layer_norm(column.values.float(), (width,))
+        expected = torch.nn.functional.layer_norm(column.values.float(), (width,)) * FEATURE_NORM / width**0.5
+        torch.testing.assert_close(expected.norm(dim=1), torch.full((len(expected),), FEATURE_NORM), rtol=1e-3, atol=0)
         torch.testing.assert_close(part[there], expected, rtol=1e-4, atol=1e-5)
         assert there.any() and not there.all() and not part[~there].any()
         start += width
@@ -163,10 +164,12 @@ def test_ready_made_features(tmp_path: Path) -> None:
     made = System(resolve({}, {"content.dim": 4, "paradigm": "hybrid"}), data, tmp_path / "cache")
     assert made.bank.valid.tolist() == valid.tolist()
     made.refresh(None, 0)
-    normal = torch.nn.functional.layer_norm(torch.from_numpy(feature), (5,))
+    normal = torch.from_numpy(feature)
+    normal = normal - normal.mean(1, keepdim=True)
+    normal = normal * FEATURE_NORM / normal.norm(dim=1, keepdim=True)
     tokens = made.tower.proj["feature"](normal)[:, None]
     expected = made.tower.fusion(tokens, torch.ones(6, 1, dtype=torch.bool)) * torch.from_numpy(valid)[:, None]
-    torch.testing.assert_close(made.bank.content, expected.detach())
+    torch.testing.assert_close(made.bank.content, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------- settings

@@ -97,6 +97,24 @@ def test_scores_stay_untouched_and_infinite_ones_are_left_out():
     assert scores[0, 2] == 3
 
 
+def test_ties_fall_in_one_random_order():
+    """Where all items are equal, each list is the same, from anywhere in the catalogue, and whole at any k."""
+    scores = torch.zeros(5, 1000)
+    users, none = np.arange(5), csr([[]] * 5)
+    top = rank_all(lambda u: scores[u], users, *none, k=100, user_batch=2)
+    assert (top.items == top.items[0]).all() and len(set(top.items[0].tolist())) == 100
+    assert 400 < top.items[0].mean() < 600
+    shorter = rank_all(lambda u: scores[u], users, *none, k=10)
+    assert (shorter.items == top.items[:, :10]).all()
+
+    levels = torch.zeros(1, 1000)  # three levels, the list ends within the middle one
+    levels[0, torch.from_numpy(top.items[0, 50:60])] = 2.0
+    levels[0, torch.from_numpy(top.items[0, 10:30])] = 1.0
+    found = rank_all(lambda u: levels[u], users[:1], *csr([[top.items[0, 55]]]), k=15).items[0]
+    expected = [*top.items[0, 50:55], *top.items[0, 56:60], *top.items[0, 10:16]]
+    assert found.tolist() == expected
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_model_that_diverged_is_named(bad):
     with pytest.raises(UserError, match="user 7 scores that are not finite"):

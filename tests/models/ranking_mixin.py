@@ -23,6 +23,8 @@ COMMON: dict[str, Any] = {
     "content": {"dim": 16},
     "train": {
         "lr": 0.01,
+        "weight_decay": 0.0,
+        "id_weight_decay": 0.0,
         "batch_size": 64,
         "epochs": 20,
         "patience": 20,

@@ -22,7 +22,7 @@ MODEL = {"dim": 8, "hidden": [32], "dropout": 0.0}
 
 
 class TestId(RankingMixin):
-    settings = {"model": {**MODEL, "name": "id"}}  # noqa: RUF012
+    settings = {"model": {**MODEL, "name": "id", "popularity": False}}  # noqa: RUF012
     reads_content = False
 
 
@@ -37,10 +37,10 @@ class TestFrozen(RankingMixin):
 
 
 class TestContentAlone(RankingMixin):
-    """Without item ids, and histories without gradient."""
+    """Without item ids and popularity, and histories without gradient."""
 
     settings = {  # noqa: RUF012
-        "model": {**MODEL, "name": "em3", "item_id": False, "cic_weight": 0.0},
+        "model": {**MODEL, "name": "em3", "item_id": False, "popularity": False, "cic_weight": 0.0},
         "paradigm": "hybrid",
         "bank": {"history_grad": "none", "micro_batch": 8},
     }

@@ -254,6 +254,27 @@ def test_undefined_metrics_are_dashes_with_reasons(runs):
     assert "Test AUC – " in text and "every label is 0" in text
 
 
+def test_a_dataset_that_moved(runs, data, tmp_path):
+    """The page is made of the dataset in its new place; a baseline that knows the old one is still of the same data."""
+    mine, other = runs
+    info = json.loads((mine / "run.json").read_text())
+    (mine / "run.json").write_text(json.dumps(info | {"dataset": str(tmp_path / "gone")}))
+    with pytest.raises(UserError, match="gone, is not there"):
+        build_report(mine, other)
+    _, text = read(build_report(mine, other, data=data.path))
+    assert "AUC on cold items" in text and "No recommender was at hand." in text
+
+
+def test_a_run_without_cold_test_items(runs, data):
+    mine, other = runs
+    cold = np.bincount(data.items[data.split() == 0], minlength=data.n_items) == 0
+    for run in runs:
+        frame = pl.read_parquet(run / "scores.parquet")
+        frame.filter(pl.Series(~cold[frame["item"].to_numpy()])).write_parquet(run / "scores.parquet")
+    _, text = read(build_report(mine, other))
+    assert "Test AUC" in text and "AUC on cold items" not in text
+
+
 def test_users_mistakes_are_explained(runs, data, tmp_path):
     mine, other = runs
     with pytest.raises(UserError, match=r"is not a run folder: it has no run\.json"):
@@ -265,7 +286,7 @@ def test_users_mistakes_are_explained(runs, data, tmp_path):
     with pytest.raises(UserError, match=r"scores\.parquet cannot be read"):
         build_report(mine, other)
     info = json.loads((other / "run.json").read_text())
-    (other / "run.json").write_text(json.dumps(info | {"dataset": "elsewhere"}))
+    (other / "run.json").write_text(json.dumps(info | {"dataset": "elsewhere", "dataset_fingerprint": "another"}))
     with pytest.raises(UserError, match="cannot be compared: dataset is"):
         build_report(mine, other)
     (other / "run.json").write_text(json.dumps(info | {"finished": False}))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from rawrec.training import checkpoint
@@ -90,6 +92,32 @@ def test_stopped_between_any_two_events(shop: Path, tmp_path: Path, whole: dict[
         resume(tmp_path / "run", at_the_end)
     assert last[-1] == "evaluating" and not (tmp_path / "run" / "model.safetensors").exists()
     assert digest(resume(tmp_path / "run").path) == expected
+
+
+def test_the_average_goes_on_where_it_was(
+    shop: Path, tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Averaged weights are part of the checkpoint; a resumed run that began them anew would end differently."""
+    observer = stopping_after(7)
+    with pytest.raises(Stop):
+        train(TREE, shop, tmp_path / "run", observer=observer)
+    tensors, state = checkpoint.load(tmp_path / "run" / "checkpoint" / "last.safetensors")
+    averages = checkpoint.without_prefix("average.", tensors)
+    assert state["progress"]["step"] > 0 and len(averages) > 20
+    own = checkpoint.without_prefix("model.", tensors)
+    assert not torch.equal(averages["ranker.user.weight"], own["ranker.user.weight"])
+    shutil.copytree(tmp_path / "run", tmp_path / "anew")
+    assert digest(resume(tmp_path / "run").path) == whole
+
+    restore = Trainer.restore
+
+    def forgetful(self: Trainer) -> None:
+        restore(self)
+        for average, parameter in zip(self.average, self.parameters, strict=True):
+            average.copy_(parameter.detach())
+
+    monkeypatch.setattr(Trainer, "restore", forgetful)
+    assert digest(resume(tmp_path / "anew").path)["model.safetensors"] != whole["model.safetensors"]
 
 
 @pytest.mark.parametrize("after", ["best", "metrics"])

@@ -14,7 +14,7 @@ from rawrec.errors import RunStopped, UserError
 from rawrec.models.ranking.em3 import Ranker
 from rawrec.training import checkpoint
 from rawrec.training.job import resume, train
-from rawrec.training.trainer import Trainer
+from rawrec.training.trainer import Trainer, impression_metrics
 from systems import STILL, changed, settings, small_dataset, system, trainer, weights
 
 
@@ -76,8 +76,14 @@ def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
     for k in range(5):
         made._step(made.samples.rows(0)[k * 8 : k * 8 + 8])
         rates.append([group["lr"] for group in made.optimizer.param_groups])
-    np.testing.assert_allclose(rates, np.outer([0.25, 0.5, 0.75, 1, 1], [0.02, 0.1, 0.1]))
+    np.testing.assert_allclose(rates, np.outer([0.25, 0.5, 0.75, 1, 1], [0.02, 0.1, 0.1, 0.1]))
+    decay = [group["weight_decay"] for group in made.optimizer.param_groups]
+    assert decay == [0, made.cfg.train.id_weight_decay, made.cfg.train.weight_decay, 0]
     groups = made.system.parameter_groups()
+    names = [name for group in groups.values() for name, _ in group]
+    assert sorted(names) == sorted(name for name, p in made.system.named_parameters() if p.requires_grad)
+    assert all(p.ndim < 2 or name.endswith(".queries") for name, p in groups["plain"])
+    assert all(p.ndim == 2 and not name.endswith(".queries") for name, p in groups["rest"])
     assert all(name.startswith("tower.encoders.") for name, _ in groups["encoder"]) and groups["encoder"]
     assert {name for name, _ in groups["id"]} == {
         f"ranker.{table}.weight" for table in ("user", "item", "user_bias", "item_bias")
@@ -141,7 +147,8 @@ def test_the_bank_is_fresh_where_it_is_read(shop: Path, tmp_path: Path) -> None:
     read = read[bank.valid[read]]
     assert (bank.written[read] == made.progress.step).all()
     made.system.eval()
-    torch.testing.assert_close(bank.content[read], made.system.tower.encode(bank, read).detach())
+    with made.averaged():  # the weights that were evaluated
+        torch.testing.assert_close(bank.content[read], made.system.tower.encode(bank, read).detach())
     cold = torch.from_numpy(made.samples.train_counts == 0)
     assert cold[read].any()
 
@@ -155,7 +162,89 @@ def test_the_live_budget_is_kept_and_logged(shop: Path, tmp_path: Path) -> None:
     assert whole.run.metrics_lines()[-1]["live_share/warm"] > 0.95  # an item may lack all media
 
 
+# ----------------------------------------------------------------------------------------------------- averaged weights
+def own(made: Trainer) -> list[torch.Tensor]:
+    """A copy of every trained parameter, in the trainer's order."""
+    return [p.detach().clone() for p in made.parameters]
+
+
+def kept(made: Trainer) -> dict[str, torch.Tensor]:
+    """The weights of the best epoch."""
+    tensors, _ = checkpoint.load(made.run.path / "checkpoint" / "best.safetensors")
+    return tensors
+
+
+def named(made: Trainer) -> dict[str, torch.Tensor]:
+    """What `kept` would hold, were the weights kept as they are."""
+    return {name: value.clone() for name, value in made.system.state().items()}
+
+
+def test_the_average_of_the_weights_by_hand(shop: Path, tmp_path: Path) -> None:
+    """average += (1 - decay)(weights - average) after each step, the decay rising to train.ema: 1/11, 2/12, 3/13 ..."""
+    made = trainer(shop, tmp_path, train__ema=0.25, train__lr=0.01)
+    expected = own(made)
+    for step in range(1, 7):
+        made._step(made.samples.rows(0)[step * 32 : step * 32 + 32])
+        decay = min(0.25, step / (step + 10))
+        assert (decay == 0.25) == (step >= 4)
+        expected = [decay * a + (1 - decay) * p for a, p in zip(expected, own(made), strict=True)]
+    for name, got, want in zip(made.names, made.average, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6, msg=name)
+    assert sum(not torch.allclose(a, p, atol=1e-5) for a, p in zip(made.average, own(made), strict=True)) > 20
+
+
+def test_the_averaged_weights_are_evaluated_and_kept(shop: Path, tmp_path: Path) -> None:
+    made = trainer(shop, tmp_path, train__ema=0.9, train__lr=0.01, train__epochs=1, train__batch_size=64)
+    made.train()
+    sample, after = made.evaluation_sample(1), own(made)
+    scores = made.system.score_impressions(sample, 1)
+    best = kept(made)
+    with made.averaged():
+        assert all(torch.equal(p, a) for p, a in zip(made.parameters, made.average, strict=True))
+        assert all(torch.equal(best[name], value) for name, value in named(made).items())
+        metrics, _ = impression_metrics(made.system, sample, made.system.score_impressions(sample, 1))
+    assert made.run.metrics_lines()[-1]["valid/logloss"] == pytest.approx(metrics["logloss"], rel=1e-6)
+    assert all(torch.equal(p, w) for p, w in zip(made.parameters, after, strict=True))  # training goes on from its own
+    assert np.array_equal(scores, made.system.score_impressions(sample, 1))
+    different = [name for name, value in named(made).items() if not torch.equal(best[name], value)]
+    assert any(name.startswith("encoder.image.") for name in different) and len(different) > 20
+    with pytest.raises(RuntimeError), made.averaged():
+        raise RuntimeError
+    assert all(torch.equal(p, w) for p, w in zip(made.parameters, after, strict=True))
+
+
+def test_without_an_average_the_last_weights_are_kept(shop: Path, tmp_path: Path) -> None:
+    made = trainer(shop, tmp_path, train__ema=0, train__lr=0.01, train__epochs=1)
+    made.train()
+    best = kept(made)
+    assert made.average == [] and all(torch.equal(best[name], value) for name, value in named(made).items())
+    with made.averaged():
+        assert all(torch.equal(best[name], value) for name, value in named(made).items())
+
+
+def test_the_average_does_not_change_the_training(shop: Path, tmp_path: Path) -> None:
+    """The own weights of a step of training are the same with and without an average beside them."""
+    steps = []
+    for ema in (0.0, 0.9):
+        made = trainer(shop, tmp_path / str(ema), train__ema=ema, train__lr=0.01)
+        for k in range(3):
+            made._step(made.samples.rows(0)[k * 32 : k * 32 + 32])
+        steps.append(own(made))
+    assert all(torch.equal(a, b) for a, b in zip(*steps, strict=True))
+
+
 # ------------------------------------------------------------------------------------------------- what must stop a run
+def test_a_run_that_stops_before_its_first_checkpoint_names_none(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Ranker.forward
+    monkeypatch.setattr(Ranker, "forward", lambda self, batch: forward(self, batch) * torch.nan)
+    made = trainer(shop, tmp_path, model__name="id")
+    with pytest.raises(RunStopped, match=r"step 0 \(epoch 1\) is nan.*there is no checkpoint yet"):
+        made.train()
+    assert not (made.run.path / "checkpoint").exists()
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_run_stops_before_it_writes_what_is_not_finite(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

@@ -27,6 +27,7 @@ class Bank:
         for column in static.values():
             valid |= column.lengths > 0
         self.valid = valid.to(device)
+        self._gathered = self.content.new_empty(0)
         self._position = torch.full((items,), -1, dtype=torch.int64, device=device)
         self._drift = torch.zeros(2, dtype=torch.float64, device=device)
 
@@ -36,6 +37,16 @@ class Bank:
     def read(self, column: str, rows: Tensor) -> Ragged:
         """Rows of a static column, for the encoders above it. rows: `[n]` int64 on any device."""
         return self.static[column].select(rows.cpu())
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Content of item rows, `[*rows.shape, dim]` (-1 reads row 0), in memory that the next call overwrites.
+
+        A long history's content is large, and to map fresh memory for it at every step takes longer than to read it.
+        """
+        if self._gathered.numel() != rows.numel() * self.content.shape[1]:
+            self._gathered = self.content.new_empty(rows.numel(), self.content.shape[1])
+        torch.index_select(self.content, 0, rows.flatten().clamp(min=0), out=self._gathered)
+        return self._gathered.view(*rows.shape, -1)
 
     def write(self, rows: Tensor, content: Tensor, step: int) -> None:
         """Overwrite `rows` (`[n]`, unique) with detached `content` `[n, dim]`, made at `step`; their drift is noted."""

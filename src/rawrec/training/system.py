@@ -116,7 +116,10 @@ class System(nn.Module):
         return self.tower.encode(self.bank, rows)
 
     def training_batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent | None) -> RankingBatch:
-        """A batch with content: live rows where there are any, the bank's rows elsewhere."""
+        """A batch with content: live rows where there are any, the bank's rows elsewhere.
+
+        The content of its history is in the bank's memory for that: good until the next batch is made.
+        """
         if live is None or self.bank is None:
             return RankingBatch(users, items, history)
         at_items, at_history = self.bank.locate(live.rows, items, history)
@@ -125,7 +128,7 @@ class System(nn.Module):
             width = self.cfg.content.dim
             content, past = (torch.zeros(*rows.shape, width, device=self.device) for rows in (items, history))
         else:
-            content, past = self.bank.content[items.clamp(min=0)], self.bank.content[history.clamp(min=0)]
+            content, past = self.bank.content[items.clamp(min=0)], self.bank.gather(history)
             content = content * (items >= 0)[..., None]
         if len(values):
             content = torch.where((at_items >= 0)[..., None], values[at_items.clamp(min=0)], content)
