@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import batches, emit, folder, live_rows, make_trainer, say, seconds
+from common import emit, folder, say, seconds
+from steps import batches, live_rows, make_trainer
 
 from rawrec.content.bank import Bank
 from rawrec.content.tower import Tower

@@ -49,7 +49,7 @@ def test_every_setting_is_described(record: type[BaseModel]) -> None:
 def test_settings_page_is_up_to_date() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
     assert page.strip() == config.describe().strip(), "run: python -m rawrec.config > docs/settings.md"
-    assert "| `content.<field>.train` |" in page and "| `train.lr` | number, > 0 | `0.001` |" in page
+    assert "| `content.<field>.train` |" in page and f"| `train.lr` | number, > 0 | `{Config().train.lr}` |" in page
 
 
 def test_overrides_reach_their_settings() -> None:

@@ -171,7 +171,7 @@ class RankerConfig(Record):
         default="none", description="categorical and numeric item columns that the ranker reads"
     )
     popularity: bool = Field(
-        default=True, description="log of the item's and of the user's training rows as inputs of the ranker"
+        default=False, description="log of the item's and of the user's training rows as inputs of the ranker"
     )
     cic_weight: float = Field(
         default=0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none"
@@ -197,7 +197,7 @@ class TrainConfig(Record):
     epochs: int = Field(default=10, ge=1, description="at most so many passes over the training part")
     batch_size: int = Field(default=256, ge=1, description="samples per batch")
     accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
-    lr: float = Field(default=1e-3, gt=0, description="learning rate of everything but encoders")
+    lr: float = Field(default=3e-3, gt=0, description="learning rate of everything but encoders")
     encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
     weight_decay: float = Field(
         default=0.1, ge=0, description="weight decay of weight matrices other than encoders (none) and id embeddings"

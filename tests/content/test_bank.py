@@ -39,6 +39,21 @@ def test_written_rows_are_detached_and_dated(bank: Bank) -> None:
     assert bank.content.sum(1).tolist() == [6, 0, 0, 0, 6, 0]
 
 
+def test_gather_reads_into_one_memory(bank: Bank) -> None:
+    bank.write(torch.arange(6), torch.randn(6, 2), 0)
+    rows = torch.tensor([[5, -1, 0], [3, 3, 2]])
+    first = bank.gather(rows)
+    assert torch.equal(first, bank.content[rows.clamp(min=0)])
+    weights = torch.ones(2, 1, 3, requires_grad=True)
+    mixed = (weights @ first).sum()
+    again = bank.gather(rows.flip(0))
+    assert again.data_ptr() == first.data_ptr() and torch.equal(again, bank.content[rows.flip(0).clamp(min=0)])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):  # never a wrong gradient
+        mixed.backward()
+    assert bank.gather(torch.zeros(4, 0, dtype=torch.int64)).shape == (4, 0, 2)
+    assert bank.gather(torch.tensor([1])).tolist() == bank.content[1:2].tolist()
+
+
 def test_stale_rows_are_those_with_media_written_before(bank: Bank) -> None:
     bank.write(torch.tensor([0, 1]), torch.ones(2, 2), 4)
     bank.write(torch.tensor([2]), torch.ones(1, 2), 5)

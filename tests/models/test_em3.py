@@ -27,12 +27,12 @@ class TestId(RankingMixin):
 
 
 class TestHybrid(RankingMixin):
-    settings = {"model": {**MODEL, "name": "em3"}, "paradigm": "hybrid"}  # noqa: RUF012
+    settings = {"model": {**MODEL, "name": "em3", "popularity": True}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
 
 
 class TestFrozen(RankingMixin):
-    settings = {"model": {**MODEL, "name": "em3"}, "paradigm": "frozen"}  # noqa: RUF012
+    settings = {"model": {**MODEL, "name": "em3", "popularity": True}, "paradigm": "frozen"}  # noqa: RUF012
     reads_content = True
 
 
@@ -357,7 +357,7 @@ def test_categories_are_part_of_the_contrast() -> None:
 
 
 def test_columns_reach_the_score(shop: Path, tmp_path: Path) -> None:
-    made = system(shop, tmp_path, model__columns="all").eval()
+    made = system(shop, tmp_path, model__columns="all", model__popularity=True).eval()
     made.refresh(None, 0)
     items, history = torch.arange(60)[None], torch.full((1, 5), -1)
     given = made.batch_of(torch.tensor([0]), items, history, made.table())

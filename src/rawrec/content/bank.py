@@ -27,7 +27,7 @@ class Bank:
         for column in static.values():
             valid |= column.lengths > 0
         self.valid = valid.to(device)
-        self._gathered = self.content.new_empty(0)
+        self._gathered = self.content.new_empty(0, dim)
         self._position = torch.full((items,), -1, dtype=torch.int64, device=device)
         self._drift = torch.zeros(2, dtype=torch.float64, device=device)
 
@@ -43,10 +43,11 @@ class Bank:
 
         A long history's content is large, and to map fresh memory for it at every step takes longer than to read it.
         """
-        if self._gathered.numel() != rows.numel() * self.content.shape[1]:
-            self._gathered = self.content.new_empty(rows.numel(), self.content.shape[1])
+        width = self.content.shape[1]
+        if self._gathered.shape != (rows.numel(), width):
+            self._gathered = self.content.new_empty(rows.numel(), width)
         torch.index_select(self.content, 0, rows.flatten().clamp(min=0), out=self._gathered)
-        return self._gathered.view(*rows.shape, -1)
+        return self._gathered.view(*rows.shape, width)
 
     def write(self, rows: Tensor, content: Tensor, step: int) -> None:
         """Overwrite `rows` (`[n]`, unique) with detached `content` `[n, dim]`, made at `step`; their drift is noted."""

@@ -36,10 +36,10 @@ class SplitSpec(BaseModel):
 
     kind: Kind = "time_user"
     ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    seed: int = Field(0, ge=0)
-    share: float = Field(0.2, gt=0, lt=0.6)
-    fold: int = Field(0, ge=0)
-    folds: int = Field(5, ge=1)
+    seed: int = Field(default=0, ge=0)
+    share: float = Field(default=0.2, gt=0, lt=0.6)
+    fold: int = Field(default=0, ge=0)
+    folds: int = Field(default=5, ge=1)
     field: str | None = None
     column: str | None = None
 

@@ -52,7 +52,7 @@ class Trainer:
         rates = {"encoder": train.encoder_lr, "id": train.lr, "rest": train.lr, "plain": train.lr}
         decay = {"id": train.id_weight_decay, "rest": train.weight_decay}  # encoders stay near what they were
         self.names = [name for group in groups.values() for name, _ in group]
-        self.parameters = [p for group in groups.values() for _, p in group]
+        self.parameters: list[Tensor] = [p for group in groups.values() for _, p in group]
         self.rates = [rates[key] for key, group in groups.items() if group]
         self.optimizer = torch.optim.AdamW(
             [
@@ -151,7 +151,8 @@ class Trainer:
         state.step += 1
         if self.average:
             decay = min(cfg.train.ema, state.step / (state.step + 10))
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+            weights = [p.detach() for p in self.parameters]
+            torch._foreach_lerp_(self.average, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         self._count(sums, items, live)
 
     def _count(self, sums: dict[str, float], items: Tensor, live: LiveContent | None) -> None:
@@ -211,11 +212,11 @@ class Trainer:
             return
         own = [p.detach().clone() for p in self.parameters]
         with torch.no_grad():
-            torch._foreach_copy_(self.parameters, self.average)
+            torch._foreach_copy_(self.parameters, self.average)  # pyright: ignore[reportPrivateImportUsage]
             try:
                 yield
             finally:
-                torch._foreach_copy_(self.parameters, own)
+                torch._foreach_copy_(self.parameters, own)  # pyright: ignore[reportPrivateImportUsage]
 
     # ---------------------------------------------------------------------------------------------------- evaluation
     def evaluation_sample(self, part: int) -> Impressions:

@@ -50,7 +50,8 @@ class TransformerStack(Stack):
 
     def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
         if x.device.type == "cpu":  # where the fused attention's backward takes longer than the layer beside it
-            self.model.config._attn_implementation = "eager"
+            config: Any = self.model.config
+            config._attn_implementation = "eager"
         inputs: dict[str, Any]
         if self.kind == "text":
             assert mask is not None
