@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Small enough for two cores: 48 items encoded with gradient per step, five epochs. Leave them out for a full run.
+DEMO := bank.live_budget=48 content.fusion.kind=concat train.encoder_lr=3e-4 model.dropout=0.2 train.epochs=5
+
 .PHONY: install demo test lint bench clean
 install: $(STAMP)
 
@@ -17,7 +20,7 @@ demo: install
 	$(BIN)/rawrec import synthetic --out data/shop --overwrite
 	$(BIN)/rawrec inspect data/shop
 	$(BIN)/rawrec train id --data data/shop --out runs/shop-id --overwrite
-	$(BIN)/rawrec train em3 --data data/shop --out runs/shop-em3 --overwrite
+	$(BIN)/rawrec train em3 --data data/shop --out runs/shop-em3 --overwrite $(DEMO)
 	$(BIN)/rawrec report runs/shop-em3 --against runs/shop-id
 	$(BIN)/rawrec recommend runs/shop-em3 --user u1 -k 5
 
