@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rawrec.config import resolve
 from rawrec.content import tower as tower_module
 from rawrec.content.tower import FEATURE_NORM, LiveContent, Tower, field_configs
 from rawrec.data.dataset import Dataset, Fields
@@ -204,3 +205,10 @@ def test_projection_and_fusion_are_as_wide_as_asked() -> None:
     made = Tower({}, {"a": 3, "b": 7}, config(content__dim=8).content, frozen=False)
     assert {name: tuple(p.weight.shape) for name, p in made.proj.items()} == {"a": (8, 3), "b": (8, 7)}
     assert made.dim == 8 and made.column("a") == "feature/a"
+
+
+def test_ready_made_features_alone_have_no_encoder_to_train_end_to_end() -> None:
+    fields = Fields(feature={"image": 4})
+    with pytest.raises(UserError, match=r"ready-made features \(image\): choose paradigm=hybrid"):
+        field_configs(resolve("em3", {"paradigm": "end_to_end"}), fields)
+    assert field_configs(resolve("em3", {"paradigm": "hybrid"}), fields) == {}

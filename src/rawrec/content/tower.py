@@ -182,6 +182,11 @@ def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
         field = FieldConfig.model_validate(merged)
         if field.use:
             result[name] = field
+    if cfg.paradigm == "end_to_end" and not result and fields.feature:
+        raise UserError(
+            f"paradigm=end_to_end trains encoders, but the content of this dataset is ready-made features "
+            f"({', '.join(fields.feature)}): choose paradigm=hybrid or paradigm=frozen"
+        )
     if cfg.paradigm == "end_to_end" and result and all(f.train == "none" for f in result.values()):
         raise UserError(
             "paradigm=end_to_end trains encoders, but every field has train=none; set for example "

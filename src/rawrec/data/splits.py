@@ -172,7 +172,9 @@ def _time_global(spec: SplitSpec, times: Ints) -> tuple[NDArray[np.int8], str]:
             f"split time_global leaves no training row: the earliest {spec.ratios[0]:.0%} of the rows all have "
             f"the time {cuts[0]}; use random_user or time_user"
         )
-    edges = ", ".join(f"{name} from time {cut}" for name, cut in zip(PARTS[1:], cuts, strict=True) if cut is not None)
+    edges = ", ".join(
+        f"{name} from {_moment(cut)}" for name, cut in zip(PARTS[1:], cuts, strict=True) if cut is not None
+    )
     return parts, f"By global time, {_ratios(spec)}: {edges}; rows with equal times stay together"
 
 
@@ -229,6 +231,13 @@ def _new_items(
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 _SMALL = "a user with 1 row has it in train, with 2 in train and test, with 3 or more at least one in every part"
+
+
+def _moment(time: int) -> str:
+    """A time as a date where it can be one (seconds since 1970), else as it is."""
+    if 0 < time < 2**33:
+        return f"{np.datetime64(int(time), 's')} UTC (time {time})"
+    return f"time {time}"
 
 
 def _ratios(spec: SplitSpec) -> str:
