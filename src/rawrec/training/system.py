@@ -337,6 +337,7 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     """bf16 for the encoders where the hardware computes it natively (auto) or where asked for; None: float32."""
     if name == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # no public name for it; absent: no
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else on_cpu()
         name = "bf16" if native else "fp32"
     return torch.bfloat16 if name == "bf16" else None
