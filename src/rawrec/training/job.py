@@ -177,12 +177,10 @@ def _finish(run: RunFolder, system: System, trainer: Trainer, observe: Any) -> N
     reasons: dict[str, dict[str, str]] = {}
     stale: dict[str, dict[str, Any]] = {}
     if system.bank is not None and stale_content is not None:
-        fresh = system.bank.content.clone()
         system.bank.content.copy_(stale_content)
         for name, part in PARTS.items():
             values, _, _ = evaluate_part(system, part, cfg.seed)
             stale[name] = {f"stale/{key}": value for key, value in values.items()}
-        system.bank.content.copy_(fresh)
     system.refresh(None, step + 1)  # the weights are those of the best epoch: every row is made anew
     frames = []
     for name, part in PARTS.items():
