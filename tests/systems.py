@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from rawrec.config import Config, resolve
+from rawrec.content.tower import LiveContent
 from rawrec.data.dataset import Dataset, DatasetWriter, Fields
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -73,6 +74,19 @@ def trainer(data: Path | Dataset, folder: Path, **overrides: Any) -> Trainer:
     made = system(data, folder / "cache", **overrides)
     made.refresh(None, 0)
     return Trainer(made, RunFolder.create(folder / "run", made.cfg, made.data, overwrite=True))
+
+
+def content_of(made: System, rows: torch.Tensor) -> torch.Tensor:
+    """Content of item rows, encoded now, with gradient."""
+    tower, bank = made.tower, made.bank
+    assert tower is not None and bank is not None
+    return tower.content(bank, rows, rows, tower.encode(bank, rows))
+
+
+def live_of(made: System, rows: torch.Tensor, micro_batch: int = 1000, seed: int = 0) -> LiveContent:
+    """`rows` live, each of them encoded."""
+    made.cfg.bank.micro_batch = micro_batch
+    return made.live_content_of(rows, rows, seed)
 
 
 def weights(made: System) -> dict[str, torch.Tensor]:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from rawrec.content.bank import Bank
-from rawrec.content.tower import LiveContent, Tower
+from rawrec.content.tower import Tower
 from rawrec.data.ragged import Ragged
 from rawrec.errors import RunStopped
 from rawrec.models.ranking.em3 import HistoryContent, RankingBatch
 from rawrec.training.system import System
-from systems import STILL, system, trainer, weights
+from systems import STILL, content_of, live_of, system, trainer, weights
 
 
 @pytest.fixture
@@ -20,6 +20,12 @@ def bank() -> Bank:
     """Six items of width 2; item 3 has no media."""
     lengths = torch.tensor([1, 1, 1, 0, 1, 1])
     return Bank(6, 2, {"feature/x": Ragged.from_lengths(torch.arange(5.0)[:, None], lengths)})
+
+
+@pytest.fixture
+def trained(bank: Bank) -> Bank:
+    """The same, but a trained encoder makes features of width 3."""
+    return Bank(6, 2, bank.static, {"x": 3})
 
 
 def test_locate_finds_positions_and_leaves_no_trace(bank: Bank) -> None:
@@ -63,6 +69,18 @@ def test_stale_rows_are_those_with_media_written_before(bank: Bank) -> None:
     assert bank.stale(None, 0).tolist() == [4, 5]
 
 
+def test_with_trained_encoders_age_is_that_of_the_encoding(trained: Bank) -> None:
+    trained.write(torch.arange(6), torch.ones(6, 2), 4)
+    assert trained.stale(None, 0).tolist() == [0, 1, 2, 4, 5]
+    features = torch.ones(2, 3, requires_grad=True) * 2
+    trained.write_features(torch.tensor([5, 1]), {"x": features}, 3)
+    assert trained.features["x"].sum(1).tolist() == [0, 6, 0, 0, 0, 6] and not trained.features["x"].requires_grad
+    assert trained.encoded.tolist() == [-1, 3, -1, -1, -1, 3]
+    assert trained.stale(None, 3).tolist() == [0, 2, 4] and trained.stale(None, 4).tolist() == [0, 1, 2, 4, 5]
+    trained.write_features(torch.arange(6), {"x": torch.ones(6, 3)}, 6)
+    assert trained.health(10)["bank/age_mean"] == 4
+
+
 def test_health_by_hand(bank: Bank) -> None:
     assert bank.health(0) == {"bank/coverage": 0, "bank/age_mean": None, "bank/age_p95": None, "bank/drift": None}
     bank.write(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [0.0, 2.0]]), 2)
@@ -83,6 +101,13 @@ def test_state_round_trip(bank: Bank) -> None:
     other.load_state({k: v.clone() for k, v in bank.state().items()})
     assert torch.equal(other.content, bank.content) and torch.equal(other.written, bank.written)
     assert other.health(9) == bank.health(9)
+
+
+def test_state_holds_the_features_of_trained_encoders(trained: Bank) -> None:
+    trained.write_features(torch.tensor([1, 2]), {"x": torch.randn(2, 3)}, 5)
+    other = Bank(6, 2, trained.static, {"x": 3})
+    other.load_state({k: v.clone() for k, v in trained.state().items()})
+    assert torch.equal(other.features["x"], trained.features["x"]) and torch.equal(other.encoded, trained.encoded)
 
 
 # --------------------------------------------------------------------------------------------------- histories' content
@@ -123,10 +148,6 @@ def test_history_content_is_the_plain_substitution(length: int, n_live: int) -> 
 def some_batch(made: System, n: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rows = made.samples.rows(0)[-n:]
     return made.tensors(made.samples.impressions(rows, 0, np.random.default_rng(0)), 0)
-
-
-def live_of(made: System, rows: torch.Tensor, micro_batch: int = 1000) -> LiveContent:
-    return LiveContent(made.encode_live, rows, micro_batch, 0)
 
 
 @pytest.mark.parametrize("history_grad", ["live", "none"])
@@ -189,29 +210,35 @@ def test_a_row_never_written_is_not_read(shop: Path, tmp_path: Path) -> None:
     assert not made.table().valid[made.bank.written < 0].any()
 
 
-def test_hybrid_encodes_histories_too_and_end_to_end_does_not(shop: Path, tmp_path: Path) -> None:
-    items, history = torch.tensor([5, 7, 5]), torch.tensor([9, -1, 7, 11])
+def test_hybrid_has_histories_live_too_and_end_to_end_has_not(shop: Path, tmp_path: Path) -> None:
+    items, history = torch.tensor([[5], [7], [5]]), torch.tensor([[9, -1], [7, 11]])
     for paradigm, expected in (("end_to_end", [5, 7]), ("hybrid", [5, 7, 9, 11])):
         made = system(shop, tmp_path, paradigm=paradigm)
         made.bank.valid[:] = True
-        assert made.live_rows(items, history, torch.Generator().manual_seed(0)).tolist() == expected
+        rows, encoded = made.live_rows(items, history, torch.Generator().manual_seed(0))
+        assert rows.tolist() == expected and encoded.tolist() == (expected if paradigm == "end_to_end" else [])
         made.bank.valid[7] = False
-        assert 7 not in made.live_rows(items, history, torch.Generator().manual_seed(0))
+        assert 7 not in made.live_rows(items, history, torch.Generator().manual_seed(0))[0]
 
 
-def test_a_live_budget_takes_the_stalest(shop: Path, tmp_path: Path) -> None:
+def test_a_live_budget_encodes_the_stalest(shop: Path, tmp_path: Path) -> None:
     made = system(shop, tmp_path, bank__live_budget=4)
     made.bank.valid[:] = True
-    made.bank.written[:] = 9
-    made.bank.written[torch.tensor([3, 30, 17])] = torch.tensor([2, -1, 5])
+    made.bank.encoded[:] = 9
+    made.bank.encoded[torch.tensor([3, 30, 17])] = torch.tensor([2, -1, 5])
     items = torch.arange(60).repeat(2)
     none = torch.zeros(0, dtype=torch.int64)
-    picked = [made.live_rows(items, none, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    live = [made.live_rows(items, none, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    picked = [encoded for _, encoded in live]
     assert all(len(p) == 4 and {3, 17, 30} <= set(p.tolist()) and p.tolist() == sorted(p.tolist()) for p in picked)
     assert len({tuple(p.tolist()) for p in picked}) > 5  # ties are broken at random
+    assert all(rows.tolist() == list(range(60)) for rows, _ in live)  # the others are fused from the bank's features
     again = made.live_rows(items, none, torch.Generator().manual_seed(0))
-    assert torch.equal(picked[0], again)
-    assert len(made.live_rows(torch.tensor([1, 2, 3]), none, torch.Generator())) == 3
+    assert torch.equal(picked[0], again[1])
+    assert len(made.live_rows(torch.tensor([1, 2, 3]), none, torch.Generator())[1]) == 3
+    made.bank.encoded[torch.arange(40, 60)] = -1
+    rows, encoded = made.live_rows(items, none, torch.Generator().manual_seed(0))
+    assert set(rows.tolist()) == set(range(40)) - {30} | set(encoded.tolist())  # without features: left out
 
 
 def test_a_step_writes_each_live_row_once_after_the_checks(
@@ -223,7 +250,7 @@ def test_a_step_writes_each_live_row_once_after_the_checks(
     monkeypatch.setattr(made.optimizer, "step", lambda: (writes.append("update"), optimizer_step()))
     write = bank.write
     monkeypatch.setattr(bank, "write", lambda r, c, s: (writes.append((r.clone(), c, s)), write(r, c, s)))
-    before, expected = bank.content.clone(), made.system.tower.encode(bank, torch.arange(60)).detach()
+    before, expected = bank.content.clone(), content_of(made.system, torch.arange(60)).detach()
     made._step(rows)
     assert len(writes) == 2 and writes[0] == "update"
     written, _, step = writes[1]
@@ -285,7 +312,7 @@ def test_refresh_encodes_exactly_the_stale_rows(shop: Path, tmp_path: Path, monk
     encoded: list[int] = []
     encode = Tower.encode
     monkeypatch.setattr(Tower, "encode", lambda self, b, r: (encoded.extend(r.tolist()), encode(self, b, r))[1])
-    made.bank.written[torch.tensor([4, 8])] = 3
+    made.bank.encoded[torch.tensor([4, 8])] = 3
     wanted = torch.tensor([[8, 9], [-1, 10]])
     wanted_valid = [r for r in (9, 10) if made.bank.valid[r]]
     made.train()
@@ -296,5 +323,5 @@ def test_refresh_encodes_exactly_the_stale_rows(shop: Path, tmp_path: Path, monk
     made.refresh(None, 4)
     assert sorted(encoded) == made.bank.valid.nonzero()[:, 0].tolist()
     made.eval()
-    fresh = made.tower.encode(made.bank, torch.arange(60))  # dropout was off
+    fresh = content_of(made, torch.arange(60))  # dropout was off
     torch.testing.assert_close(made.bank.content, fresh.detach())

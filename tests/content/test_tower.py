@@ -12,7 +12,7 @@ from rawrec.content.tower import FEATURE_NORM, LiveContent, Tower, field_configs
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError
 from rawrec.training.system import System
-from systems import STILL, config, small_dataset, system
+from systems import STILL, config, content_of, live_of, small_dataset, system
 
 
 def gradients(made: System, live: LiveContent, weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -31,8 +31,7 @@ def test_micro_batches_have_the_gradient_of_one_batch(shop: Path, tmp_path: Path
     made.train()
     rows = made.bank.valid.nonzero()[:30, 0]
     weight = torch.randn(30, 16)
-    whole = LiveContent(made.encode_live, rows, 30, seed=5)
-    parts = LiveContent(made.encode_live, rows, 7, seed=5)
+    whole, parts = live_of(made, rows, 30), live_of(made, rows, 7)
     torch.testing.assert_close(parts.leaf, whole.leaf)
     expected, got = gradients(made, whole, weight), gradients(made, parts, weight)
     assert expected.keys() == got.keys()
@@ -42,24 +41,20 @@ def test_micro_batches_have_the_gradient_of_one_batch(shop: Path, tmp_path: Path
         torch.testing.assert_close(got[name], grad, rtol=1e-4, atol=1e-5 * float(grad.abs().max()) + 1e-7, msg=name)
 
 
-def test_caching_repeats_the_random_numbers(shop: Path, tmp_path: Path) -> None:
-    """With dropout the second encoding must be the first one again: against one graph of the same micro-batches."""
+def test_fusion_has_one_dropout_however_many_micro_batches(shop: Path, tmp_path: Path) -> None:
     made = system(shop, tmp_path, content__fusion__dropout=0.5)
     made.train()
     rows, weight = made.bank.valid.nonzero()[:30, 0], torch.randn(30, 16)
     torch.manual_seed(99)
-    live = LiveContent(made.encode_live, rows, 7, seed=5)
+    live = live_of(made, rows, 7, seed=5)
     torch.manual_seed(98)  # what the ranker draws in between must not matter
     got = gradients(made, live, weight)
 
-    pieces = []
-    for i, part in enumerate(rows.split(7)):
-        torch.manual_seed(5 + i)
-        pieces.append(made.encode_live(part))
-    whole = torch.cat(pieces)
+    torch.manual_seed(5)
+    whole = content_of(made, rows)
     torch.testing.assert_close(live.leaf, whole)
     made.eval()
-    assert not torch.allclose(live.leaf, made.encode_live(rows), atol=1e-2)  # there was dropout
+    assert not torch.allclose(live.leaf, content_of(made, rows), atol=1e-2)  # there was dropout
     made.zero_grad()
     ((whole * weight).sum() + whole[:3].square().sum()).backward()
     for name, p in made.named_parameters():
@@ -67,22 +62,44 @@ def test_caching_repeats_the_random_numbers(shop: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(got[name], p.grad, rtol=1e-4, atol=1e-5 * float(p.grad.abs().max()) + 1e-7)
 
 
-def test_items_that_fit_are_encoded_once(shop: Path, tmp_path: Path) -> None:
+def test_items_that_fit_are_encoded_once(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, calls = system(shop, tmp_path), []
-
-    def encode(rows: torch.Tensor) -> torch.Tensor:
-        calls.append(len(rows))
-        return made.encode_live(rows)
-
+    encode = Tower.encode
+    monkeypatch.setattr(Tower, "encode", lambda *args: (calls.append(len(args[2])), encode(*args))[1])
     rows = made.bank.valid.nonzero()[:20, 0]
-    gradients(made, LiveContent(encode, rows, 20, 0), torch.ones(20, 16))
+    gradients(made, live_of(made, rows, 20), torch.ones(20, 16))
     assert calls == [20]
     calls.clear()
-    gradients(made, LiveContent(encode, rows, 8, 0), torch.ones(20, 16))
+    gradients(made, live_of(made, rows, 8), torch.ones(20, 16))
     assert calls == [8, 8, 4, 8, 8, 4]
-    calls.clear()
-    LiveContent(encode, rows[:0], 8, 0).backward()
-    assert calls == []
+    live_of(made, rows[:0], 8).backward()
+
+
+@pytest.mark.parametrize("micro_batch", [3, 100])
+def test_rows_that_are_not_encoded_are_fused_from_the_banks_features(
+    shop: Path, tmp_path: Path, micro_batch: int
+) -> None:
+    """Under a live budget: all rows teach the fusion, the encoded ones the encoders as well."""
+    made = system(shop, tmp_path, bank__micro_batch=micro_batch, **STILL)
+    rows = made.bank.valid.nonzero()[:20, 0]
+    made.refresh(None, 0)
+    for values in made.bank.features.values():
+        values += torch.randn_like(values)  # as if encoders had moved on since
+    encoded = rows[::4]
+    live = made.live_content_of(rows, encoded, seed=0)
+    fresh = content_of(made, rows)
+    expected = made.tower.content(made.bank, rows, encoded, made.tower.encode(made.bank, encoded))
+    torch.testing.assert_close(live.leaf, expected)
+    torch.testing.assert_close(live.leaf[::4], fresh[::4], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(live.leaf[1::4], fresh[1::4], rtol=1e-2, atol=1e-2)
+    weight = torch.randn(20, 16)
+    got = gradients(made, live, weight)
+    made.zero_grad()
+    ((expected * weight).sum() + expected[:3].square().sum()).backward()
+    assert any(name.startswith("tower.encoders.image") and grad.any() for name, grad in got.items())
+    for name, p in made.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(got[name], p.grad, rtol=1e-4, atol=1e-5 * float(p.grad.abs().max()) + 1e-7)
 
 
 # ------------------------------------------------------------------------------------------------------------ the tower
@@ -90,10 +107,10 @@ def test_items_that_fit_are_encoded_once(shop: Path, tmp_path: Path) -> None:
 def test_an_item_without_media_is_zero_and_does_not_disturb(shop: Path, tmp_path: Path, paradigm: str) -> None:
     made = system(shop, tmp_path, paradigm=paradigm, **STILL).eval()
     rows = torch.arange(60)
-    content = made.tower.encode(made.bank, rows).detach()
+    content = content_of(made, rows).detach()
     assert content.shape == (60, 64 + 2 * 32 if paradigm == "frozen" else 16)
     assert torch.equal(content.any(1), made.bank.valid) and not made.bank.valid.all()
-    alone = torch.cat([made.tower.encode(made.bank, rows[i : i + 1]) for i in range(0, 60, 7)]).detach()
+    alone = torch.cat([content_of(made, rows[i : i + 1]) for i in range(0, 60, 7)]).detach()
     torch.testing.assert_close(content[::7], alone, rtol=1e-3, atol=1e-4)
 
 
@@ -128,7 +145,7 @@ def test_raw_media_give_what_the_dataset_gave(shop: Path, tmp_path: Path) -> Non
     description = made.bank.static["hidden/description"]
     without = description.lengths[:20] == 0
     assert without.any()
-    known = made.tower.encode(made.bank, torch.arange(20)).detach()
+    known = content_of(made, torch.arange(20)).detach()
     torch.testing.assert_close(new[without], known[without], rtol=1e-3, atol=1e-3)
     differ = (new - known).abs().amax(1) > 1e-3
     assert torch.equal(differ, ~without)

@@ -15,7 +15,7 @@ from rawrec.models.ranking.em3 import Ranker
 from rawrec.training import checkpoint
 from rawrec.training.job import resume, train
 from rawrec.training.trainer import Trainer, impression_metrics
-from systems import STILL, changed, settings, small_dataset, system, trainer, weights
+from systems import STILL, changed, content_of, settings, small_dataset, system, trainer, weights
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -148,7 +148,7 @@ def test_the_bank_is_fresh_where_it_is_read(shop: Path, tmp_path: Path) -> None:
     assert (bank.written[read] == made.progress.step).all()
     made.system.eval()
     with made.averaged():  # the weights that were evaluated
-        torch.testing.assert_close(bank.content[read], made.system.tower.encode(bank, read).detach())
+        torch.testing.assert_close(bank.content[read], content_of(made.system, read).detach())
     cold = torch.from_numpy(made.samples.train_counts == 0)
     assert cold[read].any()
 

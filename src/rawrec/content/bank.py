@@ -1,7 +1,8 @@
 """The bank: one row per item and named columns, each at a stated boundary between raw media and recommender.
 
-`hidden/<field>` (output of an encoder's frozen layers) and `feature/<field>` (output of an encoder, or a ready-made
-feature) never change during a run. `content` (output of the fusion) is rewritten as items pass through the batch.
+`hidden/<field>` (output of an encoder's frozen layers) and `feature/<field>` of a frozen encoder or ready-made never
+change during a run. `feature/<field>` of a trained encoder and `content` (output of the fusion) are rewritten as items
+pass through the batch.
 """
 
 from __future__ import annotations
@@ -13,20 +14,31 @@ from rawrec.data.ragged import Ragged
 
 
 class Bank:
-    """`items` rows of content `[items, dim]` with their age, beside the static columns they are made from.
+    """`items` rows of content `[items, dim]` with their age, beside the columns they are made from.
 
-    content: float32, zero where the item has no media. written: int64 step of the last write, -1 = never.
-    valid: the item has at least one modality. static: column name -> `Ragged` over the items (length 0 = missing).
+    content: float32, zero where the item has no media. written: int64 step of its last write, -1 = never.
+    static: column name -> `Ragged` over the items (length 0 = missing). present: the same names -> `[items]` bool.
+    valid: the item has at least one modality. features: field of a trained encoder -> `[items, width]` float32, what
+    the encoder last made of the item. encoded: int64 step of that, -1 = never.
     """
 
-    def __init__(self, items: int, dim: int, static: dict[str, Ragged], device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        items: int,
+        dim: int,
+        static: dict[str, Ragged],
+        features: dict[str, int] | None = None,
+        device: torch.device | str = "cpu",
+    ):
         self.static = static
         self.content = torch.zeros(items, dim, device=device)
         self.written = torch.full((items,), -1, dtype=torch.int64, device=device)
-        valid = torch.zeros(items, dtype=torch.bool)
-        for column in static.values():
-            valid |= column.lengths > 0
-        self.valid = valid.to(device)
+        self.features = {name: torch.zeros(items, width, device=device) for name, width in (features or {}).items()}
+        self.encoded = torch.full((items,), -1, dtype=torch.int64, device=device)
+        self.present = {name: (column.lengths > 0).to(device) for name, column in static.items()}
+        self.valid = torch.zeros(items, dtype=torch.bool, device=device)
+        for present in self.present.values():
+            self.valid |= present
         self._gathered = self.content.new_empty(0, dim)
         self._position = torch.full((items,), -1, dtype=torch.int64, device=device)
         self._drift = torch.zeros(2, dtype=torch.float64, device=device)
@@ -60,6 +72,17 @@ class Bank:
         self.content[rows] = content
         self.written[rows] = step
 
+    def write_features(self, rows: Tensor, features: dict[str, Tensor], step: int) -> None:
+        """Overwrite what the trained encoders made of `rows` (`[n]`, unique): field -> detached `[n, width]`."""
+        for name, values in features.items():
+            self.features[name][rows] = values.detach().float()
+        self.encoded[rows] = step
+
+    @property
+    def made(self) -> Tensor:
+        """The step as of which each row is, `[items]`: of its encoding where encoders learn, else of its write."""
+        return self.encoded if self.features else self.written
+
     def locate(self, live: Tensor, *wanted: Tensor) -> list[Tensor]:
         """For each tensor of item rows (any shape, -1 = padding): the position of the row in `live`, or -1."""
         self._position[live] = torch.arange(len(live), device=live.device)
@@ -68,8 +91,8 @@ class Bank:
         return found
 
     def stale(self, rows: Tensor | None, step: int) -> Tensor:
-        """The rows with media (among `rows`, or all) that were written before `step`."""
-        old = self.valid & (self.written < step)
+        """The rows with media (among `rows`, or all) that were made before `step`."""
+        old = self.valid & (self.made < step)
         if rows is None:
             return old.nonzero()[:, 0]
         return torch.unique(rows[(rows >= 0) & old[rows.clamp(min=0)]])
@@ -77,7 +100,7 @@ class Bank:
     def health(self, step: int) -> dict[str, float | None]:
         """Coverage (share of items with media ever written), age in steps (mean, p95), mean cosine drift since last."""
         written = self.valid & (self.written >= 0)
-        ages = (step - self.written[written]).double().sort().values
+        ages = (step - self.made[written]).double().sort().values
         total, count = self._drift.tolist()
         self._drift.zero_()
         return {
@@ -89,9 +112,10 @@ class Bank:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold of the bank."""
-        return {"content": self.content, "written": self.written, "drift": self._drift}
+        features = {f"feature/{name}": values for name, values in self.features.items()}
+        ages = {"written": self.written, "encoded": self.encoded}
+        return {"content": self.content, **ages, **features, "drift": self._drift}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self.content.copy_(state["content"])
-        self.written.copy_(state["written"])
-        self._drift.copy_(state["drift"])
+        for name, values in self.state().items():
+            values.copy_(state[name])

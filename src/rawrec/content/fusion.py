@@ -28,7 +28,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """`[n, tokens, dim]`; mask `[n, tokens]`, True = visible. Logits are divided by sqrt(head_dim + 1e-5)."""
         n, tokens, dim = x.shape
-        q, k, v = (f(x).view(n, tokens, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        width = dim // self.heads
+        q, k, v = (f(x).view(n, tokens, self.heads, width).transpose(1, 2) for f in (self.query, self.key, self.value))
         out = nn.functional.scaled_dot_product_attention(
             q, k, v, None if mask is None else mask[:, None, None, :], scale=1 / math.sqrt(dim / self.heads + 1e-5)
         )

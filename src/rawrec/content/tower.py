@@ -43,6 +43,7 @@ class Tower(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.widths = {**{name: e.width for name, e in encoders.items()}, **features}
         self.fields = list(self.widths)
+        self.trained = [name for name, encoder in encoders.items() if encoder.trained_parameters()]
         self.frozen = frozen
         self.autocast: torch.dtype | None = None  # of the encoders; projections and fusion are always float32
         self.dim = sum(self.widths.values()) if frozen else cfg.dim
@@ -59,9 +60,8 @@ class Tower(nn.Module):
             yield name, encoder
 
     def column(self, field: str) -> str:
-        """Name of the bank column that the field is read from."""
-        encoder = dict(self.raw_encoders()).get(field)
-        return f"feature/{field}" if encoder is None or not encoder.trained_parameters() else f"hidden/{field}"
+        """Name of the static column that the field is read from."""
+        return f"hidden/{field}" if field in self.trained else f"feature/{field}"
 
     def _casting(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
@@ -69,29 +69,47 @@ class Tower(nn.Module):
     def forward(self, columns: dict[str, Ragged]) -> Tensor:
         """Content `[n, dim]` of `n` items given as their rows of the static columns; zeros where nothing is there."""
         device = next(self.parameters(), torch.zeros(())).device
-        encoders = dict(self.raw_encoders())
-        tokens, masks = [], []
+        columns = {name: columns[self.column(name)].to(device) for name in self.fields}
+        features = {name: self._feature(name, column) for name, column in columns.items()}
+        return self.fuse(features, {name: column.lengths > 0 for name, column in columns.items()})
+
+    def _feature(self, name: str, column: Ragged) -> Tensor:
+        """What is above a field's static column up to its feature `[n, width]` float32, zeros where it is missing."""
+        if name not in self.trained:
+            return _dense(column, self.widths[name])
+        with self._casting(column.values.device):
+            return dict(self.raw_encoders())[name].upper(column).float()
+
+    def fuse(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
+        """Features of all fields `[n, width]` and which of them are there `[n]` bool -> content `[n, dim]`."""
+        tokens = []
         for name in self.fields:
-            column = columns[self.column(name)].to(device)
-            if name in encoders:
-                with self._casting(device):
-                    feature = encoders[name].upper(column)
-            else:
-                feature = _dense(column, self.widths[name])
             width = self.widths[name]
-            feature = nn.functional.layer_norm(feature.float(), (width,)) * (FEATURE_NORM / math.sqrt(width))
-            mask = column.lengths > 0
-            tokens.append(feature * mask[:, None] if self.frozen else self.proj[name](feature))
-            masks.append(mask)
-        mask = torch.stack(masks, 1)
+            feature = nn.functional.layer_norm(features[name], (width,)) * (FEATURE_NORM / math.sqrt(width))
+            tokens.append(feature * present[name][:, None] if self.frozen else self.proj[name](feature))
         if self.fusion is None:
             return torch.cat(tokens, 1)
+        mask = torch.stack([present[name] for name in self.fields], 1)
         return self.fusion(torch.stack(tokens, 1), mask) * mask.any(1, keepdim=True)
 
-    def encode(self, bank: Bank, rows: Tensor) -> Tensor:
-        """Content of the items `rows`, through everything above their static columns."""
-        columns = {self.column(name) for name in self.fields}
-        return self({name: bank.read(name, rows) for name in columns})
+    def encode(self, bank: Bank, rows: Tensor) -> dict[str, Tensor]:
+        """What the trained encoders make of the items `rows`: field -> `[n, width]`."""
+        device = bank.content.device
+        return {name: self._feature(name, bank.read(self.column(name), rows).to(device)) for name in self.trained}
+
+    def content(self, bank: Bank, rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """Content `[n, dim]` of the items `rows` (unique) from their features.
+
+        Those that trained encoders make are the bank's but for the rows `encoded`, some of `rows`, whose are given.
+        """
+        (position,) = bank.locate(rows, encoded)
+        values = {}
+        for name in self.fields:
+            if name in self.trained:
+                values[name] = bank.features[name][rows].index_copy(0, position, features[name])
+            else:
+                values[name] = _dense(bank.read(self.column(name), rows).to(bank.content.device), self.widths[name])
+        return self.fuse(values, {name: bank.present[self.column(name)][rows] for name in self.fields})
 
     def raw_columns(self, raw: dict[str, Sequence[Sequence[bytes | str]]]) -> dict[str, Ragged]:
         """The static columns of items that are no rows of the dataset, given as raw media per field."""
@@ -116,49 +134,59 @@ class Tower(nn.Module):
 
     @torch.no_grad()
     def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int) -> None:
-        """Re-encode `rows` in eval mode and write them as of `step`."""
+        """Make `rows` anew in eval mode, features and content, and write them as of `step`."""
         training = self.training
         self.eval()
         for part in rows.split(max(micro_batch, CHUNK)):
-            bank.write(part, self.encode(bank, part), step)
+            features = self.encode(bank, part)
+            bank.write_features(part, features, step)
+            bank.write(part, self.content(bank, part, part, features), step)
         self.train(training)
 
 
 class LiveContent:
-    """The items of one optimiser step that are encoded with gradient: once each, in micro-batches where they are many.
+    """The items of one optimiser step whose content has a gradient, made once however often they stand in it.
 
-    `leaf` `[n, dim]` collects the gradient of every use; `backward` carries it into the tower. Where the items fit in
-    one micro-batch the graph is kept; else each micro-batch is encoded again (gradient caching), with the same random
-    numbers as the first time.
+    rows: `[n]` their item rows, unique; all go through projections and fusion: `fuse(rows, encoded, features)` makes
+    `[n, dim]`. encoded: `[m]` of them that go through the trained encoders as well: `encode(rows)` makes field ->
+    `[m, width]`; the features of the others are the bank's. `leaf` `[n, dim]` collects the gradient of every use and
+    `backward` carries it on. Where the encoded items fit in one micro-batch their graph is kept; else each micro-batch
+    is encoded once without a graph and, when its gradient is known, once more (gradient caching). Encoders have no
+    dropout, so both times give the same.
     """
 
-    def __init__(self, encode: Callable[[Tensor], Tensor], rows: Tensor, micro_batch: int, seed: int):
-        self.rows, self._encode, self._seed = rows, encode, seed
-        self._parts = list(rows.split(micro_batch)) if len(rows) else []
-        self._graph: Tensor | None = None
-        if len(self._parts) == 1:
-            torch.manual_seed(seed)
-            self._graph = encode(rows)
-            values = self._graph
-        else:
+    def __init__(
+        self,
+        encode: Callable[[Tensor], dict[str, Tensor]],
+        fuse: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor],
+        rows: Tensor,
+        encoded: Tensor,
+        micro_batch: int,
+        seed: int,
+    ):
+        self.rows, self.encoded, self._encode = rows, encoded, encode
+        self._parts = list(encoded.split(micro_batch)) if len(encoded) > micro_batch else []
+        if self._parts:
             with torch.no_grad():
-                values = [self._part(i) for i in range(len(self._parts))]
-            values = torch.cat(values) if values else torch.zeros(0)
-        self.leaf = values.detach().requires_grad_()
-
-    def _part(self, i: int) -> Tensor:
-        torch.manual_seed(self._seed + i)
-        return self._encode(self._parts[i])
+                parts = [encode(part) for part in self._parts]
+            self.features = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
+        else:
+            self.features = encode(encoded)
+        torch.manual_seed(seed)
+        self._content = fuse(rows, encoded, self.features)
+        self.leaf = self._content.detach().requires_grad_()
 
     def backward(self) -> None:
-        grad = self.leaf.grad
-        if grad is None or not self._parts:
+        if self.leaf.grad is None or not self._content.requires_grad:
             return
-        if self._graph is not None:
-            self._graph.backward(grad)
-            return
-        for i, part in enumerate(grad.split([len(p) for p in self._parts])):
-            self._part(i).backward(part)
+        self._content.backward(self.leaf.grad)
+        start = 0
+        for part in self._parts:
+            stop = start + len(part)
+            again = self._encode(part)
+            grads = [values.grad for values in self.features.values()]
+            torch.autograd.backward(list(again.values()), [None if g is None else g[start:stop] for g in grads])
+            start = stop
 
 
 # ------------------------------------------------------------------------------------------------------- construction

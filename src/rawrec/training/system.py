@@ -84,36 +84,50 @@ class System(nn.Module):
         tower.to(self.device)
         tower.autocast = choose_precision(self.cfg.train.precision, self.device)
         columns, self.stats = static_columns(tower, self.data, cache, progress)
-        bank = Bank(self.data.n_items, tower.dim, columns, self.device)
+        features = {name: tower.widths[name] for name in tower.trained}
+        bank = Bank(self.data.n_items, tower.dim, columns, features, self.device)
         if not bank.valid.any():
             raise UserError("no item of the dataset has any content (image, text or feature): train `id`")
         return tower, bank
 
     # ------------------------------------------------------------------------------------------------------- training
-    def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> Tensor:
-        """The items that a step encodes with gradient: unique, with media, at most the live budget, stalest first.
+    def live_content(self, items: Tensor, history: Tensor, seed: int) -> LiveContent:
+        """The content that a step makes with gradient. items, history: of its candidates and histories, item rows."""
+        return self.live_content_of(*self.live_rows(items, history, torch.Generator().manual_seed(seed)), seed)
 
-        items, history: item rows of the step's candidates and histories, flat. End to end only candidates are live;
-        under hybrid and frozen, where encoding is cheap, histories are as well.
+    def live_content_of(self, rows: Tensor, encoded: Tensor, seed: int) -> LiveContent:
+        """The content of `rows` with gradient; those of them in `encoded` go through the trained encoders."""
+        assert self.bank is not None and self.tower is not None
+        bank, tower = self.bank, self.tower
+
+        def fuse(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
+            if self.content_in is not None:
+                return self.content_in(bank.content[rows])
+            return tower.content(bank, rows, encoded, features)
+
+        return LiveContent(lambda part: tower.encode(bank, part), fuse, rows, encoded, self.cfg.bank.micro_batch, seed)
+
+    def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The items whose content a step makes with gradient, and those of them that it encodes; unique, with media.
+
+        End to end these are the candidates, and at most the live budget is encoded, stalest first: the others' features
+        are the bank's (who has none yet is left out). Under hybrid and frozen, where content is cheap, histories are
+        live as well and nothing is encoded.
         """
         assert self.bank is not None
         end_to_end = self.cfg.paradigm == "end_to_end"
-        rows = torch.unique(items if end_to_end else torch.cat([items, history]))
+        rows = torch.unique(items if end_to_end else torch.cat([items.flatten(), history.flatten()]))
         rows = rows[rows >= 0]
         rows = rows[self.bank.valid[rows]]
+        if not end_to_end:
+            return rows, rows[:0]
         budget = self.cfg.bank.live_budget
-        if end_to_end and budget is not None and len(rows) > budget:
-            shuffle = torch.randperm(len(rows), generator=generator).to(rows.device)
-            stalest = torch.argsort(self.bank.written[rows[shuffle]], stable=True)[:budget]
-            rows = rows[shuffle[stalest]].sort().values
-        return rows
-
-    def encode_live(self, rows: Tensor) -> Tensor:
-        """Content `[n, content.dim]` of item rows, with gradient into whatever the paradigm trains."""
-        assert self.bank is not None and self.tower is not None
-        if self.content_in is not None:
-            return self.content_in(self.bank.content[rows])
-        return self.tower.encode(self.bank, rows)
+        if budget is None or len(rows) <= budget:
+            return rows, rows
+        shuffle = torch.randperm(len(rows), generator=generator).to(rows.device)
+        stalest = torch.argsort(self.bank.encoded[rows[shuffle]], stable=True)[:budget]
+        encoded = rows[shuffle[stalest]].sort().values
+        return rows[(self.bank.encoded[rows] >= 0) | torch.isin(rows, encoded)], encoded
 
     def training_batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent | None) -> RankingBatch:
         """A batch with content: live rows where there are any, the bank's rows elsewhere.

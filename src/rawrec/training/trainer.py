@@ -115,9 +115,7 @@ class Trainer:
         users, items, history = system.tensors(sample, 0)
         live = None
         if system.bank is not None:
-            generator = torch.Generator().manual_seed(seed)
-            wanted = system.live_rows(items.flatten(), history.flatten(), generator)
-            live = LiveContent(system.encode_live, wanted, cfg.bank.micro_batch, seed)
+            live = system.live_content(items, history, seed)
         torch.manual_seed(seed + 1)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = dict.fromkeys(("loss", "loss/bce", "loss/cic"), 0.0)
@@ -147,6 +145,7 @@ class Trainer:
             group["lr"] = rate * warm
         self.optimizer.step()
         if live is not None and system.bank is not None and system.content_in is None and len(live.rows):
+            system.bank.write_features(live.encoded, live.features, state.step)
             system.bank.write(live.rows, live.leaf, state.step)
         state.step += 1
         if self.average:
@@ -162,7 +161,7 @@ class Trainer:
         if live is None or self.cfg.paradigm != "end_to_end":
             return
         flat = items.flatten().cpu()
-        is_live = torch.isin(flat, live.rows.cpu())
+        is_live = torch.isin(flat, live.encoded.cpu())
         for name, mask in self._buckets.items():
             total[f"shown/{name}"] = total.get(f"shown/{name}", 0) + int(mask[flat].sum())
             total[f"live/{name}"] = total.get(f"live/{name}", 0) + int((mask[flat] & is_live).sum())
@@ -194,7 +193,7 @@ class Trainer:
         bank, tower = self.system.bank, self.system.tower
         assert bank is not None and tower is not None
         for name, encoder in list(self._unproven.items()):
-            present = bank.static[tower.column(name)].lengths[live.rows.cpu()]
+            present = bank.static[tower.column(name)].lengths[live.encoded.cpu()]
             if not int(present.sum()):
                 continue
             if not any(p.grad is not None and bool(p.grad.any()) for p in encoder.trained_parameters()):
