@@ -17,9 +17,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rawrec.data.dataset import Dataset, DatasetWriter, Fields
+from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
 FIELDS = Fields(image=["photo"], text=["title"], categorical=["genre"], numeric=["year"], feature={"clip": 2})
@@ -357,7 +358,7 @@ def test_full_or_read_only_place(tmp_path, monkeypatch, where, code, words):
 
     target = {
         "mkdir": "pathlib.Path.mkdir",
-        "fragments": "rawrec.data.dataset.write_fragments",
+        "fragments": "rawrec.data.writer.write_fragments",
         "rows": "pyarrow.parquet.ParquetWriter",
         "rename": "pathlib.Path.rename",
     }[where]
@@ -404,7 +405,7 @@ def test_not_a_dataset(tmp_path, data):
 
 # -------------------------------------------------------------------------------------------------------------- killed
 SLOW = """
-import sys, rawrec.data.dataset as d
+import sys, rawrec.data.writer as d
 d.DatasetWriter.ROW_BUFFER, d.DatasetWriter.MEDIA_BUFFER = 500, 1000
 print("ready", flush=True)
 while True:

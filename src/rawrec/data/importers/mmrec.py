@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rawrec.data.dataset import Dataset, DatasetWriter, Fields
+from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.importers._convert import as_text, stored_name
 from rawrec.data.importers._read import Bar, Batch, open_source
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
 FEATURE = "_feat.npy"

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rawrec.data.dataset import Dataset, DatasetWriter, Fields
+from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.importers._convert import ids, string_lists
 from rawrec.data.importers._media import ImageFolder, spans
 from rawrec.data.importers._read import Bar, DoubleColon, Source, open_source
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
 RATINGS = ["userId", "movieId", "rating", "timestamp"]

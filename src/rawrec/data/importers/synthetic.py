@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import track
 from scipy.stats import rankdata
 
-from rawrec.data.dataset import Dataset, DatasetWriter, Fields
+from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.synthetic import VALUES, Shop, generate
+from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
 ITEMS_AT_ONCE, ROWS_AT_ONCE = 1_000, 1_000_000

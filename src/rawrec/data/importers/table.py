@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rawrec.data.dataset import Dataset, DatasetWriter, Fields
+from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.importers._convert import binary_lists, ids, numbers, stored_name, string_lists
 from rawrec.data.importers._media import WORKERS, ImageFolder, check_many, spans
 from rawrec.data.importers._read import Bar, Batch, Source, open_source
 from rawrec.data.importers._rows import Rows, extra_types
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
 RESERVED = ("user", "item", "user_id", "item_id", "timestamp", "split")
