@@ -38,11 +38,12 @@ SPLIT = "late"  # nearly everything is for training, so that histories of 1,000 
 class WithoutBank(System):
     """Encodes the items of the histories with gradient too, as training without a bank must."""
 
-    def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> Tensor:
+    def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         assert self.bank is not None
-        rows = torch.unique(torch.cat([items, history]))
+        rows = torch.unique(torch.cat([items.flatten(), history.flatten()]))
         rows = rows[rows >= 0]
-        return rows[self.bank.valid[rows]]
+        rows = rows[self.bank.valid[rows]]
+        return rows, rows
 
 
 def shop(place: Path, args: argparse.Namespace) -> Path:

@@ -39,4 +39,4 @@ def live_rows(trainer: Trainer, rows: np.ndarray) -> torch.Tensor:
     system = trainer.system
     sample = trainer.samples.impressions(rows, 0, np.random.default_rng(0))
     _, items, history = system.tensors(sample, 0)
-    return system.live_rows(items.flatten(), history.flatten(), torch.Generator().manual_seed(0))
+    return system.live_rows(items, history, torch.Generator().manual_seed(0))[1]
