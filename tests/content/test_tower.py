@@ -214,6 +214,10 @@ def test_mistakes_are_named(shop: Path, tmp_path: Path) -> None:
         system(shop, tmp_path, content__image__train="none", content__text__train="none")
     with pytest.raises(UserError, match="every content field has use=false"):
         system(shop, tmp_path, content__image__use=False, content__text__use=False)
+    with pytest.raises(UserError, match=r"^content\.image\.train=top:99: the encoder random:conv has 4 layers"):
+        system(shop, tmp_path, content__image__train="top:99")
+    with pytest.raises(UserError, match=r"^content\.title: encoder .*nothing"):
+        system(shop, tmp_path, content__title__encoder="nothing/here")
     with pytest.raises(UserError, match=r"heads=3"):
         system(shop, tmp_path, content__fusion__heads=3)
 

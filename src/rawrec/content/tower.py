@@ -227,10 +227,15 @@ def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
 def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig]) -> Tower:
     """The tower of a dataset's fields under `configs` (see `field_configs`)."""
     kinds: dict[str, Kind] = {name: "image" if name in fields.image else "text" for name in configs}
-    shared: dict[str, Encoder] = {}
+    encoders: dict[str, Encoder] = {}
     for name, field in configs.items():
-        shared[name] = make_encoder(kinds[name], field, cfg.seed)
-    return Tower(shared, dict(fields.feature), cfg.content, cfg.paradigm == "frozen")
+        try:
+            encoders[name] = make_encoder(kinds[name], field, cfg.seed)
+        except UserError as error:  # which begins with the setting, or with "encoder"
+            raise UserError(
+                f"content.{name}.{error}" if "=" in str(error).split()[0] else f"content.{name}: {error}"
+            ) from None
+    return Tower(encoders, dict(fields.feature), cfg.content, cfg.paradigm == "frozen")
 
 
 def static_columns(
