@@ -1,13 +1,16 @@
 """Numeric fixtures: every `<name>.json` with its `<name>.npz` in the folders of RAWREC_GOLDEN (separated by ':').
 
 A fixture is checked by the function that is registered for its kind, the longest registered name that its file name
-starts with (`vlmo-abs` -> `vlmo`). Fixtures of models that the project does not have are skipped.
+starts with (`vlmo-abs` -> `vlmo`). Fixtures of models that the project does not have are skipped. The checks of
+retrieval models are in `models/golden_<model>.py`. The arrays of `<name>-step3` are split from `<name>` for size.
 """
 
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from rawrec.config import FusionConfig
-from rawrec.content.fusion import FQFormer, FQFormerFusion
+from rawrec.content.fusion import FQFormer
 from rawrec.evaluation.topk import rank_all, topk_metrics
 
 Arrays = Mapping[str, np.ndarray]
+MODELS = Path(__file__).parent / "models"
 FOLDERS = [
     Path(p) for p in os.environ.get("RAWREC_GOLDEN", str(Path(__file__).parent / "golden")).split(os.pathsep) if p
 ]
@@ -86,51 +89,6 @@ def check_fqformer(about: dict[str, Any], arrays: Arrays) -> None:
             _same_gradient(parameter, arrays[f"grad{suffix}/{name}"], name)
 
 
-def check_em3(about: dict[str, Any], arrays: Arrays) -> None:
-    """The fusion as it stands in the published recommender, with the graphs that the fixture gives."""
-    size = about["hyper_parameters"]
-    cfg = FusionConfig(
-        queries=size["query_num"],
-        layers=size["layer_num"],
-        heads=size["num_heads"],
-        dropout=size["hidden_dropout_prob"],
-    )
-    fusion = FQFormerFusion(size["embedding_size"], 2, cfg)
-    given = _parameters(arrays)
-    fusion.load_state_dict({k: v for k, v in given.items() if k.startswith(("fusion.", "mm_proj."))})
-    fusion.eval()
-    graphs = {name: torch.from_numpy(arrays[f"graph/{name}"]) for name in ("norm_adj", "mm_adj")}
-
-    def propagate(users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        layers = [torch.cat([users, items])]
-        for _ in range(size["n_ui_layers"]):
-            layers.append(graphs["norm_adj"] @ layers[-1])
-        mean = torch.stack(layers).mean(0)
-        return mean[: len(users)], mean[len(users) :]
-
-    with torch.no_grad():
-        tokens = torch.stack(
-            [
-                torch.nn.functional.linear(
-                    torch.from_numpy(arrays[f"{m}_feat"]), given[f"{m}_linear.weight"], given[f"{m}_linear.bias"]
-                )
-                for m in ("v", "t")
-            ],
-            1,
-        )
-        content = fusion(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
-        users, items = given["user_embedding.weight"], given["item_id_embedding.weight"]
-        id_user, id_item = propagate(users, items)
-        content_user, content_item = propagate(torch.zeros_like(users), content)
-        smooth_id = torch.linalg.matrix_power(graphs["mm_adj"], size["n_mm_layers"]) @ items
-        smooth_content = graphs["mm_adj"] @ content if size["n_mm_layers"] else content
-        user = torch.cat([id_user, content_user], 1)
-        item = torch.cat([id_item + smooth_id, content_item + smooth_content], 1)
-    np.testing.assert_allclose(user.numpy(), arrays["out/user_embeddings"], 1e-5, 1e-5)
-    np.testing.assert_allclose(item.numpy(), arrays["out/item_embeddings"], 1e-5, 1e-5)
-    np.testing.assert_allclose((user @ item.T).numpy(), arrays["out/scores"], 1e-5, 1e-5)
-
-
 def _parameters(arrays: Arrays) -> dict[str, torch.Tensor]:
     return {k.removeprefix("param/"): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("param/")}
 
@@ -145,8 +103,16 @@ def _same_gradient(tensor: torch.Tensor, expected: np.ndarray, name: str) -> Non
 CHECKS: dict[str, Callable[[dict[str, Any], Arrays], None]] = {
     "metrics": check_metrics,
     "fqformer": check_fqformer,
-    "em3": check_em3,
 }
+sys.path.append(str(MODELS))
+for file in sorted(MODELS.glob("golden_*.py")):
+    CHECKS |= import_module(file.stem).CHECKS
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a fixture."""
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def kind_of(name: str) -> str | None:
@@ -160,8 +126,9 @@ def test_fixture(path: Path) -> None:
     kind = kind_of(path.stem)
     if kind is None:
         pytest.skip(f"no check for fixtures of kind {path.stem!r} yet")
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-        CHECKS[kind](json.loads(path.read_text()), dict(arrays))
+    whole = path.with_stem(path.stem.removesuffix("-step3"))
+    arrays = load(whole) if whole == path else load(whole) | load(path)
+    CHECKS[kind](json.loads(whole.read_text()), arrays)
 
 
 def test_every_folder_holds_fixtures() -> None:

@@ -6,6 +6,28 @@ import torch
 from torch import Tensor, nn
 
 
+def bpr_loss(positive: Tensor, negative: Tensor, epsilon: float = 0.0, known: Tensor | None = None) -> Tensor:
+    """Mean of -log sigmoid(positive - negative) (Rendle et al. 2009); scores `[n]`.
+
+    epsilon > 0: -log(epsilon + sigmoid(...)), as some published codes have it. known: bool `[n]`, the mean is of these;
+    0 where there are none.
+    """
+    difference = positive - negative
+    terms = -torch.log(epsilon + torch.sigmoid(difference)) if epsilon else -nn.functional.logsigmoid(difference)
+    if known is None:
+        return terms.mean()
+    return terms.masked_fill(~known, 0).sum() / known.sum().clamp(min=1)
+
+
+def embedding_loss(*embeddings: Tensor, squared: bool = False) -> Tensor:
+    """Norms of a batch's embeddings `[n, dim]` each, summed, divided by the rows of the last one.
+
+    squared: half the squares of the norms, the L2 regularisation of the papers; else the Frobenius norms as they are.
+    """
+    norms = torch.stack([x.square().sum() / 2 if squared else x.norm() for x in embeddings])
+    return norms.sum() / len(embeddings[-1])
+
+
 def info_nce(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None = None) -> Tensor:
     """Mean over rows of -log softmax of the positive `(a_i, b_i)` among all `(a_i, b_j)`, cosine similarity.
 

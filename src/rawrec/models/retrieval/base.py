@@ -1,0 +1,148 @@
+"""What every retrieval model is: a loss over (user, positive, negative) and one embedding per user and item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rawrec.errors import UserError
+from rawrec.models.graph import Interactions
+
+RESERVED = ("user", "item", "item_id")
+
+
+def distinct(*rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The distinct items `[m]` in a batch's columns, and for each column the place of its items among them.
+
+    What is wide or costly is then computed once per item.
+    """
+    unique, places = torch.cat(rows).unique(return_inverse=True)
+    return unique, places.split([len(part) for part in rows])
+
+
+class RetrievalModel(nn.Module):
+    """Base of the retrieval models.
+
+    All randomness is in `draw_epoch` and `draw`, which get a generator and return plain tensors: a training step is a
+    function of parameters, batch and draws (so a run resumes exactly, and fixtures replay their draws). There is no
+    module with a training mode; without draws a model is in evaluation mode.
+
+    features: modality -> `[n_items, width]` float32, in the order of the dataset's fields; any number of them.
+    present: modality -> `[n_items]` bool, False where an item lacks it (it reads as zero); None: all present.
+    """
+
+    uses_negatives: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = True
+
+    edge_users: Tensor
+    edge_items: Tensor
+
+    def __init__(
+        self,
+        cfg: Any,
+        pairs: Interactions,
+        features: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+    ):
+        super().__init__()
+        self.cfg = cfg
+        self.n_users, self.n_items = pairs.n_users, pairs.n_items
+        self.register_buffer("edge_users", pairs.users, persistent=False)
+        self.register_buffer("edge_items", pairs.items, persistent=False)
+        self.modalities = tuple(features) if self.reads_features(cfg) else ()
+        self.train_features = bool(getattr(cfg, "train_features", False))
+        self.live: dict[str, tuple[Tensor, Tensor]] = {}
+        """Of the step, end to end: modality -> rows `[m]` int64, distinct, and their features `[m, width]`."""
+        if self.reads_features(cfg) and not features:
+            raise UserError(f"model.name={cfg.name} reads features of items, and there are none; use lightgcn or bpr")
+        for name in self.modalities:
+            known = torch.ones(self.n_items, dtype=torch.bool) if present is None else present[name]
+            self._add_feature(name, features[name], known)
+
+    @classmethod
+    def reads_features(cls, cfg: Any) -> bool:
+        """Whether the model needs features under these settings."""
+        return cls.needs_features
+
+    def _add_feature(self, name: str, table: Tensor, known: Tensor) -> None:
+        if table.shape[0] != self.n_items or table.ndim != 2 or not table.shape[1]:
+            raise UserError(
+                f"feature {name} has shape {list(table.shape)}; it needs a row for each of {self.n_items} items"
+            )
+        if not known.any():
+            raise UserError(f"feature {name}: no item has it; leave it out with content.{name}.use=false")
+        if not table[known].isfinite().all():
+            raise UserError(
+                f"feature {name} holds numbers that are not finite (NaN or infinite); mend it or leave it out"
+            )
+        if name in RESERVED:
+            raise UserError(f"feature {name}: the models use this name for their ids; rename the field")
+        table = table.float().masked_fill(~known[:, None], 0)
+        self.register_buffer(f"{name}_present", known, persistent=False)
+        if self.train_features:
+            self.add_module(f"{name}_embedding", nn.Embedding.from_pretrained(table.clone(), freeze=False))
+        else:
+            self.register_buffer(f"{name}_feature", table, persistent=False)
+
+    @property
+    def pairs(self) -> Interactions:
+        """The training pairs, on the model's device."""
+        return Interactions(self.edge_users, self.edge_items, self.n_users, self.n_items)
+
+    def present(self, name: str) -> Tensor:
+        """`[n_items]` bool: the items that have the modality."""
+        return self.get_buffer(f"{name}_present")
+
+    def width(self, name: str) -> int:
+        """Of the modality's features."""
+        return self._table(name).shape[1]
+
+    def _table(self, name: str) -> Tensor:
+        if self.train_features:
+            return self.get_parameter(f"{name}_embedding.weight")
+        return self.get_buffer(f"{name}_feature")
+
+    def feature(self, name: str, rows: Tensor | None = None) -> Tensor:
+        """The modality's features, `[n_items, width]` or those of `rows` `[m]`, with live rows in their place.
+
+        With `train_features` they are parameters.
+        """
+        table = self._table(name)
+        chosen = table if rows is None else nn.functional.embedding(rows, table)
+        if name not in self.live:
+            return chosen
+        live, values = self.live[name]
+        if rows is None:
+            return table.index_copy(0, live, values)
+        slot = torch.full((self.n_items,), -1, device=rows.device)
+        slot[live] = torch.arange(len(live), device=rows.device)
+        return torch.where((slot[rows] >= 0)[:, None], values[slot[rows].clamp(min=0)], chosen)
+
+    def draw_epoch(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random draws of an epoch, such as sampled edges; on the CPU, as the generator."""
+        return {}
+
+    def begin_epoch(self, draws: Mapping[str, Tensor]) -> None:
+        """What an epoch's start does with them."""
+
+    def draw(
+        self, users: Tensor, positives: Tensor, negatives: Tensor | None, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Random draws of a batch, such as dropout masks (True = kept); on the CPU, as the generator."""
+        return {}
+
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor | None, draws: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Of a batch, each `[batch]` int64: "loss" is what is minimised; beside it its parts, for the log.
+
+        negatives is None where `uses_negatives` is False.
+        """
+        raise NotImplementedError
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """`[n_users, dim]` and `[n_items, dim]` of the whole graph, nothing dropped: scores are `users @ items.T`."""
+        raise NotImplementedError

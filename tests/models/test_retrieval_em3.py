@@ -1,0 +1,60 @@
+import pytest
+import torch
+from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of
+
+from rawrec.errors import UserError
+from rawrec.models.retrieval.configs import EM3FreedomConfig
+from rawrec.models.retrieval.em3 import EM3
+
+
+class TestEM3(RetrievalMixin):
+    config = EM3FreedomConfig
+    settings = {"knn_k": 4, "dropout": 0.2, "hidden_dropout_prob": 0.1}  # noqa: RUF012
+
+    @pytest.mark.parametrize("query_num", [1, 2])
+    @pytest.mark.parametrize("ffn", [False, True])
+    def test_dropout_is_drawn_for_every_sublayer(self, ffn: bool, query_num: int) -> None:
+        model = self.make(ffn=ffn, layer_num=2, query_num=query_num)
+        users, items = model.pairs.users[:5], model.pairs.items[:5]
+        generator = torch.Generator().manual_seed(0)
+        draws = model.draw(users, items, items, generator)
+        masks = [mask for name, mask in draws.items() if name.startswith("fusion_kept")]
+        assert len(masks) == (4 if ffn else 2)
+        assert {tuple(mask.shape) for mask in masks} == {(ITEMS, query_num + 2, 8)}
+        assert isinstance(model, EM3)
+        assert not model.fuse(draws).equal(model.fuse({}))
+        everything = {name: torch.ones_like(mask) for name, mask in draws.items() if name.startswith("fusion_kept")}
+        none = self.make(ffn=ffn, layer_num=2, query_num=query_num, hidden_dropout_prob=0.0)
+        torch.testing.assert_close(none.fuse(everything), model.fuse({}))  # type: ignore[operator]
+
+    def test_contrast_of_the_paper(self) -> None:
+        """In the batch, each item once, content and id embeddings themselves."""
+        model = self.make(cic_negatives="batch", cic_on="embeddings", hidden_dropout_prob=0.0)
+        assert isinstance(model, EM3)
+        users, positives = model.pairs.users[:9], model.pairs.items[:9]
+        assert len(positives.unique()) < len(positives) or positives[:5].unique().shape == (5,)
+        assert model.draw(users, positives, positives, torch.Generator()) == {}
+        rows = positives.unique()
+        c = torch.nn.functional.normalize(model.cic_content_linear(model.fuse({})[rows]), dim=1)
+        i = torch.nn.functional.normalize(model.cic_id_linear(model.item_id_embedding(rows)), dim=1)
+        logits = c @ i.T / 0.5
+        expected = -0.5 * (logits.log_softmax(1).diag().mean() + logits.T.log_softmax(1).diag().mean())
+        torch.testing.assert_close(model.loss(users, positives, positives, {})["cic"], expected)
+
+    def test_layers_of_the_item_graph(self) -> None:
+        """Ids go through all of them; content through one, or all."""
+        results = {}
+        for layers, content_layers in ((1, "one"), (2, "one"), (2, "all")):
+            model = self.make(n_mm_layers=layers, n_ui_layers=0, content_layers=content_layers)
+            assert isinstance(model, EM3)
+            graph = model.item_graph.to_dense()
+            ids, content = model.embeddings()[1].chunk(2, 1)
+            own = model.item_id_embedding.weight
+            torch.testing.assert_close(ids, own + torch.linalg.matrix_power(graph, layers) @ own)
+            results[layers, content_layers] = content
+        torch.testing.assert_close(results[1, "one"], results[2, "one"])
+        assert not results[2, "one"].allclose(results[2, "all"])
+
+    def test_heads_that_do_not_fit(self) -> None:
+        with pytest.raises(UserError, match=r"model\.num_heads=3 .* model\.embedding_size=8"):
+            self.make(checkerboard()[0], features_of(("image",)), num_heads=3)
