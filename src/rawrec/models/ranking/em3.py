@@ -2,9 +2,10 @@
 
 One impression is a user, a candidate item and the user's history. Each becomes a few vectors of one width: the user's
 id, the candidate's id (with its categories, as in section 3.4), the interest in ids, and for `em3` the candidate's
-content c (eq. 6) and the user's content interest u (eq. 7-8), beside the item's popularity and other columns. An
-interest also meets its candidate element by element. Vectors and their pairwise dot products go into an MLP (the paper
-leaves the ranker open); the loss is binary cross entropy (eq. 1) plus the weighted Content-ID contrast (eq. 14).
+content c (eq. 6), the user's content interest u (eq. 7-8) and profile (the mean of the history's content), beside the
+item's popularity and other columns. An interest also meets its candidate element by element. Vectors and their pairwise
+dot products go into an MLP (the paper leaves the ranker open), whose output is a logit with biases of user, item and
+content; the loss is binary cross entropy (eq. 1) plus the weighted Content-ID contrast (eq. 14).
 """
 
 from __future__ import annotations
@@ -118,8 +119,9 @@ class Ranker(nn.Module):
         if content_dim is not None:
             self.query, self.key = nn.Linear(content_dim, d), nn.Linear(content_dim, d, bias=False)
             self.candidate, self.interest = nn.Linear(content_dim, d), nn.Linear(content_dim, d)
+            self.profile, self.content_bias = nn.Linear(content_dim, d), nn.Linear(content_dim, 1)
             self.cic = ContentIdContrast(content_dim, d, cfg.cic_temperature)
-            vectors += 3
+            vectors += 4
         if not vectors:
             raise UserError(
                 "model.user_id=false and model.item_id=false leave the ranker nothing to read; set one of them to "
@@ -188,7 +190,10 @@ class Ranker(nn.Module):
             query = self.query(batch.content) @ self.key.weight  # (W_k h)q = h(q W_k): histories are never projected
             candidate, interest = self.candidate(batch.content), self._attend(batch.history_content, query)
             interest = self.interest(interest)
-            vectors += [candidate, interest, candidate * interest]
+            valid = batch.history_content.valid[:, None].to(batch.content.dtype)
+            profile = batch.history_content.mix(valid / valid.sum(2, keepdim=True).clamp(min=1))
+            vectors += [candidate, interest, candidate * interest, self.profile(profile)]
+            logits = logits + self.content_bias(batch.content)[..., 0]
         stack = torch.stack([v.expand(*shape, -1) for v in vectors], 2)
         i, j = torch.triu_indices(stack.shape[2], stack.shape[2], 1, device=stack.device)
         products = (stack @ stack.transpose(2, 3))[..., i, j]
