@@ -343,3 +343,18 @@ def test_a_closed_pipe_is_quiet(run: Path) -> None:
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     assert process.wait(timeout=30) != 0
+
+
+def test_a_retrieval_run_through_the_commands(shell: Shell, shop: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    trained = shell.json("train", "lightgcn", "--data", shop, "--out", out, *QUICK, "model.embedding_size=8")
+    assert "auc" not in trained["test"] and 0 <= trained["test"]["recall@20"] <= 1
+    assert shell.json("resume", out)["test"] == trained["test"] == shell.json("evaluate", out)["test"]
+    assert "recall@20" in shell("evaluate", out)[0]
+    found = shell.json("recommend", out, "--user", "u1", "-k", 3)["recommendations"]
+    assert len(found) == 3 and "score" in shell("recommend", out, "--user", "u1")[0]
+    assert len(shell.json("similar", out, "--item", found[0]["item"], "-k", 2)["recommendations"]) == 2
+    assert Path(shell.json("export", out)["file"]).is_file()
+    assert Path(shell.json("report", out)["report"]).is_file()
+    assert "reads no history" in shell.mistake("recommend", out, "--history", found[0]["item"])
+    assert "did you mean lightgcn" in shell.mistake("train", "lightgnc", "--data", shop, "--out", tmp_path / "x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -23,12 +24,12 @@ def settled(preset: str, *words: str) -> Config:
     return resolve(preset, parse_overrides(list(words)), KINDS)
 
 
-def records(record: type[BaseModel] = Config) -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = [record]
-    for field in record.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += records(field.annotation)
-    return found
+def records(kind: Any = Config) -> list[type[BaseModel]]:
+    """The records that a type is made of: a record's own and its fields', a choice's branches."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        inner = [record for field in kind.model_fields.values() for record in records(field.annotation)]
+        return [kind, *inner]
+    return [record for part in get_args(kind) for record in records(part)]
 
 
 @pytest.mark.parametrize("name", presets())
@@ -85,7 +86,7 @@ def test_override_of_a_kind_wins_over_a_complete_config() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("em4", ["em4", "did you mean em3", "Known: em3, id"]),
+        ("em4", ["em4", "did you mean em3", "Known: bm3, bpr, "]),
         ("nothing.yaml", ["nothing.yaml does not exist"]),
         ("em3 train.epoch=3", ["train.epoch:", "did you mean epochs"]),
         ("em3 trian.epochs=3", ["did you mean train"]),
@@ -108,6 +109,14 @@ def test_override_of_a_kind_wins_over_a_complete_config() -> None:
         ("em3 eval.topk=[]", ["eval.topk=[]"]),
         ("em3 paradigm=hybird", ["paradigm=hybird", "'hybrid'"]),
         ("em3 train.metric=recall", ["train.metric=recall", "cold/auc"]),
+        ("em3 train.metric=recall@20", ["train.metric=recall@20", "model em3", "auc"]),
+        ("em3 model=3", ["model=3", "model.dim"]),
+        ("em3 model.name=lightgnc", ["model.name", "did you mean lightgcn"]),
+        ("em3 model.n_layers=2", ["model.n_layers", "Known: name, dim"]),
+        ("lightgcn model.dim=2", ["model.dim", "Known: name, embedding_size"]),
+        ("lightgcn model.n_layers=true", ["model.n_layers=true", "number"]),
+        ("lightgcn train.metric=auc", ["train.metric=auc", "recall@20"]),
+        ("lightgcn eval.topk=[5,10]", ["train.metric=recall@20", "eval.topk=[5, 10]", "recall@10"]),
         ("em3 epochs", ["'epochs'", "key=value"]),
         ("em3 =5", ["key=value"]),
         ("em3 seed=1 seed=2", ["seed is given twice"]),
@@ -141,6 +150,14 @@ def test_mistakes_are_named(words: str, said: list[str]) -> None:
         ("id model.cic_weight=0.2", "model id has no content"),
         ("id content.image.train=lora", "model id has no content"),
         ("id paradigm=hybrid", "model id has no content"),
+        ("id eval.protocol=mmrec", "retrieval models"),
+        ("em3 train.lr_decay=0.9", "retrieval models"),
+        ("lightgcn train.ema=0", "ranking models"),
+        ("lightgcn paradigm=frozen", "reads no features"),
+        ("freedom data.history=5", "reads no histories"),
+        ("freedom content.fusion.kind=sum", "in its own way"),
+        ("freedom bank.micro_batch=5", "in its own way"),
+        ("freedom content.image.train=lora", "paradigm=hybrid keeps encoders frozen"),
     ],
 )
 def test_an_override_that_would_do_nothing_is_refused(words: str, reason: str) -> None:
@@ -160,10 +177,21 @@ def test_an_override_that_would_do_nothing_is_refused(words: str, reason: str) -
         "em3 content.image.use=false",
         "em3 content.fusion.kind=sum content.fusion.dropout=0.1",
         "id train.epochs=2 model.dim=8 data.history=5",
+        "lightgcn train.epochs=2 model.n_layers=1 eval.protocol=mmrec train.lr_decay=0.9 eval.topk=[20]",
+        "freedom paradigm=frozen content.image.size=64 content.title.use=false",
     ],
 )
 def test_overrides_that_do_something_pass(words: str) -> None:
     settled(*words.split())
+
+
+def test_retrieval_models_have_the_defaults_of_their_published_runs() -> None:
+    cfg = validate({"model": {"name": "lattice"}, "train": {"batch_size": 512}})
+    train = cfg.train
+    assert (cfg.paradigm, train.lr, train.weight_decay, train.patience) == ("hybrid", 1e-3, 0, 20)
+    assert (train.metric, train.batch_size, cfg.model.train_batch_size) == ("recall@20", 512, 512)
+    assert validate({"model": {"dim": 8}}).model == Config().model.model_copy(update={"dim": 8})
+    assert cfg.retrieval and not Config().retrieval and set(config.RETRIEVAL) <= set(presets())
 
 
 def test_config_file(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def inspect(dataset: Annotated[Path, typer.Argument(help="dataset folder")], as_
 # ----------------------------------------------------------------------------------------------------------- training
 @app.command(epilog="Example: rawrec train em3 --data data/ml --out runs/em3 train.epochs=5 content.image.train=lora")
 def train(
-    model: Annotated[str, typer.Argument(help="preset (id, em3) or the path of a .yaml file")],
+    model: Annotated[str, typer.Argument(help="preset (em3, lightgcn, freedom, ...) or the path of a .yaml file")],
     data: Annotated[Path, typer.Option(help="dataset folder")],
     out: Out,
     overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
@@ -417,7 +417,7 @@ def recommend(
         _done(f"wrote {path}", {"file": str(path)}, as_json)
         return
     found = recommender.recommend(user, past, k, not seen)
-    _show(recommender, found, "probability", as_json, {"user": user, "history": past, "k": k})
+    _show(recommender, found, recommender.measure, as_json, {"user": user, "history": past, "k": k})
 
 
 def _ids(text: str) -> list[str]:
@@ -449,7 +449,7 @@ def _show(recommender: Any, found: list[Any], what: str, as_json: bool, query: d
         _print_json({"recommendations": [{"item": i, "score": s} for i, s in found], "query": query})
         return
     if not found:
-        print("nothing is left to recommend" if what == "probability" else "no other item has content to compare")
+        print("no other item has content to compare" if what == "similarity" else "nothing is left to recommend")
         return
     data = recommender.data
     field = next(iter(data.fields.text), None)

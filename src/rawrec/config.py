@@ -12,15 +12,16 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
-    ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
@@ -28,24 +29,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from rawrec.errors import UserError
-
-
-class Record(BaseModel):
-    """Settings of one component: unknown keys, wrong types and numbers out of bounds are refused."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False, coerce_numbers_to_str=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        field = cls.model_fields.get(info.field_name or "")
-        kinds = {field.annotation, *get_args(field.annotation)} if field is not None else set()
-        if isinstance(value, bool) and kinds & {int, float}:
-            raise ValueError("give a number")
-        return value
-
-
-Count = Annotated[int, Field(ge=1)]
+from rawrec.models.retrieval import configs, retrieval_model
+from rawrec.models.retrieval.configs import RetrievalConfig
+from rawrec.records import Count, Record
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -187,8 +173,43 @@ class RankerConfig(Record):
             raise ValueError("use all, none or a list of columns, for example [genres,year]") from None
 
 
+RANKERS: tuple[str, ...] = get_args(RankerConfig.model_fields["name"].annotation)
+RETRIEVAL: dict[str, type[RetrievalConfig]] = {
+    record.model_fields["name"].default: record
+    for record in vars(configs).values()
+    if isinstance(record, type) and issubclass(record, RetrievalConfig) and record is not RetrievalConfig
+}
+"""The records of retrieval models by name: those that `models/retrieval/configs.py` defines."""
+
+
+def _model_name(value: Any) -> Any:
+    name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
+    return RANKERS[0] if name in RANKERS else name
+
+
+if TYPE_CHECKING:
+    ModelConfig = Any
+else:
+    _TAGGED = tuple(Annotated[record, Tag(name)] for name, record in {RANKERS[0]: RankerConfig, **RETRIEVAL}.items())
+    ModelConfig = Annotated[Union[_TAGGED], Discriminator(_model_name)]  # noqa: UP007
+
+
 # ------------------------------------------------------------------------------------------------- training, evaluation
-METRIC = r"^((cold|rare|medium|warm)/)?(auc|gauc|logloss|ece|share)$"
+BUCKET = r"((cold|rare|medium|warm)/)?"
+IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")
+LIST_METRIC = re.compile(rf"^{BUCKET}(recall|ndcg|precision|map)@([1-9][0-9]*)$")
+RETRIEVAL_DEFAULTS: dict[str, Any] = {
+    "paradigm": "hybrid",
+    "train": {
+        "epochs": 1000,
+        "batch_size": 2048,
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "patience": 20,
+        "metric": "recall@20",
+    },
+}
+"""What the settings that rankers share are for a retrieval model unless given: as its published runs had them."""
 
 
 class TrainConfig(Record):
@@ -199,8 +220,14 @@ class TrainConfig(Record):
     accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
     lr: float = Field(default=3e-3, gt=0, description="learning rate of everything but encoders")
     encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
+    lr_decay: float = Field(
+        default=1.0, gt=0, le=1, description="retrieval models: factor of the learning rate per 50 epochs, gradually"
+    )
     weight_decay: float = Field(
-        default=0.1, ge=0, description="weight decay of weight matrices other than encoders (none) and id embeddings"
+        default=0.1,
+        ge=0,
+        description="weight decay of weight matrices other than encoders (none) and id embeddings (AdamW); retrieval "
+        "models: L2 penalty of all parameters (Adam)",
     )
     id_weight_decay: float = Field(default=5.0, ge=0, description="weight decay of id embeddings")
     ema: float = Field(
@@ -214,8 +241,8 @@ class TrainConfig(Record):
     patience: int = Field(default=3, ge=1, description="epochs without improvement before the run stops")
     metric: str = Field(
         default="auc",
-        description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data), "
-        "or one of them within a bucket, as cold/auc",
+        description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data); "
+        "retrieval models: recall@K, ndcg@K, precision@K, map@K; or one of them within a bucket, as cold/auc",
     )
     device: str = Field(default="auto", description="auto | cpu | cuda | cuda:<n>")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -227,8 +254,11 @@ class TrainConfig(Record):
     @field_validator("metric")
     @classmethod
     def _metric(cls, value: str) -> str:
-        if not re.match(METRIC, value):
-            raise ValueError("use auc, gauc, logloss, ece or share, or one of them in a bucket, for example cold/auc")
+        if not (IMPRESSION_METRIC.match(value) or LIST_METRIC.match(value)):
+            raise ValueError(
+                "use auc, gauc, logloss, ece or share, for retrieval models recall@20 or the like, or one of them "
+                "in a bucket, for example cold/auc"
+            )
         return value
 
 
@@ -238,6 +268,12 @@ class EvalConfig(Record):
     topk: list[Count] = Field(
         default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
     )
+    protocol: Literal["default", "mmrec"] = Field(
+        default="default",
+        description="retrieval models; default: lists leave out what the user took in earlier parts; mmrec: training "
+        "positives only, also at test, users unseen in training are dropped, early stopping compares values rounded to "
+        "4 decimals and comes one evaluation after train.patience",
+    )
     batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
     full_ranking: bool = Field(default=True, description="Recall@K and the like over the full catalogue on test")
     bootstrap: int = Field(default=1000, ge=0, description="resamplings of users behind an interval")
@@ -246,7 +282,9 @@ class EvalConfig(Record):
 class Config(Record):
     """Every setting of a run; `config.yaml` of a run folder holds all of it, resolved."""
 
-    model: RankerConfig = Field(default_factory=RankerConfig, description="the ranking model")
+    model: ModelConfig = Field(
+        default_factory=RankerConfig, description="the model; its name says which settings it has"
+    )
     paradigm: Literal["frozen", "hybrid", "end_to_end"] = Field(
         default="end_to_end",
         description="what is trained of the content: nothing (frozen), fusion (hybrid), encoders too (end_to_end)",
@@ -258,10 +296,45 @@ class Config(Record):
     train: TrainConfig = Field(default_factory=TrainConfig, description="the training loop")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="what is measured")
 
+    @property
+    def retrieval(self) -> bool:
+        """Whether the model scores all items for a user (retrieval) or one impression (ranking)."""
+        return isinstance(self.model, RetrievalConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fitting_defaults(cls, value: Any) -> Any:
+        """A model without a name is the default one; a retrieval model has defaults of its own."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("model"), Mapping):
+            return value
+        model = {"name": RankerConfig().name, **value["model"]}
+        value = {**value, "model": model}
+        if model["name"] not in RETRIEVAL or not isinstance(value.get("train", {}), Mapping):
+            return value
+        train = {**RETRIEVAL_DEFAULTS["train"], **value.get("train", {})}
+        if "train_batch_size" in RETRIEVAL[model["name"]].model_fields:
+            model = {"train_batch_size": train["batch_size"], **model}
+        return {**RETRIEVAL_DEFAULTS, **value, "train": train, "model": model}
+
+    @model_validator(mode="after")
+    def _metric_fits(self) -> Config:
+        metric, name = self.train.metric, self.model.name
+        cut = LIST_METRIC.match(metric)
+        if not self.retrieval and cut:
+            raise ValueError(f"train.metric={metric}: model {name} is judged by impressions; use for example auc")
+        if self.retrieval and not cut:
+            raise ValueError(f"train.metric={metric}: model {name} is judged by lists; use for example recall@20")
+        if cut and int(cut[4]) not in self.eval.topk:
+            raise ValueError(
+                f"train.metric={metric}: lists are cut at eval.topk={self.eval.topk}; add {cut[4]} to it, or use "
+                f"{cut[3]}@{max(self.eval.topk)}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _heads(self) -> Config:
         dim, fusion = self.content.dim, self.content.fusion
-        if self.model.name != "id" and self.paradigm != "frozen" and fusion.kind == "fqformer" and dim % fusion.heads:
+        if self.model.name == "em3" and self.paradigm != "frozen" and fusion.kind == "fqformer" and dim % fusion.heads:
             raise ValueError(
                 f"content.dim={dim} is no multiple of content.fusion.heads={fusion.heads}; "
                 f"use for example content.dim={math.ceil(dim / fusion.heads) * fusion.heads}"
@@ -287,7 +360,7 @@ def resolve(
 ) -> Config:
     """The config of a preset's name, a YAML file or a mapping, with `{"train.epochs": 5}`-style overrides.
 
-    kinds: "image" or "text" for every raw field of the dataset, so that overrides of single fields can be judged.
+    kinds: "image", "text" or "feature" for the fields of the dataset, so that overrides of single ones can be judged.
     Raises UserError for what is unknown or impossible, and for an override that would do nothing.
     """
     tree = dict(preset) if isinstance(preset, Mapping) else _read_preset(preset)
@@ -390,8 +463,22 @@ def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
 
 def _idle(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> str | None:
     """Why a setting has no effect under the rest of the config; None where it has one."""
+    for pattern, holds, reason in _retrieval_rules(cfg) if cfg.retrieval else _ranking_rules(cfg):
+        if holds and re.fullmatch(pattern, key):
+            return reason
+    part = key.split(".")
+    of_features = re.fullmatch(r"paradigm|content\..+|train\.precision", key)
+    if cfg.retrieval and of_features and not retrieval_model(cfg.model.name).reads_features(cfg.model):
+        return f"model {cfg.model.name} reads no features of items"
+    if len(part) == 3 and part[0] == "content" and part[1] != "fusion":
+        return _idle_field(cfg, part[1], part[2], value, kinds)
+    return None
+
+
+def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """Settings (a pattern of their keys), whether they have no effect, and why."""
     end_to_end, fusion = cfg.paradigm == "end_to_end", cfg.content.fusion.kind
-    rules = [
+    return [
         (
             r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr|precision)",
             cfg.model.name == "id",
@@ -413,14 +500,24 @@ def _idle(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> str | 
             "the model reads no ids (model.item_id=false, model.user_id=false)",
         ),
         (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
+        (r"eval\.protocol|train\.lr_decay", True, f"it is a setting of retrieval models, and {cfg.model.name} is none"),
     ]
-    for pattern, holds, reason in rules:
-        if holds and re.fullmatch(pattern, key):
-            return reason
-    part = key.split(".")
-    if len(part) == 3 and part[0] == "content" and part[1] != "fusion":
-        return _idle_field(cfg, part[1], part[2], value, kinds)
-    return None
+
+
+def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """The same for a retrieval model."""
+    name = cfg.model.name
+    return [
+        (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
+        (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
+        (r"content\.(dim|fusion\..+)|bank\..+", True, f"model {name} joins features in its own way; see model.*"),
+        (
+            r"train\.(encoder_lr|id_weight_decay|ema|warmup_steps|clip|accumulate|checkpoint_every)",
+            True,
+            f"it is a setting of ranking models, and {name} is none",
+        ),
+        (r"eval\.(batch_size|full_ranking)", True, f"model {name} is always evaluated by lists of the full catalogue"),
+    ]
 
 
 def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping[str, str]) -> str | None:
@@ -431,6 +528,8 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         if source in cfg.content.fields:
             settings |= cfg.content.fields[source].model_dump(exclude_unset=True)
     field = FieldConfig.model_validate(settings)
+    if kind == "feature" and setting != "use":
+        return f"{name} is a ready-made feature, and its only setting is content.{name}.use"
     if setting == "train" and value != "none" and cfg.paradigm != "end_to_end":
         return f"paradigm={cfg.paradigm} keeps encoders frozen; use paradigm=end_to_end"
     if setting != "use" and not field.use:
@@ -458,7 +557,11 @@ def describe() -> str:
         "This page is generated from `rawrec.config` (`python -m rawrec.config > docs/settings.md`).",
         "",
         *_table("Run", Config, ""),
+        *_table(f"model ({', '.join(RANKERS)})", RankerConfig, "model."),
     ]
+    for name, record in RETRIEVAL.items():
+        lines += _table(f"model ({name})", record, "model.")
+    lines += _retrieval_defaults()
     for name, field in Config.model_fields.items():
         record = field.annotation
         if isinstance(record, type) and issubclass(record, BaseModel):
@@ -466,6 +569,17 @@ def describe() -> str:
     lines += _table("content.fusion", FusionConfig, "content.fusion.")
     lines += _table("content.<field>", FieldConfig, "content.<field>.")
     return "\n".join(lines)
+
+
+def _retrieval_defaults() -> list[str]:
+    flat = dict(_flatten(RETRIEVAL_DEFAULTS))
+    return [
+        "## Defaults of retrieval models",
+        "",
+        "Retrieval models have other defaults than the tables below say, those of their published runs:",
+        ", ".join(f"`{key}={value}`" for key, value in flat.items()) + ".",
+        "",
+    ]
 
 
 def _table(title: str, record: type[BaseModel], prefix: str) -> list[str]:
@@ -481,8 +595,8 @@ def _table(title: str, record: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _is_record(kind: Any) -> bool:
-    kinds = [kind, *get_args(kind)]
-    return any(isinstance(k, type) and issubclass(k, BaseModel) for k in kinds)
+    """Whether a field's type is a record, or a choice between records."""
+    return (isinstance(kind, type) and issubclass(kind, BaseModel)) or any(map(_is_record, get_args(kind)))
 
 
 def _values(field: FieldInfo) -> str:
@@ -491,7 +605,7 @@ def _values(field: FieldInfo) -> str:
 
 
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-KINDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+KINDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", type(None): "null"}
 
 
 def _kind(kind: Any) -> str:
@@ -532,15 +646,21 @@ def _explain(error: Any) -> str:
             break
         if record is ContentConfig and part == "fields":
             continue
+        if record is RankerConfig and path == ["model"] and part in (*RANKERS, *RETRIEVAL):  # a branch of the union
+            record = RETRIEVAL.get(part, RankerConfig)
+            continue
         path.append(part)
         if part in record.model_fields:
             kind = record.model_fields[part].annotation
             record = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+            record = RankerConfig if path == ["model"] else record
         elif record is ContentConfig:
             record = FieldConfig
         else:
             return _unknown(".".join(path), part, list(record.model_fields))
     where, message = ".".join(path), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "union_tag_invalid":
+        return _unknown("model.name", str(error["ctx"]["tag"]), [*RANKERS, *RETRIEVAL])
     if record is None:
         return f"{where}={_short(error['input'])}: {message[:1].lower()}{message[1:]}"
     if error["type"] == "value_error":  # a check across settings, which names them itself

@@ -68,11 +68,11 @@ class Bars:
             self._say("evaluating the best epoch ...")
 
     def _validated(self, line: dict[str, Any], best: bool) -> None:
-        values = {name: line.get(f"valid/{name}") for name in ("auc", "logloss")}
+        values = {name: line.get(f"valid/{name}") for name in ("auc", "logloss", "recall@20", "ndcg@20")}
         shown = [f"{name} {value:.4f}" for name, value in values.items() if value is not None]
         rate = f"{line['samples_per_second']:,.0f} samples/s"
-        text = f"epoch {line['epoch']}: loss {line['loss']:.4f}, {', '.join(shown)}, {rate}, {line['seconds']:.0f} s"
-        self._say(text + (", the best so far" if best else ""))
+        parts = [f"loss {line['loss']:.4f}", *shown, rate, f"{line['seconds']:.1f} s", *["the best so far"] * best]
+        self._say(f"epoch {line['epoch']}: {', '.join(parts)}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

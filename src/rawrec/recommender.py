@@ -37,7 +37,7 @@ ENCODE = 256  # new items read and encoded at once
 
 
 class Scored(NamedTuple):
-    """An item's original id and its score: a click probability, or a cosine similarity."""
+    """An item's original id and its score: a click probability, a retrieval model's score, or a cosine similarity."""
 
     item: str
     score: float
@@ -56,14 +56,22 @@ class Recommender:
     >>> rec.similar("260", k=5)
     """
 
+    measure = "probability"
+    """What a recommendation's score is: a click probability, or for a retrieval model a score without a scale."""
+
     def __init__(self, system: System, run: RunFolder):
-        self.system, self.data, self.run = system.eval(), system.data, run
+        self.system = system.eval()
+        self._open(system.data, run, system.samples.labels > 0, system.samples.times)
         self._table = system.table()
-        self._item_ids: list[str] = [str(i) for i in self.data.item_ids]
+
+    def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray, times: np.ndarray | None) -> None:
+        """The dataset's ids, and what its users did: the interactions that are `positive`, in order of `times`."""
+        self.data, self.run = data, run
+        self._table: ContentTable | None = None
+        self._item_ids: list[str] = [str(i) for i in data.item_ids]
         self._rows = {item: row for row, item in enumerate(self._item_ids)}
-        positive = system.samples.labels > 0
-        times = None if system.samples.times is None else system.samples.times[positive]
-        self._past = Histories(self.data.users[positive], self.data.items[positive], times, self.data.n_users)
+        times = None if times is None else times[positive]
+        self._past = Histories(data.users[positive], data.items[positive], times, data.n_users)
 
     @classmethod
     def load(cls, run: str | Path, data: Dataset | str | Path | None = None, device: str | None = None) -> Recommender:
@@ -74,7 +82,12 @@ class Recommender:
         >>> rec = rawrec.Recommender.load("runs/em3", device="cpu")
         """
         folder = RunFolder.open(run)
-        return cls(load_system(folder, data, device), folder)
+        system = load_system(folder, data, device)
+        if isinstance(system, System):
+            return cls(system, folder)
+        from rawrec.retriever import Retriever  # which builds on this class
+
+        return Retriever(system, folder)
 
     # ------------------------------------------------------------------------------------------------------ recommend
     def recommend(
@@ -84,7 +97,7 @@ class Recommender:
         k: int = 10,
         exclude_seen: bool = True,
     ) -> list[Scored]:
-        """The `k` best items of the whole catalogue, best first, with click probabilities.
+        """The `k` best items of the whole catalogue, best first, with click probabilities (or scores, see `measure`).
 
         user: a known user's id. history: item ids, oldest first; alone, for someone new; with `user`, instead of what
         is known of them. exclude_seen leaves out the history. Fewer than `k` come back where the catalogue ends.
@@ -97,7 +110,7 @@ class Recommender:
         return self._scored(top.items[0], top.scores[0])
 
     def recommend_all(self, out: str | Path, k: int = 10, exclude_seen: bool = True, user_batch: int = 64) -> Path:
-        """Lists for every user as Parquet: `user_id` and, best first, `items` (ids) and `scores` (probabilities).
+        """Lists for every user as Parquet: `user_id` and, best first, `items` (ids) and `scores` (see `measure`).
 
         The same lists as `recommend` gives user by user; `user_batch` of them are scored at once.
         """
@@ -105,13 +118,13 @@ class Recommender:
         path = self._target(out, [".parquet"])
         users = np.arange(self.data.n_users)
         ptr = self._past.ptr if exclude_seen else np.zeros_like(self._past.ptr)
-        past = self._past.read(users, None, None, self.system.samples.history)
+        past = self._histories(users)
         count = min(k, len(self._item_ids))
         top = rank_all(lambda u: self._score_all(u, past[u]), users, ptr, self._past.items, count, user_batch)
         found = (top.items >= 0) & np.isfinite(top.scores)
         offsets = pa.array(np.concatenate([[0], found.sum(1).cumsum()]).astype(np.int32))
         items = pa.array(self._item_ids, pa.string()).take(pa.array(top.items[found]))
-        scores = pa.array(_sigmoid(top.scores[found]).astype(np.float32))
+        scores = pa.array(self._shown(top.scores[found]).astype(np.float32))
         table = pa.table(
             {
                 "user_id": pa.array(self.data.user_ids, pa.string()),
@@ -126,7 +139,7 @@ class Recommender:
         self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
     ) -> list[float]:
         """Click probabilities of items, known ones by id or new ones as picture and text; see `recommend` for who."""
-        _check_list(items, "items")
+        check_list(items, "items")
         users, past, _ = self._who(user, history)
         if not len(items):
             return []
@@ -152,8 +165,7 @@ class Recommender:
         if not isinstance(item, Mapping):
             row = self._row(item)
             if not valid[row]:
-                why = "no content" if self._table is not None else "no training interaction"
-                raise UserError(f"item {item!r} has {why}, so there is nothing to compare")
+                raise UserError(f"item {item!r} has {self._lacking()}, so there is nothing to compare")
             query = vectors[row]
         else:
             made = self._embed_rows([item])
@@ -165,7 +177,7 @@ class Recommender:
         if row >= 0:
             scores[row] = -torch.inf
         best = scores.topk(min(k, len(scores)))
-        return self._scored(best.indices.cpu().numpy(), best.values.cpu().numpy(), probabilities=False)
+        return self._scored(best.indices.cpu().numpy(), best.values.cpu().numpy(), raw=True)
 
     # ---------------------------------------------------------------------------------------------------- new content
     def embed(self, items: Sequence[Item]) -> np.ndarray:
@@ -173,9 +185,9 @@ class Recommender:
 
         >>> rec.embed(["260", {"title": "A new film"}]).shape
         """
-        _check_list(items, "items")
+        check_list(items, "items")
         if self._table is None:
-            raise UserError("this run is of model `id`, which has no content embeddings: train em3")
+            raise UserError(f"this run is of model `{self._model()}`, which has no content embeddings: train em3")
         rows, new = self._rows_of(items)
         index = torch.tensor(rows, dtype=torch.int64, device=self.system.device)
         known = index < len(self._item_ids)
@@ -247,7 +259,7 @@ class Recommender:
             raise UserError("say who: a user's id (user), or a list of item ids (history)")
         row = int(self.data.user_rows([str(user)])[0]) if user is not None else -1
         if history is not None:
-            _check_list(history, "history")
+            check_list(history, "history")
             seen = np.array([self._row(item) for item in history], np.int64)
         else:
             seen = self._past.items[self._past.ptr[row] : self._past.ptr[row + 1]]
@@ -279,12 +291,27 @@ class Recommender:
         row = self._rows.get(str(item))
         return int(self.data.item_rows([str(item)])[0]) if row is None else row
 
+    def _model(self) -> str:
+        return self.run.config().model.name
+
+    def _lacking(self) -> str:
+        """What an item without a vector lacks."""
+        return "no content" if self._table is not None else "no training interaction"
+
+    def _histories(self, users: np.ndarray) -> np.ndarray:
+        """The latest positives of users, `[n, history]` item rows, as the model reads them."""
+        return self._past.read(users, None, None, self.system.samples.history)
+
     def _score_all(self, users: np.ndarray, past: np.ndarray) -> Tensor:
         return self.system.score_all(users, past, self._table)
 
-    def _scored(self, rows: np.ndarray, scores: np.ndarray, probabilities: bool = True) -> list[Scored]:
+    def _shown(self, scores: np.ndarray) -> np.ndarray:
+        """What the user sees of a model's scores, see `measure`."""
+        return 1 / (1 + np.exp(-scores))
+
+    def _scored(self, rows: np.ndarray, scores: np.ndarray, raw: bool = False) -> list[Scored]:
         good = (rows >= 0) & np.isfinite(scores)
-        scores = _sigmoid(scores) if probabilities else scores
+        scores = scores if raw else self._shown(scores)
         return [Scored(self._item_ids[r], float(s)) for r, s in zip(rows[good], scores[good], strict=True)]
 
     def _vectors(self) -> tuple[Tensor, Tensor]:
@@ -303,7 +330,7 @@ class Recommender:
         """Content of new items; `first`: the number of the first one, for messages."""
         tower = self.system.tower
         if tower is None:
-            raise UserError("this run is of model `id`, which cannot judge an item it has never seen: train em3")
+            raise UserError(unseen(self._model()))
         parts = [self._embed_part(items[at : at + ENCODE], first + at) for at in range(0, len(items), ENCODE)]
         return ContentTable(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
@@ -385,10 +412,12 @@ def _check_k(k: int) -> None:
         raise UserError(f"k={k}: ask for at least one item")
 
 
-def _check_list(items: Any, name: str) -> None:
+def check_list(items: Any, name: str) -> None:
+    """Raises UserError where one thing stands in the place of a list."""
     if isinstance(items, str | Mapping):
         raise UserError(f"{name}={items!r}: give a list, for example {name}=[{items!r}]")
 
 
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values))
+def unseen(model: str) -> str:
+    """What is said of an item that is not in the catalogue, by a model that serves no other."""
+    return f"this run is of model `{model}`, which cannot judge an item it has never seen: train em3"

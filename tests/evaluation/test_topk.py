@@ -115,6 +115,15 @@ def test_ties_fall_in_one_random_order():
     assert found.tolist() == expected
 
 
+@pytest.mark.parametrize(("n_items", "k"), [(997, 1), (997, 20), (1000, 64), (50, 50), (7, 9)])
+def test_large_catalogues_are_ranked_as_by_sorting(n_items, k):
+    scores = torch.randn(8, n_items, generator=torch.Generator().manual_seed(0))
+    top = rank_all(lambda u: scores[u], np.arange(8), *csr([[]] * 8), k=k, user_batch=3)
+    expected = scores.sort(dim=1, descending=True)
+    assert (top.items[:, :n_items] == expected.indices[:, :k].numpy()).all() and (top.items[:, n_items:] == -1).all()
+    assert (top.scores[:, :n_items] == expected.values[:, :k].numpy()).all()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_model_that_diverged_is_named(bad):
     with pytest.raises(UserError, match="user 7 scores that are not finite"):

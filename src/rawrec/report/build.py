@@ -76,6 +76,7 @@ class Run:
             raise UserError(f"{path} is not finished: complete it with `rawrec resume {path}`, then report")
         self.config = config.validate(self._read("config.yaml", yaml.safe_load))
         self.metrics: dict[str, Any] = self._read("metrics.json", json.loads)
+        self.judges_impressions = not self.config.retrieval
         self.epochs: list[dict[str, Any]] = self._read(
             "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines() if line.strip()]
         )
@@ -160,6 +161,8 @@ def build_report(
     found = RunFolder(mine.path).dataset(data)
     if other is not None:
         _check_comparable(mine, other)
+        if not mine.judges_impressions and other.topk is None:
+            raise UserError(f"{mine.path} and {other.path} cannot be compared: {other.name} was trained without lists")
     page = _render(_gather(mine, other, found, recommender))
     return _write(page, Path(out) if out else mine.path / "report.html")
 
@@ -169,6 +172,7 @@ def _check_comparable(mine: Run, other: Run) -> None:
         ("dataset", *_datasets(mine, other)),
         ("data.split", mine.config.data.split, other.config.data.split),
         ("data.label", mine.config.data.label, other.config.data.label),
+        ("eval.protocol", mine.config.eval.protocol, other.config.eval.protocol),
     ):
         if a != b:
             raise UserError(
@@ -187,10 +191,11 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
     part = data.split(mine.config.data.split)
     train_counts = np.bincount(data.items[part == 0], minlength=data.n_items)
     buckets = buckets_of(train_counts)
-    blocks, compared = _compare(mine, other, data, buckets)
+    judged = [r for r in (mine, other) if r and r.judges_impressions] if mine.judges_impressions else []
+    blocks, compared = _compare(mine, judged[1] if judged[1:] else None, data, buckets) if judged else ([], 0)
     users, cold = _people(mine, data, part, recommender), _cold_items(data, buckets["cold"], recommender)
     tiles = Tiles(data, users.rows() | cold.rows())
-    curves = {r.name if r is not mine else "this run": _reliability(r.test) for r in (mine, other) if r}
+    curves = {r.name if r is not mine else "this run": _reliability(r.test) for r in judged}
     return {
         "run": mine,
         "other": other,
@@ -200,8 +205,8 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "compared": compared,
         "curves": _curves(mine, other),
         "bank": _bank(mine),
-        "reliability": plots.reliability_plot(curves) if len(mine.test) else None,
-        "calibration": _calibration(mine, other, buckets),
+        "reliability": plots.reliability_plot(curves) if judged and len(mine.test) else None,
+        "calibration": _calibration(judged, buckets),
         "ranking": _ranking(mine, other),
         "users": users.tiles(tiles),
         "user_count": users.eligible,
@@ -297,14 +302,14 @@ def _reliability(test: pl.DataFrame) -> Any:
     return reliability(test["label"], test["score"])
 
 
-def _calibration(mine: Run, other: Run | None, buckets: dict[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
-    """ece and pcoc by bucket, of the run and of the baseline."""
+def _calibration(runs: list[Run], buckets: dict[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
+    """ece and pcoc by bucket, of the run and, where there are two, of the baseline."""
     lines = []
-    for name in BUCKET_NAMES:
-        rows = [_in_bucket(r.test, buckets.get(name)) for r in (mine, other) if r]
+    for name in BUCKET_NAMES if runs else ():
+        rows = [_in_bucket(r.test, buckets.get(name)) for r in runs]
         if not rows[0].is_empty():
             values = [(ece(f["label"], f["score"]), pcoc(f["label"], f["score"])) for f in rows]
-            lines.append({"bucket": name, "run": values[0], "baseline": values[1] if other else None})
+            lines.append({"bucket": name, "run": values[0], "baseline": values[1] if runs[1:] else None})
     return lines
 
 

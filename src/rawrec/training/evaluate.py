@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from torch import Tensor
 
+from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
 from rawrec.training.system import System
@@ -47,6 +50,41 @@ def evaluate_part(system: System, part: int, seed: int) -> tuple[dict[str, Any],
     return metrics, reasons, frame
 
 
+class ListTask(NamedTuple):
+    """Users `[n]` (rows, ascending) to make lists for. What user i took is `items[ptr[i]:ptr[i + 1]]`; what is left out
+    of the list, because it was taken before, is `mask_items[mask_ptr[i]:mask_ptr[i + 1]]`."""
+
+    users: np.ndarray
+    ptr: np.ndarray
+    items: np.ndarray
+    mask_ptr: np.ndarray
+    mask_items: np.ndarray
+
+    @classmethod
+    def of(cls, data: Dataset, taken: np.ndarray, before: np.ndarray) -> ListTask:
+        """taken, before: bool of each interaction of the dataset; the users are those with one that was taken."""
+        users = np.unique(data.users[taken]).astype(np.int64)
+        return cls(users, *_items_of(data, taken, users), *_items_of(data, before, users))
+
+
+def _items_of(data: Dataset, chosen: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The items of the chosen interactions (bool) of each of `users`, as ptr `[n + 1]` and items."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(data.users[rows], kind="stable")]
+    counts = np.bincount(data.users[rows], minlength=data.n_users)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    ptr = np.concatenate([[0], np.cumsum(counts[users])]).astype(np.int64)
+    index = np.arange(ptr[-1]) + np.repeat(offsets[users] - ptr[:-1], counts[users])
+    return ptr, data.items[rows[index]].astype(np.int64)
+
+
+def make_lists(score: Callable[[np.ndarray], Tensor], task: ListTask, depth: int, user_batch: int) -> TopK:
+    """The `depth` best items of every user of the task, see `rank_all`."""
+    if not len(task.users):
+        return TopK(np.zeros((0, depth), np.int64), np.zeros((0, depth), np.float32))
+    return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch)
+
+
 def evaluate_topk(system: System, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:
     """Lists over the full catalogue for every user with a positive in the part.
 
@@ -55,34 +93,19 @@ def evaluate_topk(system: System, part: int, ks: list[int], user_batch: int = 64
     """
     samples, data = system.samples, system.data
     positive = samples.labels > 0
-    rows = np.flatnonzero((samples.part == part) & positive)
-    rows = rows[np.argsort(data.users[rows], kind="stable")]
-    users, start = np.unique(data.users[rows], return_index=True)
-    users = users.astype(np.int64)
-    ptr = np.append(start, len(rows)).astype(np.int64)
-    items = data.items[rows].astype(np.int64)
-    times = None if samples.times is None else np.minimum.reduceat(samples.times[rows], start) if len(rows) else None
-
-    known = np.flatnonzero((samples.part >= 0) & (samples.part < part) & positive)
-    known = known[np.argsort(data.users[known], kind="stable")]
-    counts = np.bincount(data.users[known], minlength=data.n_users)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    mask_ptr = np.concatenate([[0], np.cumsum(counts[users])]).astype(np.int64)
-    index = np.arange(mask_ptr[-1]) + np.repeat(offsets[users] - mask_ptr[:-1], counts[users])
-    mask_items = data.items[known][index].astype(np.int64)
-
-    history = samples.eval_histories.read(users, None, times, samples.history)
+    taken = (samples.part == part) & positive
+    task = ListTask.of(data, taken, (samples.part >= 0) & (samples.part < part) & positive)
+    times = None
+    if samples.times is not None:
+        first = np.full(data.n_users, np.iinfo(np.int64).max)
+        np.minimum.at(first, data.users[taken], samples.times[taken])
+        times = first[task.users]
+    history = samples.eval_histories.read(task.users, None, times, samples.history)
     table = system.table()
-    at = {int(user): i for i, user in enumerate(users)}
 
-    def score(batch: np.ndarray):
-        place = np.fromiter((at[int(u)] for u in batch), np.int64, len(batch))
-        return system.score_all(batch, history[place], table)
+    def score(batch: np.ndarray) -> Tensor:
+        return system.score_all(batch, history[np.searchsorted(task.users, batch)], table)
 
-    depth = max(ks)
-    if len(users):
-        lists = rank_all(score, users, mask_ptr, mask_items, depth, user_batch)
-    else:
-        lists = TopK(np.zeros((0, depth), np.int64), np.zeros((0, depth), np.float32))
-    metrics, per_user = topk_metrics(lists.items, ptr, items, ks, buckets_of(samples.train_counts))
-    return TopKResult(users, lists, metrics, undefined(metrics), per_user)
+    lists = make_lists(score, task, max(ks), user_batch)
+    metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, ks, buckets_of(samples.train_counts))
+    return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)

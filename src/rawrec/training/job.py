@@ -17,6 +17,7 @@ from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.training import checkpoint
 from rawrec.training.evaluate import PARTS, evaluate_part, evaluate_topk
+from rawrec.training.retrieval import RetrievalSystem, RetrievalTrainer
 from rawrec.training.run import RunFolder
 from rawrec.training.system import System
 from rawrec.training.trainer import Trainer
@@ -40,7 +41,8 @@ def train(
     >>> run.path
     """
     data = data if isinstance(data, Dataset) else Dataset.open(data)
-    kinds = dict.fromkeys(data.fields.image, "image") | dict.fromkeys(data.fields.text, "text")
+    fields = {"image": data.fields.image, "text": data.fields.text, "feature": data.fields.feature}
+    kinds = {name: kind for kind, names in fields.items() for name in names}
     cfg = resolve(preset.dump() if isinstance(preset, Config) else preset, overrides, kinds)
     if "data.negatives" in (overrides or {}) and not data.positive_only:
         raise UserError(
@@ -87,16 +89,20 @@ def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | 
     return _work(run, run.config(), found, observer, fresh=False)
 
 
-def load_system(run: RunFolder, data: Dataset | str | Path | None = None, device: str | None = None) -> System:
-    """The trained system of a finished run, its bank fresh."""
+def load_system(
+    run: RunFolder, data: Dataset | str | Path | None = None, device: str | None = None
+) -> System | RetrievalSystem:
+    """The trained system of a finished run; a ranking system's bank is fresh."""
     if not run.info()["finished"]:
         raise UserError(f"{run.path} is not finished: `rawrec resume {run.path}` goes on with it")
     cfg = run.config()
     if device is not None:
         cfg.train.device = device
-    system = System(cfg, run.dataset(data), run.cache)
+    system = (RetrievalSystem if cfg.retrieval else System)(cfg, run.dataset(data), run.cache)
     tensors, state = checkpoint.load(run.path / "model.safetensors")
     system.load_state(tensors)
+    if isinstance(system, RetrievalSystem):
+        return system
     if system.bank is not None and "bank.content" in tensors:
         system.bank.content.copy_(tensors["bank.content"])
         system.bank.written.copy_(torch.where(system.bank.valid, state["step"], -1))
@@ -111,8 +117,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of a finished run on a part of its data, `valid` or `test`, computed anew.
 
-    full_ranking: lists over the whole catalogue as well; None: as the run's settings say. data: where the dataset is
-    now, if it has moved.
+    full_ranking: lists over the whole catalogue as well; None: as the run's settings say (a retrieval model has no
+    other metrics). data: where the dataset is now, if it has moved.
 
     >>> rawrec.evaluate("runs/em3", "valid")["auc"]
     """
@@ -120,6 +126,8 @@ def evaluate(
     if split not in PARTS:
         raise UserError(f"split={split!r}: use valid or test")
     system = load_system(run, data)
+    if isinstance(system, RetrievalSystem):
+        return system.evaluate(PARTS[split]).metrics
     metrics, _, _ = evaluate_part(system, PARTS[split], system.cfg.seed)
     if system.cfg.eval.full_ranking if full_ranking is None else full_ranking:
         metrics |= evaluate_topk(system, PARTS[split], system.cfg.eval.topk).metrics
@@ -128,18 +136,16 @@ def evaluate(
 
 def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
     started = time.perf_counter()
+    strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
     if cfg.train.threads:
         torch.set_num_threads(cfg.train.threads)
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
     observe = observer or (lambda event, **values: None)
     try:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        system = System(cfg, data, run.cache, lambda text, chunks: _observed(observe, text, chunks))
-        run.write_config(system.cfg)
-        parameters = {key: sum(p.numel() for _, p in group) for key, group in system.parameter_groups().items()}
-        run.write_info(parameters=parameters, media=system.stats)
-        trainer = Trainer(system, run, observer)
+        torch.set_deterministic_debug_mode("warn")
+        strict.fill_uninitialized_memory = False  # it finds bugs, and costs a fifth of an epoch
+        trainer = _trainer(run, cfg, data, observe)
         run.settle()
         last = run.path / "checkpoint" / "last.safetensors"
         if not fresh and last.is_file():
@@ -149,13 +155,39 @@ def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool
             run.keep_metrics(0)
             run.log(f"training {cfg.model.name} on {data.path}")
         trainer.train()
-        _finish(run, system, trainer, observe)
+        if isinstance(trainer, RetrievalTrainer):
+            trainer.finish()
+        else:
+            _finish(run, trainer.system, trainer, observe)
     finally:
         run.write_info(seconds=before + time.perf_counter() - started)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
+        strict.fill_uninitialized_memory = filling
     run.write_info(finished=True, best_epoch=trainer.progress.best_epoch, steps=trainer.progress.step)
     run.log("finished")
     return run
+
+
+def _trainer(run: RunFolder, cfg: Config, data: Dataset, observe: Any) -> Trainer | RetrievalTrainer:
+    """A trainer before its first step; the run folder learns what it is of."""
+
+    def progress(text: str, chunks: Any) -> Any:
+        return _observed(observe, text, chunks)
+
+    if cfg.retrieval:
+        retrieval = RetrievalSystem(cfg, data, run.cache, progress)
+        run.write_info(
+            parameters={"model": sum(p.numel() for p in retrieval.model.parameters())},
+            paradigm=cfg.paradigm if retrieval.reads_features else None,
+            media=retrieval.stats,
+        )
+        run.write_config(retrieval.cfg)
+        return RetrievalTrainer(retrieval, run, observe)
+    system = System(cfg, data, run.cache, progress)
+    parameters = {key: sum(p.numel() for _, p in group) for key, group in system.parameter_groups().items()}
+    run.write_info(parameters=parameters, media=system.stats)
+    run.write_config(system.cfg)
+    return Trainer(system, run, observe)
 
 
 def _observed(observe: Any, text: str, chunks: Any) -> Any:

@@ -1,0 +1,84 @@
+"""A trained retrieval model in use: users and items are vectors, a score is their product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rawrec.errors import UserError
+from rawrec.recommender import Item, Recommender, check_list, unseen
+from rawrec.training.retrieval import RetrievalSystem
+from rawrec.training.run import RunFolder
+from rawrec.training.system import ContentTable
+
+
+class Retriever(Recommender):
+    """The `Recommender` of a retrieval model, which `Recommender.load` makes of such a run.
+
+    It knows the users that training has seen, by their id, and the items of the dataset. Scores have no scale: they
+    order the items of one user. Histories of its own and new items are refused.
+    """
+
+    measure = "score"
+
+    def __init__(self, system: RetrievalSystem, run: RunFolder):
+        data, self._retrieval = system.data, system
+        self._open(data, run, system.positive, data.timestamps)
+        self._users, self._items = system.embeddings()
+        self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
+
+    def score(
+        self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
+    ) -> list[float]:
+        """The model's scores of items, given by their ids, for a user whom training has seen."""
+        check_list(items, "items")
+        users, _, _ = self._who(user, history)
+        rows, new = self._rows_of(items)
+        if new:
+            self._embed_rows(new)
+        return self._score_all(users, users)[0].cpu()[rows].tolist()
+
+    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if history is not None:
+            raise UserError(
+                f"this run is of model `{self._model()}`, which knows users by their id and reads no history: "
+                "give a user's id, or train em3"
+            )
+        if user is None:
+            raise UserError("say who: a user's id (user)")
+        row = int(self.data.user_rows([str(user)])[0])
+        if not self._retrieval.known_users[row]:
+            raise UserError(
+                f"user {user!r} has no training interaction, so model `{self._model()}` knows nothing of them; em3 "
+                "serves such users by their history"
+            )
+        return (
+            np.array([row]),
+            np.empty((1, 0), np.int64),
+            self._past.items[self._past.ptr[row] : self._past.ptr[row + 1]],
+        )
+
+    def _histories(self, users: np.ndarray) -> np.ndarray:
+        return np.empty((len(users), 0), np.int64)
+
+    def _score_all(self, users: np.ndarray, past: np.ndarray) -> Tensor:
+        """`[users, items]`; -inf for users whom training has not seen, who get no list."""
+        rows = torch.from_numpy(users).to(self._items.device)
+        known = torch.from_numpy(self._retrieval.known_users[users]).to(rows.device)
+        return (self._users[rows] @ self._items.T).masked_fill(~known[:, None], -torch.inf)
+
+    def _shown(self, scores: np.ndarray) -> np.ndarray:
+        return scores
+
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        return self._items, self._valid
+
+    def _lacking(self) -> str:
+        return "no training interaction" + (" and no features" if self._retrieval.reads_features else "")
+
+    def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
+        raise UserError(unseen(self._model()))

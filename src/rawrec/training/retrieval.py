@@ -1,0 +1,378 @@
+"""Retrieval models in training: what they read of a dataset, one lean loop, evaluation by lists of the full catalogue.
+
+The order of an epoch, negatives and the model's own draws are functions of seed, epoch and step, so that a resumed run
+needs no generator's state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from rawrec.config import Config, FieldConfig
+from rawrec.content.tower import build_tower, field_configs, static_columns
+from rawrec.data.dataset import Dataset
+from rawrec.errors import RunStopped, UserError
+from rawrec.evaluation.ctr import buckets_of
+from rawrec.evaluation.topk import TopK, topk_metrics, undefined
+from rawrec.files import write_table
+from rawrec.memory import keep_freed_memory
+from rawrec.models.graph import Interactions
+from rawrec.models.retrieval import retrieval_model
+from rawrec.training import checkpoint
+from rawrec.training.evaluate import PARTS, ListTask, TopKResult, make_lists
+from rawrec.training.run import RunFolder
+from rawrec.training.system import choose_device, choose_precision
+from rawrec.training.trainer import Progress
+
+SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
+DECAY_EPOCHS = 50  # the learning rate falls by train.lr_decay in so many
+SAVING_SHARE = 0.05  # of a run's time that checkpoints may take
+
+
+class RetrievalSystem:
+    """A retrieval model on the training positives of a dataset, with the features of its items where it reads any."""
+
+    def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
+        self.cfg, self.data = cfg, data
+        self.device = choose_device(cfg.train.device)
+        self.part = data.split(cfg.data.split)
+        self.positive = data.label(cfg.data.label) > 0
+        self.stats: dict[str, dict[str, int]] = {}
+        self.train_counts = np.bincount(data.items[self.part == 0], minlength=data.n_items)
+        keys = np.unique(self._keys((self.part == 0) & self.positive))
+        if not len(keys):
+            raise UserError(f"data.split={cfg.data.split!r}: the training part has no positive interactions")
+        users, items = (torch.from_numpy(rows) for rows in np.divmod(keys, data.n_items))
+        kind = retrieval_model(cfg.model.name)
+        if getattr(cfg.model, "item_graph", None) is not None:  # a run may be resumed from another place
+            cfg.model.item_graph = cfg.model.item_graph.absolute()
+        self.reads_features = kind.reads_features(cfg.model)
+        features, present = self._features(cache, progress) if self.reads_features else ({}, {})
+        described = [torch.zeros(data.n_items, dtype=torch.bool), *present.values()]
+        self.described = torch.stack(described).any(0).numpy()  # [n_items]: features of the item are read
+        torch.manual_seed(cfg.seed)
+        pairs = Interactions(users, items, data.n_users, data.n_items)
+        self.model = kind(cfg.model, pairs, features, present).to(self.device)
+        self.pairs = Interactions(users.to(self.device), items.to(self.device), data.n_users, data.n_items)
+
+    def _keys(self, chosen: np.ndarray) -> np.ndarray:
+        return self.data.users[chosen].astype(np.int64) * self.data.n_items + self.data.items[chosen]
+
+    def _features(self, cache: Path, progress: Callable | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Features of every modality `[n_items, width]`, zeros where missing, and which items have it `[n_items]`.
+
+        Modalities are the image fields, the text fields and the ready-made features, each in the dataset's order.
+        """
+        cfg, fields = self.cfg, self.data.fields
+        if cfg.paradigm == "end_to_end":
+            raise UserError(
+                f"paradigm=end_to_end: model {cfg.model.name} reads features that frozen encoders made; "
+                "use paradigm=hybrid or paradigm=frozen"
+            )
+        ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
+        raw = {name: field for name, field in cfg.content.fields.items() if name not in ready}
+        # Encoders alone: what the tower puts above them is the models' own affair.
+        content = cfg.content.model_copy(update={"fields": raw})
+        only_encoders = cfg.model_copy(update={"paradigm": "frozen", "content": content})
+        configs = field_configs(only_encoders, fields)
+        unused = {name: FieldConfig(use=False) for name in (*fields.image, *fields.text) if name not in configs}
+        cfg.content.fields = configs | unused | ready  # complete, so that a run that is loaded again reads the same
+        used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
+        tower = build_tower(only_encoders, used, configs).to(self.device)
+        tower.autocast = choose_precision(cfg.train.precision, self.device)
+        columns, self.stats = static_columns(tower, self.data, cache, progress)
+        features, present = {}, {}
+        for name in tower.fields:
+            column = columns[tower.column(name)]
+            present[name] = column.lengths > 0
+            features[name] = torch.zeros(len(column), tower.widths[name])
+            features[name][present[name]] = column.values.float()
+        return features, present
+
+    # ------------------------------------------------------------------------------------------------------ evaluation
+    @cached_property
+    def known_users(self) -> np.ndarray:
+        """Bool `[n_users]`: with a training positive."""
+        return np.bincount(self.pairs.users.cpu(), minlength=self.data.n_users) > 0
+
+    @cached_property
+    def known_items(self) -> np.ndarray:
+        """Bool `[n_items]`: with a training positive."""
+        return np.bincount(self.pairs.items.cpu(), minlength=self.data.n_items) > 0
+
+    @cached_property
+    def tasks(self) -> dict[int, ListTask]:
+        """Per part (1 valid, 2 test) who gets a list and what is left out of it, as `eval.protocol` says."""
+        mmrec = self.cfg.eval.protocol == "mmrec"
+        tasks = {}
+        for part in PARTS.values():
+            taken = (self.part == part) & self.positive
+            if mmrec:
+                taken &= self.known_users[self.data.users]
+            before = (self.part >= 0) & (self.part < (1 if mmrec else part)) & self.positive
+            tasks[part] = ListTask.of(self.data, taken, before)
+        return tasks
+
+    @torch.no_grad()
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """`[n_users, dim]` and `[n_items, dim]`; a user's score of an item is their product."""
+        return self.model.embeddings()
+
+    @torch.no_grad()
+    def lists(self, task: ListTask, depth: int) -> TopK:
+        """The `depth` best items for every user of a task, the model's embeddings made once."""
+        users, items = self.embeddings()
+        by_item = items.T.contiguous()
+
+        def score(rows: np.ndarray) -> Tensor:
+            return users[torch.from_numpy(rows).to(users.device)] @ by_item
+
+        return make_lists(score, task, depth, user_batch(self.data.n_items, self.device))
+
+    def evaluate(self, part: int, buckets: bool = True) -> TopKResult:
+        """Metrics of a part at every cut-off of `eval.topk`, also by the items' bucket."""
+        return self.judge(part, self.lists(self.tasks[part], max(self.cfg.eval.topk)), buckets)
+
+    def judge(self, part: int, lists: TopK, buckets: bool = True) -> TopKResult:
+        """Metrics of lists for the users of a part."""
+        task = self.tasks[part]
+        masks = buckets_of(self.train_counts) if buckets else {}
+        metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, self.cfg.eval.topk, masks)
+        return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)
+
+    # ----------------------------------------------------------------------------------------------------------- state
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training changes."""
+        return dict(self.model.state_dict())
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The reverse of `state`. Raises UserError where the file is of another model."""
+        try:
+            self.model.load_state_dict(state)
+        except RuntimeError:
+            raise UserError(
+                "the saved weights are not of this model: another version of rawrec made them, or config.yaml was "
+                "changed. Train again with this version"
+            ) from None
+
+
+def user_batch(n_items: int, device: torch.device) -> int:
+    """So many users are scored at once."""
+    return min(max(SCORES_AT_ONCE[device.type] // n_items, 16), 8192)
+
+
+class Negatives:
+    """Uniform negatives of a user: items that training has seen, less the user's training positives; without rejection.
+
+    Each user's positives are kept as `rank - place`: rank among the seen items, place among the user's positives. That
+    is how many items that are free to draw come before it, so the r-th free item is found by one binary search.
+    """
+
+    def __init__(self, pairs: Interactions):
+        self.seen, rank = torch.unique(pairs.items, return_inverse=True)
+        width = len(self.seen)
+        keys = (pairs.users * width + rank).sort().values
+        users = keys // width
+        degree = torch.bincount(users, minlength=pairs.n_users)
+        self.ptr = degree.cumsum(0) - degree
+        self.free = width - degree  # [n_users]; 0: the user has taken all there is
+        self.keys = keys - (torch.arange(len(keys), device=keys.device) - self.ptr[users])
+
+    def draw(self, users: Tensor, generator: torch.Generator) -> Tensor:
+        """One for each of `users` `[batch]`, who must have free items. The generator is a CPU's."""
+        place = torch.rand(len(users), generator=generator, dtype=torch.float64).to(users.device)
+        free = self.free[users]
+        place = torch.minimum((place * free).long(), free - 1)
+        before = torch.searchsorted(self.keys, users * len(self.seen) + place, right=True) - self.ptr[users]
+        return self.seen[place + before]
+
+
+class RetrievalTrainer:
+    """Trains a `RetrievalSystem` in a `RunFolder`. `observer(event, **values)` is told of steps and epochs."""
+
+    def __init__(self, system: RetrievalSystem, run: RunFolder, observer: Any = None):
+        self.system, self.run, self.cfg, self.model = system, run, system.cfg, system.model
+        self.observe = observer or (lambda event, **values: None)
+        self.progress = Progress()
+        keep_freed_memory()
+        train = self.cfg.train
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.names, self.parameters = [name for name, _ in named], [p for _, p in named]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True)
+        self.pairs, self.negatives = system.pairs, None
+        if self.model.uses_negatives:
+            self.negatives = Negatives(self.pairs)
+            self.pairs = self._with_negatives(self.negatives)
+        self._best = system.state()
+        self._saved, self._saving = time.perf_counter(), 0.0
+        self._check_validation()
+
+    def _with_negatives(self, negatives: Negatives) -> Interactions:
+        """The pairs of users who have not taken every item: the others have no negative to learn from."""
+        pairs = self.pairs
+        keep = negatives.free[pairs.users] > 0
+        if not keep.any():
+            raise UserError(
+                f"model {self.cfg.model.name} learns from items that a user has not taken, and every user of the "
+                "training part has taken all items"
+            )
+        return Interactions(pairs.users[keep], pairs.items[keep], pairs.n_users, pairs.n_items)
+
+    def _check_validation(self) -> None:
+        """What the end of the first epoch would trip over is told before the first step."""
+        users = self.system.tasks[1].users
+        if not len(users):
+            known = " of a user whom training knows" if self.cfg.eval.protocol == "mmrec" else ""
+            raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no positive{known}")
+        shape = (len(users), max(self.cfg.eval.topk))
+        self._monitored(self.system.judge(1, TopK(np.full(shape, -1), np.full(shape, -np.inf, np.float32))))
+
+    def _monitored(self, result: TopKResult) -> float:
+        name = self.cfg.train.metric
+        value = result.metrics[name]
+        if value is None:
+            raise UserError(f"train.metric={name} is undefined on the validation part: {result.reasons[name]}")
+        return round(value, 4) if self.cfg.eval.protocol == "mmrec" else value
+
+    # ---------------------------------------------------------------------------------------------------------- loop
+    def train(self) -> None:
+        """Train to the last epoch or to early stopping, from wherever `progress` stands."""
+        while not self.progress.finished:
+            started = time.perf_counter()
+            self._epoch()
+            self._end_of_epoch(time.perf_counter() - started)
+
+    def _epoch(self) -> None:
+        state, train = self.progress, self.cfg.train
+        generator = _generator(self.cfg.seed, 0, state.epoch)
+        order = torch.randperm(len(self.pairs.users), generator=generator).to(self.system.device)
+        self.model.begin_epoch(self._moved(self.model.draw_epoch(generator)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = train.lr * train.lr_decay ** (state.epoch / DECAY_EPOCHS)
+        self.observe("epoch", epoch=state.epoch, total=len(order), position=0)
+        for rows in order.split(train.batch_size):
+            self._step(rows)
+            self.observe("step", samples=len(rows), loss=state.sums["loss"] / state.sums["steps"])
+
+    def _step(self, rows: Tensor) -> None:
+        """One optimiser step on some of the pairs; nothing is written unless loss and gradient are finite."""
+        state = self.progress
+        generator = _generator(self.cfg.seed, 1, state.step)
+        users, positives = self.pairs.users[rows], self.pairs.items[rows]
+        negatives = None if self.negatives is None else self.negatives.draw(users, generator)
+        draws = self._moved(self.model.draw(users, positives, negatives, generator))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.model.loss(users, positives, negatives, draws)
+        losses["loss"].backward()
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        values = torch.stack([value.detach().double() for value in (*losses.values(), norm)]).tolist()
+        self._check_finite("loss", values[list(losses).index("loss")], users, positives)
+        self._check_finite("gradient", values[-1], users, positives)
+        self.optimizer.step()
+        state.step += 1
+        for name, value in zip([*losses, "steps"], [*values[:-1], 1], strict=True):
+            key = name if name in ("loss", "steps") else f"loss/{name}"
+            state.sums[key] = state.sums.get(key, 0.0) + value
+
+    def _moved(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.system.device) for name, value in draws.items()}
+
+    def _check_finite(self, what: str, value: float, users: Tensor, items: Tensor) -> None:
+        if math.isfinite(value):
+            return
+        data, shown = self.system.data, 5
+        first = zip(users[:shown].tolist(), items[:shown].tolist(), strict=True)
+        pairs = ", ".join(f"({data.user_ids[u]}, {data.item_ids[i]})" for u, i in first)
+        folder = self.run.path / "checkpoint"
+        there = (folder / "last.safetensors").is_file()
+        where = f"the last good checkpoint is in {folder}" if there else "there is no checkpoint yet"
+        raise RunStopped(
+            f"the {what} of step {self.progress.step} (epoch {self.progress.epoch + 1}) is {value}. Nothing of this "
+            f"step was written; {where}. Its batch of {len(users)} pairs begins with (user, item) {pairs}. Try a lower "
+            "train.lr; look for extreme numbers in the features of these items with `rawrec inspect`"
+        )
+
+    def _end_of_epoch(self, seconds: float) -> None:
+        state, cfg = self.progress, self.cfg
+        line: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
+        line |= {key: value / state.sums["steps"] for key, value in state.sums.items() if key != "steps"}
+        begun = time.perf_counter()
+        result = self.system.evaluate(1, buckets="/" in cfg.train.metric)
+        line |= {f"valid/{key}": value for key, value in result.metrics.items()}
+        validating = time.perf_counter() - begun
+        value = self._monitored(result)
+        state.epoch += 1
+        if state.best is None or value > state.best:
+            state.best, state.best_epoch, state.bad_epochs = value, state.epoch, 0
+            self._best = {name: tensor.clone() for name, tensor in self.system.state().items()}
+        else:
+            state.bad_epochs += 1
+        patience = cfg.train.patience + (cfg.eval.protocol == "mmrec")
+        state.finished = state.epoch >= cfg.train.epochs or state.bad_epochs >= patience
+        state.sums = {}
+        samples = len(self.pairs.users)
+        times = {"seconds": seconds, "samples_per_second": samples / seconds, "validation_seconds": validating}
+        self.run.append_metrics({**line, **times})
+        # A resumed run does again, exactly, what was done since the last checkpoint.
+        if state.finished or time.perf_counter() - self._saved > self._saving / SAVING_SHARE:
+            self.save()
+        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+
+    # ----------------------------------------------------------------------------------------------------- checkpoints
+    def save(self) -> None:
+        """The best weights and the whole state of the run, each replaced atomically."""
+        started, folder = time.perf_counter(), self.run.path / "checkpoint"
+        tensors = checkpoint.with_prefix("model.", self.system.state())
+        tensors |= checkpoint.with_prefix("best.", self._best)
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optim.{name}.{key}"] = value
+        state = {"progress": asdict(self.progress), "metrics_lines": self.progress.epoch}
+        checkpoint.save(folder / "last.safetensors", tensors, state)
+        self._saved = time.perf_counter()
+        self._saving = self._saved - started
+
+    def restore(self) -> None:
+        """Continue where the last checkpoint stands; lines of metrics written after it are taken back."""
+        tensors, state = checkpoint.load(self.run.path / "checkpoint" / "last.safetensors")
+        self.progress = Progress(**state["progress"])
+        self.system.load_state(checkpoint.without_prefix("model.", tensors))
+        self._best = checkpoint.without_prefix("best.", tensors)
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            values = checkpoint.without_prefix(f"optim.{name}.", tensors)
+            if values:
+                self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in values.items()}
+        self.run.keep_metrics(state["metrics_lines"])
+
+    def finish(self) -> None:
+        """The best epoch's weights, one evaluation of test, and the files that make the run whole."""
+        self.observe("evaluating")
+        run, system = self.run, self.system
+        system.load_state(self._best)
+        results = {name: system.evaluate(part) for name, part in PARTS.items()}
+        test = results["test"]
+        frame = pl.DataFrame({"user": test.users.astype(np.int32), "items": test.lists.items.tolist()})
+        frame = frame.with_columns(*(pl.Series(k, v) for k, v in test.per_user.items() if "/" not in k))
+        write_table(frame.to_arrow(), run.path / "topk.parquet")
+        about = {"format": 1, "step": self.progress.step, "model": self.cfg.model.name}
+        checkpoint.save(run.path / "model.safetensors", system.state(), about)
+        metrics = {name: result.metrics for name, result in results.items()}
+        reasons = {name: result.reasons for name, result in results.items()}
+        checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})
+
+
+def _generator(*key: int) -> torch.Generator:
+    """A generator whose draws are a function of the key."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+    return torch.Generator().manual_seed(seed)
