@@ -1,7 +1,8 @@
 """How well each way of using content ranks, on one dataset, over several seeds.
 
 Arms: `id` (ids alone), and `em3` frozen, hybrid and end to end, or any other named with --arm. All share the settings
-given as key=value; an arm adds its own. The best epoch is chosen by validation; test is read once per run. Printed: a
+given as key=value, less those that do nothing in it; an arm adds its own. The best epoch is chosen by validation; test
+is read once per run. With --runs, a finished run of the same settings is read, not trained again. Printed: a
 JSON line per run, per arm the mean and deviation over seeds, and per arm after the first the difference of test AUC to
 it, all items and cold ones, with a 95 % interval of the users drawn with replacement (scores averaged over seeds).
 
@@ -23,6 +24,7 @@ import rawrec
 from rawrec import Dataset
 from rawrec.config import parse_overrides
 from rawrec.evaluation.significance import paired_bootstrap
+from rawrec.training.run import RunFolder
 
 ARMS = {
     "id": ("id", ""),
@@ -65,11 +67,19 @@ def _run(
     root: Path, name: str, arm: tuple[str, list[str]], seed: int, args: argparse.Namespace
 ) -> tuple[pl.DataFrame, dict]:
     preset, own = arm
-    shared = [word for word in args.overrides if preset != "id" or not word.startswith(("content.", "bank."))]
-    end_to_end = "paradigm=end_to_end" in own
-    shared = [word for word in shared if end_to_end or not word.startswith(("bank.live_budget", "train.encoder_lr"))]
+    paradigm = next((word.partition("=")[2] for word in own if word.startswith("paradigm=")), "end_to_end")
+    idle = () if paradigm == "end_to_end" else ("bank.live_budget", "train.encoder_lr")
+    idle += ("content.fusion",) if paradigm == "frozen" else ()
+    idle += ("content.", "bank.", "train.encoder_lr") if preset == "id" else ()
+    shared = [word for word in args.overrides if not word.startswith(idle)]
     overrides: dict[str, Any] = {**parse_overrides([*shared, *own]), "seed": seed}
-    run = rawrec.train(preset, args.data, root / f"{name}-{seed}", overrides, overwrite=True)
+    path, asked = root / f"{name}-{seed}", {"preset": preset, "data": args.data, "overrides": overrides}
+    note = root / f"{name}-{seed}.json"  # what the run beside it was asked for; written when it is finished
+    if note.is_file() and json.loads(note.read_text()) == asked:
+        run = RunFolder.open(path)
+    else:
+        run = rawrec.train(preset, args.data, path, overrides, overwrite=True)
+        note.write_text(json.dumps(asked))
     metrics = json.loads((run.path / "metrics.json").read_text())
     line = {f"{part}/{key}": _round(metrics[part].get(key)) for part in ("valid", "test") for key in SHOWN}
     line = {key: value for key, value in line.items() if value is not None}
