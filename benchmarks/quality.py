@@ -3,7 +3,7 @@
 Arms: `id` (ids alone), and `em3` frozen, hybrid and end to end, or any other named with --arm. All share the settings
 given as key=value, less those that do nothing in it; an arm adds its own. The best epoch is chosen by validation; test
 is read once per run. With --runs, a finished run of the same settings is read, not trained again. Printed: a
-JSON line per run, per arm the mean and deviation over seeds, and per arm after the first the difference of test AUC to
+JSON line per run, per arm the mean and deviation over seeds, and per pair of arms the difference of test AUC
 it, all items and cold ones, with a 95 % interval of the users drawn with replacement (scores averaged over seeds).
 
 example: python benchmarks/quality.py --data data/ml --seeds 0 1 2 model.columns=all model.popularity=true train.lr=1e-3
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,9 @@ def main() -> None:
             lines = pl.DataFrame([line for _, line in results])
             spread = {key: [_round(lines[key].mean()), _round(lines[key].std())] for key in lines.columns}  # type: ignore
             print(json.dumps({"arm": name, "seeds": len(args.seeds), "mean_and_deviation": spread}), flush=True)
-        first, *others = frames
         split = parse_overrides(args.overrides).get("data.split", "default")
-        for name in others:
-            _compare(rawrec.Dataset.open(args.data), split, name, frames[name], first, frames[first])
+        for base, name in combinations(frames, 2):
+            _compare(rawrec.Dataset.open(args.data), split, name, frames[name], base, frames[base])
 
 
 def _run(

@@ -64,7 +64,7 @@ class Rows:
             take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
         for name in self.label_names:
             values, fits = labels(columns[name], f"{batch.file}: {name}")
-            take(name, name, f"no usable label in column {name!r}", values, fits)
+            take(name, name, f"no usable label in column {name!r}: give numbers, or true and false", values, fits)
         for name, kind in self.extra.items():
             values, lost = extra(columns[name], kind)
             if lost.any():
