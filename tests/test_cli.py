@@ -20,7 +20,8 @@ from rawrec import cli
 from rawrec.training import checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
-COMMANDS = ["import", "inspect", "split", "train", "resume", "evaluate", "recommend", "similar", "report", "export"]
+COMMANDS = ["import", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare", "recommend", "similar"]
+COMMANDS += ["report", "export"]
 SOURCES = ["table", "movielens", "mmrec", "synthetic"]
 
 

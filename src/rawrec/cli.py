@@ -23,7 +23,8 @@ from rawrec.errors import RunStopped, UserError
 if TYPE_CHECKING:
     from rawrec.data.splits import SplitSpec
 
-ORDER = ["import", "inspect", "split", "train", "resume", "evaluate", "recommend", "similar", "report", "export"]
+ORDER = ["import", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare", "recommend", "similar"]
+ORDER += ["report", "export"]
 
 
 class Ordered(TyperGroup):
@@ -92,7 +93,7 @@ def main() -> None:
         _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
 
 
-INTERRUPTED = "interrupted; a training run goes on with `rawrec resume RUN`"
+INTERRUPTED = "interrupted; a training run goes on with `rawrec resume RUN`, a sweep with the same command"
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -344,6 +345,24 @@ def _finished(run: Any, as_json: bool) -> None:
     print(f"run folder: {run.path}; all metrics are in its metrics.json; look at it with: rawrec report {run.path}")
 
 
+@app.command(epilog="Example: rawrec sweep sweep.yaml --jobs 2")
+def sweep(
+    settings: Annotated[Path, typer.Argument(help="YAML file: model, data, out, search, ... (docs/sweeps.md)")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="runs at the same time, in place of the file's")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where a sweep stands")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try many settings of a model, choose by validation."""
+    from rawrec.training.sweep import print_sweep, teller
+    from rawrec.training.sweep import sweep as work
+
+    result = work(settings, jobs, overwrite, teller(Console(stderr=True, highlight=False)))
+    if as_json:
+        _print_json(result)
+    else:
+        print_sweep(result, _console())
+
+
 @app.command(epilog="Example: rawrec evaluate runs/em3 --split test")
 def evaluate(
     run: RunArgument,
@@ -387,6 +406,45 @@ def _metrics_table(parts: dict[str, dict[str, Any]], names: list[str] | None = N
 
 def _cell(value: Any) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+@app.command(epilog="Example: rawrec compare runs/lightgcn-* runs/freedom-* --metric recall@20 --latex table.tex")
+def compare(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="run folders; seeds of one model are taken together")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="run folder or model to test against (default: first)")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="NAME=RUN,RUN,... as one model; repeatable")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="metric of test; repeatable")] = None,
+    level: Annotated[float, typer.Option(help="of intervals; p below 1 - level is significant")] = 0.95,
+    bootstrap: Annotated[int, typer.Option(help="resamplings of users behind an interval")] = 2000,
+    markdown: Annotated[Path | None, typer.Option(help="write the table for a paper, in Markdown")] = None,
+    latex: Annotated[Path | None, typer.Option(help="the same in LaTeX")] = None,
+    as_json: Json = False,
+) -> None:
+    """Test runs against a baseline, several seeds each."""
+    from rawrec.evaluation import tables
+    from rawrec.evaluation.comparison import compare as work
+    from rawrec.training.checkpoint import write_text
+
+    groups = dict(_named(word) for word in group or [])
+    found = work(runs or [], baseline, groups, metric, level, bootstrap)
+    for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
+        if path is not None:
+            write_text(path, text(found))
+    if as_json:
+        _print_json(found.dump())
+        return
+    _console().print(tables.print_table(found))
+    _console().print(Text(tables.caption(found, "bold", tables.BETTER, tables.WORSE)), soft_wrap=True)
+
+
+def _named(word: str) -> tuple[str, list[str]]:
+    name, equals, paths = word.partition("=")
+    members = [path for path in paths.split(",") if path]
+    if not equals or not name or not members:
+        raise UserError(f"--group {word!r}: give NAME=RUN,RUN, for example freedom=runs/f-0,runs/f-1")
+    return name, members
 
 
 # ---------------------------------------------------------------------------------------------------------------- use

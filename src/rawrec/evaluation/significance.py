@@ -57,10 +57,20 @@ def user_bootstrap(
     users, labels (0, 1) and scores (probabilities for logloss) are `[rows]`. A resampling in which the metric is
     undefined (one label only) is left out.
     """
+    return _interval(*resamplings(users, labels, scores, metric, n, seed), level)
+
+
+def resamplings(
+    users: ArrayLike, labels: ArrayLike, scores: ArrayLike, metric: Metric, n: int = 1000, seed: int = 0
+) -> tuple[float, NDArray[np.float64]]:
+    """A metric of impressions and its values in `n` resamplings of the users, `[n]`; nan where it is undefined.
+
+    With the same seed the same users are drawn, so that the resamplings of several models on the same users are pairs.
+    """
     ids, user = np.unique(np.asarray(users), return_inverse=True)
     value, resampled, rows = _metric(user, len(ids), labels, scores, metric)
-    draws = np.concatenate([resampled(w) for w in _weights(len(ids), rows, n, seed)]) if n else np.zeros(0)
-    return _interval(value, draws, level)
+    weights = _weights(len(ids), rows, n, seed)
+    return value, np.concatenate([resampled(w) for w in weights]) if n else np.zeros(0)
 
 
 def paired_bootstrap(
@@ -85,11 +95,18 @@ def paired_bootstrap(
 def mean_bootstrap(values: ArrayLike, n: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
     """Interval of the mean of one value per user `[n_users]`; users whose value is nan are left out."""
     kept = np.asarray(values, np.float64)
-    kept = kept[~np.isnan(kept)]
-    if not len(kept):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    draws = [kept @ w / len(kept) for w in _weights(len(kept), len(kept), n, seed)]
-    return _interval(float(kept.mean()), np.concatenate(draws) if draws else np.zeros(0), level)
+    return mean_bootstraps(kept[None, ~np.isnan(kept)], n, seed, level)[0]
+
+
+def mean_bootstraps(values: ArrayLike, n: int = 1000, seed: int = 0, level: float = 0.95) -> list[Interval]:
+    """Interval of the mean of every row of `[m, n_users]`, none of them nan, over the same draws of users."""
+    rows = np.asarray(values, np.float64)
+    users = rows.shape[1]
+    if not users:
+        return [Interval(float("nan"), float("nan"), float("nan"))] * len(rows)
+    draws = [rows @ w / users for w in _weights(users, users, n, seed)]
+    sampled = np.concatenate(draws, 1) if draws else np.zeros((len(rows), 0))
+    return [_interval(float(row.mean()), drawn, level) for row, drawn in zip(rows, sampled, strict=True)]
 
 
 def paired_mean_bootstrap(
@@ -113,6 +130,17 @@ def paired_t_test(values_a: ArrayLike, values_b: ArrayLike) -> TTest:
         return TTest(mean, float("nan"), 1.0, count)
     statistic = mean / error
     return TTest(mean, statistic, float(2 * stats.t.sf(abs(statistic), count - 1)), count)
+
+
+def bootstrap_test(value: float, draws: NDArray[np.float64], level: float = 0.95) -> tuple[Interval, float]:
+    """Interval of a difference and the two-sided p-value of its being zero, from its resamplings `[n]`.
+
+    p is twice the share of resamplings on the side of zero where fewer are. One is added to both counts, as for any
+    test by simulation, so that p is at least 2 / (n + 1); it is 1 where nothing can be said.
+    """
+    defined = draws[~np.isnan(draws)]
+    other = min((defined <= 0).sum(), (defined >= 0).sum())
+    return _interval(value, draws, level), min(1.0, float(2 * (other + 1) / (len(defined) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:

@@ -1,0 +1,356 @@
+"""Finished runs side by side on test: which model is better, and whether the users seen are enough to tell.
+
+Lists of the full catalogue (recall@K, ndcg@K, ...): each user's values, averaged over the seeds of a model, are tested
+against the baseline's by a paired t-test. Impressions (auc, gauc, logloss): users are drawn again and again with all
+that they were shown, the same for every model, and the draws in which the difference changes its sign are counted. All
+p-values of one comparison are corrected together (Holm-Bonferroni).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rawrec.errors import UserError
+from rawrec.evaluation.significance import (
+    Interval,
+    Metric,
+    bootstrap_test,
+    holm,
+    mean_bootstraps,
+    paired_t_test,
+    resamplings,
+)
+from rawrec.training.run import RunFolder
+
+IMPRESSION_METRICS = ("auc", "gauc", "logloss")
+LOWER_IS_BETTER = ("logloss",)
+SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+OF_THE_MACHINE = ("seed", "train.threads", "train.device")  # runs that differ in nothing else are seeds of one model
+TEST_PART = 2
+T_TEST, BOOTSTRAP = "paired t-test over users", "bootstrap over users"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A model against the baseline in one metric: mean difference, its interval, and how sure it is."""
+
+    difference: float
+    low: float
+    high: float
+    test: str
+    statistic: float | None  # t; None: the test has none, or the models do not differ
+    p_value: float
+    p_holm: float
+    significant: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model in one metric: mean and standard deviation over its seeds (None with one seed)."""
+
+    model: str
+    metric: str
+    mean: float
+    deviation: float | None
+    best: bool
+    contrast: Contrast | None  # None: it is the baseline
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. `results` go by metric, then by model, the baseline first."""
+
+    dataset: str
+    generated: bool  # the data are not real
+    split: str
+    users: dict[str, int]  # by metric
+    baseline: str
+    runs: dict[str, list[str]]  # the run folders of each model, one per seed
+    metrics: list[str]
+    results: list[Result]
+    level: float
+    resamplings: int
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values that fit into JSON."""
+        return asdict(self)
+
+
+class _Run:
+    """What a comparison reads of a finished run."""
+
+    def __init__(self, path: Path):
+        self.folder = RunFolder.open(path)
+        self.path = self.folder.path
+        self.info = self.folder.info()
+        if not self.info["finished"]:
+            pruned = self.info.get("pruned")
+            why = "was pruned by its sweep" if pruned else f"is not finished: `rawrec resume {path}` goes on with it"
+            raise UserError(f"{path} {why}, so it has no test metrics to compare")
+        self.cfg = self.folder.config()
+        self.settings = dict(_flat(self.cfg.dump()))
+        self.same = {key: value for key, value in self.settings.items() if key not in OF_THE_MACHINE}
+
+    @cached_property
+    def lists(self) -> pl.DataFrame:
+        """Columns user and a metric each, a row per user; empty where the run made no lists."""
+        path = self.path / "topk.parquet"
+        return pl.read_parquet(path).drop("items") if path.is_file() else pl.DataFrame()
+
+    @cached_property
+    def impressions(self) -> pl.DataFrame:
+        """Columns row, user, item, label, score of test; empty where the run is of a retrieval model."""
+        path = self.path / "scores.parquet"
+        return pl.read_parquet(path).filter(pl.col("split") == TEST_PART) if path.is_file() else pl.DataFrame()
+
+    @property
+    def metrics(self) -> list[str]:
+        return [*(IMPRESSION_METRICS if self.impressions.height else ()), *self.lists.columns[1:]]
+
+    def shown(self) -> str:
+        """Digest of the impressions that were scored; drawn negatives differ with the seed."""
+        columns = self.impressions.select("row", "item", "label").to_numpy()
+        return hashlib.sha256(columns.tobytes()).hexdigest()
+
+
+def compare(
+    runs: Sequence[str | Path] = (),
+    baseline: str | Path | None = None,
+    groups: Mapping[str, Sequence[str | Path]] | None = None,
+    metrics: Sequence[str] | None = None,
+    level: float = 0.95,
+    bootstrap: int = 2000,
+) -> Comparison:
+    """Test finished runs of one dataset and split against a baseline.
+
+    runs: run folders; those that differ in the seed only are one model. groups: name -> its run folders. baseline: a
+    run folder or the name of a model; None: the first. metrics: None: auc and gauc of rankers, recall and ndcg at 10
+    and 20 of others. level: of intervals; p-values below 1 - level are significant. bootstrap: resamplings of users
+    behind an interval. Raises UserError for runs that are not finished or cannot be compared.
+
+    >>> found = rawrec.compare(["runs/lightgcn", "runs/freedom"], metrics=["recall@20"])
+    >>> found.results[1].contrast.p_holm
+    """
+    if not 0 < level < 1:
+        raise UserError(f"level={level}: give a number between 0 and 1, for example 0.95")
+    if bootstrap < 100:
+        raise UserError(f"bootstrap={bootstrap}: an interval needs 100 resamplings or more, for example 2000")
+    models = _models(runs, groups or {}, baseline)
+    everyone = [run for members in models.values() for run in members]
+    _check_same_data(everyone)
+    chosen = _metrics(everyone, metrics)
+    values = _ListValues(models, bootstrap, level) if any(m not in IMPRESSION_METRICS for m in chosen) else None
+    users: dict[str, int] = {}
+    rows = []
+    for metric in chosen:
+        if values is None or metric in IMPRESSION_METRICS:
+            found = _impressions(models, cast(Metric, metric), bootstrap, level)
+            users[metric] = everyone[0].impressions["user"].n_unique()
+        else:
+            found = values.results(metric)
+            users[metric] = values.users
+        rows += [(metric, *row) for row in found]
+    return Comparison(
+        dataset=everyone[0].info["dataset_name"],
+        generated=bool(everyone[0].info["generated"]),
+        split=everyone[0].cfg.data.split,
+        users=users,
+        baseline=next(iter(models)),
+        runs={name: [str(run.path) for run in members] for name, members in models.items()},
+        metrics=chosen,
+        results=_with_tests(rows, level),
+        level=level,
+        resamplings=bootstrap,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- models
+def _models(
+    runs: Sequence[str | Path], groups: Mapping[str, Sequence[str | Path]], baseline: str | Path | None
+) -> dict[str, list[_Run]]:
+    """The runs of each model by its name, the baseline's first."""
+    paths = [Path(path).absolute() for path in (*runs, *(path for group in groups.values() for path in group))]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice} is given twice")
+    single: list[list[_Run]] = []
+    for run in (_Run(Path(path)) for path in runs):
+        members = next((members for members in single if members[0].same == run.same), None)
+        if members is None:
+            single.append([run])
+            continue
+        twin = next((other for other in members if other.cfg.seed == run.cfg.seed), None)
+        if twin is not None:
+            raise UserError(
+                f"{twin.path} and {run.path} have the same settings and the same seed={run.cfg.seed}: leave one out"
+            )
+        members.append(run)
+    models = dict(zip(_names([members[0] for members in single]), single, strict=True))
+    for name, members in groups.items():
+        if name in models or not members:
+            why = "has no runs" if not members else "is the name of another model too; choose another"
+            raise UserError(f"group {name!r} {why}")
+        models[name] = [_Run(Path(path)) for path in members]
+    if len(models) < 2:
+        found = f"all {len(paths)} runs are seeds of one" if len(paths) > 1 else "give two runs or more"
+        raise UserError(f"a comparison needs two models: {found}")
+    first = _baseline(models, baseline)
+    return {first: models[first], **models}
+
+
+def _baseline(models: dict[str, list[_Run]], baseline: str | Path | None) -> str:
+    if baseline is None or str(baseline) in models:
+        return next(iter(models)) if baseline is None else str(baseline)
+    path = Path(baseline).absolute()
+    found = [name for name, members in models.items() if path in [run.path for run in members]]
+    if not found:
+        raise UserError(f"baseline {baseline} is none of the runs, nor the name of a model: {', '.join(models)}")
+    return found[0]
+
+
+def _names(runs: list[_Run]) -> list[str]:
+    """The model's name; where several share it, with the settings in which they differ, else the folder's name."""
+    names = []
+    for run in runs:
+        name = run.cfg.model.name
+        alike = [other for other in runs if other.cfg.model.name == name]
+        keys = [k for k in run.same if any(other.same.get(k) != run.same[k] for other in alike)]
+        words = [name, *(f"{key.rpartition('.')[2]}={run.same[key]}" for key in keys)]
+        names.append(" ".join(words) if len(keys) <= 3 else run.path.name)
+    if len(set(names)) < len(names):
+        names = [run.path.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs = []
+    for key, value in tree.items():
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return pairs
+
+
+def _check_same_data(runs: list[_Run]) -> None:
+    """All of one dataset, split, label and protocol."""
+    first = runs[0]
+    for run in runs[1:]:
+        if run.info["dataset_fingerprint"] != first.info["dataset_fingerprint"]:
+            raise UserError(
+                f"{first.path} and {run.path} are of different data: {first.info['dataset']}, {run.info['dataset']}; "
+                "or the dataset was changed between them"
+            )
+        for key in ("data.split", "data.label", "eval.protocol"):
+            a, b = first.settings[key], run.settings[key]
+            if a != b:
+                raise UserError(f"{first.path} and {run.path} cannot be compared: {key}={a} there, {key}={b} here")
+
+
+def _metrics(runs: list[_Run], wanted: Sequence[str] | None) -> list[str]:
+    """The metrics to compare: those asked for, else the main ones of all that every run has."""
+    known = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
+    if not known:
+        raise UserError(
+            "the runs have no metric in common: rankers make lists of the full catalogue with eval.full_ranking=true, "
+            "and only those can be compared with a retrieval model's"
+        )
+    if wanted is None:
+        main = ["auc", "gauc"] if "auc" in known else [metric for metric in SHOWN if metric in known]
+        return main or known
+    for metric in wanted:
+        if metric not in known:
+            raise UserError(f"metric {metric!r} is not in every run. Known: {', '.join(known)}")
+    return list(dict.fromkeys(wanted))
+
+
+# ------------------------------------------------------------------------------------------------------------- metrics
+Row = tuple[str, list[float], "tuple[str, Interval, float | None, float] | None"]
+"""A model in a metric: its name, a value per seed, and against the baseline: test, interval, statistic, p."""
+
+
+class _ListValues:
+    """Per-user values of lists of the full catalogue."""
+
+    def __init__(self, models: dict[str, list[_Run]], bootstrap: int, level: float):
+        self.models, self.bootstrap, self.level = models, bootstrap, level
+        everyone = [run for members in models.values() for run in members]
+        rows = everyone[0].lists["user"]
+        self.users = len(rows)
+        for run in everyone:
+            if not run.lists["user"].equals(rows):
+                raise UserError(
+                    f"{everyone[0].path} and {run.path} were judged on different users ({self.users} and "
+                    f"{run.lists.height}): their split or label differs"
+                )
+
+    def results(self, metric: str) -> list[Row]:
+        seeds = [np.stack([run.lists[metric].to_numpy() for run in members]) for members in self.models.values()]
+        means = np.stack([values.mean(0) for values in seeds])  # [models, users]
+        intervals = mean_bootstraps(means[1:] - means[0], self.bootstrap, level=self.level)
+        rows: list[Row] = []
+        for place, (name, values) in enumerate(zip(self.models, seeds, strict=True)):
+            contrast = None
+            if place:
+                test = paired_t_test(means[place], means[0])
+                contrast = (T_TEST, intervals[place - 1], test.statistic, test.p_value)
+            rows.append((name, values.mean(1).tolist(), contrast))
+        return rows
+
+
+def _impressions(models: dict[str, list[_Run]], metric: Metric, bootstrap: int, level: float) -> list[Row]:
+    """A metric of impressions; that of several seeds is the mean of theirs, in every resampling."""
+    prints = {name: sorted(run.shown() for run in members) for name, members in models.items()}
+    first = next(iter(prints))
+    for name, shown in prints.items():
+        if shown != prints[first] and len({*shown, *prints[first]}) > 1:
+            raise UserError(
+                f"{first} and {name} were judged on different impressions, since negatives are drawn by seed: "
+                f"compare runs of the same seeds, or lists, for example with --metric {SHOWN[1]}"
+            )
+    values: dict[str, list[float]] = {}
+    draws: dict[str, NDArray[np.float64]] = {}
+    for name, members in models.items():
+        frames = [run.impressions for run in members]
+        sampled = [resamplings(f["user"], f["label"], f["score"], metric, bootstrap) for f in frames]
+        values[name], draws[name] = [value for value, _ in sampled], np.stack([d for _, d in sampled]).mean(0)
+        if np.isnan(values[name]).any():
+            raise UserError(f"{metric} is undefined on the test impressions of {name}: a label is missing")
+    rows: list[Row] = []
+    for name in models:
+        contrast = None
+        if name != first:
+            difference = statistics.fmean(values[name]) - statistics.fmean(values[first])
+            interval, p = bootstrap_test(difference, draws[name] - draws[first], level)
+            contrast = (BOOTSTRAP, interval, None, p)
+        rows.append((name, values[name], contrast))
+    return rows
+
+
+def _with_tests(rows: list[tuple[str, str, list[float], Any]], level: float) -> list[Result]:
+    """Results with p-values corrected over all comparisons, the best of each metric marked."""
+    corrected = iter(holm([row[3][3] for row in rows if row[3] is not None]).tolist())
+    means = [statistics.fmean(values) for _, _, values, _ in rows]
+    best: dict[str, float] = {}
+    for (metric, *_), mean in zip(rows, means, strict=True):
+        better = min if metric in LOWER_IS_BETTER else max
+        best[metric] = better(best.get(metric, mean), mean)
+    results = []
+    for (metric, model, values, found), mean in zip(rows, means, strict=True):
+        contrast = None
+        if found is not None:
+            test, interval, statistic, p = found
+            p_holm = next(corrected)
+            t = None if statistic is None or np.isnan(statistic) else statistic
+            bounds = (interval.value, interval.low, interval.high)
+            contrast = Contrast(*bounds, test, t, p, p_holm, p_holm < 1 - level)
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        results.append(Result(model, metric, mean, deviation, mean == best[metric], contrast))
+    return results

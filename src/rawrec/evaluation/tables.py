@@ -1,0 +1,128 @@
+"""A comparison as a table: for a terminal, in Markdown, in LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from rich.table import Table
+from rich.text import Text
+
+from rawrec.evaluation.comparison import LOWER_IS_BETTER, Comparison, Result
+
+BETTER, WORSE = "*", "†"
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
+
+
+def print_table(found: Comparison) -> Table:
+    """Everything: means, differences from the baseline, intervals and p-values."""
+    table = Table(box=None, pad_edge=False)
+    heads = ["mean", "±", "difference", f"{found.level:.0%} interval", "p", "p (Holm)", ""]
+    for head in ("metric", "model", "seeds", *heads):
+        table.add_column(head, justify="left" if head in ("metric", "model", "") else "right")
+    for result in found.results:
+        against = result.contrast
+        cells = [f"{result.mean:.4f}", "" if result.deviation is None else f"{result.deviation:.4f}"]
+        if against is not None:
+            interval = f"[{against.low:+.4f}, {against.high:+.4f}]"
+            cells += [f"{against.difference:+.4f}", interval, _p(against.p_value), _p(against.p_holm), mark(result)]
+        style = "bold" if result.best else ""
+        model = Text(result.model, style)  # Text: what users wrote is never markup
+        table.add_row(result.metric, model, str(len(found.runs[result.model])), *cells)
+    return table
+
+
+def markdown(found: Comparison) -> str:
+    """A table for a paper: a row per model, a column per metric, and a caption that explains it."""
+
+    def cell(result: Result) -> str:
+        value = _value(result, " ± ")
+        return (f"**{value}**" if result.best else value) + mark(result).replace("*", r"\*")
+
+    rows = _rows(found, cell, lambda text: text.replace("|", r"\|"))
+    lines = [" | ".join(row) for row in rows]
+    rule = " | ".join(["---", *["---:"] * (len(rows[0]) - 1)])
+    table = "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
+    about = caption(found, "**bold**", r"\*", WORSE)
+    return f"{table}\n\n{about}\n"
+
+
+def latex(found: Comparison) -> str:
+    """The same as a `table` environment; needs the package booktabs."""
+    marks = {"": "", BETTER: "$^{*}$", WORSE: r"$^{\dagger}$"}
+
+    def cell(result: Result) -> str:
+        value = _value(result, r" $\pm$ ")
+        return (rf"\textbf{{{value}}}" if result.best else value) + marks[mark(result)]
+
+    rows = _rows(found, cell, escape)
+    head, *body = [" & ".join(row) + r" \\" for row in rows]
+    about = caption(found, "bold", "$^{*}$", r"$^{\dagger}$", escape)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{about}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def caption(
+    found: Comparison, bold: str, better: str, worse: str, escaped: Callable[[str], str] = lambda text: text
+) -> str:
+    """What the table shows, in words: data, seeds, users, marks and the tests behind them."""
+    seeds = sorted({len(runs) for runs in found.runs.values()})
+    users = sorted({f"{n:,}" for n in found.users.values()})
+    tests = dict.fromkeys(r.contrast.test for r in found.results if r.contrast is not None)
+    kind = "generated data, " if found.generated else ""
+    mean = "Mean and standard deviation" if seeds[-1] > 1 else "Mean"
+    lower = [metric for metric in found.metrics if metric in LOWER_IS_BETTER]
+    comparisons = sum(r.contrast is not None for r in found.results)
+    parts = [
+        f"Test part of {escaped(found.dataset)} ({kind}split {escaped(found.split)}, {' and '.join(users)} users).",
+        f"{mean} over {' to '.join(map(str, seeds))} seed{'s' * (seeds[-1] > 1)}, best in {bold}.",
+        *([f"Lower is better: {', '.join(lower)}."] if lower else []),
+        f"{better} better, {worse} worse than {escaped(found.baseline)} with p below {1 - found.level:.2g} "
+        f"({' and '.join(tests)}, Holm-Bonferroni over {comparisons} comparison{'s' * (comparisons > 1)}).",
+    ]
+    return " ".join(parts)
+
+
+def mark(result: Result) -> str:
+    """Significantly better or worse than the baseline, or neither."""
+    if result.contrast is None or not result.contrast.significant:
+        return ""
+    return BETTER if (result.contrast.difference > 0) != (result.metric in LOWER_IS_BETTER) else WORSE
+
+
+def escape(text: str) -> str:
+    """Text that means itself in LaTeX."""
+    return re.sub(r"[\\~^&%$#_{}]", lambda sign: LATEX[sign[0]], text)
+
+
+def _rows(found: Comparison, cell: Callable[[Result], str], escaped: Callable[[str], str]) -> list[list[str]]:
+    """Heads, then a row per model."""
+    cells = {(result.model, result.metric): cell(result) for result in found.results}
+    rows = [
+        [escaped(model), str(len(runs)), *(cells[model, metric] for metric in found.metrics)]
+        for model, runs in found.runs.items()
+    ]
+    return [["model", "seeds", *found.metrics], *rows]
+
+
+def _value(result: Result, sign: str) -> str:
+    return f"{result.mean:.4f}" + ("" if result.deviation is None else f"{sign}{result.deviation:.4f}")
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"

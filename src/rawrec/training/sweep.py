@@ -1,0 +1,375 @@
+"""Many runs of one model on one dataset, and the choice among them.
+
+A sweep folder holds `sweep.yaml` (its settings, complete), `trials.jsonl` (see `Trial`), `runs/<name>-seed<k>/`
+(ordinary run folders), `logs/` (what each run said) and `sweep.json` (the choice). Each run is a process of its own. A
+sweep that was killed goes on with the same command: what is finished stays, what is half done is resumed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rawrec.config import Config, resolve
+from rawrec.data.dataset import Dataset
+from rawrec.errors import RunStopped, UserError
+from rawrec.training.checkpoint import write_json, write_text
+from rawrec.training.run import RunFolder
+from rawrec.training.search import Search, SweepConfig, load
+from rawrec.training.trial import Trial, curve_of, read_trials, write_trial
+
+POLL = 0.05  # seconds between looks at the processes
+MAY_CHANGE = ("out", "data", "jobs", "trials")  # between two calls on the same sweep folder
+BY_VALIDATION = "chosen by validation"
+BY_TEST = "chosen by test, as published tables often were: too good, since the choice has seen what it reports"
+
+
+def sweep(
+    settings: str | Path | Mapping[str, Any],
+    jobs: int | None = None,
+    overwrite: bool = False,
+    observer: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Run a sweep, or go on with it, and return what its `sweep.json` holds.
+
+    settings: path of a sweep.yaml, or the same as a mapping (`SweepConfig`). jobs: in place of the setting. overwrite:
+    begin anew where a sweep stands. observer: told of every trial's end. Raises UserError for a mistake in settings,
+    before anything runs; RunStopped where a run ends in a way that is not its settings' fault.
+
+    >>> rawrec.sweep("sweep.yaml")["best"]["overrides"]
+    """
+    cfg = load(settings)
+    if jobs is not None:
+        cfg.jobs = jobs
+    data = Dataset.open(cfg.data)
+    search = Search(cfg, lambda overrides: _configure(cfg.model, data, overrides))
+    cfg.metric = search.metric
+    cfg.data, cfg.out = data.path.absolute(), cfg.out.absolute()
+    with _folder(cfg, overwrite):
+        return Sweep(search, data, observer or (lambda event, **values: None)).run()
+
+
+def _configure(model: str, data: Dataset, overrides: Mapping[str, Any]) -> Config:
+    """The config of a run. Raises UserError where it is impossible, or asks the dataset for what it has not."""
+    fields = {"image": data.fields.image, "text": data.fields.text, "feature": data.fields.feature}
+    config = resolve(model, overrides, {name: kind for kind, names in fields.items() for name in names})
+    if config.data.split not in data.meta.splits:
+        known = ", ".join(data.meta.splits)
+        raise UserError(f"data.split={config.data.split!r}: the dataset has no such split. Known: {known}")
+    if "data.label" in overrides:
+        data.label(config.data.label)
+    return config
+
+
+@contextmanager
+def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
+    """The sweep folder, ours alone. Raises UserError where another sweep, or something else, stands there."""
+    out, path = cfg.out, cfg.out / "sweep.yaml"
+    if out.exists() and not path.is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is no sweep folder: choose another `out`")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"a sweep is running in {out} now: wait for it, or choose another `out`") from None
+        if overwrite:
+            for name in ("runs", "logs"):
+                shutil.rmtree(out / name, ignore_errors=True)
+            for name in ("trials.jsonl", "sweep.json"):
+                (out / name).unlink(missing_ok=True)
+        elif path.is_file():
+            before, now = load(path).model_dump(), cfg.model_dump()
+            changed = [key for key in now if key not in MAY_CHANGE and before[key] != now[key]]
+            if changed:
+                raise UserError(
+                    f"{out} holds another sweep, with {changed[0]}: {before[changed[0]]}. Choose another `out`, or "
+                    "begin anew with --overwrite"
+                )
+        write_text(path, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        yield
+
+
+class _Process(NamedTuple):
+    trial: Trial
+    seed: int
+    process: subprocess.Popen[str]
+
+
+class Sweep:
+    """The trials of a sweep folder, from wherever they stand to the choice."""
+
+    def __init__(self, search: Search, data: Dataset, observe: Callable[..., None]):
+        self.search, self.cfg, self.data, self.observe = search, search.cfg, data, observe
+        self.path = search.cfg.out
+        self.journal, self.total = self.path / "trials.jsonl", search.total
+        self.trials = read_trials(self.journal)
+        self.waiting: deque[tuple[Trial, int]] = deque()  # runs to start
+        self.active: set[tuple[int, int]] = set()  # (trial, seed) of runs that wait or go on
+        self.threads = max(1, torch.get_num_threads() // self.cfg.jobs)
+
+    def run(self) -> dict[str, Any]:
+        """Make all runs, then choose."""
+        processes: list[_Process] = []
+        try:
+            for trial in self.trials:
+                self._advance(trial)
+            while True:
+                while len(processes) < self.cfg.jobs and self._more():
+                    processes.append(self._start(*self.waiting.popleft()))
+                if not processes:
+                    break
+                ended = [process for process in processes if process.process.poll() is not None]
+                for process in ended:
+                    processes.remove(process)
+                    self._ended(process)
+                if not ended:
+                    time.sleep(POLL)
+        finally:
+            for process in processes:
+                process.process.kill()
+                process.process.communicate()
+        return self._choose()
+
+    # -------------------------------------------------------------------------------------------------------- trials
+    def _more(self) -> bool:
+        """Whether a run waits; where none does, the next trial is made."""
+        while not self.waiting and len(self.trials) < self.total:
+            found = self.search.next(self.trials)
+            if found is None:  # there are fewer points than trials were asked for
+                self.total = len(self.trials)
+                break
+            point, params = found
+            trial = Trial(len(self.trials), _digest({**self.cfg.fixed, **point}), point, params)
+            write_trial(self.journal, trial)
+            self.trials.append(trial)
+            self._advance(trial)
+        return bool(self.waiting)
+
+    def _advance(self, trial: Trial) -> None:
+        """Put what a trial lacks in the queue, its first seed before the others; close it where it lacks nothing."""
+        if trial.state != "running":
+            return
+        first, *others = self.cfg.seeds
+        found = self._standing(trial, first)
+        if found == "pruned":
+            self._close(trial, "pruned")
+            return
+        wanted = [first] if found is None else [seed for seed in others if self._standing(trial, seed) is None]
+        new = [(trial, seed) for seed in wanted if (trial.number, seed) not in self.active]
+        self.waiting.extend(new)
+        self.active |= {(trial.number, seed) for _, seed in new}
+        if not wanted:
+            self._close(trial, "finished")
+
+    def _standing(self, trial: Trial, seed: int) -> str | None:
+        """How a run ended; None: it has not."""
+        path = self.run_path(trial, seed)
+        if not (path / "run.json").is_file():
+            return None
+        run = RunFolder.open(path)
+        run.check(self.data)
+        info = run.info()
+        return "finished" if info["finished"] else "pruned" if info.get("pruned") else None
+
+    def run_path(self, trial: Trial, seed: int) -> Path:
+        return self.path / "runs" / f"{trial.name}-seed{seed}"
+
+    def _close(self, trial: Trial, state: Any, reason: str = "") -> None:
+        """A trial's end, written down and told."""
+        trial.state, trial.reason = state, reason
+        self.waiting = deque(entry for entry in self.waiting if entry[0] is not trial)
+        if state != "failed":
+            trial.curve = curve_of(RunFolder(self.run_path(trial, self.cfg.seeds[0])), self.search.metric)
+        if state == "finished":
+            values = [self._metrics(trial, seed)["valid"].get(self.search.metric) for seed in self.cfg.seeds]
+            if None in values:
+                trial.state, trial.reason = "failed", f"{self.search.metric} is undefined on the validation part"
+            else:
+                trial.valid = values
+        write_trial(self.journal, trial)
+        done = sum(trial.state != "running" for trial in self.trials)
+        best = trial in self._ranked()[:1]
+        self.observe("trial", trial=trial, metric=self.search.metric, total=self.total, done=done, best=best)
+
+    def _metrics(self, trial: Trial, seed: int) -> dict[str, Any]:
+        return json.loads((self.run_path(trial, seed) / "metrics.json").read_text())
+
+    # ----------------------------------------------------------------------------------------------------- processes
+    def _start(self, trial: Trial, seed: int) -> _Process:
+        """A run in a process, with its share of threads. It has a session of its own: Ctrl-C ends it through us."""
+        overrides = {**self.cfg.fixed, **trial.overrides, "seed": seed}
+        if self.search.resolve(trial.overrides).train.threads is None:
+            overrides["train.threads"] = self.threads
+        pruning = {
+            "trials": str(self.journal),
+            "metric": self.search.metric,
+            "lower": self.search.lower,
+            "warmup": self.search.warmup,
+        }
+        task = {
+            "model": self.cfg.model,
+            "data": str(self.data.path),
+            "run": str(self.run_path(trial, seed)),
+            "overrides": overrides,
+            "pruning": pruning if self.cfg.pruning and seed == self.cfg.seeds[0] else None,
+        }
+        log = self._log(trial, seed)
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rawrec.training.trial"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "POLARS_MAX_THREADS": str(self.threads)},
+            )  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+        return _Process(trial, seed, process)
+
+    def _log(self, trial: Trial, seed: int) -> Path:
+        return self.path / "logs" / f"{trial.name}-seed{seed}.txt"
+
+    def _ended(self, ended: _Process) -> None:
+        """What a run's end means for its trial, and for the sweep."""
+        trial, seed, process = ended
+        said, _ = process.communicate()
+        self.active.discard((trial.number, seed))
+        if process.returncode or not said:
+            raise RunStopped(
+                f"the run {self.run_path(trial, seed)} ended with exit code {process.returncode}: see "
+                f"{self._log(trial, seed)}. The same command goes on with the sweep; try fewer jobs if memory ran out"
+            )
+        answer = json.loads(said.splitlines()[-1])
+        if answer["end"] in ("finished", "pruned"):
+            self._advance(trial)
+        elif answer["end"] == "refused" and not any(t.state in ("finished", "pruned") for t in self.trials):
+            raise UserError(answer["reason"])  # of the first trial: it will be so for all
+        elif trial.state == "running":
+            self._close(trial, "failed", answer["reason"])
+
+    # -------------------------------------------------------------------------------------------------------- choice
+    def _ranked(self) -> list[Trial]:
+        """Finished trials, the best by validation first."""
+        finished = [trial for trial in self.trials if trial.state == "finished"]
+        return sorted(finished, key=lambda trial: trial.value or 0.0, reverse=not self.search.lower)
+
+    def _choose(self) -> dict[str, Any]:
+        """The best trial by validation with its test, and beside it the best by test; into `sweep.json`."""
+        ranked, metric = self._ranked(), self.search.metric
+        if not ranked:
+            reasons = [trial.reason for trial in self.trials if trial.reason]
+            raise RunStopped(f"no trial finished{f'; the first one: {reasons[0]}' if reasons else ''}")
+        described = [self._describe(trial) for trial in ranked]
+        tested = [one for one in described if one["test"].get(metric) is not None]
+        tested.sort(key=lambda one: one["test"][metric]["mean"], reverse=not self.search.lower)
+        result = {
+            "model": self.cfg.model,
+            "data": str(self.data.path),
+            "metric": metric,
+            "seeds": self.cfg.seeds,
+            "trials": {state: sum(t.state == state for t in self.trials) for state in ("finished", "pruned", "failed")},
+            "best": {"choice": BY_VALIDATION, **described[0]},
+            "best_by_test": {"choice": BY_TEST, **tested[0]} if tested else None,
+            "ranking": [{key: one[key] for key in ("trial", "overrides")} | {"valid": one["valid"][metric]}
+                        for one in described],
+        }  # fmt: skip
+        write_json(self.path / "sweep.json", result)
+        return result
+
+    def _describe(self, trial: Trial) -> dict[str, Any]:
+        metrics = [self._metrics(trial, seed) for seed in self.cfg.seeds]
+        return {
+            "trial": trial.number,
+            "overrides": trial.overrides,
+            "runs": [str(self.run_path(trial, seed).relative_to(self.path)) for seed in self.cfg.seeds],
+            "valid": _spread([part["valid"] for part in metrics], self.search.metric),
+            "test": _spread([part["test"] for part in metrics], self.search.metric),
+        }
+
+
+def _digest(overrides: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _spread(parts: list[dict[str, Any]], metric: str) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation over seeds, of the metrics of all items and of the one that chooses."""
+    result: dict[str, dict[str, float | None]] = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts if part.get(name) is not None]
+        if (name == metric or "/" not in name) and len(values) == len(parts):
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            result[name] = {"mean": statistics.fmean(values), "deviation": deviation}
+    return result
+
+
+def words(overrides: Mapping[str, Any]) -> str:
+    """Settings as one types them, numbers short."""
+    return " ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+                    for key, value in overrides.items())  # fmt: skip
+
+
+def teller(console: Console) -> Callable[..., None]:
+    """An observer that says a line about every trial."""
+
+    def tell(event: str, trial: Trial, metric: str, done: int, total: int, best: bool) -> None:
+        ends = {
+            "finished": f"{metric} {trial.value or 0:.4f}{', the best so far' * best}",
+            "pruned": f"pruned after {len(trial.curve)} epochs",
+            "failed": f"failed: {trial.reason}",
+        }
+        console.print(f"{done} of {total}: {words(trial.overrides)}: {ends[trial.state]}", markup=False, soft_wrap=True)
+
+    return tell
+
+
+def print_sweep(result: Mapping[str, Any], console: Console, shown: int = 10) -> None:
+    """The best trials by validation, and test for the chosen ones only."""
+    metric = result["metric"]
+    table = Table("trial", "settings", f"valid {metric}", box=None, pad_edge=False)
+    for entry in result["ranking"][:shown]:
+        table.add_row(str(entry["trial"]), Text(words(entry["overrides"])), _plus_minus(entry["valid"]))
+    console.print(table)
+    console.print(", ".join(f"{count} {state}" for state, count in result["trials"].items() if count), "trials")
+    for key in ("best", "best_by_test"):
+        chosen = result[key]
+        if chosen is None:
+            continue
+        if key == "best_by_test" and chosen["trial"] == result["best"]["trial"]:
+            console.print(Text(f"\n{chosen['choice']}:\n  the same trial"), soft_wrap=True)
+            continue
+        test = ", ".join(f"{n} {_plus_minus(chosen['test'][n])}" for n in _main(chosen["test"], metric))
+        lines = [
+            f"\n{chosen['choice']}:",
+            f"  trial {chosen['trial']}, {words(chosen['overrides'])}",
+            f"  valid {metric} {_plus_minus(chosen['valid'][metric])}; test {test}",
+        ]
+        console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _main(test: Mapping[str, Any], metric: str) -> list[str]:
+    names = [metric, "auc", "gauc", "logloss", "recall@10", "recall@20", "ndcg@10", "ndcg@20"]
+    return [name for name in dict.fromkeys(names) if name in test]
+
+
+def _plus_minus(value: Mapping[str, float | None]) -> str:
+    deviation = value["deviation"]
+    return f"{value['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
