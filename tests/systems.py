@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ FAST: dict[str, Any] = {
 
 STILL = {"model.dropout": 0.0, "model.id_dropout": 0.0, "content.fusion.dropout": 0.0}
 """Nothing random inside the networks."""
+
+
+TIMES = ("seconds", "samples_per_second", "validation_seconds")
+"""What differs in the metrics of two equal runs."""
 
 
 def config(**overrides: Any) -> Config:
@@ -93,6 +99,33 @@ def live_of(made: System, rows: torch.Tensor, micro_batch: int = 1000, seed: int
 def weights(made: System) -> dict[str, torch.Tensor]:
     """A copy of every parameter and buffer, by name."""
     return {name: value.clone() for name, value in made.state_dict().items()}
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping_after(events: int) -> Any:
+    """An observer that raises at the given event."""
+    seen = []
+
+    def observe(event: str, **values: Any) -> None:
+        seen.append(event)
+        if len(seen) == events:
+            raise Stop
+
+    return observe
+
+
+def digest(run: Path) -> dict[str, str]:
+    """Of all that a finished run holds, without times."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+    result = {"metrics.jsonl": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
+    for name in ("model.safetensors", "metrics.json", "topk.parquet", "scores.parquet"):
+        if name != "scores.parquet" or (run / name).is_file():  # ranking models alone have scores
+            result[name] = hashlib.sha256((run / name).read_bytes()).hexdigest()
+    return result
 
 
 def changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> set[str]:

@@ -62,7 +62,11 @@ class FieldConfig(Record):
     encoder: str | None = Field(
         default=None, description="efficientnet_lite0, minilm, a hub name or local folder, random:<arch>; null: by kind"
     )
-    train: str = Field(default="none", description="none | lora | top:<n> | all: which layers of the encoder learn")
+    train: str = Field(
+        default="none",
+        description="none | lora | top:<n> | all: which layers of the encoder learn; where any do, the features are no "
+        "parameters of a retrieval model, whatever model.train_features says",
+    )
     lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
     lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
     size: int = Field(default=128, ge=16, le=1024, description="images: side in pixels after resizing")
@@ -99,6 +103,11 @@ class ContentConfig(Record):
 
     dim: int = Field(default=64, ge=1, description="width of a content embedding")
     fusion: FusionConfig = Field(default_factory=FusionConfig, description="how the features of an item are joined")
+    order: list[str] | None = Field(
+        default=None,
+        description="retrieval models: order of modalities for models that give them roles, all fields in use; null: "
+        "the dataset's: images, texts, ready-made",
+    )
     fields: dict[str, FieldConfig] = Field(default_factory=dict, description="resolved, one per field of the dataset")
 
     @model_validator(mode="before")
@@ -198,6 +207,12 @@ else:
 BUCKET = r"((cold|rare|medium|warm)/)?"
 IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")
 LIST_METRIC = re.compile(rf"^{BUCKET}(recall|ndcg|precision|map)@([1-9][0-9]*)$")
+NO_GRADIENT: dict[str, tuple[str, float, str]] = {
+    "freedom": ("reg_weight", 0, "features only make the frozen item graph"),
+    "bm3": ("cl_weight", 0, "features have no part in the loss"),
+    "lattice": ("lambda_coeff", 1, "the item graph is the frozen one alone"),
+}
+"""Retrieval model -> a setting, the value under which no gradient of the loss reaches the features, and why."""
 RETRIEVAL_DEFAULTS: dict[str, Any] = {
     "paradigm": "hybrid",
     "train": {
@@ -210,6 +225,19 @@ RETRIEVAL_DEFAULTS: dict[str, Any] = {
     },
 }
 """What the settings that rankers share are for a retrieval model unless given: as its published runs had them."""
+
+
+OUR_NAMES: dict[str, tuple[str, ...]] = {
+    "embedding_size": ("model.embedding_size", "model.recdim", "model.latent_dim", "model.dim"),
+    "eval_batch_size": ("eval.batch_size",),
+    "learning_rate": ("train.lr",),
+    "learning_rate_scheduler": ("train.lr_decay",),
+    "n_layers": ("model.n_layers", "model.n_ui_layers", "model.layer_num"),
+    "stopping_step": ("train.patience",),
+    "train_batch_size": ("train.batch_size",),
+    "valid_metric": ("train.metric",),
+}
+"""What MMRec and RecBole call a setting -> what it is here: the first of these that the model has."""
 
 
 class TrainConfig(Record):
@@ -227,7 +255,7 @@ class TrainConfig(Record):
         default=0.1,
         ge=0,
         description="weight decay of weight matrices other than encoders (none) and id embeddings (AdamW); retrieval "
-        "models: L2 penalty of all parameters (Adam)",
+        "models: L2 penalty of all parameters but encoders' (Adam)",
     )
     id_weight_decay: float = Field(default=5.0, ge=0, description="weight decay of id embeddings")
     ema: float = Field(
@@ -287,7 +315,8 @@ class Config(Record):
     )
     paradigm: Literal["frozen", "hybrid", "end_to_end"] = Field(
         default="end_to_end",
-        description="what is trained of the content: nothing (frozen), fusion (hybrid), encoders too (end_to_end)",
+        description="what is trained of the content: nothing (frozen), fusion (hybrid), encoders too (end_to_end); "
+        "retrieval models map and join features in ways of their own, so that frozen and hybrid are the same for them",
     )
     seed: int = Field(default=0, ge=0, description="of weights, order and negatives; the same seed gives the same run")
     data: DataConfig = Field(default_factory=DataConfig, description="what is read")
@@ -338,6 +367,17 @@ class Config(Record):
             raise ValueError(
                 f"content.dim={dim} is no multiple of content.fusion.heads={fusion.heads}; "
                 f"use for example content.dim={math.ceil(dim / fusion.heads) * fusion.heads}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_get_gradient(self) -> Config:
+        setting, value, reason = NO_GRADIENT.get(self.model.name, ("name", None, ""))
+        if self.paradigm == "end_to_end" and getattr(self.model, setting) == value:
+            usual = type(self.model).model_fields[setting].default
+            raise ValueError(
+                f"paradigm=end_to_end: with model.{setting}={value} no gradient reaches the encoders, for {reason}; "
+                f"use for example model.{setting}={usual}, or paradigm=hybrid"
             )
         return self
 
@@ -403,7 +443,8 @@ def validate(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(dict.fromkeys(_explain(e) for e in error.errors()))) from None
+        model = RETRIEVAL.get(_model_name(tree.get("model")), RankerConfig)
+        raise UserError("\n".join(dict.fromkeys(_explain(e, model) for e in error.errors()))) from None
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
@@ -463,13 +504,13 @@ def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
 
 def _idle(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> str | None:
     """Why a setting has no effect under the rest of the config; None where it has one."""
+    of_features = re.fullmatch(r"paradigm|content\..+|bank\..+|train\.(encoder_lr|precision)", key)
+    if cfg.retrieval and of_features and not retrieval_model(cfg.model.name).reads_features(cfg.model):
+        return f"model {cfg.model.name} reads no features of items"
     for pattern, holds, reason in _retrieval_rules(cfg) if cfg.retrieval else _ranking_rules(cfg):
         if holds and re.fullmatch(pattern, key):
             return reason
     part = key.split(".")
-    of_features = re.fullmatch(r"paradigm|content\..+|train\.precision", key)
-    if cfg.retrieval and of_features and not retrieval_model(cfg.model.name).reads_features(cfg.model):
-        return f"model {cfg.model.name} reads no features of items"
     if len(part) == 3 and part[0] == "content" and part[1] != "fusion":
         return _idle_field(cfg, part[1], part[2], value, kinds)
     return None
@@ -500,23 +541,33 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             "the model reads no ids (model.item_id=false, model.user_id=false)",
         ),
         (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
-        (r"eval\.protocol|train\.lr_decay", True, f"it is a setting of retrieval models, and {cfg.model.name} is none"),
+        (
+            r"eval\.protocol|train\.lr_decay|content\.order",
+            True,
+            f"it is a setting of retrieval models, and {cfg.model.name} is none",
+        ),
     ]
 
 
 def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     """The same for a retrieval model."""
-    name = cfg.model.name
+    name, end_to_end = cfg.model.name, cfg.paradigm == "end_to_end"
+    trains_none = f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"
     return [
         (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
         (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
-        (r"content\.(dim|fusion\..+)|bank\..+", True, f"model {name} joins features in its own way; see model.*"),
+        (r"content\.(dim|fusion\..+)", True, f"model {name} joins features in its own way; see model.*"),
+        (r"bank\.history_grad", True, f"model {name} reads no histories"),
+        (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
+        (r"bank\.(live_budget|micro_batch)|train\.encoder_lr", not end_to_end, trains_none),
         (
-            r"train\.(encoder_lr|id_weight_decay|ema|warmup_steps|clip|accumulate|checkpoint_every)",
+            r"train\.(id_weight_decay|ema|warmup_steps|clip|accumulate|checkpoint_every)",
             True,
             f"it is a setting of ranking models, and {name} is none",
         ),
-        (r"eval\.(batch_size|full_ranking)", True, f"model {name} is always evaluated by lists of the full catalogue"),
+        (r"eval\.full_ranking", True, f"model {name} is always evaluated by lists of the full catalogue"),
+        (r"eval\.batch_size", True, f"model {name} makes lists for as many users at once as fit its catalogue"),
+        *((rf"model\.({'|'.join(rule.options)})", rule.when(cfg.model), rule.reason) for rule in cfg.model.idle_rules),
     ]
 
 
@@ -637,8 +688,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _explain(error: Any) -> str:
-    """One sentence about one problem that pydantic found: the setting, the value, what would work."""
+def _elsewhere(name: str, model: type[BaseModel]) -> str | None:
+    """The setting that an unknown `name` stands for: one of another part of the config, or another program's word."""
+    parts = {"": Config, "model.": model, "train.": TrainConfig, "eval.": EvalConfig, "data.": DataConfig}
+    known = [prefix + setting for prefix, record in parts.items() for setting in record.model_fields]
+    meant = [*OUR_NAMES.get(name, ()), *(prefix + name for prefix in parts)]
+    return next((key for key in meant if key in known), None)
+
+
+def _explain(error: Any, model: type[BaseModel]) -> str:
+    """One sentence about one problem that pydantic found: the setting, the value, what would work.
+
+    model: the record of the model in question.
+    """
     record: type[BaseModel] | None = Config
     path: list[str] = []
     for part in map(str, error["loc"]):
@@ -656,6 +718,8 @@ def _explain(error: Any) -> str:
             record = RankerConfig if path == ["model"] else record
         elif record is ContentConfig:
             record = FieldConfig
+        elif meant := _elsewhere(part, model):
+            return f"{'.'.join(path)}: unknown; rawrec calls it {meant}"
         else:
             return _unknown(".".join(path), part, list(record.model_fields))
     where, message = ".".join(path), error["msg"].removeprefix("Value error, ")

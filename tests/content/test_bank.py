@@ -28,6 +28,12 @@ def trained(bank: Bank) -> Bank:
     return Bank(6, 2, bank.static, {"x": 3})
 
 
+@pytest.fixture
+def features_only(bank: Bank) -> Bank:
+    """The same items, whose features are read as they are: there is no content."""
+    return Bank(6, 0, {"hidden/x": bank.static["feature/x"]}, {"x": 3})
+
+
 def test_locate_finds_positions_and_leaves_no_trace(bank: Bank) -> None:
     live = torch.tensor([4, 1, 5])
     wanted = torch.tensor([[1, -1, 0], [4, 5, 4]]), torch.tensor([3, 5])
@@ -92,6 +98,25 @@ def test_health_by_hand(bank: Bank) -> None:
     assert health["bank/age_p95"] == 4
     assert health["bank/drift"] == pytest.approx(((1 - 0) + (1 - 1)) / 2)  # item 0 turned by 90 degrees, item 1 stayed
     assert bank.health(10)["bank/drift"] is None
+
+
+def test_health_without_content_is_that_of_features(features_only: Bank) -> None:
+    bank = features_only
+    assert bank.health(0)["bank/coverage"] == 0 and bank.stale(None, 0).tolist() == [0, 1, 2, 4, 5]
+    bank.write_features(torch.tensor([0, 3, 4]), {"x": torch.eye(3) * torch.tensor([1.0, 0.0, 1.0])}, 2)
+    bank.write_features(torch.tensor([3, 4, 0]), {"x": torch.tensor([[0.0] * 3, [0, 0, 5], [0, 1, 0]])}, 6)
+    health = bank.health(8)
+    assert health["bank/coverage"] == pytest.approx(2 / 5) and health["bank/age_mean"] == 2
+    assert health["bank/drift"] == pytest.approx(((1 - 1) + (1 - 0)) / 2)  # item 3 has nothing that could drift
+
+
+def test_stalest(features_only: Bank) -> None:
+    features_only.encoded[:] = torch.tensor([5, 2, 7, -1, 5, 5])
+    rows = torch.tensor([0, 1, 2, 4, 5])
+    picked = [features_only.stalest(rows, 2, torch.Generator().manual_seed(seed)).tolist() for seed in range(20)]
+    assert sorted({tuple(p) for p in picked}) == [(0, 1), (1, 4), (1, 5)]  # ties at random
+    assert features_only.stalest(rows, 4, torch.Generator()).tolist() == [0, 1, 4, 5]
+    assert torch.equal(features_only.stalest(rows, None, torch.Generator()), rows)
 
 
 def test_state_round_trip(bank: Bank) -> None:

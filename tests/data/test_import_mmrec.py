@@ -37,7 +37,7 @@ def test_parts_and_features(tmp_path: Path) -> None:
     assert data.item_ids.tolist() == ["0", "1", "2", "3"]
     assert data.positive_only
     assert data.split().tolist() == [0, 1, 0, 2]
-    assert data.fields.feature == {"audio": 1, "image": 2, "text": 5}
+    assert list(data.fields.feature.items()) == [("image", 2), ("text", 5), ("audio", 1)]
     values, valid = data.feature("image")
     assert valid.tolist() == [True, True, False, True]
     np.testing.assert_array_equal(values[3], [6, 7])
@@ -47,6 +47,14 @@ def test_parts_and_features(tmp_path: Path) -> None:
         "feature image: row is absent or not finite": ["image_feat.npy:2"],
         "feature text: row is absent or not finite": ["text_feat.npy:3"],
     }
+
+
+def test_features_beside_image_and_text_are_ordered_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x.inter").write_text(INTER)
+    for name in ("zoom", "audio", "text", "image2"):
+        np.save(tmp_path / f"{name}_feat.npy", np.ones((4, 1)))
+    data = import_mmrec(tmp_path, out=tmp_path / "out", progress=False)
+    assert list(data.fields.feature) == ["text", "audio", "image2", "zoom"]
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:
@@ -99,7 +107,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sizes", "features"),
     [
-        ("tiktok", (9308, 6710, 59_541, 3051, 6130), {"audio": 128, "image": 128}),
+        ("tiktok", (9308, 6710, 59_541, 3051, 6130), {"image": 128, "audio": 128}),
         ("amazon-baby", (19_445, 7050, 118_551, 21_682, 20_559), {}),
     ],
 )
@@ -108,7 +116,7 @@ def test_the_real_data(
 ) -> None:
     data = import_mmrec(real_data / name, out=tmp_path / "out", progress=False)
     assert (data.n_users, data.n_items, *np.bincount(data.split()).tolist()) == sizes
-    assert data.fields.feature == features
+    assert list(data.fields.feature.items()) == list(features.items())
     for field in features:
         values, valid = data.feature(field)
         assert valid.all()

@@ -1,7 +1,5 @@
 """A run that was stopped, however it was, ends byte for byte as one that was not."""
 
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -20,9 +18,8 @@ from rawrec.training import checkpoint
 from rawrec.training.job import load_system, resume, train
 from rawrec.training.run import RunFolder
 from rawrec.training.trainer import Trainer
-from systems import settings
+from systems import Stop, digest, settings, stopping_after
 
-TIMES = ("seconds", "samples_per_second", "validation_seconds")
 TREE = settings(
     train__batch_size=128,
     train__checkpoint_every=3,
@@ -31,16 +28,6 @@ TREE = settings(
     bank__live_budget=20,
     bank__micro_batch=12,
 )
-
-
-def digest(run: Path) -> dict[str, str]:
-    """Of all that a finished run holds, without times."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    lines = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
-    result = {"metrics.jsonl": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
-    for name in ("model.safetensors", "metrics.json", "scores.parquet", "topk.parquet"):
-        result[name] = hashlib.sha256((run / name).read_bytes()).hexdigest()
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +39,6 @@ def test_one_seed_one_result(shop: Path, tmp_path: Path, whole: dict[str, str]) 
     assert digest(train(TREE, shop, tmp_path / "again").path) == whole
     other = digest(train({**TREE, "seed": 1}, shop, tmp_path / "other").path)
     assert all(other[name] != whole[name] for name in ("model.safetensors", "metrics.jsonl", "scores.parquet"))
-
-
-class Stop(Exception):
-    pass
-
-
-def stopping_after(events: int) -> Any:
-    """An observer that raises at the given event."""
-    seen = []
-
-    def observe(event: str, **values: Any) -> None:
-        seen.append(event)
-        if len(seen) == events:
-            raise Stop
-
-    return observe
 
 
 @pytest.mark.parametrize("paradigm", ["end_to_end", "frozen", "hybrid"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import subprocess
@@ -27,6 +26,7 @@ from rawrec.report import build_report
 from rawrec.training.job import evaluate, load_system, resume, train
 from rawrec.training.retrieval import DECAY_EPOCHS, Negatives, RetrievalSystem, RetrievalTrainer
 from rawrec.training.run import RunFolder
+from systems import TIMES, Stop, digest, stopping_after
 
 USERS, ITEMS = 40, 30
 MODELS = sorted(RETRIEVAL)
@@ -38,7 +38,6 @@ SMALL: dict[str, Any] = {
     "train.lr": 0.01,
     "eval.topk": [5, 20],
 }
-TIMES = ("seconds", "samples_per_second", "validation_seconds")
 
 
 def settings(model: str, **overrides: Any) -> dict[str, Any]:
@@ -77,33 +76,7 @@ def make(data: Dataset, folder: Path, model: str = "lightgcn", **overrides: Any)
     return RetrievalTrainer(system, RunFolder.create(folder / "run", system.cfg, data, overwrite=True))
 
 
-def digest(run: Path) -> dict[str, str]:
-    """Of all that a finished run holds, without times."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    lines = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
-    result = {"metrics.jsonl": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
-    for name in ("model.safetensors", "metrics.json", "topk.parquet"):
-        result[name] = hashlib.sha256((run / name).read_bytes()).hexdigest()
-    return result
-
-
 # --------------------------------------------------------------------------------------------------------- every model
-class Stop(Exception):
-    pass
-
-
-def stopping_after(events: int) -> Any:
-    """An observer that raises at the given event."""
-    seen = []
-
-    def observe(event: str, **values: Any) -> None:
-        seen.append(event)
-        if len(seen) == events:
-            raise Stop
-
-    return observe
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_is_stopped_goes_on_and_says_the_same_when_loaded(graph: Dataset, tmp_path: Path, model: str) -> None:
     whole = train(model, graph, tmp_path / "whole", settings(model))
@@ -391,6 +364,7 @@ def test_a_ready_item_graph_needs_no_features(graph: Dataset, tmp_path: Path, mo
     np.savez(tmp_path / "graph.npz", row=rows, col=columns, value=np.ones(ITEMS, np.float32))
     monkeypatch.chdir(tmp_path)
     given = settings("freedom", model__item_graph="graph.npz", model__reg_weight=0)
+    del given["model.knn_k"]
     run = train("freedom", graph, tmp_path / "run", given)
     assert run.info()["paradigm"] is None
     monkeypatch.chdir(tmp_path.parent)
@@ -398,6 +372,25 @@ def test_a_ready_item_graph_needs_no_features(graph: Dataset, tmp_path: Path, mo
     assert isinstance(system, RetrievalSystem) and not system.reads_features and not system.model.modalities
     with pytest.raises(UserError, match="reads no features"):
         train("freedom", graph, tmp_path / "again", given | {"content.image.use": False})
+
+
+def test_the_order_of_modalities(graph: Dataset, tmp_path: Path) -> None:
+    """It is the dataset's unless given, and a run that is loaded again has it."""
+    assert make(graph, tmp_path / "a", "freedom").model.modalities == ("image", "text")
+    first = make(graph, tmp_path / "b", "freedom", content__order=["text", "image"]).model
+    assert first.modalities == ("text", "image") and first.width("text") == 5
+    run = train("freedom", graph, tmp_path / "run", settings("freedom", content__order=["text", "image"]))
+    loaded = load_system(run)
+    assert isinstance(loaded, RetrievalSystem) and loaded.model.modalities == ("text", "image")
+    alone = make(graph, tmp_path / "c", "freedom", content__order=["text"], content__image__use=False)
+    assert alone.model.modalities == ("text",)
+
+
+@pytest.mark.parametrize("order", [[], ["text"], ["text", "image", "text"], ["text", "audio"]])
+def test_an_order_that_is_not_of_all_modalities(graph: Dataset, tmp_path: Path, order: list[str]) -> None:
+    with pytest.raises(UserError, match=r"content\.order=\[image,text\]") as caught:
+        make(graph, tmp_path, "freedom", content__order=order)
+    assert str(caught.value).startswith(f"content.order=[{','.join(order)}]")
 
 
 def test_a_split_without_validation_positives(graph: Dataset, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ class Bank:
     static: column name -> `Ragged` over the items (length 0 = missing). present: the same names -> `[items]` bool.
     valid: the item has at least one modality. features: field of a trained encoder -> `[items, width]` float32, what
     the encoder last made of the item. encoded: int64 step of that, -1 = never.
+
+    dim 0: the recommender reads features, there is no content, and drift is that of the features.
     """
 
     def __init__(
@@ -66,17 +68,24 @@ class Bank:
         if not len(rows):
             return
         content = content.detach().to(self.content.dtype)
-        old = self.written[rows] >= 0
-        cosine = torch.nn.functional.cosine_similarity(self.content[rows], content, dim=1)
-        self._drift += torch.stack([((1 - cosine) * old).sum(), old.sum()]).double()
+        self._note_drift(self.content[rows], content, self.written[rows] >= 0)
         self.content[rows] = content
         self.written[rows] = step
 
     def write_features(self, rows: Tensor, features: dict[str, Tensor], step: int) -> None:
         """Overwrite what the trained encoders made of `rows` (`[n]`, unique): field -> detached `[n, width]`."""
         for name, values in features.items():
-            self.features[name][rows] = values.detach().float()
+            values = values.detach().float()
+            if not self.content.shape[1]:
+                known = (self.encoded[rows] >= 0) & self.present[f"hidden/{name}"][rows]
+                self._note_drift(self.features[name][rows], values, known)
+            self.features[name][rows] = values
         self.encoded[rows] = step
+
+    def _note_drift(self, old: Tensor, new: Tensor, known: Tensor) -> None:
+        """old, new: `[n, width]`; known: bool `[n]`, the old values were written before."""
+        cosine = torch.nn.functional.cosine_similarity(old, new, dim=1)
+        self._drift += torch.stack([((1 - cosine) * known).sum(), known.sum()]).double()
 
     @property
     def made(self) -> Tensor:
@@ -97,9 +106,16 @@ class Bank:
             return old.nonzero()[:, 0]
         return torch.unique(rows[(rows >= 0) & old[rows.clamp(min=0)]])
 
+    def stalest(self, rows: Tensor, count: int | None, generator: torch.Generator) -> Tensor:
+        """At most `count` (None: all) of `rows` (unique), those encoded longest ago, ties at random; ascending."""
+        if count is None or len(rows) <= count:
+            return rows
+        shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+        return shuffled[torch.argsort(self.encoded[shuffled], stable=True)[:count]].sort().values
+
     def health(self, step: int) -> dict[str, float | None]:
-        """Coverage (share of items with media ever written), age in steps (mean, p95), mean cosine drift since last."""
-        written = self.valid & (self.written >= 0)
+        """Coverage (share of items with media ever made), age in steps (mean, p95), mean cosine drift since last."""
+        written = self.valid & (self.made >= 0)
         ages = (step - self.made[written]).double().sort().values
         total, count = self._drift.tolist()
         self._drift.zero_()

@@ -35,7 +35,7 @@ class Tower(nn.Module):
 
     encoders: one per raw field in use. features: name -> width of ready-made feature columns.
     frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
-    length.
+    length. Retrieval models have such a tower, too, and read the features themselves.
     """
 
     def __init__(self, encoders: dict[str, Encoder], features: dict[str, int], cfg: ContentConfig, frozen: bool):
@@ -134,13 +134,14 @@ class Tower(nn.Module):
 
     @torch.no_grad()
     def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int) -> None:
-        """Make `rows` anew in eval mode, features and content, and write them as of `step`."""
+        """Make `rows` anew in eval mode, features and content (where the bank has any), and write them as of `step`."""
         training = self.training
         self.eval()
         for part in rows.split(max(micro_batch, CHUNK)):
             features = self.encode(bank, part)
             bank.write_features(part, features, step)
-            bank.write(part, self.content(bank, part, part, features), step)
+            if bank.content.shape[1]:
+                bank.write(part, self.content(bank, part, part, features), step)
         self.train(training)
 
 
@@ -224,8 +225,8 @@ def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
     return result
 
 
-def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig]) -> Tower:
-    """The tower of a dataset's fields under `configs` (see `field_configs`)."""
+def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig], fused: bool = True) -> Tower:
+    """The tower of a dataset's fields under `configs` (see `field_configs`); not `fused`: its encoders alone."""
     kinds: dict[str, Kind] = {name: "image" if name in fields.image else "text" for name in configs}
     encoders: dict[str, Encoder] = {}
     for name, field in configs.items():
@@ -235,7 +236,7 @@ def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig]) ->
             raise UserError(
                 f"content.{name}.{error}" if "=" in str(error).split()[0] else f"content.{name}: {error}"
             ) from None
-    return Tower(encoders, dict(fields.feature), cfg.content, cfg.paradigm == "frozen")
+    return Tower(encoders, dict(fields.feature), cfg.content, frozen=cfg.paradigm == "frozen" or not fused)
 
 
 def static_columns(

@@ -176,8 +176,9 @@ def _trainer(run: RunFolder, cfg: Config, data: Dataset, observe: Any) -> Traine
 
     if cfg.retrieval:
         retrieval = RetrievalSystem(cfg, data, run.cache, progress)
+        groups = retrieval.parameter_groups()
         run.write_info(
-            parameters={"model": sum(p.numel() for p in retrieval.model.parameters())},
+            parameters={key: sum(p.numel() for _, p in group) for key, group in groups.items()},
             paradigm=cfg.paradigm if retrieval.reads_features else None,
             media=retrieval.stats,
         )

@@ -1,7 +1,8 @@
 """Retrieval models in training: what they read of a dataset, one lean loop, evaluation by lists of the full catalogue.
 
 The order of an epoch, negatives and the model's own draws are functions of seed, epoch and step, so that a resumed run
-needs no generator's state.
+needs no generator's state. End to end, a bank holds what the trained encoders last made of each item: the model reads
+it, but for the items of the batch, which are encoded with gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
-from rawrec.content.tower import build_tower, field_configs, static_columns
+from rawrec.content.bank import Bank
+from rawrec.content.encoders import Encoder
+from rawrec.content.tower import LiveContent, Tower, build_tower, field_configs, static_columns
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
@@ -41,13 +44,19 @@ SAVING_SHARE = 0.05  # of a run's time that checkpoints may take
 
 
 class RetrievalSystem:
-    """A retrieval model on the training positives of a dataset, with the features of its items where it reads any."""
+    """A retrieval model on the training positives of a dataset, with the features of its items where it reads any.
+
+    End to end `tower` has the encoders and `bank` the features that the trained ones make, which the model reads; else
+    both are None. Graphs of items that a model freezes are of the features before training.
+    """
 
     def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
         self.part = data.split(cfg.data.split)
         self.positive = data.label(cfg.data.label) > 0
+        self.tower: Tower | None = None
+        self.bank: Bank | None = None
         self.stats: dict[str, dict[str, int]] = {}
         self.train_counts = np.bincount(data.items[self.part == 0], minlength=data.n_items)
         keys = np.unique(self._keys((self.part == 0) & self.positive))
@@ -64,6 +73,8 @@ class RetrievalSystem:
         torch.manual_seed(cfg.seed)
         pairs = Interactions(users, items, data.n_users, data.n_items)
         self.model = kind(cfg.model, pairs, features, present).to(self.device)
+        if self.bank is not None:
+            self.model.follow(self.bank.features)
         self.pairs = Interactions(users.to(self.device), items.to(self.device), data.n_users, data.n_items)
 
     def _keys(self, chosen: np.ndarray) -> np.ndarray:
@@ -72,33 +83,79 @@ class RetrievalSystem:
     def _features(self, cache: Path, progress: Callable | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Features of every modality `[n_items, width]`, zeros where missing, and which items have it `[n_items]`.
 
-        Modalities are the image fields, the text fields and the ready-made features, each in the dataset's order.
+        Modalities are the image fields, the text fields and the ready-made features, each in the dataset's order, or as
+        content.order says. With trained encoders among them this makes `tower` and `bank`, filled.
         """
         cfg, fields = self.cfg, self.data.fields
-        if cfg.paradigm == "end_to_end":
-            raise UserError(
-                f"paradigm=end_to_end: model {cfg.model.name} reads features that frozen encoders made; "
-                "use paradigm=hybrid or paradigm=frozen"
-            )
         ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
         raw = {name: field for name, field in cfg.content.fields.items() if name not in ready}
-        # Encoders alone: what the tower puts above them is the models' own affair.
-        content = cfg.content.model_copy(update={"fields": raw})
-        only_encoders = cfg.model_copy(update={"paradigm": "frozen", "content": content})
-        configs = field_configs(only_encoders, fields)
+        of_raw = cfg.model_copy(update={"content": cfg.content.model_copy(update={"fields": raw})})
+        configs = field_configs(of_raw, fields)
         unused = {name: FieldConfig(use=False) for name in (*fields.image, *fields.text) if name not in configs}
         cfg.content.fields = configs | unused | ready  # complete, so that a run that is loaded again reads the same
         used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
-        tower = build_tower(only_encoders, used, configs).to(self.device)
+        order = _ordered([*configs, *used.feature], cfg.content.order)
+        # Encoders alone: what is above them is the models' own affair.
+        tower = build_tower(of_raw, used, configs, fused=False).to(self.device)
         tower.autocast = choose_precision(cfg.train.precision, self.device)
         columns, self.stats = static_columns(tower, self.data, cache, progress)
         features, present = {}, {}
-        for name in tower.fields:
+        for name in order:
             column = columns[tower.column(name)]
             present[name] = column.lengths > 0
             features[name] = torch.zeros(len(column), tower.widths[name])
-            features[name][present[name]] = column.values.float()
+            if name not in tower.trained:
+                features[name][present[name]] = column.values.float()
+        if tower.trained:
+            hidden = {tower.column(name): columns[tower.column(name)] for name in tower.trained}
+            widths = {name: tower.widths[name] for name in tower.trained}
+            self.tower, self.bank = tower, Bank(self.data.n_items, 0, hidden, widths, self.device)
+            self.refresh(0)
+            features |= {name: values.cpu() for name, values in self.bank.features.items()}
         return features, present
+
+    # ------------------------------------------------------------------------------------------------------ end to end
+    def go_live(self, items: Tensor, step: int) -> LiveContent | None:
+        """Encode the distinct `items` of a step's loss with gradient, within the live budget, and let the model read
+        them. None where no encoder is trained, or none of the items has media for one.
+
+        The content of what is returned are the features of all trained encoders, side by side.
+        """
+        bank, tower, cfg = self.bank, self.tower, self.cfg
+        self.model.live = {}
+        if bank is None or tower is None:
+            return None
+        rows = torch.unique(items)
+        rows = bank.stalest(rows[bank.valid[rows]], cfg.bank.live_budget, _generator(cfg.seed, 2, step))
+        if not len(rows):
+            return None
+
+        def side_by_side(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
+            return torch.cat(list(features.values()), 1)
+
+        live = LiveContent(
+            lambda part: tower.encode(bank, part), side_by_side, rows, rows, cfg.bank.micro_batch, seed=step
+        )
+        parts = live.leaf.split([tower.widths[name] for name in tower.trained], 1)
+        self.model.live = {name: (rows, values) for name, values in zip(tower.trained, parts, strict=True)}
+        return live
+
+    @torch.no_grad()
+    def refresh(self, step: int) -> None:
+        """Encode anew, in eval mode, whatever trained encoders made before `step`: every item may be recommended."""
+        if self.tower is not None and self.bank is not None:
+            self.tower.refresh(self.bank, self.bank.stale(None, step), step, self.cfg.bank.micro_batch)
+
+    def encoders(self) -> dict[str, Encoder]:
+        """Field -> trained encoder."""
+        return {} if self.tower is None else {n: e for n, e in self.tower.raw_encoders() if n in self.tower.trained}
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Named trainable parameters: `model` and `encoder` (own learning rate, no weight decay)."""
+        groups = {"model": list(self.model.named_parameters()), "encoder": []}
+        for field, encoder in self.encoders().items():
+            groups["encoder"] += [(f"encoder.{field}.{name}", p) for name, p in encoder.named_parameters()]
+        return {key: [(name, p) for name, p in group if p.requires_grad] for key, group in groups.items()}
 
     # ------------------------------------------------------------------------------------------------------ evaluation
     @cached_property
@@ -153,18 +210,38 @@ class RetrievalSystem:
 
     # ----------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Tensor]:
-        """Everything that training changes."""
-        return dict(self.model.state_dict())
+        """Everything that training changes: the model by its own names, `encoder.<field>.` and `bank.`."""
+        result = dict(self.model.state_dict())
+        for name, encoder in self.encoders().items():
+            result |= checkpoint.with_prefix(f"encoder.{name}.", encoder.trained_state())
+        if self.bank is not None:
+            result |= checkpoint.with_prefix("bank.", self.bank.state())
+        return result
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The reverse of `state`. Raises UserError where the file is of another model."""
+        parts = ("encoder.", "bank.") if self.bank is not None else ()
         try:
-            self.model.load_state_dict(state)
-        except RuntimeError:
+            self.model.load_state_dict({name: value for name, value in state.items() if not name.startswith(parts)})
+            for name, encoder in self.encoders().items():
+                encoder.load_trained_state(checkpoint.without_prefix(f"encoder.{name}.", state))
+            if self.bank is not None:
+                self.bank.load_state(checkpoint.without_prefix("bank.", state))
+        except (RuntimeError, KeyError):
             raise UserError(
                 "the saved weights are not of this model: another version of rawrec made them, or config.yaml was "
                 "changed. Train again with this version"
             ) from None
+
+
+def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:
+    """The modalities as content.order has them. Raises UserError where it is not each of them once."""
+    if order is None or sorted(order) == sorted(modalities):
+        return order or modalities
+    raise UserError(
+        f"content.order=[{','.join(order)}]: name every field in use, once, for example "
+        f"content.order=[{','.join(modalities)}]; to leave one out set content.<field>.use=false"
+    )
 
 
 def user_batch(n_items: int, device: torch.device) -> int:
@@ -207,9 +284,25 @@ class RetrievalTrainer:
         self.progress = Progress()
         keep_freed_memory()
         train = self.cfg.train
-        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.names, self.parameters = [name for name, _ in named], [p for _, p in named]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True)
+        groups = {key: group for key, group in system.parameter_groups().items() if group}
+        self.names = [name for group in groups.values() for name, _ in group]
+        self.parameters = [p for group in groups.values() for _, p in group]
+        rates = {"model": train.lr, "encoder": train.encoder_lr}
+        self.rates = [rates[key] for key in groups]
+        decay = {"model": train.weight_decay, "encoder": 0.0}  # encoders stay near what they were
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": [p for _, p in group], "lr": rates[key], "weight_decay": decay[key]}
+                for key, group in groups.items()
+            ],
+            fused=True,
+        )
+        self._unproven = system.encoders()  # those that have had no gradient yet
+        self._waiting: set[str] = set()  # those among them that have had items
+        buckets = buckets_of(system.train_counts)
+        self._buckets = list(buckets)
+        self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(system.device)  # [buckets, n_items]
+        self._shown = torch.zeros(2, len(buckets), dtype=torch.int64, device=system.device)
         self.pairs, self.negatives = system.pairs, None
         if self.model.uses_negatives:
             self.negatives = Negatives(self.pairs)
@@ -258,8 +351,8 @@ class RetrievalTrainer:
         generator = _generator(self.cfg.seed, 0, state.epoch)
         order = torch.randperm(len(self.pairs.users), generator=generator).to(self.system.device)
         self.model.begin_epoch(self._moved(self.model.draw_epoch(generator)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = train.lr * train.lr_decay ** (state.epoch / DECAY_EPOCHS)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * train.lr_decay ** (state.epoch / DECAY_EPOCHS)
         self.observe("epoch", epoch=state.epoch, total=len(order), position=0)
         for rows in order.split(train.batch_size):
             self._step(rows)
@@ -267,19 +360,30 @@ class RetrievalTrainer:
 
     def _step(self, rows: Tensor) -> None:
         """One optimiser step on some of the pairs; nothing is written unless loss and gradient are finite."""
-        state = self.progress
+        state, system = self.progress, self.system
         generator = _generator(self.cfg.seed, 1, state.step)
         users, positives = self.pairs.users[rows], self.pairs.items[rows]
         negatives = None if self.negatives is None else self.negatives.draw(users, generator)
         draws = self._moved(self.model.draw(users, positives, negatives, generator))
         self.optimizer.zero_grad(set_to_none=True)
+        items = positives if negatives is None else torch.cat([positives, negatives])
+        live = system.go_live(items, state.step)
         losses = self.model.loss(users, positives, negatives, draws)
         losses["loss"].backward()
+        if live is not None:
+            live.backward()
+        self.model.live = {}
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         values = torch.stack([value.detach().double() for value in (*losses.values(), norm)]).tolist()
         self._check_finite("loss", values[list(losses).index("loss")], users, positives)
         self._check_finite("gradient", values[-1], users, positives)
+        if live is not None:
+            self._check_encoders(items, live.encoded)
         self.optimizer.step()
+        if live is not None and system.bank is not None:
+            system.bank.write_features(live.encoded, live.features, state.step)
+            shown = self._in_bucket[:, items]
+            self._shown += torch.stack([shown.sum(1), (shown & torch.isin(items, live.encoded)).sum(1)])
         state.step += 1
         for name, value in zip([*losses, "steps"], [*values[:-1], 1], strict=True):
             key = name if name in ("loss", "steps") else f"loss/{name}"
@@ -287,6 +391,27 @@ class RetrievalTrainer:
 
     def _moved(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.system.device) for name, value in draws.items()}
+
+    def _check_encoders(self, items: Tensor, encoded: Tensor) -> None:
+        """A trained encoder must have had a gradient after a step in which all items of the loss had media for it.
+
+        Where some lack them, a loss that compares items may rightly have none to compare: it has until the epoch's end.
+        """
+        for name, encoder in list(self._unproven.items()):
+            present = self.model.present(name)
+            if any(p.grad is not None and bool(p.grad.any()) for p in encoder.trained_parameters()):
+                del self._unproven[name]
+            elif present[items].all():
+                self._no_gradient(name)
+            elif present[encoded].any():
+                self._waiting.add(name)
+
+    def _no_gradient(self, name: str) -> None:
+        raise UserError(
+            f"content.{name}.train={self.cfg.content.fields[name].train}: no gradient reaches the encoder of {name!r} "
+            f"under these settings of model {self.cfg.model.name}. Set content.{name}.train=none, or "
+            "train.precision=fp32 if it is lost in rounding"
+        )
 
     def _check_finite(self, what: str, value: float, users: Tensor, items: Tensor) -> None:
         if math.isfinite(value):
@@ -297,17 +422,25 @@ class RetrievalTrainer:
         folder = self.run.path / "checkpoint"
         there = (folder / "last.safetensors").is_file()
         where = f"the last good checkpoint is in {folder}" if there else "there is no checkpoint yet"
+        rates = "train.lr" if self.system.bank is None else "train.lr or train.encoder_lr"
         raise RunStopped(
             f"the {what} of step {self.progress.step} (epoch {self.progress.epoch + 1}) is {value}. Nothing of this "
             f"step was written; {where}. Its batch of {len(users)} pairs begins with (user, item) {pairs}. Try a lower "
-            "train.lr; look for extreme numbers in the features of these items with `rawrec inspect`"
+            f"{rates}; look for extreme numbers in the features of these items with `rawrec inspect`"
         )
 
     def _end_of_epoch(self, seconds: float) -> None:
-        state, cfg = self.progress, self.cfg
+        state, cfg, bank = self.progress, self.cfg, self.system.bank
         line: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
         line |= {key: value / state.sums["steps"] for key, value in state.sums.items() if key != "steps"}
-        begun = time.perf_counter()
+        for name in self._waiting & self._unproven.keys():
+            self._no_gradient(name)
+        begun, stale = time.perf_counter(), {}
+        if bank is not None:
+            line |= bank.health(state.step) | self._live_shares()
+            stale = {f"stale.bank.feature/{name}": values.clone() for name, values in bank.features.items()}
+            line |= {f"valid/{key}": value for key, value in self._stale_metrics(1).items()}
+            self.system.refresh(state.step)
         result = self.system.evaluate(1, buckets="/" in cfg.train.metric)
         line |= {f"valid/{key}": value for key, value in result.metrics.items()}
         validating = time.perf_counter() - begun
@@ -315,7 +448,7 @@ class RetrievalTrainer:
         state.epoch += 1
         if state.best is None or value > state.best:
             state.best, state.best_epoch, state.bad_epochs = value, state.epoch, 0
-            self._best = {name: tensor.clone() for name, tensor in self.system.state().items()}
+            self._best = {name: tensor.clone() for name, tensor in self.system.state().items()} | stale
         else:
             state.bad_epochs += 1
         patience = cfg.train.patience + (cfg.eval.protocol == "mmrec")
@@ -328,6 +461,18 @@ class RetrievalTrainer:
         if state.finished or time.perf_counter() - self._saved > self._saving / SAVING_SHARE:
             self.save()
         self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+
+    def _stale_metrics(self, part: int) -> dict[str, float | None]:
+        """Of the features as training left them."""
+        metrics = self.system.evaluate(part, buckets=False).metrics
+        return {f"stale/{name}": value for name, value in metrics.items() if "@" in name}
+
+    def _live_shares(self) -> dict[str, float | None]:
+        """Of the items shown in the epoch, by bucket: the share that was encoded."""
+        shown, live = self._shown.tolist()
+        self._shown.zero_()
+        counts = zip(self._buckets, shown, live, strict=True)
+        return {f"live_share/{name}": encoded / n if n else None for name, n, encoded in counts}
 
     # ----------------------------------------------------------------------------------------------------- checkpoints
     def save(self) -> None:
@@ -351,15 +496,23 @@ class RetrievalTrainer:
         self._best = checkpoint.without_prefix("best.", tensors)
         for name, parameter in zip(self.names, self.parameters, strict=True):
             values = checkpoint.without_prefix(f"optim.{name}.", tensors)
-            if values:
-                self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in values.items()}
+            if values:  # laid out in memory as the parameter is: fused Adam walks over both as they lie
+                self.optimizer.state[parameter] = {
+                    key: value.to(parameter.device) if key == "step" else torch.empty_like(parameter).copy_(value)
+                    for key, value in values.items()
+                }
         self.run.keep_metrics(state["metrics_lines"])
 
     def finish(self) -> None:
         """The best epoch's weights, one evaluation of test, and the files that make the run whole."""
         self.observe("evaluating")
         run, system = self.run, self.system
-        system.load_state(self._best)
+        best = {name: value for name, value in self._best.items() if not name.startswith("stale.")}
+        stale: dict[str, dict[str, float | None]] = {name: {} for name in PARTS}
+        if system.bank is not None:
+            system.load_state(best | checkpoint.without_prefix("stale.", self._best))
+            stale = {name: self._stale_metrics(part) for name, part in PARTS.items()}
+        system.load_state(best)
         results = {name: system.evaluate(part) for name, part in PARTS.items()}
         test = results["test"]
         frame = pl.DataFrame({"user": test.users.astype(np.int32), "items": test.lists.items.tolist()})
@@ -367,7 +520,7 @@ class RetrievalTrainer:
         write_table(frame.to_arrow(), run.path / "topk.parquet")
         about = {"format": 1, "step": self.progress.step, "model": self.cfg.model.name}
         checkpoint.save(run.path / "model.safetensors", system.state(), about)
-        metrics = {name: result.metrics for name, result in results.items()}
+        metrics = {name: result.metrics | stale[name] for name, result in results.items()}
         reasons = {name: result.reasons for name, result in results.items()}
         checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})
 

@@ -121,12 +121,7 @@ class System(nn.Module):
         rows = rows[self.bank.valid[rows]]
         if not end_to_end:
             return rows, rows[:0]
-        budget = self.cfg.bank.live_budget
-        if budget is None or len(rows) <= budget:
-            return rows, rows
-        shuffle = torch.randperm(len(rows), generator=generator).to(rows.device)
-        stalest = torch.argsort(self.bank.encoded[rows[shuffle]], stable=True)[:budget]
-        encoded = rows[shuffle[stalest]].sort().values
+        encoded = self.bank.stalest(rows, self.cfg.bank.live_budget, generator)
         return rows[(self.bank.encoded[rows] >= 0) | torch.isin(rows, encoded)], encoded
 
     def training_batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent | None) -> RankingBatch:

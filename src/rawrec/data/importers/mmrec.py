@@ -19,6 +19,7 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
 FEATURE = "_feat.npy"
+FIRST = ("image", "text")  # the order of features, which gives them their roles; the others follow by name
 MAX_ID = 10**8
 ITEMS_AT_ONCE = 4096
 
@@ -35,7 +36,8 @@ def import_mmrec(
 
     Every row is a positive. Ids are the numbers of the file; the items are 0 up to the largest itemID, as MMRec counts
     them. `<field>_feat.npy` becomes the feature `<field>`, its row being the itemID; a row with a value that is not
-    finite is missing. Files that hold pickled objects are never read, but counted.
+    finite is missing. Features stand in the order image, text, all others by name. Files that hold pickled objects are
+    never read, but counted.
     split: default the column x_label (0 train, 1 valid, 2 test), without it at random per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
@@ -117,7 +119,7 @@ def _numbered(batch: Batch, report: ImportReport) -> Batch:
 
 
 def _features(folder: Path, report: ImportReport) -> dict[str, np.ndarray]:
-    """Feature name -> `[rows, width]`, mapped from disk; every other .npy file is counted as skipped."""
+    """Feature name -> `[rows, width]`, mapped from disk, in order; every other .npy file is counted as skipped."""
     result: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("*.npy")):
         if not path.name.endswith(FEATURE):
@@ -132,7 +134,8 @@ def _features(folder: Path, report: ImportReport) -> dict[str, np.ndarray]:
             report.skip("file is not an array [items, width] of numbers", f"{path.name} {values.dtype} {values.shape}")
             continue
         result[stored_name(path.name.removesuffix(FEATURE))] = values
-    return result
+    names = [name for name in FIRST if name in result]
+    return {name: result[name] for name in names + sorted(result.keys() - names)}
 
 
 def _rows_of(values: np.ndarray, start: int, stop: int) -> np.ndarray:

@@ -56,6 +56,8 @@ class RetrievalModel(nn.Module):
         self.train_features = bool(getattr(cfg, "train_features", False))
         self.live: dict[str, tuple[Tensor, Tensor]] = {}
         """Of the step, end to end: modality -> rows `[m]` int64, distinct, and their features `[m, width]`."""
+        self.followed: frozenset[str] = frozenset()
+        """The modalities that trained encoders make, see `follow`."""
         if self.reads_features(cfg) and not features:
             raise UserError(f"model.name={cfg.name} reads features of items, and there are none; use lightgcn or bpr")
         for name in self.modalities:
@@ -100,15 +102,28 @@ class RetrievalModel(nn.Module):
         """Of the modality's features."""
         return self._table(name).shape[1]
 
+    def follow(self, tables: Mapping[str, Tensor]) -> None:
+        """End to end: from now on read these modalities from `tables` `[n_items, width]`, as they stand at every call.
+
+        The tables share the memory of whoever writes them and are zero where an item lacks the modality. They are no
+        parameters, whatever `train_features` says: it is the encoders that learn. Item graphs that a model freezes stay
+        those of the features that it was made with.
+        """
+        for name, table in tables.items():
+            if self.train_features and name not in self.followed:
+                delattr(self, f"{name}_embedding")
+            self.register_buffer(f"{name}_feature", table, persistent=False)
+        self.followed |= frozenset(tables)
+
     def _table(self, name: str) -> Tensor:
-        if self.train_features:
+        if self.train_features and name not in self.followed:
             return self.get_parameter(f"{name}_embedding.weight")
         return self.get_buffer(f"{name}_feature")
 
     def feature(self, name: str, rows: Tensor | None = None) -> Tensor:
         """The modality's features, `[n_items, width]` or those of `rows` `[m]`, with live rows in their place.
 
-        With `train_features` they are parameters.
+        With `train_features` they are parameters, but for those that trained encoders make.
         """
         table = self._table(name)
         chosen = table if rows is None else nn.functional.embedding(rows, table)

@@ -64,9 +64,9 @@ class BranchModel(RetrievalModel):
             self.add_module(f"{name}_dense", nn.Linear(self.width(name), dim))
 
     def feature(self, name: str, rows: Tensor | None = None) -> Tensor:
-        """Of unit length, also where rows are live."""
+        """Of unit length, also where encoders are trained."""
         x = super().feature(name, rows)
-        return nn.functional.normalize(x, dim=-1) if name in self.live else x
+        return nn.functional.normalize(x, dim=-1) if name in self.followed or name in self.live else x
 
     def starts(self) -> tuple[Tensor, Tensor]:
         """Layer 0 of users, `[n_users, dim]` (or `branches * dim`), and of items, `[n_items, branches * dim]`."""

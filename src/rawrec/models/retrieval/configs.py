@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from rawrec.records import Count, Record
 
 RegNorm = Literal["norm", "squared"]
-REG_NORM = "norms as they are, summed and divided by the batch's size (published code), or half their squares (paper)"
+NORMS = "norms as they are, summed and divided by {rows} (published code), or half their squares (paper)"
+REG_NORM = NORMS.format(rows="the batch's size")
+HALF_SQUARES = "weight of the halved squares of the batch's embeddings, whose sum is divided by train_batch_size"
 TRAIN_FEATURES = "the features themselves are trained (published code) or stay as they are"
 IMAGE_WEIGHT = "weight of the first modality's item graph; the others share the rest equally, a single one has all"
 USER_TABLES = "one user table for all branches (published code), or one of each branch's own"
@@ -19,13 +22,31 @@ ITEM_GRAPH = (
     "as in the dataset"
 )
 TRAIN_BATCH_SIZE = (
-    "what reg_weight's sum is divided by: train.batch_size also in the shorter last batch (published code); null: the "
-    "rows of the batch"
+    "what reg_weight's sum is divided by, also in the shorter last batch (published code); follows train.batch_size "
+    "unless given; null: the rows of the batch"
+)
+
+
+class Idle(NamedTuple):
+    """Options of a model that have no effect `when` its record says so, and why, as it is told."""
+
+    options: tuple[str, ...]
+    when: Callable[[Any], bool]
+    reason: str
+
+
+READY_GRAPH = Idle(
+    ("knn_k", "mm_image_weight"),
+    lambda cfg: cfg.item_graph is not None,
+    "model.item_graph is the item graph; leave model.item_graph out",
 )
 
 
 class RetrievalConfig(Record):
     """Base of the records of retrieval models."""
+
+    idle_rules: ClassVar[tuple[Idle, ...]] = ()
+    """Where options do nothing: an override of one of them is refused then."""
 
 
 class BPRConfig(RetrievalConfig):
@@ -80,6 +101,15 @@ class FREEDOMConfig(RetrievalConfig):
     train_features: bool = Field(default=True, description=TRAIN_FEATURES + "; only reg_weight gives them gradient")
     item_graph: Path | None = Field(default=None, description=ITEM_GRAPH)
 
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        READY_GRAPH,
+        Idle(
+            ("train_features",),
+            lambda cfg: not cfg.reg_weight,
+            "model.reg_weight=0 gives features no gradient; set it above 0",
+        ),
+    )
+
 
 class EM3FreedomConfig(RetrievalConfig):
     """EM3 on FREEDOM: fused content beside ids on the same graphs, and their contrast (Deng et al. 2024, 4.6)."""
@@ -92,9 +122,11 @@ class EM3FreedomConfig(RetrievalConfig):
     mm_image_weight: float = Field(default=0.1, ge=0, le=1, description=IMAGE_WEIGHT)
     dropout: float = Field(default=0.8, ge=0, lt=1, description="share of the user-item edges left out in an epoch")
     item_graph: Path | None = Field(default=None, description=ITEM_GRAPH)
-    query_num: Count = Field(default=1, description="trainable queries of the fusion")
+    query_num: Count = Field(default=1, description="trainable queries of the fusion, shared by all items")
     layer_num: Count = Field(default=1, description="transformer layers of the fusion")
-    num_heads: Count = Field(default=4, description="attention heads of the fusion; a divisor of embedding_size")
+    num_heads: Count = Field(
+        default=4, description="attention heads of the fusion, a divisor of embedding_size; 4 in the published code"
+    )
     ffn: bool = Field(
         default=False, description="a feed-forward sublayer in the fusion (paper); the published code has none"
     )
@@ -112,12 +144,31 @@ class EM3FreedomConfig(RetrievalConfig):
     cic_on: Literal["propagated", "embeddings"] = Field(
         default="propagated",
         description="contrast after propagation over both graphs (published code) or of content and id embeddings "
-        "themselves (paper, eq. 10-11)",
+        "themselves (paper, eq. 10-11, as we read it)",
     )
     content_layers: Literal["one", "all"] = Field(
         default="one",
         description="propagation of content over the item graph: one layer, however many n_mm_layers (published "
-        "code), or n_mm_layers of them as for ids (paper)",
+        "code), or n_mm_layers of them as for ids (paper, as we read it)",
+    )
+
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        READY_GRAPH,
+        Idle(
+            ("cic_temperature", "cic_neg_num", "cic_negatives", "cic_on"),
+            lambda cfg: not cfg.cic_weight,
+            "model.cic_weight=0 switches the contrast off",
+        ),
+        Idle(
+            ("cic_neg_num",),
+            lambda cfg: cfg.cic_negatives == "batch",
+            "model.cic_negatives=batch contrasts all of the batch; use model.cic_negatives=catalogue",
+        ),
+        Idle(
+            ("content_layers",),
+            lambda cfg: cfg.n_mm_layers < 2,
+            "content and ids have one layer or none alike; use model.n_mm_layers=2 or more",
+        ),
     )
 
 
@@ -131,7 +182,9 @@ class BM3Config(RetrievalConfig):
     cl_weight: float = Field(default=2.0, ge=0, description="weight of the losses of the modalities")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="share of a target's entries that are dropped")
     train_features: bool = Field(default=True, description=TRAIN_FEATURES)
-    reg_norm: RegNorm = Field(default="norm", description=REG_NORM)
+    reg_norm: RegNorm = Field(
+        default="norm", description=NORMS.format(rows="the number of items, with reg_on=batch the batch's size")
+    )
     reg_on: Literal["tables", "batch"] = Field(
         default="tables",
         description="what reg_weight holds down: all users and items after propagation, divided by the number of items "
@@ -149,16 +202,16 @@ class SLMRecConfig(RetrievalConfig):
     ssl_task: Literal["FAC", "FD", "FM"] = Field(
         default="FAC",
         description="FAC: alignment of the modalities, fine and coarse (all that the published code can run); FD: two "
-        "views with dropped features; FM: two views without one modality each (paper)",
+        "views with dropped features (paper); FM: two views that each lack one modality per item (paper)",
     )
     ssl_alpha: float = Field(default=0.1, ge=0, description="weight of the self-supervised loss")
     ssl_temp: float = Field(default=0.5, gt=0, description="temperature of the self-supervised loss")
     dropout_rate: float = Field(default=0.3, ge=0, lt=1, description="FD: share of a token's entries that are dropped")
     mm_fusion_mode: Literal["concat", "mean"] = Field(
-        default="concat", description="branches side by side, then a linear map, or their mean"
+        default="concat", description="branches side by side, then a linear map (as published), or their mean"
     )
     adj_type: Literal["pre", "norm"] = Field(
-        default="pre", description="user-item graph: D^-1/2 A D^-1/2, or D^-1 (A + I), by rows"
+        default="pre", description="user-item graph: D^-1/2 A D^-1/2 (as published), or D^-1 (A + I), by rows"
     )
     user_tables: Literal["shared", "own"] = Field(default="shared", description=USER_TABLES)
     fac_similarity: Literal["dot", "cosine"] = Field(
@@ -166,8 +219,17 @@ class SLMRecConfig(RetrievalConfig):
     )
     fac_chain: Literal["three", "modalities"] = Field(
         default="three",
-        description="FAC: of two modalities the second meets ids after the two maps that three would need (published "
-        "code), or after one map per modality",
+        description="FAC with two modalities: the second meets ids after the three maps that three modalities would "
+        "need (published code), or after one map per modality; otherwise there is one map per modality",
+    )
+
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(("dropout_rate",), lambda cfg: cfg.ssl_task != "FD", "it is a setting of model.ssl_task=FD"),
+        Idle(
+            ("fac_similarity", "fac_chain"),
+            lambda cfg: cfg.ssl_task != "FAC",
+            "it is a setting of model.ssl_task=FAC",
+        ),
     )
 
 
@@ -179,11 +241,15 @@ class MMGCNConfig(RetrievalConfig):
     n_layers: Count = Field(
         default=3, description="layers of each branch; the published code has 3, whatever its own n_layers says"
     )
-    reg_weight: float = Field(default=0.1, ge=0, description="weight of the squares of ids and preferences")
+    reg_weight: float = Field(
+        default=0.1,
+        ge=0,
+        description="weight of the mean squares of ids and preferences; moves nothing unless train_ids",
+    )
     latent_sizes: list[Annotated[int, Field(ge=0)]] = Field(
         default=[256],
         description="of each modality in order the width to which a trained map brings its features before the graph; "
-        "0, or left out at the end of the list: as they are",
+        "0, or left out at the end of the list: as they are. The default reduces the first modality only",
     )
     train_ids: bool = Field(
         default=False,
@@ -197,7 +263,16 @@ class MMGCNConfig(RetrievalConfig):
     )
     reg_preferences: Literal["first", "all"] = Field(
         default="first",
-        description="preferences under reg_weight: the first modality's (published code) or all; felt with train_ids",
+        description="preferences under reg_weight: the first modality's (published code) or all; moves nothing unless "
+        "train_ids",
+    )
+
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("reg_weight", "reg_preferences"),
+            lambda cfg: not cfg.train_ids,
+            "ids and preferences are not trained, so that nothing is held down; use model.train_ids=true",
+        ),
     )
 
 
@@ -209,7 +284,8 @@ class MMGCLConfig(RetrievalConfig):
     layer_num: int = Field(default=3, ge=0, description="layers of propagation over the user-item graph")
     ssl_task: Literal["ED", "ED+MM", "ED+MM+CN"] = Field(
         default="ED+MM+CN",
-        description="views: edge dropout twice (ED), or once and modality masking (MM), with composed negatives (CN)",
+        description="views: edge dropout twice (ED), or once and modality masking (MM), with composed negatives (CN). "
+        "MM enters the loss through second_view, composed_negatives or contrast=nodes, CN through composed_negatives",
     )
     ssl_alpha: float = Field(default=0.4, ge=0, description="weight of the contrast")
     ssl_temp: float = Field(default=0.2, gt=0, description="temperature of the contrast")
@@ -217,7 +293,9 @@ class MMGCLConfig(RetrievalConfig):
         default=0.05, ge=0, lt=1, description="share of the edges (ED), users and items (MM) left out of a view"
     )
     mask_p: list[Annotated[float, Field(ge=0)]] | None = Field(
-        default=None, description="MM: chances of the modalities to be masked, one each, in order; null: equal"
+        default=None,
+        description="chances of the modalities to be masked, one each, in order; null: equal. Acts where the masking "
+        "view enters the loss, see ssl_task",
     )
     contrast: Literal["user_item", "nodes"] = Field(
         default="user_item",
@@ -226,24 +304,64 @@ class MMGCLConfig(RetrievalConfig):
     )
     second_view: bool = Field(
         default=False,
-        description="MM: the masking view enters the loss (paper); false: the first view counts twice (published code)",
+        description="MM: the masking view enters the loss (paper); false: the first view counts twice (published "
+        "code). Acts with contrast=user_item",
     )
     composed_negatives: bool = Field(
         default=False,
-        description="CN: the composed negatives enter the loss (paper); the published code computes them and leaves "
-        "them out",
+        description="the composed negatives of both views enter the loss (paper); the published code computes them and "
+        "leaves them out. Acts with ssl_task=ED+MM+CN",
     )
     masking: Literal["nodes", "features"] = Field(
         default="nodes",
-        description="MM: the masked modality's branch lacks the edges of some users and items (published code), or "
-        "starts from random numbers (paper)",
+        description="the masked modality's branch lacks the edges of some users and items (published code), or starts "
+        "from random numbers (paper). Acts where the masking view enters the loss, see ssl_task",
     )
     swap_tokens: bool = Field(
         default=True,
-        description="MM by nodes: masking a modality other than the first swaps its tokens with the first's (published "
-        "code); false: every modality keeps its own",
+        description="masking a modality other than the first swaps its tokens with the first's (published code); "
+        "false: every modality keeps its own. Acts with masking=nodes, where the masking view enters the loss",
     )
     user_tables: Literal["shared", "own"] = Field(default="shared", description=USER_TABLES)
+
+    @property
+    def composes(self) -> bool:
+        """Whether composed negatives have a part in the loss."""
+        return self.ssl_task == "ED+MM+CN" and self.composed_negatives
+
+    @property
+    def masks(self) -> bool:
+        """Whether the masking view has a part in the loss."""
+        return self.ssl_task != "ED" and (self.second_view or self.contrast == "nodes" or self.composes)
+
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("mask_p", "masking", "swap_tokens", "second_view"),
+            lambda cfg: cfg.ssl_task == "ED",
+            "model.ssl_task=ED has no masking view; use model.ssl_task=ED+MM",
+        ),
+        Idle(
+            ("mask_p", "masking", "swap_tokens"),
+            lambda cfg: not cfg.masks,
+            "the masking view has no part in the loss; use model.second_view=true, model.contrast=nodes, or "
+            "model.composed_negatives=true with model.ssl_task=ED+MM+CN",
+        ),
+        Idle(
+            ("swap_tokens",),
+            lambda cfg: cfg.masking == "features",
+            "model.masking=features swaps no tokens; use model.masking=nodes",
+        ),
+        Idle(
+            ("second_view",),
+            lambda cfg: cfg.contrast == "nodes",
+            "model.contrast=nodes always joins both views; use model.contrast=user_item",
+        ),
+        Idle(
+            ("composed_negatives",),
+            lambda cfg: cfg.ssl_task != "ED+MM+CN",
+            "there are composed negatives under model.ssl_task=ED+MM+CN alone",
+        ),
+    )
 
 
 class LATTICEConfig(RetrievalConfig):
@@ -256,15 +374,16 @@ class LATTICEConfig(RetrievalConfig):
     embedding_size: Count = Field(default=64, description="width of user and item embeddings")
     feat_embed_dim: Count = Field(default=64, description="width of projected features, of which neighbours are found")
     weight_size: list[Count] = Field(
-        default=[64, 64], description="the backbone's layers: as many as entries; with ngcf each is embedding_size wide"
+        default=[64, 64],
+        description="the backbone's layers: as many as entries; ngcf: each must be embedding_size; mf: not read",
     )
     knn_k: Count = Field(default=10, description="neighbours of an item in each modality's graph, itself among them")
     lambda_coeff: float = Field(default=0.9, ge=0, le=1, description="share of the frozen graphs in the item graph")
     n_layers: int = Field(default=1, ge=0, description="layers of propagation over the item graph")
-    reg_weight: float = Field(default=1e-5, ge=0, description="weight of the halved squares of the batch's embeddings")
+    reg_weight: float = Field(default=1e-5, ge=0, description=HALF_SQUARES)
     train_batch_size: Count | None = Field(default=2048, description=TRAIN_BATCH_SIZE)
     mess_dropout: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
-        default=[0.1, 0.1], description="dropout after each layer of ngcf, one entry each"
+        default=[0.1, 0.1], description="ngcf only: dropout after each layer, one entry each"
     )
     train_features: bool = Field(default=True, description=TRAIN_FEATURES)
     rebuild: Literal["epoch", "step"] = Field(
@@ -279,7 +398,16 @@ class LATTICEConfig(RetrievalConfig):
     adjacency: Literal["row_self_loops", "symmetric"] = Field(
         default="row_self_loops",
         description="the user-item graph: self loops, rows that sum to one (published code), or symmetric without "
-        "loops (paper, after LightGCN)",
+        "loops (paper, after LightGCN); mf: not read",
+    )
+
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(("mess_dropout",), lambda cfg: cfg.cf_model != "ngcf", "it is a setting of model.cf_model=ngcf"),
+        Idle(
+            ("weight_size", "adjacency"),
+            lambda cfg: cfg.cf_model == "mf",
+            "model.cf_model=mf reads no user-item graph; use model.cf_model=lightgcn or ngcf",
+        ),
     )
 
 
@@ -291,7 +419,7 @@ class MGCNConfig(RetrievalConfig):
     n_ui_layers: int = Field(default=2, ge=0, description="layers of propagation over the user-item graph")
     n_layers: int = Field(default=1, ge=0, description="layers of propagation over each item graph")
     knn_k: Count = Field(default=10, description="neighbours of an item in each modality's graph, itself among them")
-    reg_weight: float = Field(default=1e-4, ge=0, description="weight of the halved squares of the batch's embeddings")
+    reg_weight: float = Field(default=1e-4, ge=0, description=HALF_SQUARES)
     cl_loss: float = Field(default=0.01, ge=0, description="weight of the contrast of features and behaviour")
     temperature: float = Field(default=0.2, gt=0, description="of the contrast; the published code has it fixed at 0.2")
     train_batch_size: Count | None = Field(default=2048, description=TRAIN_BATCH_SIZE)
@@ -305,10 +433,16 @@ class SMOREConfig(RetrievalConfig):
     embedding_size: Annotated[int, Field(ge=2)] = Field(default=64, description="width of embeddings and features")
     n_ui_layers: int = Field(default=3, ge=0, description="layers of propagation over the user-item graph")
     n_layers: int = Field(default=1, ge=0, description="layers of propagation over each item graph")
-    image_knn_k: Count = Field(default=10, description="neighbours of an item in the first modality's graph")
-    text_knn_k: Count = Field(default=10, description="neighbours of an item in the graph of each other modality")
-    dropout_rate: float = Field(default=0.0, ge=0, lt=1, description="dropout of the preferences read from behaviour")
-    reg_weight: float = Field(default=1e-4, ge=0, description="weight of the halved squares of the batch's embeddings")
+    image_knn_k: Count = Field(
+        default=10, description="neighbours of an item in the first modality's graph, itself among them"
+    )
+    text_knn_k: Count = Field(
+        default=10, description="neighbours of an item in the graph of each other modality, itself among them"
+    )
+    dropout_rate: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the entries dropped of the preference gates"
+    )
+    reg_weight: float = Field(default=1e-4, ge=0, description=HALF_SQUARES)
     cl_loss: float = Field(default=0.01, ge=0, description="weight of the contrast of features and behaviour")
     temperature: float = Field(default=0.2, gt=0, description="of the contrast; the published code has it fixed at 0.2")
     train_batch_size: Count | None = Field(default=2048, description=TRAIN_BATCH_SIZE)
@@ -324,7 +458,9 @@ class DRAGONConfig(RetrievalConfig):
     n_mm_layers: int = Field(default=1, ge=0, description="layers of propagation over the item graph")
     mm_image_weight: float = Field(default=0.1, ge=0, le=1, description=IMAGE_WEIGHT)
     user_neighbours: Count = Field(default=40, description="users nearest by common items that each user listens to")
-    reg_weight: float = Field(default=1e-3, ge=0, description="weight of the mean squares of preferences and weights")
+    reg_weight: float = Field(
+        default=1e-3, ge=0, description="weight of the mean squares of preferences and the users' modality weights"
+    )
     log_base: Literal["2", "e"] = Field(
         default="2", description="base of the ranking loss's logarithm: 2 (published code) or e (BPR as in the paper)"
     )
@@ -335,8 +471,8 @@ class DRAGONConfig(RetrievalConfig):
     )
     softmax_user_weights: bool = Field(
         default=False,
-        description="a user's modality weights go through a softmax in every step, or only when initialised "
-        "(published code)",
+        description="true: a user's modality weights go through a softmax in every step; false (published code): only "
+        "when they are first drawn",
     )
 
 
@@ -348,17 +484,33 @@ class LGMRecConfig(RetrievalConfig):
         default="lightgcn", description="behaviour: propagated over the user-item graph, or ids as they are"
     )
     embedding_size: Count = Field(default=64, description="width of user and item embeddings")
-    n_ui_layers: int = Field(default=2, ge=0, description="layers of propagation of ids over the user-item graph")
+    n_ui_layers: int = Field(
+        default=2, ge=0, description="layers of propagation of ids over the user-item graph; mf: not read"
+    )
     n_mm_layers: int = Field(default=2, ge=0, description="layers of propagation of features over it")
     n_hyper_layer: Count = Field(default=1, description="layers of propagation over the hypergraphs")
-    hyper_num: Count = Field(default=4, description="hyperedges of each modality")
+    hyper_num: Count = Field(
+        default=4, description="hyperedges of each modality, a Gumbel softmax of fixed temperature 0.2 over them"
+    )
     keep_rate: float = Field(default=0.5, gt=0, le=1, description="share of the hyperedge weights kept in training")
     alpha: float = Field(default=0.3, ge=0, description="weight of the global embeddings beside the local ones")
-    cl_weight: float = Field(default=1e-4, ge=0, description="weight of the contrast between modalities")
+    cl_weight: float = Field(
+        default=1e-4, ge=0, description="weight of the contrast between modalities, of fixed temperature 0.2"
+    )
     reg_weight: float = Field(default=1e-6, ge=0, description="weight of the norms of the batch's embeddings")
     reg_norm: RegNorm = Field(default="norm", description=REG_NORM)
     gumbel_at_evaluation: bool = Field(
         default=True,
         description="Gumbel noise in evaluation too, drawn once an epoch (published code: anew each time), or none",
     )
-    train_features: bool = Field(default=False, description="the features themselves are trained too; published: not")
+    train_features: bool = Field(
+        default=False, description="the features themselves are trained or stay as they are (published code)"
+    )
+
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("n_ui_layers",),
+            lambda cfg: cfg.cf_model == "mf",
+            "model.cf_model=mf does not propagate ids; use model.cf_model=lightgcn",
+        ),
+    )

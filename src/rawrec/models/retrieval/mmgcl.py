@@ -53,16 +53,6 @@ class MMGCL(BranchModel):
                 f"model.mask_p={cfg.mask_p}: give one number for each of {', '.join(self.modalities)}, not all zero"
             )
 
-    @property
-    def composes(self) -> bool:
-        """Whether composed negatives have a part in the loss."""
-        return self.cfg.ssl_task == "ED+MM+CN" and self.cfg.composed_negatives
-
-    @property
-    def masks(self) -> bool:
-        """Whether the masking view has a part in the loss."""
-        return self.cfg.ssl_task != "ED" and (self.cfg.second_view or self.cfg.contrast == "nodes" or self.composes)
-
     def draw(
         self, users: Tensor, positives: Tensor, negatives: Tensor | None, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -78,7 +68,7 @@ class MMGCL(BranchModel):
         draws = {"view1_kept_edges": chosen(edges, int(edges * (1 - rate)))}
         if self.cfg.ssl_task == "ED":
             draws["view2_kept_edges"] = chosen(edges, int(edges * (1 - rate)))
-        elif self.masks:
+        elif self.cfg.masks:
             draws["view2_modality"] = torch.multinomial(self.mask_p, 1, generator=generator)[0]
             for kind, n in (("users", self.n_users), ("items", self.n_items)):
                 if self.cfg.masking == "nodes":
@@ -101,10 +91,10 @@ class MMGCL(BranchModel):
         views = [self.edge_view(starts, draws["view1_kept_edges"])]
         if self.cfg.ssl_task == "ED":
             views.append(self.edge_view(starts, draws["view2_kept_edges"]))
-        elif self.masks:
+        elif self.cfg.masks:
             views.append(self.masking_view(starts, clean, draws))
         ssl = self._contrast(views, users, positives)
-        if self.composes:
+        if self.cfg.composes:
             for view, others in zip(views, (1, len(self.modalities)), strict=True):
                 ssl = ssl + self.composed_contrast(view, users, positives, negatives, others)
         return {"loss": bpr + self.cfg.ssl_alpha * ssl, "bpr": bpr, "ssl": ssl}
