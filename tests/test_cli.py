@@ -22,7 +22,7 @@ from rawrec.training import checkpoint
 QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare", "recommend", "similar"]
 COMMANDS += ["report", "export"]
-SOURCES = ["table", "movielens", "mmrec", "synthetic"]
+SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 
 
 class Shell:
@@ -119,6 +119,34 @@ def test_json_of_every_command(shell: Shell, tmp_path: Path) -> None:
     assert shell.json("similar", out, "--item", trained_item, "-k", 2)["query"]["item"] == trained_item
     assert Path(shell.json("export", out)["file"]).name == "vectors.parquet"
     assert Path(shell.json("report", out)["report"]).stat().st_size > 1000
+
+
+def test_sources_and_exports_of_other_tools(shell: Shell, tmp_path: Path) -> None:
+    reviews, meta, data = tmp_path / "r.json", tmp_path / "m.json", tmp_path / "baby"
+    rows = [(f"u{u}", f"i{i}") for u in range(6) for i in range(6)] + [("u0", "i9")]
+    lines = [
+        json.dumps({"reviewerID": user, "asin": item, "overall": 5, "unixReviewTime": 9 + at})
+        for at, (user, item) in enumerate(rows)
+    ]
+    reviews.write_text("\n".join(lines))
+    meta.write_text("{'asin': 'i1', 'title': 'One'}\n")
+    words = ["import", "amazon", "--reviews", reviews, "--meta", meta, "--out", data]
+    made = shell.json(*words, "--preset", "lmm", "--split-seed", 3)
+    assert made["kept"]["interactions"] == 36 and made["kept"]["items"] == 6
+    assert "preset lmm sets k_core itself" in shell.mistake(*words, "--preset", "lmm", "--k-core", 3)
+    assert "preset lmm sets split itself" in shell.mistake(*words, "--preset", "lmm", "--split", "time_user")
+    for tool, options in (("mmrec", []), ("recbole", ["--text", "title"])):
+        out = tmp_path / tool
+        assert shell.json("export", data, "--to", tool, "--out", out)["interactions"] == {
+            "train": 24, "valid": 6, "test": 6,
+        }  # fmt: skip
+        assert "not an empty folder" in shell.mistake("export", data, "--to", tool, "--out", out)
+        back = shell.json("import", tool, out, *options, "--out", tmp_path / f"{tool}-back")
+        assert back["kept"]["interactions"] == 36
+    assert "wrote" in shell("export", data, "--to", "mmrec", "--out", tmp_path / "again")[0]
+    assert "needs --out" in shell.mistake("export", data, "--to", "mmrec")
+    assert "--split means nothing to --to vectors" in shell.mistake("export", data, "--split", "default")
+    assert "Known: vectors, mmrec, recbole" in shell.mistake("export", data, "--to", "csv")
 
 
 def test_tables_for_people(shell: Shell, run: Path, shop: Path) -> None:

@@ -242,6 +242,78 @@ def import_mmrec(
     )
 
 
+@importing.command("recbole", epilog="Example: rawrec import recbole ml-1m --text movie_title --positive 4 "
+                   "--out data/ml")  # fmt: skip
+def import_recbole(
+    folder: Annotated[Path, typer.Argument(help="folder with <name>.inter and, where there is one, <name>.item")],
+    out: Out,
+    positive: Annotated[
+        float | None, typer.Option(help="a rating from here on is a positive (default: every row is one)")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="label column; repeatable (default: label)")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="token_seq column that is a text; repeatable")] = None,
+    user: Annotated[str, typer.Option(help="column of the user's id")] = "user_id",
+    item: Annotated[str, typer.Option(help="column of the item's id")] = "item_id",
+    time: Annotated[str | None, typer.Option(help="column of the time (default: timestamp)")] = None,
+    seq_separator: Annotated[str, typer.Option(help="between the values of a sequence")] = " ",
+    split: Split = None,
+    ratios: Ratios = None,
+    split_seed: SplitSeed = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Import RecBole's atomic files; <name>.train.inter and so on become the split."""
+    from rawrec.data.importers.recbole import import_recbole as work
+
+    data = work(
+        folder, out=out, user=user, item=item, time=time, labels=label or [], positive=positive, text=text or [],
+        seq_separator=seq_separator, split=_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite,
+    )  # fmt: skip
+    _imported(data, as_json)
+
+
+@importing.command("amazon", epilog="Example: rawrec import amazon --reviews reviews_Baby_5.json.gz "
+                   "--meta meta_Baby.json.gz --preset lmm --out data/baby")  # fmt: skip
+def import_amazon(
+    reviews: Annotated[Path, typer.Option(help="reviews, or ratings only as CSV; also as .gz")],
+    out: Out,
+    meta: Annotated[Path | None, typer.Option(help="the catalogue; also as .gz")] = None,
+    positive: Annotated[
+        float | None, typer.Option(help="a rating from here on is a positive (default: every one is)")
+    ] = None,
+    k_core: Annotated[
+        int | None, typer.Option(min=1, help="only users and items with at least so many ratings")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="lmm: 5-core, every rating a positive, random_user 80,10,10")
+    ] = None,
+    split: Split = None,
+    ratios: Ratios = None,
+    split_seed: SplitSeed = None,
+    image_urls: Annotated[
+        bool, typer.Option("--image-urls", help="keep the addresses of pictures (none is downloaded)")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Import Amazon's reviews and catalogue, releases 2014, 2018 and 2023."""
+    from rawrec.data.importers.amazon import import_amazon as work
+
+    spec = _spec(split or ("random_user" if preset else None), "--split", ratios, seed=split_seed)
+    data = work(
+        reviews,
+        meta,
+        out=out,
+        positive=positive,
+        k_core=k_core,
+        preset=preset,
+        split=spec,
+        image_urls=image_urls,
+        overwrite=overwrite,
+    )
+    _imported(data, as_json)
+
+
 @importing.command("synthetic", epilog="Example: rawrec import synthetic --out data/shop")
 def import_synthetic(
     out: Out,
@@ -538,23 +610,50 @@ def report(
     _done(f"wrote {path}", {"report": str(path)}, as_json)
 
 
-@app.command(epilog="Example: rawrec export runs/em3 --to vectors --out vectors.parquet")
+@app.command(epilog="Example: rawrec export runs/em3 --to vectors --out vectors.parquet; "
+             "rawrec export data/ml --to recbole --out recbole/ml")  # fmt: skip
 def export(
-    run: RunArgument,
-    to: Annotated[str, typer.Option(help="vectors")] = "vectors",
+    source: Annotated[Path, typer.Argument(metavar="RUN|DATASET", help="run folder; mmrec, recbole: dataset folder")],
+    to: Annotated[str, typer.Option(help="vectors | mmrec | recbole")] = "vectors",
     out: Annotated[
-        Path | None, typer.Option(help=".parquet, .npy or .safetensors (default: RUN/vectors.parquet)")
+        Path | None,
+        typer.Option(help="vectors: .parquet, .npy or .safetensors (default: RUN/vectors.parquet); else: new folder"),
     ] = None,
+    split: Annotated[str | None, typer.Option(help="mmrec, recbole: stored split (default: default)")] = None,
+    label: Annotated[str | None, typer.Option(help="mmrec: label whose positives are written")] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Item vectors with their ids, for other tools."""
-    from rawrec.recommender import Recommender
+    """Item vectors of a run, or a dataset, for other tools."""
+    idle = {
+        "vectors": {"split": split, "label": label},
+        "mmrec": {"data": data},
+        "recbole": {"data": data, "label": label},
+    }
+    if to not in idle:
+        raise UserError(f"--to {to!r} is unknown. Known: {', '.join(idle)}")
+    for name, value in idle[to].items():
+        if value is not None:
+            raise UserError(f"--{name} means nothing to --to {to}, leave it out")
+    if to == "vectors":
+        from rawrec.recommender import Recommender
 
-    if to != "vectors":
-        raise UserError(f"--to {to!r} is unknown. Known: vectors")
-    path = Recommender.load(run, data).export_vectors(out or run / "vectors.parquet")
-    _done(f"wrote {path}", {"file": str(path)}, as_json)
+        path = Recommender.load(source, data).export_vectors(out or source / "vectors.parquet")
+        _done(f"wrote {path}", {"file": str(path)}, as_json)
+        return
+    if out is None:
+        raise UserError(f"--to {to} needs --out FOLDER")
+    from rawrec.data import exporters
+    from rawrec.data.dataset import Dataset
+
+    dataset, name = Dataset.open(source), split or "default"
+    if to == "mmrec":
+        done = exporters.export_mmrec(dataset, out, split=name, label=label)
+    else:
+        done = exporters.export_recbole(dataset, out, split=name)
+    counts = ", ".join(f"{part} {count:,}" for part, count in done.interactions.items())
+    lines = [f"wrote {out}: {counts}", *(f"- {note}" for note in done.notes)]
+    _done("\n".join(lines), {"folder": str(out), "interactions": done.interactions, "notes": done.notes}, as_json)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ class Dataset:
     def user_ids(self) -> NDArray[np.object_]:
         """Original ids, `[n_users]`, by dense index."""
         ids = np.empty(self.n_users, object)
-        for batch in self._batches(["user", "user_id"]):
+        for batch in self.interaction_batches(["user", "user_id"]):
             ids[batch["user"].to_numpy()] = batch["user_id"].to_numpy(zero_copy_only=False)
         return ids
 
@@ -194,6 +194,11 @@ class Dataset:
         _known("column", name, pq.read_schema(self.path / "interactions.parquet").names, self.path)
         return self._row_column(name)
 
+    def interaction_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the interactions in their order, a million rows at a time."""
+        with pq.ParquetFile(self.path / "interactions.parquet") as file:
+            yield from file.iter_batches(1 << 20, columns=columns)
+
     def split(self, name: str = "default") -> NDArray[np.int8]:
         """Part of every interaction, `[n_interactions]`: 0 train, 1 valid, 2 test, -1 in none."""
         _known("split", name, list(self.meta.splits), self.path)
@@ -231,6 +236,10 @@ class Dataset:
         if "launched" not in self._table.schema.names:
             return None
         return self._item_column("launched").to_numpy()
+
+    def item_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the items in their order, some thousands at a time."""
+        yield from self._table.to_batches(columns=columns, batch_size=4096)
 
     def images(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[bytes]]:
         """Raw bytes of an image field for the items `rows`, in that order (repeats allowed); no image: empty list."""
@@ -309,10 +318,6 @@ class Dataset:
     def _row_column(self, name: str) -> NDArray[Any]:
         table = pq.read_table(self.path / "interactions.parquet", columns=[name])
         return table.column(name).to_numpy()
-
-    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self.path / "interactions.parquet") as file:
-            yield from file.iter_batches(1 << 20, columns=columns)
 
 
 # -------------------------------------------------------------------------------------------------------- dataset.yaml

@@ -111,8 +111,8 @@ class DatasetWriter:
         self._coverage = dict.fromkeys(fields.names(), 0)
         self._row_buffer: list[pa.Table] = []
         self._n_buffered = 0
-        self._user_codes = _Codes()
-        self._item_codes = _Codes()
+        self._user_codes = Codes()
+        self._item_codes = Codes()
         self._rows: pq.ParquetWriter | None = None
 
     def __enter__(self) -> DatasetWriter:
@@ -350,7 +350,7 @@ class DatasetWriter:
             self._digest.update(batch.serialize())
 
 
-class _Codes:
+class Codes:
     """Ids numbered by first appearance; vectorised, one hash table per call."""
 
     def __init__(self) -> None:

@@ -16,6 +16,7 @@ from rawrec.errors import UserError
 UNITS = ((1e17, 10**9, "nanoseconds"), (1e14, 10**6, "microseconds"), (1e11, 10**3, "milliseconds"))
 """A typical time above the first number is in that unit: in seconds it would lie beyond the year 5000."""
 MAX_SECONDS = 1e15
+RESERVED = ("user", "item", "user_id", "item_id", "timestamp", "split")
 DATES = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 
 
@@ -177,3 +178,9 @@ def stored_name(name: str) -> str:
     """The name under which a source's column is stored: letters, digits, `-` and `_`, a letter first."""
     name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     return name if name[:1].isalpha() else f"x{name}"
+
+
+def row_name(name: str) -> str:
+    """The name under which a further column of the interactions is stored."""
+    stored = stored_name(name)
+    return f"source_{stored}" if stored in RESERVED else stored

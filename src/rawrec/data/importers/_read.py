@@ -1,4 +1,4 @@
-"""Tables on disk, read in batches of bounded size: CSV, TSV, JSON lines, Parquet and "::" files.
+"""Tables on disk, read in batches of bounded size: CSV, TSV, JSON and Python lines, Parquet and "::" files.
 
 The columns of a text format arrive as strings; Parquet keeps its types. What cannot be read is skipped and counted in
 the `ImportReport`, with the file and the row. Rows are numbered from 1, the header of a text table being row 1; blank
@@ -7,11 +7,13 @@ lines are not counted.
 
 from __future__ import annotations
 
+import ast
 import csv
 import difflib
 import io
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,10 @@ MAX_LINE = 8 * BLOCK
 HEAD = 1 << 20
 """Bytes looked at to find out how a text table is written."""
 PARQUET_ROWS = 65536
+MAX_LITERAL = 1 << 18
+"""Characters of the longest line that is read as a Python literal."""
+WHOLE = "$"
+"""The column of a file of objects that holds the whole object, as JSON."""
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t", ".jsonl": "", ".ndjson": "", ".parquet": ""}
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
@@ -94,13 +100,7 @@ def open_source(path: Path, report: ImportReport) -> Source:
 
     Raises UserError for a file that is absent, empty, of another kind, or not written in UTF-8 or ASCII.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
-    if not path.is_file():
-        raise UserError(f"{path} is not a file")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
+    path = _there(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: {suffix or 'no suffix'} is no known format. Known: {', '.join(SUFFIXES)}")
@@ -112,15 +112,65 @@ def open_source(path: Path, report: ImportReport) -> Source:
             return _Parquet(path, report)
         if suffix == ".parquet":
             raise UserError(f"{path} is not a Parquet file")
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise UserError(f"{path} is written in UTF-16; save it as UTF-8")
-        if head[:4096].count(b"\0") > len(head[:4096]) // 100:
-            raise UserError(f"{path} is a binary file, not a {suffix} table")
-        if not head.strip():
-            raise UserError(f"{path} holds nothing but blank lines")
+        _check_text(path, head, f"a {suffix} table")
         if suffix in (".jsonl", ".ndjson"):
             return _JsonLines(path, report, head)
         return _Delimited(path, report, head, SUFFIXES[suffix])
+
+
+def open_delimited(
+    path: Path, report: ImportReport, separator: str, *, columns: list[str] | None = None, quotes: bool | None = None
+) -> Source:
+    """The table of values between `separator` at `path`, whatever its suffix.
+
+    columns: their names, where the file has no header. quotes: whether quotation marks bind; None: as they are used.
+    Raises UserError like `open_source`.
+    """
+    path = _there(path)
+    with _reading(path):
+        head = _Bytes(path).read(HEAD)
+        _check_text(path, head, "a table")
+        return _Delimited(path, report, head, separator, columns, quotes)
+
+
+def open_objects(path: Path, report: ImportReport) -> Source:
+    """The file at `path`, whatever its suffix, of one object per line: JSON or a Python dict of plain values, which is
+    parsed and never executed. Its column `WHOLE` is the object. Raises UserError like `open_source`."""
+    path = _there(path)
+    with _reading(path):
+        head = _Bytes(path).read(HEAD)
+        _check_text(path, head, "a file of JSON or Python objects")
+        return _JsonLines(path, report, head, literals=True)
+
+
+def first_lines(path: Path, most: int) -> list[str]:
+    """At most so many of the first lines that are not blank. Raises UserError like `open_source`."""
+    path = _there(path)
+    with _reading(path):
+        head = _Bytes(path).read(HEAD)
+    _check_text(path, head, "text")
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()
+    return [line for line in lines[: -1 if len(head) == HEAD else None] if line.strip()][:most]
+
+
+def _there(path: Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty")
+    return path
+
+
+def _check_text(path: Path, head: bytes, what: str) -> None:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} is written in UTF-16; save it as UTF-8")
+    if head[:4096].count(b"\0") > len(head[:4096]) // 100:
+        raise UserError(f"{path} is a binary file, not {what}")
+    if not head.strip():
+        raise UserError(f"{path} holds nothing but blank lines")
 
 
 class _Bytes:
@@ -206,11 +256,20 @@ class _Delimited(Source):
 
     format = "text"
 
-    def __init__(self, path: Path, report: ImportReport, head: bytes, separator: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        report: ImportReport,
+        head: bytes,
+        separator: str,
+        columns: list[str] | None = None,
+        quotes: bool | None = None,
+    ) -> None:
         super().__init__(path, report)
         text = head.decode("utf-8-sig", errors="replace")
         stripped = text.lstrip("\r\n")
-        self.skip_rows = 1 + text[: len(text) - len(stripped)].count("\n")
+        self.header_rows = 1 if columns is None else 0
+        self.skip_rows = self.header_rows + text[: len(text) - len(stripped)].count("\n")
         header = stripped.splitlines()[0]
         if separator not in header:
             found = max(SEPARATOR_NAMES, key=header.count)
@@ -218,9 +277,10 @@ class _Delimited(Source):
                 report.note(f"{path.name}: columns are separated by {SEPARATOR_NAMES[found]}, not as its suffix says")
                 separator = found
         self.separator = separator
-        self.quotes = separator != "\t" or _quoted(text, separator)
-        row = next(csv.reader([header], delimiter=separator, quoting=csv.QUOTE_MINIMAL if self.quotes else 3))
-        self.columns = [name.strip() for name in row]
+        self.quotes = separator != "\t" or _quoted(text, separator) if quotes is None else quotes
+        if columns is None:
+            columns = next(csv.reader([header], delimiter=separator, quoting=csv.QUOTE_MINIMAL if self.quotes else 3))
+        self.columns = [name.strip() for name in columns]
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         names = [f"c{i}" for i in range(len(self.columns))]
@@ -250,7 +310,7 @@ class _Delimited(Source):
                     check_utf8=False,
                 ),
             )
-            number, told = 2, 0
+            number, told = 1 + self.header_rows, 0
             for table in reader:
                 rows, number = _numbers(number, table.num_rows, [r[0] for r in ragged])
                 told = self._tell(ragged, told)
@@ -289,39 +349,70 @@ def _quoted(text: str, separator: str) -> bool:
 
 
 class _JsonLines(Source):
-    """One JSON object per line. Values arrive as strings, lists and objects as their JSON text, null as null."""
+    """One JSON object per line. Values arrive as strings, lists and objects as their JSON text, null as null.
+
+    literals: a line may also be a Python dict of plain values.
+    """
 
     format = "jsonl"
 
-    def __init__(self, path: Path, report: ImportReport, head: bytes) -> None:
+    def __init__(self, path: Path, report: ImportReport, head: bytes, literals: bool = False) -> None:
         super().__init__(path, report)
-        names: dict[str, None] = {}
-        for line in head.decode(errors="replace").splitlines()[:1000]:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                names.update(dict.fromkeys(row))
-        if not names:
-            raise UserError(f"{path}: none of the first lines is a JSON object")
-        self.columns = list(names)
+        self.literals = literals
+        lines, good = self._objects(pl.Series(head.decode(errors="replace").splitlines()[:1000]))
+        self.columns = list(dict.fromkeys(name for line in lines.filter(good) for name in json.loads(line)))
+        if not self.columns:
+            raise UserError(f"{path}: none of the first lines is {self.what}")
+
+    @property
+    def what(self) -> str:
+        return "a JSON object" + (" or a Python dict of plain values" if self.literals else "")
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         number = 1
         with _reading(self.path):
             for block in _lines(self.path, self, "replace"):
-                lines = pl.Series(block.decode().split("\n")).str.strip_chars()
-                lines = lines.filter(lines != "")
+                lines = pl.Series(block.decode().split("\n"))
+                lines, good = self._objects(lines.filter(lines.str.strip_chars() != ""))
                 rows = np.arange(number, number + len(lines))
                 number += len(lines)
-                good = (lines.str.starts_with("{") & lines.str.json_path_match("$").is_not_null()).to_numpy()
                 if not good.all():
                     batch = Batch(self.name, rows, {"line": lines.to_arrow()})
-                    self.report.skip("not a JSON object", batch.examples(~good, "line"), int((~good).sum()))
-                    lines, rows = lines.filter(pl.Series(good)), rows[good]
-                found = {name: lines.str.json_path_match(_json_path(name)).to_arrow() for name in columns}
-                yield Batch(self.name, rows, {name: column.cast(pa.string()) for name, column in found.items()})
+                    self.report.skip(f"not {self.what}", batch.examples(~good.to_numpy(), "line"), int((~good).sum()))
+                    lines, rows = lines.filter(good), rows[good.to_numpy()]
+                found = {
+                    name: lines if name == WHOLE else lines.str.json_path_match(_json_path(name)) for name in columns
+                }
+                yield Batch(
+                    self.name, rows, {name: column.to_arrow().cast(pa.string()) for name, column in found.items()}
+                )
+
+    def _objects(self, lines: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """The lines, Python dicts as JSON, and which of them are objects."""
+        lines = lines.str.strip_chars()
+        good = _are_objects(lines)
+        if self.literals and not good.all():
+            with warnings.catch_warnings():  # of odd escapes in strings
+                warnings.simplefilter("ignore")
+                found = [_from_literal(line) or line for line in lines.filter(~good)]
+            lines = lines.scatter((~good).arg_true(), found)
+            good = _are_objects(lines)
+        return lines, good
+
+
+def _are_objects(lines: pl.Series) -> pl.Series:
+    return lines.str.starts_with("{") & lines.str.json_path_match("$").is_not_null()
+
+
+def _from_literal(line: str) -> str | None:
+    """A Python dict of plain values as JSON; None for anything else. Nothing is executed."""
+    if len(line) > MAX_LITERAL or not line.startswith("{"):
+        return None
+    try:
+        text = json.dumps(ast.literal_eval(line), ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return text.encode(errors="replace").decode()
 
 
 def _json_path(name: str) -> str:

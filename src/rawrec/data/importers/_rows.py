@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rawrec.data.importers._convert import Times, extra, extra_type, ids, labels
+from rawrec.data.importers._convert import Times, extra, extra_type, ids, labels, row_name
 from rawrec.data.importers._read import Batch, Source, open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.errors import UserError
@@ -19,6 +19,7 @@ class Rows:
     named, or no label; it counts once, under the first of these reasons.
 
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted.
+    names: label and further columns -> the names under which they are stored.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Rows:
         self.user, self.item, self.time = user, item, time
         self.label_names = list(label_names)
         self.extra = dict(extra or {})
+        self.names = {name: row_name(name) for name in [*label_names, *self.extra]}
         self.times = Times(report)
         self.kept = 0
         self.positive = dict.fromkeys(label_names, 0)
@@ -44,7 +46,7 @@ class Rows:
         return list(dict.fromkeys([self.user, self.item, *filter(None, [self.time]), *self.label_names, *self.extra]))
 
     def clean(self, batch: Batch) -> dict[str, Any]:
-        """`user_id`, `item_id`, `timestamp` if there is one, labels and extra columns under their own names."""
+        """`user_id`, `item_id`, `timestamp` if there is one, labels and extra columns under their stored names."""
         self.report.add_read("interactions", len(batch.rows))
         good = np.ones(len(batch.rows), dtype=bool)
         result: dict[str, Any] = {}
@@ -64,19 +66,25 @@ class Rows:
             take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
         for name in self.label_names:
             values, fits = labels(columns[name], f"{batch.file}: {name}")
-            take(name, name, f"no usable label in column {name!r}: give numbers, or true and false", values, fits)
+            take(
+                self.names[name],
+                name,
+                f"no usable label in column {name!r}: give numbers, or true and false",
+                values,
+                fits,
+            )
         for name, kind in self.extra.items():
             values, lost = extra(columns[name], kind)
             if lost.any():
                 reason = f"value of column {name!r} is no {kind} (row kept, the value left empty)"
                 self.report.skip(reason, batch.examples(lost, name), int(lost.sum()))
-            result[name] = values
+            result[self.names[name]] = values
         if not good.all():
             mask = pa.array(good)
             result = {n: v[good] if isinstance(v, np.ndarray) else v.filter(mask) for n, v in result.items()}
         self.kept += int(good.sum())
         for name in self.label_names:
-            self.positive[name] += int((result[name] > 0).sum())
+            self.positive[name] += int((result[self.names[name]] > 0).sum())
         return result
 
     def finish(self, file: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.importers._convert import as_text, stored_name
-from rawrec.data.importers._read import Bar, Batch, open_source
+from rawrec.data.importers._read import Bar, Batch, open_delimited, open_source
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -34,10 +34,10 @@ def import_mmrec(
 ) -> Dataset:
     """Import `<name>.inter` (tab-separated; userID, itemID and, where present, rating, timestamp, x_label).
 
-    Every row is a positive. Ids are the numbers of the file; the items are 0 up to the largest itemID, as MMRec counts
-    them. `<field>_feat.npy` becomes the feature `<field>`, its row being the itemID; a row with a value that is not
-    finite is missing. Features stand in the order image, text, all others by name. Files that hold pickled objects are
-    never read, but counted.
+    Every row is a positive. The items are 0 up to the largest itemID, as MMRec counts them. Ids are those of
+    `i_id_mapping.csv` and `u_id_mapping.csv` where there are any, else the numbers of the file. `<field>_feat.npy`
+    becomes the feature `<field>`, its row being the itemID; a row with a value that is not finite is missing. Features
+    stand in the order image, text, all others by name. Files that hold pickled objects are never read, but counted.
     split: default the column x_label (0 train, 1 valid, 2 test), without it at random per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
@@ -58,6 +58,7 @@ def import_mmrec(
         given = SplitSpec.model_validate({"kind": "column", "column": "x_label"})
         split = given if "x_label" in source.columns else SplitSpec.model_validate({"kind": "random_user"})
     features = _features(folder, report)
+    item_names, user_names = (_names(folder, kind, report) for kind in ("item", "user"))
     cleaner = Rows(report, "userID", "itemID", time, extra=extra)
     with (
         DatasetWriter(
@@ -76,9 +77,10 @@ def import_mmrec(
     ):
         largest = -1
         for batch in bar.track("interactions", source, cleaner.columns):
-            rows = cleaner.clean(_numbered(batch, report))
+            rows = cleaner.clean(_numbered(batch, report, {"userID": len(user_names), "itemID": len(item_names)}))
             if len(rows["item_id"]):
                 largest = max(largest, int(rows["item_id"].cast(pa.int64()).to_numpy().max()))
+            rows |= {"user_id": _named(rows["user_id"], user_names), "item_id": _named(rows["item_id"], item_names)}
             writer.add_interactions(rows)
         cleaner.finish(str(source.path))
         n_items = largest + 1
@@ -91,7 +93,7 @@ def import_mmrec(
                 )
         for at in range(0, n_items, ITEMS_AT_ONCE):
             stop = min(at + ITEMS_AT_ONCE, n_items)
-            columns: dict[str, Any] = {"item_id": [str(i) for i in range(at, stop)]}
+            columns: dict[str, Any] = {"item_id": _named(pa.array(np.arange(at, stop)), item_names)}
             for name, values in features.items():
                 columns[name] = _rows_of(values, at, stop)
                 missing = ~np.isfinite(columns[name]).all(1)
@@ -103,19 +105,56 @@ def import_mmrec(
         return writer.finish(split, report)
 
 
-def _numbered(batch: Batch, report: ImportReport) -> Batch:
-    """The rows whose ids are whole numbers from 0 to `MAX_ID`, the ids written without leading zeros."""
+def _numbered(batch: Batch, report: ImportReport, names: dict[str, int]) -> Batch:
+    """The rows whose ids are whole numbers from 0 to `MAX_ID`, the ids written without leading zeros.
+
+    names: how many ids the numbers have; with any, numbers without one are left out too.
+    """
     columns = dict(batch.columns)
     good = np.ones(len(batch.rows), dtype=bool)
-    for name in ("userID", "itemID"):
+    for name, known in names.items():
+        most = known - 1 if known else MAX_ID
         values = pl.Series(as_text(columns[name], name)).str.strip_chars().cast(pl.Int64, strict=False)
-        fits = values.is_between(0, MAX_ID).fill_null(False).to_numpy()
+        fits = values.is_between(0, most).fill_null(False).to_numpy()
         if (bad := good & ~fits).any():
             report.add_read("interactions", int(bad.sum()))
-            report.skip(f"{name} is no whole number from 0 to {MAX_ID:,}", batch.examples(bad, name), int(bad.sum()))
+            report.skip(f"{name} is no whole number from 0 to {most:,}", batch.examples(bad, name), int(bad.sum()))
             good &= fits
         columns[name] = values.cast(pl.String).to_arrow().cast(pa.string())
     return Batch(batch.file, batch.rows, columns).keep(good)
+
+
+def _names(folder: Path, kind: str, report: ImportReport) -> pa.Array:
+    """The ids behind the numbers 0, 1, 2 ..., of `i_id_mapping.csv` or `u_id_mapping.csv`; empty without a good one."""
+    path, column = folder / f"{kind[0]}_id_mapping.csv", f"{kind}ID"
+    nothing = pa.array([], pa.string())
+    if not path.exists():
+        return nothing
+    try:
+        source = open_delimited(path, report, "\t", quotes=False)
+    except UserError as error:
+        report.note(f"not used: {error}")
+        return nothing
+    others = [name for name in source.columns if name != column]
+    if column in source.columns and others:
+        batches = [batch.columns for batch in source.batches([column, others[0]])]
+        numbers, names = (
+            pl.Series(pa.chunked_array([b[name] for b in batches], pa.string())).str.strip_chars()
+            for name in (column, others[0])
+        )
+        numbers = numbers.cast(pl.Int64, strict=False)
+        order = numbers.arg_sort()
+        names = names.gather(order)
+        whole = np.array_equal(numbers.gather(order).to_numpy(), np.arange(len(names)))
+        if whole and names.is_unique().all() and (names != "").all():
+            return names.to_arrow().cast(pa.string())
+    report.note(f"{path.name} does not give every {column} from 0 an id of its own: not used")
+    return nothing
+
+
+def _named(numbers: pa.Array, names: pa.Array) -> pa.Array:
+    """The id of each number; without names the number itself."""
+    return names.take(numbers.cast(pa.int64())) if len(names) else numbers.cast(pa.string())
 
 
 def _features(folder: Path, report: ImportReport) -> dict[str, np.ndarray]:

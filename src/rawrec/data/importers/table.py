@@ -20,7 +20,6 @@ from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
-RESERVED = ("user", "item", "user_id", "item_id", "timestamp", "split")
 ITEMS_AT_ONCE = 4096
 
 
@@ -73,9 +72,6 @@ def import_table(
     both = [name for name in extra if name in labels]
     if both:
         raise UserError(f"column {both[0]!r} is named as a label and as an extra column: name it once")
-    names = {name: _row_name(name) for name in [*labels, *extra]}
-    if split.kind == "column" and split.column is not None:
-        split = split.model_copy(update={"column": names[split.column]})
 
     catalogue = None
     if items is not None:
@@ -99,6 +95,9 @@ def import_table(
     )
     types = extra_types(rows, extra)
     cleaner = Rows(report, user, item, time, labels, types)
+    names = cleaner.names
+    if split.kind == "column" and split.column is not None:
+        split = split.model_copy(update={"column": names[split.column]})
     with (
         DatasetWriter(
             out,
@@ -124,15 +123,9 @@ def import_table(
         if folder is not None:
             folder.count_unused()
         for batch in bar.track("interactions", rows, cleaner.columns):
-            found = cleaner.clean(batch)
-            writer.add_interactions({names.get(name, name): values for name, values in found.items()})
+            writer.add_interactions(cleaner.clean(batch))
         cleaner.finish(str(interactions))
         return writer.finish(split, report)
-
-
-def _row_name(name: str) -> str:
-    stored = stored_name(name)
-    return f"source_{stored}" if stored in RESERVED else stored
 
 
 def _items_seen(bar: Bar, path: Path, item: str) -> list[str]:

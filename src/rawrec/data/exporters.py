@@ -1,0 +1,243 @@
+"""A dataset in the form that other tools read: the folders of MMRec and RecBole.
+
+Whoever compares rawrec with them trains both on the same rows, the same parts and the same items. Ids with line ends or
+tabs cannot be written there and are refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import yaml
+from numpy.typing import NDArray
+
+from rawrec.data.dataset import Dataset
+from rawrec.data.splits import PARTS
+from rawrec.errors import UserError
+
+
+@dataclass
+class Exported:
+    """What was written into `folder`: interactions per part, and what did not fit, in words."""
+
+    folder: Path
+    interactions: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+
+def export_mmrec(data: Dataset, out: str | Path, *, split: str = "default", label: str | None = None) -> Exported:
+    """Write the folder `out` as MMRec reads it.
+
+    `<name>.inter`: userID, itemID, rating and timestamp where there are any, x_label (the part; -1: none). Only the
+    positives of `label` (default: the only one, or `label`), since MMRec takes every row for one.
+    `i_id_mapping.csv`, `u_id_mapping.csv`: the ids behind the numbers. The numbers are those of the dataset, but
+    an item with an interaction comes last, since MMRec takes the largest itemID for the last item.
+    `<field>_feat.npy`: ready-made features, float32 `[items, width]`; an item without one gets the mean of the others.
+
+    Raises UserError for an unknown split or label, no positive row, ids that cannot be written, and an `out` that is
+    not empty.
+    """
+    parts = data.split(split)
+    positive = data.label(_label(data, label)) > 0
+    if not positive.any():
+        raise UserError(f"{data.path} has no positive interaction to export")
+    order = _item_order(data.items[positive], data.n_items)
+    number = np.argsort(order)
+    item_ids, user_ids = _writable("item", data.item_ids[order]), _writable("user", data.user_ids)
+    further = [name for name in ("rating",) if name in data.meta.extra] + ["timestamp"] * data.meta.has_time
+    with _folder(Path(out)) as folder:
+        done = Exported(Path(out), _counts(parts[positive]))
+        with (folder / f"{Path(out).resolve().name}.inter").open("wb") as file:
+            _header(file, ["userID", "itemID", *further, "x_label"])
+            for start, batch in _batches(data, ["user", "item", *further]):
+                rows = slice(start, start + len(batch))
+                columns = {
+                    "userID": batch["user"],
+                    "itemID": pl.Series(number[batch["item"].to_numpy()]),
+                    **{name: batch[name] for name in further},
+                    "x_label": pl.Series(parts[rows]),
+                }
+                _rows(file, pl.DataFrame(columns).filter(pl.Series(positive[rows])))
+        for name, head, found in (("i", ["asin", "itemID"], item_ids), ("u", ["user_id", "userID"], user_ids)):
+            with (folder / f"{name}_id_mapping.csv").open("wb") as file:
+                _header(file, head)
+                _rows(file, pl.DataFrame({"id": found, "number": np.arange(len(found))}))
+        for name in data.fields.feature:
+            values, valid = data.feature(name)
+            if not valid.all():
+                values[~valid] = values[valid].mean(0) if valid.any() else 0
+                done.notes.append(f"{int((~valid).sum()):,} items have no feature {name}: the mean of the others")
+            np.save(folder / f"{name}_feat.npy", values[order])
+    if left := int((~positive).sum()):
+        done.notes.append(f"{left:,} interactions that are not positive were left out: MMRec knows none")
+    if order[-1] != data.n_items - 1:
+        done.notes.append("the last items have no positive interaction: numbered so that one that has stands last")
+    if not data.fields.feature:
+        done.notes.append(
+            "there are no ready-made features: MMRec's multimodal models need image_feat.npy, text_feat.npy"
+        )
+    return done
+
+
+def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") -> Exported:
+    """Write the folder `out` as RecBole's atomic files.
+
+    `<name>.train.inter`, `.valid.inter`, `.test.inter`: user_id, item_id, timestamp, labels and further columns; rows
+    in no part are left out. `<name>.item`: texts (token_seq), categories (token; token_seq where an item has several,
+    blanks in them replaced by `_`), numbers (float) and ready-made features (float_seq). `<name>.yaml`: the settings by
+    which RecBole reads them. In texts tabs and line ends become blanks, quotation marks become apostrophes. Pictures
+    have no place there.
+
+    Raises UserError for an unknown split, ids that cannot be written, and an `out` that is not empty.
+    """
+    parts = data.split(split)
+    _writable("item", data.item_ids)
+    _writable("user", data.user_ids)
+    further = [name for name in data.meta.extra if name != data.meta.splits[split].get("column")]
+    names = ["user_id", "item_id", *["timestamp"] * data.meta.has_time, *data.meta.labels, *further]
+    kinds: dict[str, str] = {"user_id": "token", "item_id": "token", "timestamp": "float"}
+    with _folder(Path(out)) as folder, ExitStack() as stack:
+        name = Path(out).resolve().name
+        files = [stack.enter_context((folder / f"{name}.{part}.inter").open("wb")) for part in PARTS]
+        for start, batch in _batches(data, names):
+            if not start:
+                kinds |= {n: "float" if t.is_float() or n in data.meta.labels else "token" for n, t in _extras(batch)}
+                for file in files:
+                    _header(file, [f"{n}:{kinds[n]}" for n in names])
+            for part, file in enumerate(files):
+                _rows(file, batch.filter(pl.Series(parts[start : start + len(batch)] == part)))
+        columns = _item_columns(data)
+        with (folder / f"{name}.item").open("wb") as file:
+            _header(file, ["item_id:token", *(f"{n}:{kind}" for n, (kind, _) in columns.items())])
+            for batch in data.item_batches(["item_id", *columns]):
+                table = pl.DataFrame({n: _series(batch.column(n)) for n in ["item_id", *columns]})
+                _rows(file, table.with_columns(*(write(table[n]).alias(n) for n, (_, write) in columns.items())))
+        settings = {
+            "USER_ID_FIELD": "user_id",
+            "ITEM_ID_FIELD": "item_id",
+            **({"TIME_FIELD": "timestamp"} if data.meta.has_time else {}),
+            **({"LABEL_FIELD": data.meta.labels[0]} if data.meta.labels else {}),
+            "benchmark_filename": list(PARTS),
+            "load_col": {"inter": names, "item": ["item_id", *columns]},
+        }
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
+    done = Exported(Path(out), _counts(parts))
+    if left := int((parts < 0).sum()):
+        done.notes.append(f"{left:,} interactions that are in no part of the split were left out")
+    if data.fields.image:
+        done.notes.append(f"pictures have no place in atomic files: {', '.join(data.fields.image)} left out")
+    return done
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A folder to write, which takes the place of `out` when it is whole. UserError where `out` is not empty."""
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is not an empty folder: choose another one")
+    partial = out.with_name(f".{out.name}.partial")
+    if partial.exists():  # of an export that was killed
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _label(data: Dataset, label: str | None) -> str:
+    labels = data.meta.labels
+    if label is not None:
+        if not labels:
+            raise UserError(f"label {label!r}: {data.path} has no labels, every interaction is positive")
+        return label
+    if len(labels) > 1 and "label" not in labels:
+        raise UserError(f"{data.path} has several labels: name one of {', '.join(labels)}")
+    return labels[0] if len(labels) == 1 else "label"
+
+
+def _item_order(items: NDArray[np.integer[Any]], n_items: int) -> NDArray[np.int64]:
+    """All items, the last one of `items` put at the end."""
+    last = int(items.max())
+    rows = np.arange(n_items)
+    return np.append(np.delete(rows, last), last)
+
+
+def _writable(what: str, ids: NDArray[np.object_]) -> pl.Series:
+    series = pl.Series(ids, dtype=pl.String)
+    bad = series.str.contains(r"[\t\r\n]")
+    if bad.any():
+        raise UserError(f"{what} id {series.filter(bad)[0]!r} holds a tab or line end: it cannot be written to a table")
+    return series
+
+
+def _counts(parts: NDArray[np.int8]) -> dict[str, int]:
+    return {name: int((parts == i).sum()) for i, name in enumerate(PARTS)}
+
+
+def _batches(data: Dataset, columns: list[str]) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Columns of the interactions, some rows at a time, with the number of the first of them."""
+    start = 0
+    for batch in data.interaction_batches(columns):
+        yield start, pl.DataFrame({name: _series(batch.column(name)) for name in columns})
+        start += len(batch)
+
+
+def _series(column: pa.Array) -> pl.Series:
+    series = pl.Series(column)
+    return series.fill_nan(None) if series.dtype.is_float() else series
+
+
+def _extras(batch: pl.DataFrame) -> list[tuple[str, Any]]:
+    """Name and type of all columns but ids and time."""
+    return [(n, t) for n, t in batch.schema.items() if n not in ("user_id", "item_id", "timestamp")]
+
+
+def _header(file: Any, names: list[str]) -> None:
+    file.write(("\t".join(names) + "\n").encode())
+
+
+def _rows(file: Any, table: pl.DataFrame) -> None:
+    """Rows between tabs, missing values empty. RecBole would take a quotation mark for the begin of a quoted value."""
+    ids = ("user_id", "item_id", "id")
+    text = [name for name, kind in table.schema.items() if kind == pl.String and name not in ids]
+    table = table.with_columns(pl.col(text).str.replace_all(r"[\t\r\n]+", " ").str.replace_all('"', "'", literal=True))
+    table.write_csv(file, include_header=False, separator="\t", quote_style="never")
+
+
+def _item_columns(data: Dataset) -> dict[str, tuple[str, Callable[[pl.Series], pl.Series]]]:
+    """Field -> its type and how a column of it is written."""
+    fields = data.fields
+    columns: dict[str, tuple[str, Callable[[pl.Series], pl.Series]]] = {}
+    for name in fields.text:
+        columns[name] = ("token_seq", _one_text)
+    for name in fields.categorical:
+        several = bool((np.diff(data.categorical(name)[0]) > 1).any())
+        columns[name] = ("token_seq", _tokens) if several else ("token", lambda lists: lists.list.join(""))
+    for name in fields.numeric:
+        columns[name] = ("float", lambda numbers: numbers)
+    for name in fields.feature:
+        columns[name] = ("float_seq", _numbers)
+    return columns
+
+
+def _one_text(lists: pl.Series) -> pl.Series:
+    return lists.list.join(" ")
+
+
+def _tokens(lists: pl.Series) -> pl.Series:
+    return lists.list.eval(pl.element().str.replace_all(r"\s+", "_")).list.join(" ")
+
+
+def _numbers(vectors: pl.Series) -> pl.Series:
+    return vectors.arr.to_list().list.eval(pl.element().cast(pl.String)).list.join(" ")
