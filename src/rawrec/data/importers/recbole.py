@@ -175,7 +175,7 @@ class _Items:
             raise UserError(f"text: column {wrong[0]!r} of {path} holds numbers")
         words = [name for name, kind in self.types.items() if kind == "token_seq" and name not in text]
         if words:
-            report.note(f"{', '.join(words)}: stored as categories, one per word; give those that are texts with --text")
+            report.note(f"{', '.join(words)}: stored as categories, one per word; give texts with --text")
         self.names = {name: _field_name(name) for name in self.types}
         self.fields = Fields(
             text=[self.names[name] for name in text],
