@@ -41,20 +41,7 @@ def train(
     >>> run.path
     """
     data = data if isinstance(data, Dataset) else Dataset.open(data)
-    fields = {"image": data.fields.image, "text": data.fields.text, "feature": data.fields.feature}
-    kinds = {name: kind for kind, names in fields.items() for name in names}
-    cfg = resolve(preset.dump() if isinstance(preset, Config) else preset, overrides, kinds)
-    if "data.negatives" in (overrides or {}) and not data.positive_only:
-        raise UserError(
-            f"data.negatives={cfg.data.negatives} would do nothing: negatives are drawn for positive-only data, "
-            f"and this dataset has labels ({', '.join(data.meta.labels)})"
-        )
-    if cfg.data.split not in data.meta.splits:
-        known = ", ".join(data.meta.splits)
-        raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
-    if cfg.data.label == DataConfig().label and "data.label" not in (overrides or {}) and data.meta.labels:
-        cfg.data.label = _default_label(data)
-    data.label(cfg.data.label)
+    cfg = configure(preset, data, overrides or {})
     run = RunFolder.create(out, cfg, data, overwrite)
     try:
         return _work(run, cfg, data, observer, fresh=True)
@@ -62,6 +49,25 @@ def train(
         if not (run.path / "checkpoint").is_dir():
             run.withdraw()
         raise
+
+
+def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, overrides: Mapping[str, Any]) -> Config:
+    """The config of a run on a dataset. Raises UserError where it is impossible, or asks for what the data have not."""
+    fields = {"image": data.fields.image, "text": data.fields.text, "feature": data.fields.feature}
+    kinds = {name: kind for kind, names in fields.items() for name in names}
+    cfg = resolve(preset.dump() if isinstance(preset, Config) else preset, overrides, kinds)
+    if "data.negatives" in overrides and not data.positive_only:
+        raise UserError(
+            f"data.negatives={cfg.data.negatives} would do nothing: negatives are drawn for positive-only data, "
+            f"and this dataset has labels ({', '.join(data.meta.labels)})"
+        )
+    if cfg.data.split not in data.meta.splits:
+        known = ", ".join(data.meta.splits)
+        raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
+    if cfg.data.label == DataConfig().label and "data.label" not in overrides and data.meta.labels:
+        cfg.data.label = _default_label(data)
+    data.label(cfg.data.label)
+    return cfg
 
 
 def _default_label(data: Dataset) -> str:

@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.config import Config, resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.training.checkpoint import write_json, write_text
+from rawrec.training.job import configure
 from rawrec.training.run import RunFolder
 from rawrec.training.search import Search, SweepConfig, load
 from rawrec.training.trial import Trial, curve_of, read_trials, write_trial
@@ -60,23 +60,11 @@ def sweep(
     if jobs is not None:
         cfg.jobs = jobs
     data = Dataset.open(cfg.data)
-    search = Search(cfg, lambda overrides: _configure(cfg.model, data, overrides))
+    search = Search(cfg, lambda overrides: configure(cfg.model, data, overrides))
     cfg.metric = search.metric
     cfg.data, cfg.out = data.path.absolute(), cfg.out.absolute()
     with _folder(cfg, overwrite):
         return Sweep(search, data, observer or (lambda event, **values: None)).run()
-
-
-def _configure(model: str, data: Dataset, overrides: Mapping[str, Any]) -> Config:
-    """The config of a run. Raises UserError where it is impossible, or asks the dataset for what it has not."""
-    fields = {"image": data.fields.image, "text": data.fields.text, "feature": data.fields.feature}
-    config = resolve(model, overrides, {name: kind for kind, names in fields.items() for name in names})
-    if config.data.split not in data.meta.splits:
-        known = ", ".join(data.meta.splits)
-        raise UserError(f"data.split={config.data.split!r}: the dataset has no such split. Known: {known}")
-    if "data.label" in overrides:
-        data.label(config.data.label)
-    return config
 
 
 @contextmanager
