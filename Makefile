@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # Small enough for two cores: 48 items encoded with gradient per step, five epochs. Leave them out for a full run.
-DEMO := bank.live_budget=48 content.fusion.kind=concat train.encoder_lr=3e-4 model.dropout=0.2 train.epochs=5
+DEMO := bank.live_budget=32 content.fusion.kind=concat train.encoder_lr=3e-4 model.dropout=0.2 train.epochs=5
 
 .PHONY: install demo test lint bench clean
 install: $(STAMP)
