@@ -1,0 +1,3 @@
+from rawrec.cli import main
+
+main()

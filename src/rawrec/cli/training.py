@@ -1,0 +1,157 @@
+"""Commands that train and measure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rawrec.cli.common import Data, Json, Out, Overwrite, RunArgument, app, console, print_json
+from rawrec.errors import UserError
+
+
+@app.command(epilog="Example: rawrec train em3 --data data/ml --out runs/em3 train.epochs=5 content.image.train=lora")
+def train(
+    model: Annotated[str, typer.Argument(help="preset (em3, lightgcn, freedom, ...) or the path of a .yaml file")],
+    data: Annotated[Path, typer.Option(help="dataset folder")],
+    out: Out,
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model, evaluate it on test, leave a run folder."""
+    from rawrec.config import parse_overrides
+    from rawrec.progress import Bars
+    from rawrec.training.job import train as work
+
+    with Bars() as observer:
+        run = work(model, data, out, parse_overrides(overrides or []), overwrite, observer)
+    _finished(run, as_json)
+
+
+@app.command(epilog="Example: rawrec resume runs/em3")
+def resume(run: RunArgument, data: Data = None, as_json: Json = False) -> None:
+    """Go on with a run that was stopped, as if it had not been."""
+    from rawrec.progress import Bars
+    from rawrec.training.job import resume as work
+
+    with Bars() as observer:
+        done = work(run, observer, data)
+    _finished(done, as_json)
+
+
+def _finished(run: Any, as_json: bool) -> None:
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    if as_json:
+        print_json({"run": str(run.path), **metrics})
+        return
+    parts = {name: metrics[name] for name in ("valid", "test")}
+    console().print(_metrics_table(parts, _main_metrics(metrics["test"])))
+    print(f"run folder: {run.path}; all metrics are in its metrics.json; look at it with: rawrec report {run.path}")
+
+
+@app.command(epilog="Example: rawrec sweep sweep.yaml --jobs 2")
+def sweep(
+    settings: Annotated[Path, typer.Argument(help="YAML file: model, data, out, search, ... (docs/sweeps.md)")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="runs at the same time, in place of the file's")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where a sweep stands")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try many settings of a model, choose by validation."""
+    from rawrec.training.sweep import print_sweep, teller
+    from rawrec.training.sweep import sweep as work
+
+    result = work(settings, jobs, overwrite, teller(Console(stderr=True, highlight=False)))
+    if as_json:
+        print_json(result)
+    else:
+        print_sweep(result, console())
+
+
+@app.command(epilog="Example: rawrec evaluate runs/em3 --split test")
+def evaluate(
+    run: RunArgument,
+    split: Annotated[str, typer.Option(help="valid or test")] = "test",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Compute a finished run's metrics anew."""
+    from rawrec.training.job import evaluate as work
+
+    metrics = work(run, split, data=data)
+    if as_json:
+        print_json({split: metrics})
+    else:
+        console().print(_metrics_table({split: metrics}))
+
+
+def _main_metrics(metrics: dict[str, Any]) -> list[str]:
+    """The metrics to look at first; of the lists the cut-off 20, or the longest there is."""
+    cutoffs = [int(name.removeprefix("recall@")) for name in metrics if name.startswith("recall@")]
+    k = 20 if 20 in cutoffs else max(cutoffs, default=0)
+    wanted = ["auc", "gauc", "logloss", "ece", "pcoc", "impressions", "sampled", "share", f"recall@{k}", f"ndcg@{k}"]
+    return [name for name in wanted if name in metrics]
+
+
+def _metrics_table(parts: dict[str, dict[str, Any]], names: list[str] | None = None) -> Table:
+    """Rows: metrics (names; None: all); columns: parts and, within the last one, buckets that hold anything."""
+    last = list(parts)[-1]
+    metrics = parts[last]
+    names = [name for name in metrics if "/" not in name] if names is None else names
+    buckets = [b for b in ("cold", "rare", "medium", "warm") if any(metrics.get(f"{b}/{n}") for n in names)]
+    table = Table("metric", *parts, *(f"{last} {b}" for b in buckets), box=None, pad_edge=False)
+    for name in names:
+        cells = [parts[part].get(name) for part in parts] + [metrics.get(f"{b}/{name}") for b in buckets]
+        if any(cell is not None for cell in cells):
+            table.add_row(name, *(_cell(cell) for cell in cells))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+@app.command(epilog="Example: rawrec compare runs/lightgcn-* runs/freedom-* --metric recall@20 --latex table.tex")
+def compare(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="run folders; seeds of one model are taken together")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="run folder or model to test against (default: first)")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="NAME=RUN,RUN,... as one model; repeatable")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="metric of test; repeatable")] = None,
+    level: Annotated[float, typer.Option(help="of intervals; p below 1 - level is significant")] = 0.95,
+    bootstrap: Annotated[int, typer.Option(help="resamplings of users behind an interval")] = 2000,
+    markdown: Annotated[Path | None, typer.Option(help="write the table for a paper, in Markdown")] = None,
+    latex: Annotated[Path | None, typer.Option(help="the same in LaTeX")] = None,
+    as_json: Json = False,
+) -> None:
+    """Test runs against a baseline, several seeds each."""
+    from rawrec.evaluation import tables
+    from rawrec.evaluation.comparison import compare as work
+    from rawrec.training.checkpoint import write_text
+
+    groups = dict(_named(word) for word in group or [])
+    found = work(runs or [], baseline, groups, metric, level, bootstrap)
+    for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
+        if path is not None:
+            write_text(path, text(found))
+    if as_json:
+        print_json(found.dump())
+        return
+    console().print(tables.print_table(found))
+    console().print(Text(tables.caption(found, "bold", tables.BETTER, tables.WORSE)), soft_wrap=True)
+
+
+def _named(word: str) -> tuple[str, list[str]]:
+    name, equals, paths = word.partition("=")
+    members = [path for path in paths.split(",") if path]
+    if not equals or not name or not members:
+        raise UserError(f"--group {word!r}: give NAME=RUN,RUN, for example freedom=runs/f-0,runs/f-1")
+    return name, members

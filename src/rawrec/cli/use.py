@@ -1,0 +1,150 @@
+"""Commands that use a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from rawrec.cli.common import Data, Json, K, RunArgument, app, console, print_json, tell
+from rawrec.errors import UserError
+
+
+@app.command(epilog="Example: rawrec recommend runs/em3 --user 42 -k 10")
+def recommend(
+    run: RunArgument,
+    user: Annotated[str | None, typer.Option(help="a known user's id")] = None,
+    history: Annotated[
+        str | None, typer.Option(help="item ids, oldest first, between commas (or as a JSON list)")
+    ] = None,
+    k: K = 10,
+    all_users: Annotated[Path | None, typer.Option(help="lists for every user, as Parquet, into this file")] = None,
+    seen: Annotated[bool, typer.Option("--seen", help="also what the user has taken before")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """The best items for a user, a history, or everybody."""
+    from rawrec.recommender import Recommender
+
+    past = _ids(history) if history is not None else None
+    if all_users is not None and (user is not None or past is not None):
+        raise UserError("--all-users makes lists for everybody: leave out --user and --history")
+    if all_users is None and user is None and past is None:
+        raise UserError("say who: --user ID, --history ID,ID,... or --all-users FILE.parquet")
+    recommender = Recommender.load(run, data)
+    if all_users is not None:
+        path = recommender.recommend_all(all_users, k, not seen)
+        tell(f"wrote {path}", {"file": str(path)}, as_json)
+        return
+    found = recommender.recommend(user, past, k, not seen)
+    _show(recommender, found, recommender.measure, as_json, {"user": user, "history": past, "k": k})
+
+
+def _ids(text: str) -> list[str]:
+    if text.lstrip().startswith("["):
+        try:
+            return [str(item) for item in json.loads(text)]
+        except ValueError:
+            pass  # an id may begin with a bracket
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@app.command(epilog="Example: rawrec similar runs/em3 --item 260 -k 10")
+def similar(
+    run: RunArgument,
+    item: Annotated[str, typer.Option(help="an item's id")],
+    k: K = 10,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """The items whose content is nearest to an item's."""
+    from rawrec.recommender import Recommender
+
+    recommender = Recommender.load(run, data)
+    _show(recommender, recommender.similar(item, k), "similarity", as_json, {"item": item, "k": k})
+
+
+def _show(recommender: Any, found: list[Any], what: str, as_json: bool, query: dict[str, Any]) -> None:
+    if as_json:
+        print_json({"recommendations": [{"item": i, "score": s} for i, s in found], "query": query})
+        return
+    if not found:
+        print("no other item has content to compare" if what == "similarity" else "nothing is left to recommend")
+        return
+    data = recommender.data
+    field = next(iter(data.fields.text), None)
+    texts = data.texts(field, data.item_rows([i for i, _ in found])) if field else [[]] * len(found)
+    table = Table("", "item", box=None, pad_edge=False)
+    for head in ([field] if field else []) + [what]:
+        table.add_column(Text(head))
+    for place, ((item, score), text) in enumerate(zip(found, texts, strict=True), 1):
+        words = " ".join(text).replace("\n", " ")
+        shown = [Text(words if len(words) <= 70 else words[:69] + "…")] if field else []
+        table.add_row(str(place), Text(item), *shown, f"{score:.4f}")  # Text: what users wrote is never markup
+    console().print(table)
+
+
+@app.command(epilog="Example: rawrec report runs/em3 --against runs/id")
+def report(
+    run: RunArgument,
+    against: Annotated[Path | None, typer.Option(help="run folder of the baseline")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """One self-contained HTML page about a run, beside a baseline."""
+    from rawrec.recommender import Recommender
+    from rawrec.report import build_report
+
+    recommender = Recommender.load(run, data)
+    path = build_report(run, against, recommender=recommender, data=recommender.data)
+    tell(f"wrote {path}", {"report": str(path)}, as_json)
+
+
+@app.command(epilog="Example: rawrec export runs/em3 --to vectors --out vectors.parquet; "
+             "rawrec export data/ml --to recbole --out recbole/ml")  # fmt: skip
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN|DATASET", help="run folder; mmrec, recbole: dataset folder")],
+    to: Annotated[str, typer.Option(help="vectors | mmrec | recbole")] = "vectors",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="vectors: .parquet, .npy or .safetensors (default: RUN/vectors.parquet); else: new folder"),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="mmrec, recbole: stored split (default: default)")] = None,
+    label: Annotated[str | None, typer.Option(help="mmrec: label whose positives are written")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Item vectors of a run, or a dataset, for other tools."""
+    idle = {
+        "vectors": {"split": split, "label": label},
+        "mmrec": {"data": data},
+        "recbole": {"data": data, "label": label},
+    }
+    if to not in idle:
+        raise UserError(f"--to {to!r} is unknown. Known: {', '.join(idle)}")
+    for name, value in idle[to].items():
+        if value is not None:
+            raise UserError(f"--{name} means nothing to --to {to}, leave it out")
+    if to == "vectors":
+        from rawrec.recommender import Recommender
+
+        path = Recommender.load(source, data).export_vectors(out or source / "vectors.parquet")
+        tell(f"wrote {path}", {"file": str(path)}, as_json)
+        return
+    if out is None:
+        raise UserError(f"--to {to} needs --out FOLDER")
+    from rawrec.data import exporters
+    from rawrec.data.dataset import Dataset
+
+    dataset, name = Dataset.open(source), split or "default"
+    if to == "mmrec":
+        done = exporters.export_mmrec(dataset, out, split=name, label=label)
+    else:
+        done = exporters.export_recbole(dataset, out, split=name)
+    counts = ", ".join(f"{part} {count:,}" for part, count in done.interactions.items())
+    lines = [f"wrote {out}: {counts}", *(f"- {note}" for note in done.notes)]
+    tell("\n".join(lines), {"folder": str(out), "interactions": done.interactions, "notes": done.notes}, as_json)
