@@ -4,7 +4,8 @@ Arms: `id` (ids alone), and `em3` frozen, hybrid and end to end, or any other na
 given as key=value, less those that do nothing in it; an arm adds its own. The best epoch is chosen by validation; test
 is read once per run. With --runs, a finished run of the same settings is read, not trained again. Printed: a
 JSON line per run, per arm the mean and deviation over seeds, and per pair of arms the difference of test AUC
-it, all items and cold ones, with a 95 % interval of the users drawn with replacement (scores averaged over seeds).
+it, all items and cold ones, with a 95 % interval of the users drawn with replacement (scores averaged over seeds); on
+generated data also by the known chances of a click in place of the clicks drawn from them ("by": "chances").
 
 example: python benchmarks/quality.py --data data/ml --seeds 0 1 2 model.columns=all model.popularity=true train.lr=1e-3
 """
@@ -24,7 +25,7 @@ import polars as pl
 import rawrec
 from rawrec import Dataset
 from rawrec.config import parse_overrides
-from rawrec.evaluation.significance import paired_bootstrap
+from rawrec.evaluation.significance import Metric, paired_bootstrap
 from rawrec.training.run import RunFolder
 
 ARMS = {
@@ -98,16 +99,15 @@ def _compare(
         return
     counts = np.bincount(dataset.items[dataset.split(split) == 0], minlength=dataset.n_items)
     users, labels = ours[0]["user"].to_numpy(), ours[0]["label"].to_numpy()
+    kinds: dict[str, tuple[Metric, np.ndarray]] = {"clicks": ("auc", labels)}
+    if dataset.meta.generated:
+        kinds["chances"] = ("expected_auc", dataset.column("probability")[rows])
     for part, mask in {"all": np.ones(len(rows), bool), "cold": counts[items] == 0}.items():
-        if len(np.unique(labels[mask])) == 2:
-            found = paired_bootstrap(users[mask], labels[mask], a[mask], b[mask], "auc")
+        for by, (metric, truth) in kinds.items() if len(np.unique(labels[mask])) == 2 else ():
+            found = paired_bootstrap(users[mask], truth[mask], a[mask], b[mask], metric)
             interval = [_round(found.low), _round(found.high)]
-            print(
-                json.dumps(
-                    {"arm": name, "against": base, "items": part, "auc_gain": _round(found.value), "interval": interval}
-                ),
-                flush=True,
-            )
+            line = {"arm": name, "against": base, "items": part, "by": by}
+            print(json.dumps({**line, "auc_gain": _round(found.value), "interval": interval}), flush=True)
 
 
 def _round(value: float | None) -> float | None:

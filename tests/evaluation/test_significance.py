@@ -44,6 +44,23 @@ def test_resampled_forms_equal_the_metric_of_repeated_rows(metric):
     assert value == pytest.approx(resampled(np.ones((10, 1)))[0])
 
 
+def test_the_expected_auc_weighs_every_row_as_a_positive_and_as_a_negative():
+    users, _, chance = impressions(400, 10)
+    scores = np.random.default_rng(2).random(400).round(2)
+    both, weights = np.repeat([1, 0], 400), np.concatenate([chance, 1 - chance])
+    expected = roc_auc_score(both, np.tile(scores, 2), sample_weight=weights)
+    found = user_bootstrap(users, chance, scores, "expected_auc", n=200)
+    assert found.value == pytest.approx(expected, abs=1e-12)
+    drawn = [
+        roc_auc_score(np.random.default_rng(seed).random(400) < chance, scores) for seed in range(300)
+    ]  # its mean is what clicks drawn again and again would give
+    assert found.value == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 300**0.5)
+    certain = (chance > 0.3).astype(float)
+    assert user_bootstrap(users, certain, scores, "expected_auc", n=50) == user_bootstrap(
+        users, certain, scores, "auc", n=50
+    )
+
+
 @pytest.mark.parametrize("metric", ["auc", "gauc", "logloss"])
 def test_interval_holds_the_value_and_is_the_same_twice(metric):
     users, labels, p = impressions()

@@ -12,7 +12,7 @@ from scipy import stats
 
 from rawrec.evaluation.ctr import auc, group_auc, log_losses
 
-Metric = Literal["auc", "gauc", "logloss"]
+Metric = Literal["auc", "gauc", "logloss", "expected_auc"]
 Resampled = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Weights of users `[n_users, c]` (how often each was drawn in c resamplings) -> the metric in each `[c]`."""
 
@@ -54,8 +54,9 @@ def user_bootstrap(
 ) -> Interval:
     """Percentile interval of a metric of impressions, users drawn with replacement, each with all rows.
 
-    users, labels (0, 1) and scores (probabilities for logloss) are `[rows]`. A resampling in which the metric is
-    undefined (one label only) is left out.
+    users, labels (0, 1) and scores (probabilities for logloss) are `[rows]`. For `expected_auc` the labels are the
+    known chances of a positive: a row counts as that much of a positive and as the rest of a negative, which takes the
+    luck of the draw out of the AUC. A resampling in which the metric is undefined (one label only) is left out.
     """
     return _interval(*resamplings(users, labels, scores, metric, n, seed), level)
 
@@ -183,7 +184,10 @@ def _metric(
     """The metric, its resampled form, and how many rows that form touches per resampling."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if metric == "auc":
-        return auc(labels, scores), _auc_form(user, labels > 0, scores), len(labels)
+        return auc(labels, scores), _auc_form(user, (labels > 0).astype(np.float64), scores), len(labels)
+    if metric == "expected_auc":
+        form = _auc_form(user, labels.astype(np.float64), scores)
+        return float(form(np.ones((n_users, 1)))[0]), form, 2 * len(labels)
     if metric == "gauc":
         groups = group_auc(labels, scores, user)
         weight = np.where(groups.defined, groups.impressions, 0).astype(np.float64)
@@ -193,7 +197,7 @@ def _metric(
         counts = np.bincount(user, minlength=n_users).astype(np.float64)
         value = float(losses.sum() / counts.sum()) if n_users else float("nan")
         return value, _ratio_form(losses, counts), n_users
-    raise ValueError(f"no bootstrap of {metric!r}: auc, gauc or logloss")
+    raise ValueError(f"no bootstrap of {metric!r}: auc, expected_auc, gauc or logloss")
 
 
 def _ratio_form(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> Resampled:
@@ -206,18 +210,20 @@ def _ratio_form(numerator: NDArray[np.float64], denominator: NDArray[np.float64]
     return resampled
 
 
-def _auc_form(user: NDArray[np.int64], positive: NDArray[np.bool_], scores: NDArray) -> Resampled:
-    """Weighted AUC. The sort is done once: a positive beats the negatives below it, half of those that tie with it."""
-    negatives = np.flatnonzero(~positive)
+def _auc_form(user: NDArray[np.int64], chance: NDArray[np.float64], scores: NDArray) -> Resampled:
+    """Weighted AUC, each row being a positive to its share `chance`. The sort is done once: a positive beats the
+    negatives below it, half of those that tie with it."""
+    positives, negatives = np.flatnonzero(chance > 0), np.flatnonzero(chance < 1)
     negatives = negatives[np.argsort(scores[negatives], kind="stable")]
-    below = np.searchsorted(scores[negatives], scores[positive], "left")
-    up_to = np.searchsorted(scores[negatives], scores[positive], "right")
-    negative_users, positive_users = user[negatives], user[positive]
+    below = np.searchsorted(scores[negatives], scores[positives], "left")
+    up_to = np.searchsorted(scores[negatives], scores[positives], "right")
+    negative_users, positive_users = user[negatives], user[positives]
+    lost, won_share = 1 - chance[negatives, None], chance[positives, None]
 
     def resampled(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         mass = np.zeros((len(negatives) + 1, weights.shape[1]))
-        np.cumsum(weights[negative_users], 0, out=mass[1:])
-        taken = weights[positive_users]
+        np.cumsum(weights[negative_users] * lost, 0, out=mass[1:])
+        taken = weights[positive_users] * won_share
         won = (taken * (mass[below] + mass[up_to])).sum(0) / 2
         pairs = taken.sum(0) * mass[-1]
         return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
