@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rawrec.errors import UserError
+from rawrec.threads import each
 
 NAMES = ("recall", "ndcg", "precision", "map", "recall2")
 
@@ -33,25 +34,29 @@ def rank_all(
     mask_items: NDArray,
     k: int,
     user_batch: int = 256,
+    workers: int = 1,
 ) -> TopK:
     """The k best items of the whole catalogue for each user, `user_batch` users at a time.
 
-    score: users `[u]` -> scores `[u, n_items]` on any device; -inf leaves an item out. users `[n_users]`.
+    score: users `[u]` -> scores `[u, n_items]` on any device, which are written over; -inf leaves an item out. users `[n_users]`.
     mask_items[mask_ptr[i]:mask_ptr[i + 1]]: items left out for users[i] (mask_ptr `[n_users + 1]`), usually those of
     training. Items of equal score stand in one order drawn at random, the same for every user, call and device, so that
-    the catalogue's own order favours none of them. Raises UserError when a score is nan or +inf. Memory: user_batch x
-    n_items.
+    the catalogue's own order favours none of them. Raises UserError when a score is nan or +inf. workers: threads that
+    score side by side, each on one core of a CPU, which takes less time than small steps on all cores one by one.
+    Memory: workers x user_batch x n_items.
     """
     items = np.full((len(users), k), -1, np.int64)
     scores = np.full((len(users), k), -np.inf, np.float32)
     owners = torch.from_numpy(np.repeat(np.arange(len(users)), np.diff(mask_ptr)))
     masked = torch.from_numpy(mask_items.astype(np.int64))
-    for start in range(0, len(users), user_batch):
+
+    def fill(start: int) -> None:
         stop = min(start + user_batch, len(users))
-        values = score(users[start:stop]).detach()
+        with torch.no_grad():  # a thread has a grad mode of its own
+            values = score(users[start:stop])
         part = slice(mask_ptr[start], mask_ptr[stop])
         left_out = ((owners[part] - start).to(values.device), masked[part].to(values.device))
-        values = values.index_put(left_out, values.new_tensor(-torch.inf))
+        values.index_put_(left_out, values.new_tensor(-torch.inf))
         best, index = _largest(values, min(k + 1, values.shape[1]))
         wrong = best[:, 0].isnan() | best.isposinf().any(1)
         if wrong.any():
@@ -67,6 +72,8 @@ def rank_all(
         found, where = best.float().cpu().numpy(), index.cpu().numpy()
         items[start:stop, : where.shape[1]] = np.where(np.isneginf(found), -1, where)
         scores[start:stop, : found.shape[1]] = found
+
+    each(fill, range(0, len(users), user_batch), workers)
     return TopK(items, scores)
 
 

@@ -78,11 +78,13 @@ def _items_of(data: Dataset, chosen: np.ndarray, users: np.ndarray) -> tuple[np.
     return ptr, data.items[rows[index]].astype(np.int64)
 
 
-def make_lists(score: Callable[[np.ndarray], Tensor], task: ListTask, depth: int, user_batch: int) -> TopK:
+def make_lists(
+    score: Callable[[np.ndarray], Tensor], task: ListTask, depth: int, user_batch: int, workers: int = 1
+) -> TopK:
     """The `depth` best items of every user of the task, see `rank_all`."""
     if not len(task.users):
         return TopK(np.zeros((0, depth), np.int64), np.zeros((0, depth), np.float32))
-    return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch)
+    return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch, workers)
 
 
 def evaluate_topk(system: System, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:

@@ -195,7 +195,8 @@ class RetrievalSystem:
         def score(rows: np.ndarray) -> Tensor:
             return users[torch.from_numpy(rows).to(users.device)] @ by_item
 
-        return make_lists(score, task, depth, user_batch(self.data.n_items, self.device))
+        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return make_lists(score, task, depth, user_batch(self.data.n_items, self.device), workers)
 
     def evaluate(self, part: int, buckets: bool = True) -> TopKResult:
         """Metrics of a part at every cut-off of `eval.topk`, also by the items' bucket."""
