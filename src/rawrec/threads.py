@@ -14,8 +14,8 @@ Part = TypeVar("Part")
 def each(work: Callable[[Part], object], parts: Iterable[Part], workers: int) -> None:
     """Do `work` on every part, `workers` of them at a time; the first error is raised.
 
-    Inside, torch takes one thread: what one part of the work needs is too little to be divided further, and threads that
-    wait for each other cost more than they bring, most of all where other processes want the cores too.
+    Inside, torch takes one thread: what one part of the work needs is too little to be divided further, and threads
+    that wait for each other cost more than they bring, most of all where other processes want the cores too.
     """
     if workers == 1:
         for part in parts:

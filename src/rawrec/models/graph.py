@@ -179,7 +179,7 @@ class _LayerMean(torch.autograd.Function):
         total = x
         for _ in range(layers):
             total = matrix(total).add_(x)  # x + A x + A^2 x = x + A (x + A x)
-        return total / (layers + 1)
+        return total.div_(layers + 1) if layers else x.clone()
 
 
 def layer_mean(adjacency: SparseMatrix, nodes: Tensor, layers: int) -> Tensor:
