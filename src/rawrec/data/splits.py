@@ -136,7 +136,7 @@ def _random_user(spec: SplitSpec, users: Ints) -> tuple[NDArray[np.int8], str]:
 
 
 def _time_user(spec: SplitSpec, users: Ints, times: Ints) -> tuple[NDArray[np.int8], str]:
-    order = np.lexsort((np.arange(len(users)), times, users))
+    order = np.lexsort((times, users))  # stable: rows of one instant stay in their order
     starts, lengths = _groups(users[order])
     sizes = _sizes(lengths, spec.ratios)
     instants, instant_lengths = _groups(users[order], times[order])
@@ -179,8 +179,7 @@ def _time_global(spec: SplitSpec, times: Ints) -> tuple[NDArray[np.int8], str]:
 
 
 def _leave_one_out(users: Ints, times: Ints | None) -> tuple[NDArray[np.int8], str]:
-    rows = np.arange(len(users))
-    order = np.lexsort((rows, users) if times is None else (rows, times, users))
+    order = np.lexsort((users,) if times is None else (times, users))  # stable
     starts, lengths = _groups(users[order])
     held = np.where(lengths >= 3, 1, 0)
     ends = starts + lengths
