@@ -39,11 +39,11 @@ def rank_all(
     """The k best items of the whole catalogue for each user, `user_batch` users at a time.
 
     score: users `[u]` -> scores `[u, n_items]` on any device, which are written over; -inf leaves an item out. users
-    `[n_users]`. mask_items[mask_ptr[i]:mask_ptr[i + 1]]: items left out for users[i] (mask_ptr `[n_users + 1]`), usually
-    those of training. Items of equal score stand in one order drawn at random, the same for every user, call and device, so that
-    the catalogue's own order favours none of them. Raises UserError when a score is nan or +inf. workers: threads that
-    score side by side, each on one core of a CPU, which takes less time than small steps on all cores one by one.
-    Memory: workers x user_batch x n_items.
+    `[n_users]`. mask_items[mask_ptr[i]:mask_ptr[i + 1]]: items left out for users[i] (mask_ptr `[n_users + 1]`),
+    usually those of training. Items of equal score stand in one order drawn at random, the same for every user, call
+    and device, so that the catalogue's own order favours none of them. Raises UserError when a score is nan or +inf.
+    workers: threads that score side by side, each on one core of a CPU, which takes less time than small steps on all
+    cores one by one. Memory: workers x user_batch x n_items.
     """
     items = np.full((len(users), k), -1, np.int64)
     scores = np.full((len(users), k), -np.inf, np.float32)
