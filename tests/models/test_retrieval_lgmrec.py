@@ -1,6 +1,7 @@
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of, train
 
+from rawrec.models.retrieval import lgmrec
 from rawrec.models.retrieval.configs import LGMRecConfig
 from rawrec.models.retrieval.lgmrec import LGMRec
 
@@ -56,6 +57,17 @@ class TestLGMRec(RetrievalMixin):
             texts = model.feature("text") @ model.get_parameter("item_text_trs")
             means.append((model.R @ texts)[read] * model.get_buffer("inverse_degree")[read, 1:])
         assert torch.allclose(means[0], means[1], atol=1e-5)
+
+    def test_the_contrast_in_parts_is_the_same(self, monkeypatch) -> None:
+        found = []
+        for logits in (lgmrec.LOGITS, 3 * ITEMS):
+            monkeypatch.setattr(lgmrec, "LOGITS", logits)
+            model = self.lgmrec()
+            loss = model.loss(ROWS, ROWS, ROWS.flip(0), model.draw(ROWS, ROWS, ROWS, torch.Generator().manual_seed(0)))
+            loss["loss"].backward()
+            found.append([loss["hypergraph_contrast"].detach(), *(p.grad for p in model.parameters())])
+        for whole, parts in zip(*found, strict=True):
+            assert torch.allclose(whole, parts, atol=1e-6)
 
     def test_other_settings_learn(self) -> None:
         model = self.lgmrec(cf_model="mf", reg_norm="squared", n_hyper_layer=2, gumbel_at_evaluation=False)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from rawrec.models.graph import Interactions, propagate, user_item_adjacency, user_item_matrix
 from rawrec.models.losses import bpr_loss, embedding_loss
@@ -15,6 +16,7 @@ from rawrec.models.retrieval.configs import LGMRecConfig
 
 TEMPERATURE = 0.2  # of the Gumbel softmax and of the contrast
 EPSILON = 1e-7  # added to degrees
+LOGITS = 2**26  # of the contrast, held at once
 
 
 class LGMRec(RetrievalModel):
@@ -160,6 +162,17 @@ class LGMRec(RetrievalModel):
 
 
 def _info_nce_sum(anchors: Tensor, others: Tensor, positives: Tensor) -> Tensor:
-    """Sum of -log softmax of the cosine of each anchor `[m]` and its row of `others` `[n]` among all of these."""
-    logits = (normalize(anchors) / TEMPERATURE) @ normalize(others).T
-    return nn.functional.cross_entropy(logits, positives, reduction="sum")
+    """Sum of -log softmax of the cosine of each anchor `[m]` and its row of `others` `[n]` among all of these.
+
+    Above LOGITS of them, m x n are computed in parts, in the backward pass once more: never all of them at once.
+    """
+    anchors, others = normalize(anchors) / TEMPERATURE, normalize(others)
+
+    def of(anchors: Tensor, positives: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(anchors @ others.T, positives, reduction="sum")
+
+    rows = max(1, LOGITS // max(1, len(others)))
+    if len(anchors) <= rows:
+        return of(anchors, positives)
+    parts = zip(anchors.split(rows), positives.split(rows), strict=True)
+    return torch.stack([checkpoint(of, *part, use_reentrant=False) for part in parts]).sum()
