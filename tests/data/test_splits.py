@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rawrec.data import splits
 from rawrec.data.splits import SplitSpec, make_split
 from rawrec.errors import UserError
 
@@ -34,6 +35,16 @@ def test_random_user_is_seeded_and_per_user():
     assert (one == same).all() and (one != other).any()
     for part, count in ((0, 16), (1, 2), (2, 2)):
         assert (np.bincount(users[one == part], minlength=50) == count).all()
+
+
+@pytest.mark.parametrize("kind", ["random_user", "time_user", "leave_one_out"])
+def test_many_rows_are_divided_in_turns_to_the_same_end(kind, monkeypatch):
+    chance = np.random.default_rng(0)
+    users, times = chance.integers(0, 40, 500), chance.integers(0, 90, 500)
+    whole = split(SplitSpec(kind=kind), users, times=times)
+    monkeypatch.setattr(splits, "ROWS_AT_ONCE", 70)
+    in_turns = split(SplitSpec(kind=kind), users, times=times)
+    assert (whole[0] == in_turns[0]).all() and whole[1] == in_turns[1]
 
 
 def test_zero_ratio_leaves_the_part_empty():

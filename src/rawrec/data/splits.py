@@ -5,6 +5,7 @@ Parts are 0 train, 1 valid, 2 test and -1 (in no part).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from rawrec.errors import UserError
 PARTS = ("train", "valid", "test")
 BUCKETS: dict[str, tuple[int, int | None]] = {"cold": (0, 0), "rare": (1, 4), "medium": (5, 19), "warm": (20, None)}
 """Name -> fewest and most training rows of an item in that bucket."""
+ROWS_AT_ONCE = 1 << 21
+"""More rows are divided in turns, some users in each."""
 Kind = Literal["random_user", "time_user", "time_global", "leave_one_out", "column", "new_items"]
 Ints = NDArray[np.integer[Any]]
 
@@ -88,7 +91,7 @@ _USED: dict[str, set[str]] = {
 def make_split(
     spec: SplitSpec,
     users: Ints,
-    items: Ints,
+    items: Ints | None,
     timestamps: Ints | None,
     column_values: NDArray[Any] | None,
     present: NDArray[np.bool_] | None,
@@ -96,7 +99,7 @@ def make_split(
 ) -> tuple[NDArray[np.int8], str]:
     """The part of every row, `[n]` int8, and a statement of what was done, with counts.
 
-    users, items, timestamps: `[n]`; timestamps may be None where the split does not need them.
+    users, items, timestamps: `[n]`; items and timestamps may be None where the split does not need them.
     column_values: `[n]`, the column that a `column` split reads. present: `[n_items]`, items that a `new_items`
     split may hold out (None: all). Deterministic by `spec.seed`. Raises UserError where the split is impossible.
     """
@@ -118,6 +121,7 @@ def make_split(
             raise UserError(f"split column {spec.column!r} is not among the columns of the interactions")
         parts, words = _column(spec, column_values)
     else:
+        assert items is not None
         parts, words = _new_items(spec, items, present, n_items)
     counts = [f"{name} {int((parts == i).sum()):,}" for i, name in enumerate(PARTS)]
     if (parts < 0).any():
@@ -126,34 +130,53 @@ def make_split(
 
 
 # ----------------------------------------------------------------------------------------------------------- the kinds
-def _random_user(spec: SplitSpec, users: Ints) -> tuple[NDArray[np.int8], str]:
-    order = np.lexsort((np.random.default_rng(spec.seed).random(len(users)), users))
-    starts, lengths = _groups(users[order])
-    sizes = _sizes(lengths, spec.ratios)
+def _by_user(cut: Callable[..., NDArray[np.int8]], users: Ints, *columns: NDArray[Any]) -> NDArray[np.int8]:
+    """`cut` of all rows; of many rows some users at a time, so that about ROWS_AT_ONCE of them are sorted at once."""
+    turns = -(-len(users) // ROWS_AT_ONCE)
+    if turns <= 1:
+        return cut(users, *columns)
     parts = np.empty(len(users), np.int8)
-    parts[order] = _cut(starts + sizes[:, 0], starts + sizes[:, 0] + sizes[:, 1], starts, lengths)
+    for turn in range(turns):
+        rows = np.flatnonzero(users % turns == turn)
+        parts[rows] = cut(users[rows], *(column[rows] for column in columns))
+    return parts
+
+
+def _random_user(spec: SplitSpec, users: Ints) -> tuple[NDArray[np.int8], str]:
+    def cut(users: Ints, draws: NDArray[np.float64]) -> NDArray[np.int8]:
+        order = np.lexsort((draws, users))
+        starts, lengths = _groups(users[order])
+        sizes = _sizes(lengths, spec.ratios)
+        parts = np.empty(len(users), np.int8)
+        parts[order] = _cut(starts + sizes[:, 0], starts + sizes[:, 0] + sizes[:, 1], starts, lengths)
+        return parts
+
+    parts = _by_user(cut, users, np.random.default_rng(spec.seed).random(len(users)))
     return parts, f"At random within each user, {_ratios(spec)}, seed {spec.seed}; {_SMALL}"
 
 
 def _time_user(spec: SplitSpec, users: Ints, times: Ints) -> tuple[NDArray[np.int8], str]:
-    order = np.lexsort((times, users))  # stable: rows of one instant stay in their order
-    starts, lengths = _groups(users[order])
-    sizes = _sizes(lengths, spec.ratios)
-    instants, instant_lengths = _groups(users[order], times[order])
-    ends = instants + instant_lengths
+    def cut(users: Ints, times: Ints) -> NDArray[np.int8]:
+        order = np.lexsort((times, users))  # stable: rows of one instant stay in their order
+        starts, lengths = _groups(users[order])
+        sizes = _sizes(lengths, spec.ratios)
+        instants, instant_lengths = _groups(users[order], times[order])
+        ends = instants + instant_lengths
 
-    def whole(cut: Ints) -> Ints:
-        """A boundary inside an instant moves to its nearer edge (the earlier of two, but never emptying train)."""
-        at = np.searchsorted(instants, cut, side="right") - 1
-        earlier = (cut - instants[at] <= ends[at] - cut) & (instants[at] > starts)
-        return np.where(earlier | (instants[at] == cut), instants[at], ends[at])
+        def whole(cut: Ints) -> Ints:
+            """A boundary inside an instant moves to its nearer edge (the earlier of two, but never emptying train)."""
+            at = np.searchsorted(instants, cut, side="right") - 1
+            earlier = (cut - instants[at] <= ends[at] - cut) & (instants[at] > starts)
+            return np.where(earlier | (instants[at] == cut), instants[at], ends[at])
 
-    parts = np.empty(len(users), np.int8)
-    cuts = starts + sizes[:, 0], starts + sizes[:, 0] + sizes[:, 1]
-    if len(users):
-        cuts = whole(cuts[0]), whole(cuts[1])
-    parts[order] = _cut(*cuts, starts, lengths)
-    return parts, (
+        parts = np.empty(len(users), np.int8)
+        cuts = starts + sizes[:, 0], starts + sizes[:, 0] + sizes[:, 1]
+        if len(users):
+            cuts = whole(cuts[0]), whole(cuts[1])
+        parts[order] = _cut(*cuts, starts, lengths)
+        return parts
+
+    return _by_user(cut, users, times), (
         f"By time within each user, {_ratios(spec)}; rows of a user with equal times are never torn apart "
         f"(the boundary moves to the nearer edge of the instant), otherwise {_SMALL}"
     )
@@ -179,16 +202,21 @@ def _time_global(spec: SplitSpec, times: Ints) -> tuple[NDArray[np.int8], str]:
 
 
 def _leave_one_out(users: Ints, times: Ints | None) -> tuple[NDArray[np.int8], str]:
-    order = np.lexsort((users,) if times is None else (times, users))  # stable
-    starts, lengths = _groups(users[order])
-    held = np.where(lengths >= 3, 1, 0)
-    ends = starts + lengths
-    parts = np.empty(len(users), np.int8)
-    parts[order] = _cut(ends - 2 * held, ends - held, starts, lengths)
+    def cut(users: Ints, *times: Ints) -> NDArray[np.int8]:
+        order = np.lexsort((*times, users))  # stable
+        starts, lengths = _groups(users[order])
+        held = np.where(lengths >= 3, 1, 0)
+        ends = starts + lengths
+        parts = np.empty(len(users), np.int8)
+        parts[order] = _cut(ends - 2 * held, ends - held, starts, lengths)
+        return parts
+
+    parts = _by_user(cut, users, *(() if times is None else (times,)))
+    counts = np.bincount(users) if len(users) else np.zeros(0, np.int64)
     by = "order of rows (there are no times)" if times is None else "time (equal times: by row)"
     return parts, (
         f"Leave one out by {by}: each user's last row is test, the one before it valid; "
-        f"{int((lengths < 3).sum()):,} users with fewer than 3 rows are all train"
+        f"{int(((counts > 0) & (counts < 3)).sum()):,} users with fewer than 3 rows are all train"
     )
 
 
