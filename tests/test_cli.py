@@ -21,9 +21,11 @@ from rawrec.cli.training import _main_metrics as main_metrics
 from rawrec.training import checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
-COMMANDS = ["import", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare", "recommend", "similar"]
-COMMANDS += ["report", "export"]
+COMMANDS = ["import", "append", "validate", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare"]
+COMMANDS += ["recommend", "similar", "report", "export"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
+SOURCES += ["microlens", "pixelrec", "mind", "impressions"]
+SOURCES += ["huggingface", "webdataset"]
 
 
 class Shell:
@@ -103,6 +105,7 @@ def test_json_of_every_command(shell: Shell, tmp_path: Path) -> None:
     made = shell.json("import", "synthetic", "--out", data, "--items", 60, "--users", 40, "--impressions", 2000)
     assert made["kept"]["items"] == 60 and made["dataset"] == str(data)
     assert shell.json("inspect", data)["counts"]["items"] == 60
+    assert shell.json("validate", data)["sound"] is True
     assert shell.json("split", data, "--name", "n0", "--by", "new_items:image")["name"] == "n0"
     trained = shell.json("train", "id", "--data", data, "--out", out, *QUICK)
     assert trained["run"] == str(out) and 0 < trained["test"]["auc"] < 1
@@ -147,7 +150,27 @@ def test_sources_and_exports_of_other_tools(shell: Shell, tmp_path: Path) -> Non
     assert "wrote" in shell("export", data, "--to", "mmrec", "--out", tmp_path / "again")[0]
     assert "needs --out" in shell.mistake("export", data, "--to", "mmrec")
     assert "--split means nothing to --to vectors" in shell.mistake("export", data, "--split", "default")
-    assert "Known: vectors, mmrec, recbole" in shell.mistake("export", data, "--to", "csv")
+    assert "Known: vectors, features, mmrec, recbole" in shell.mistake("export", data, "--to", "csv")
+
+
+def test_results_in_every_form(shell: Shell, run: Path, shop: Path, tmp_path: Path) -> None:
+    lists = shell.json("recommend", run, "--all-users", tmp_path / "all.csv", "-k", 2)["file"]
+    assert pl.read_csv(lists)["rank"].unique().sort().to_list() == [1, 2]
+    lists = shell.json("recommend", run, "--all-users", tmp_path / "all.jsonl.gz", "-k", 2, "--seen")["file"]
+    assert set(pl.read_ndjson(lists)["items"].list.len()) == {2}
+    assert str(tmp_path / "v.npy") in shell("export", run, "--out", tmp_path / "v.npy")[0]
+    for words, said in [
+        (["recommend", run, "--all-users", tmp_path / "all.xlsx"], ".parquet, .csv, .csv.gz, .jsonl or .jsonl.gz"),
+        (["export", run, "--out", tmp_path / "v.csv"], ".parquet, .npy, .safetensors or .faiss"),
+        (["export", run, "--out", tmp_path / "v.npy", "--index", "flat"], "v.npy is no Faiss index"),
+        (["export", run, "--out", tmp_path / "v.faiss", "--index", "tree"], "Known: flat, hnsw, ivf"),
+        (["export", run, "--field", "image"], "--field means nothing to --to vectors"),
+        (["export", shop, "--to", "mmrec", "--out", tmp_path / "m", "--index", "flat"], "--index means nothing"),
+        (["export", run, "--to", "features"], "needs --out FILE"),
+        (["export", run, "--to", "features", "--out", tmp_path / "f.npy"], "model `id`, which reads no features"),
+        (["export", run, "--to", "features", "--split", "default"], "--split means nothing to --to features"),
+    ]:
+        assert said in " ".join(shell.mistake(*words).split())
 
 
 def test_tables_for_people(shell: Shell, run: Path, shop: Path) -> None:
@@ -227,7 +250,7 @@ def test_mistakes_in_words(shell: Shell, shop: Path, run: Path, tmp_path: Path) 
         (["recommend", run, "--history", "p0001x"], "close to it: p0001"),
         (["recommend", run, "--user", "u1", "-k", 0], "-k"),
         (["recommend", run, "--user", "u1", "--all-users", "x.parquet"], "leave out --user"),
-        (["recommend", run, "--all-users", tmp_path / "x.csv"], ".parquet"),
+        (["recommend", run, "--all-users", tmp_path / "x.xlsx"], ".parquet"),
         (["similar", run, "--item", "p"], "'p'"),
         (["similar", run, "--item", "p0001", "-k", -1], "-k"),
         (["report", run, "--against", shop], "run"),

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
 import rawrec
-from rawrec import Recommender, UserError
+from rawrec import Recommender, UserError, recommender
+from rawrec.data.exporters import export_mmrec
 from rawrec.data.importers.mmrec import import_mmrec
 from rawrec.data.importers.table import import_table
 
@@ -123,6 +125,23 @@ def test_recommend_all_is_recommend_for_each(
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
 
 
+def test_lists_of_all_users_in_every_form(
+    served: dict[str, Recommender], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rec = served["hybrid"]
+    whole = pl.read_parquet(rec.recommend_all(tmp_path / "whole.parquet", k=4))
+    monkeypatch.setattr(recommender, "WRITTEN", 8)  # 40 users in five parts
+    assert pl.read_parquet(rec.recommend_all(tmp_path / "l.parquet", k=4, user_batch=8)).equals(whole)
+    lines = pl.read_ndjson(rec.recommend_all(tmp_path / "l.jsonl", k=4, user_batch=8))
+    assert lines["user_id"].equals(whole["user_id"]) and lines["items"].equals(whole["items"])
+    rows = pl.read_csv(rec.recommend_all(tmp_path / "l.csv.gz", k=4, user_batch=8), infer_schema=False)
+    long = whole.explode("items", "scores")
+    assert rows["user_id"].to_list() == long["user_id"].to_list()
+    assert rows["item_id"].to_list() == long["items"].to_list()
+    assert rows["rank"].to_list() == ["1", "2", "3", "4"] * 40
+    np.testing.assert_allclose(rows["score"].cast(pl.Float64), long["scores"], rtol=1e-6)
+
+
 def test_score_new_items_in_every_form(served: dict[str, Recommender], tmp_path: Path) -> None:
     rec = served["end_to_end"]
     path = tmp_path / "new.jpg"
@@ -218,7 +237,7 @@ def test_bad_questions(served: dict[str, Recommender]) -> None:
         lambda: rec.recommend(),
         lambda: rec.recommend(user, k=0),
         lambda: rec.recommend_all("x.parquet", k=0),
-        lambda: rec.recommend_all("x.csv"),
+        lambda: rec.recommend_all("x.xlsx"),
         lambda: rec.similar(item, k=-1),
         lambda: rec.recommend(user="nobody"),
         lambda: rec.recommend(history=["nothing"]),
@@ -283,6 +302,113 @@ def test_exported_vectors_have_their_ids(served: dict[str, Recommender], tmp_pat
     for bad in (tmp_path / "v.csv", tmp_path, rec.run.path / "scores.parquet", rec.run.path / "model.safetensors"):
         with pytest.raises(UserError):
             rec.export_vectors(bad)
+
+
+def test_an_index_of_vectors_gives_what_similar_gives(served: dict[str, Recommender], tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    rec = served["end_to_end"]
+    index = faiss.read_index(str(rec.export_vectors(tmp_path / "v.faiss", "flat")))
+    known = pl.read_parquet(tmp_path / "v.ids.parquet")["item_id"].to_list()
+    query = rec.embed(known[:9])
+    faiss.normalize_L2(query)
+    scores, found = index.search(query, 4)
+    for item, values, rows in zip(known, scores, found, strict=False):
+        similar = rec.similar(item, 3)
+        assert [known[row] for row in rows] == [item, *ids(similar)]
+        np.testing.assert_allclose(values, [1, *(score for _, score in similar)], rtol=1e-4)
+    with pytest.raises(UserError, match="no Faiss index"):
+        rec.export_vectors(tmp_path / "v.npy", "flat")
+
+
+@pytest.mark.parametrize("name", ["end_to_end", "hybrid", "frozen"])
+@pytest.mark.parametrize("field", ["image", "description"])
+def test_features_are_what_the_encoder_makes(
+    served: dict[str, Recommender], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, field: str
+) -> None:
+    rec = served[name]
+    monkeypatch.setattr(recommender, "WRITTEN", 25)  # 60 items in three parts
+    data, tower = rec.data, rec.system.tower
+    assert tower is not None
+    table = pl.read_parquet(rec.export_features(tmp_path / "f.parquet", field))
+    assert table["item_id"].to_list() == list(data.item_ids)
+    read = data.images if field == "image" else data.texts
+    raw = read(field, np.arange(data.n_items))
+    assert table["valid"].to_list() == [bool(values) for values in raw] and not table["valid"].all()
+    encoder = dict(tower.raw_encoders())[field]
+    with torch.no_grad():
+        hidden, _ = tower.lower(field, raw)
+        made = encoder.upper(hidden) if field in tower.trained else hidden.values
+    expected = np.zeros(table["vector"].to_numpy().shape, np.float32)
+    valid = table["valid"].to_numpy()
+    expected[valid] = made.numpy()[valid] if len(made) == len(valid) else made.numpy()
+    np.testing.assert_allclose(table["vector"].to_numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert len(np.unique(expected[valid], axis=0)) > 20
+
+
+def test_features_ask_for_a_field(served: dict[str, Recommender], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"several fields. Name one of image, title, description"):
+        served["hybrid"].export_features(tmp_path / "f.npy")
+    with pytest.raises(UserError, match=r"'poster': this run does not read it. Name one of image"):
+        served["hybrid"].export_features(tmp_path / "f.npy", "poster")
+    with pytest.raises(UserError, match="model `id`, which reads no features"):
+        served["id"].export_features(tmp_path / "f.npy", "image")
+    with pytest.raises(UserError, match="folder of the dataset"):
+        served["hybrid"].export_features(served["hybrid"].data.path / "interactions.parquet", "image")
+    with pytest.raises(UserError, match="file of the run"):
+        served["hybrid"].recommend_all(served["hybrid"].run.path / "metrics.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_for_a_folder_of_mmrec(tmp_path: Path) -> None:
+    """The last item has no positive, so MMRec's numbers are others than ours; one item has no text."""
+    rng = np.random.default_rng(0)
+    pairs = [(f"u{u}", f"i{i}") for u in range(8) for i in rng.permutation(7)[:5]]
+    pl.DataFrame(pairs, schema=["user", "item"], orient="row").write_csv(tmp_path / "c.csv")
+    names = ["a lamp", "a red chair", "", "one table", "two tables", "a cup", "a bowl", "a vase", "never taken"]
+    items = pl.DataFrame({"item": [f"i{k}" for k in range(len(names))], "name": names})
+    items.write_csv(tmp_path / "i.csv")
+    data = import_table(
+        tmp_path / "c.csv", "user", "item", out=tmp_path / "data", items=tmp_path / "i.csv", text=["name"],
+        progress=False,
+    )  # fmt: skip
+    text_only = {key: value for key, value in TINY.items() if "image" not in key}
+    rec = Recommender.load(rawrec.train("em3", data, tmp_path / "run", text_only).path)
+    ours = pl.read_parquet(rec.export_features(tmp_path / "f.parquet"))
+    export_mmrec(data, tmp_path / "mmrec")
+    rec.export_features(tmp_path / "mmrec" / "text_feat.npy", "name")
+    back = import_mmrec(tmp_path / "mmrec", out=tmp_path / "back", progress=False)
+    values, valid = back.feature("text")
+    assert valid.all() and list(back.item_ids) != list(data.item_ids)
+    expected, there = ours["vector"].to_numpy(), ours["valid"].to_numpy()
+    assert there.tolist() == [bool(name) for name in names]
+    rows = data.item_rows(list(back.item_ids))
+    np.testing.assert_array_equal(values[there[rows]], expected[rows][there[rows]])
+    np.testing.assert_allclose(values[~there[rows]][0], expected[there].mean(0), rtol=1e-5, atol=1e-6)
+    (tmp_path / "mmrec" / "i_id_mapping.csv").write_text("asin\titemID\ni0\t0\nother\t1\n")
+    with pytest.raises(UserError, match="does not number the 9 items of the run's dataset"):
+        rec.export_features(tmp_path / "mmrec" / "text_feat.npy", "name")
+    (tmp_path / "mmrec" / "i_id_mapping.csv").write_text("asin\titemID\ni0\tnought\n")
+    with pytest.raises(UserError, match=r"i_id_mapping.csv cannot be read"):
+        rec.export_features(tmp_path / "mmrec" / "text_feat.npy", "name")
+
+
+@pytest.mark.parametrize("paradigm", ["hybrid", "end_to_end"])
+def test_features_and_lists_of_a_retrieval_model(shop: Path, tmp_path: Path, paradigm: str) -> None:
+    settings = {key: value for key, value in TINY.items() if key != "eval.full_ranking"}
+    settings |= {"paradigm": paradigm, "model.embedding_size": 8}
+    if paradigm == "end_to_end":
+        settings |= {"content.image.train": "top:1", "content.text.train": "top:1"}
+    rec = Recommender.load(rawrec.train("vbpr", shop, tmp_path / "run", settings).path)
+    table = pl.read_parquet(rec.export_features(tmp_path / "f.parquet", "image"))
+    raw = rec.data.images("image", np.arange(rec.data.n_items))
+    valid = table["valid"].to_numpy()
+    assert valid.tolist() == [bool(values) for values in raw]
+    values = table["vector"].to_numpy()
+    assert not values[~valid].any() and len(np.unique(values[valid], axis=0)) > 20
+    lists = pl.read_ndjson(rec.recommend_all(tmp_path / "l.jsonl", k=3))
+    for user, items, _ in lists.iter_rows():
+        assert items == (ids(rec.recommend(user, k=3)) if items else [])
+    assert lists["items"].list.len().sum() > 3 * 20
 
 
 def test_odd_ids_go_in_and_come_out_as_they_are(odd: Recommender, tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from rawrec.data import images
 from rawrec.data.dataset import Dataset
+from rawrec.data.exporters import mmrec_items
+from rawrec.data.lists import LIST_FORMS, LISTS, write_lists
 from rawrec.data.ragged import Ragged
 from rawrec.data.sampling import Histories
+from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
-from rawrec.files import replacing, write_table, write_tensors
 from rawrec.training.job import load_system
 from rawrec.training.run import RunFolder
 from rawrec.training.system import ContentTable, System
@@ -32,8 +34,9 @@ a list of strings, an image field a file's path, its bytes or a list of them, a 
 model's content is not made from are left aside, so that a whole row of a catalogue can be given.
 """
 
-OWN_FILES = ("model.safetensors", "scores.parquet", "topk.parquet")
+OWN_FILES = ("model.safetensors", "metrics.jsonl", "scores.parquet", "topk.parquet")
 ENCODE = 256  # new items read and encoded at once
+WRITTEN = 4096  # users or items whose lists or vectors are written at once
 
 
 class Scored(NamedTuple):
@@ -110,30 +113,38 @@ class Recommender:
         return self._scored(top.items[0], top.scores[0])
 
     def recommend_all(self, out: str | Path, k: int = 10, exclude_seen: bool = True, user_batch: int = 64) -> Path:
-        """Lists for every user as Parquet: `user_id` and, best first, `items` (ids) and `scores` (see `measure`).
+        """Lists for every user, the same as `recommend` gives user by user, in the form that the suffix of `out` names.
 
-        The same lists as `recommend` gives user by user; `user_batch` of them are scored at once.
+        `.parquet`, `.jsonl`: `user_id` and, best first, `items` (ids) and `scores` (see `measure`). `.csv`: a row
+        user_id, rank, item_id, score per item. Also `.csv.gz`, `.jsonl.gz`. `user_batch` users are scored at once.
         """
         _check_k(k)
-        path = self._target(out, [".parquet"])
+        path = self._target(out, LIST_FORMS)
+        size = max(user_batch, WRITTEN)
         users = np.arange(self.data.n_users)
-        ptr = self._past.ptr if exclude_seen else np.zeros_like(self._past.ptr)
-        past = self._histories(users)
-        count = min(k, len(self._item_ids))
-        top = rank_all(lambda u: self._score_all(u, past[u]), users, ptr, self._past.items, count, user_batch)
+        parts = (users[at : at + size] for at in range(0, len(users), size))
+        write_lists((self._lists(part, k, exclude_seen, user_batch) for part in parts), path)
+        return path
+
+    def _lists(self, users: np.ndarray, k: int, exclude_seen: bool, user_batch: int) -> pa.Table:
+        """Lists of some users with consecutive rows, as `LISTS` has them."""
+        ptr = self._past.ptr[users[0] : users[-1] + 2]
+        seen = self._past.items[ptr[0] : ptr[-1]]
+        past, first = self._histories(users), users[0]
+        top = rank_all(
+            lambda u: self._score_all(u, past[u - first]),
+            users,
+            ptr - ptr[0] if exclude_seen else np.zeros_like(ptr),
+            seen,
+            min(k, len(self._item_ids)),
+            user_batch,
+        )
         found = (top.items >= 0) & np.isfinite(top.scores)
         offsets = pa.array(np.concatenate([[0], found.sum(1).cumsum()]).astype(np.int32))
         items = pa.array(self._item_ids, pa.string()).take(pa.array(top.items[found]))
         scores = pa.array(self._shown(top.scores[found]).astype(np.float32))
-        table = pa.table(
-            {
-                "user_id": pa.array(self.data.user_ids, pa.string()),
-                "items": pa.ListArray.from_arrays(offsets, items),
-                "scores": pa.ListArray.from_arrays(offsets, scores),
-            }
-        )
-        write_table(table, path)
-        return path
+        rows = [pa.ListArray.from_arrays(offsets, values) for values in (items, scores)]
+        return pa.Table.from_arrays([pa.array(self.data.user_ids[users], pa.string()), *rows], schema=LISTS)
 
     def score(
         self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
@@ -228,28 +239,48 @@ class Recommender:
         self._item_ids += ids
         return len(ids)
 
-    def export_vectors(self, out: str | Path) -> Path:
-        """Vectors of all items with their ids: `.parquet` (item_id, vector, valid), `.npy` or `.safetensors` (vectors).
+    # ------------------------------------------------------------------------------------------------------------ out
+    def export_vectors(self, out: str | Path, index: str | None = None) -> Path:
+        """Vectors of all items with their ids: content embeddings, or id embeddings for a model on ids alone.
 
-        Beside `.npy` and `.safetensors` lies `<name>.ids.jsonl`, a line (item_id, valid) per row. Vectors are content
-        embeddings, or id embeddings for a model on ids alone; `valid` is False where an item has none.
+        The suffix of `out` names the form: `.parquet` (item_id, vector, valid), `.npy` or `.safetensors` (vectors;
+        beside them `<name>.ids.jsonl`, a line (item_id, valid) per row) or `.faiss` (an index of the items that have a
+        vector, whose scores are the cosines of `similar`; beside it `<name>.ids.parquet`, the item_id of each Faiss
+        id). `valid` is False where an item has no vector. index: kind of Faiss index, `flat` (the default), `hnsw` or
+        `ivf`.
         """
-        path = self._target(out, [".parquet", ".npy", ".safetensors"])
-        vectors, valid = self._vectors()
-        array = vectors.float().cpu().numpy()
-        ids = pl.DataFrame({"item_id": self._item_ids, "valid": valid.cpu().numpy()})
-        if path.suffix == ".parquet":
-            vector = pl.Series("vector", array, dtype=pl.Array(pl.Float32, array.shape[1]))
-            write_table(ids.insert_column(1, vector).to_arrow(), path)
-            return path
-        with replacing(path.with_suffix(".ids.jsonl")) as partial:
-            partial.write_text(ids.write_ndjson(), encoding="utf-8")
-        with replacing(path) as partial:
-            if path.suffix == ".npy":
-                with partial.open("wb") as file:
-                    np.save(file, array, allow_pickle=False)
-            else:
-                write_tensors({"vectors": torch.from_numpy(array), "valid": valid.cpu()}, partial)
+        path = self._target(out, VECTOR_FORMS)
+        check_form(path, index)
+        values, valid = self._vectors()
+        split = zip(values.split(WRITTEN), valid.split(WRITTEN), strict=True)
+        pieces = ((part.float().cpu().numpy(), there.cpu().numpy()) for part, there in split)
+        write_vectors(Vectors(self._item_ids, values.shape[1], pieces), path, index)
+        return path
+
+    def export_features(self, out: str | Path, field: str | None = None, index: str | None = None) -> Path:
+        """What the encoder of `field` makes of every item of the dataset, in the forms of `export_vectors`.
+
+        That is the pooled output of the run's encoder, trained or frozen, before any projection and fusion, or the
+        ready-made feature. field: may be left out where the model reads one only. A file `<field>_feat.npy` in a folder
+        of MMRec has its rows in the order of the items there, and the mean of the others where an item has no feature.
+        """
+        path = self._target(out, VECTOR_FORMS)
+        check_form(path, index)
+        known = self._feature_widths()
+        if not known:
+            raise UserError(f"this run is of model `{self._model()}`, which reads no features: train em3")
+        if field is None and len(known) == 1:
+            field = next(iter(known))
+        if field not in known:
+            wrong = "this run has several fields" if field is None else f"field {field!r}: this run does not read it"
+            raise UserError(f"{wrong}. Name one of {', '.join(known)}")
+        ids = [str(item) for item in self.data.item_ids]
+        order = mmrec_items(path, ids)
+        rows = torch.arange(len(ids)) if order is None else torch.from_numpy(order)
+        pieces = (self._features(field, part) for part in rows.split(WRITTEN))
+        named = [ids[row] for row in rows.tolist()]
+        given = Vectors(named, known[field], pieces, mean_for_missing=order is not None)
+        write_vectors(given, path, index)
         return path
 
     # --------------------------------------------------------------------------------------------------------- inside
@@ -275,15 +306,18 @@ class Recommender:
         following = iter(range(len(self._item_ids), len(self._item_ids) + len(new)))
         return [next(following) if isinstance(item, Mapping) else self._row(item) for item in items], new
 
-    def _target(self, out: str | Path, suffixes: list[str]) -> Path:
-        """A file to write: its folder made, its name checked, and none of the run's own files."""
+    def _target(self, out: str | Path, suffixes: Sequence[str]) -> Path:
+        """A file to write: its folder made, its name checked, and none of the run's and the dataset's own files."""
         path = Path(out)
-        if path.suffix not in suffixes:
-            raise UserError(f"{path.name or path}: use a name that ends in {' or '.join(suffixes)}")
+        if not any(path.name.endswith(suffix) and path.name != suffix for suffix in suffixes):
+            known = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+            raise UserError(f"{path.name or path}: use a name that ends in {known}")
         if path.is_dir():
             raise UserError(f"{path} is a folder: give the name of a file")
         if path.absolute().parent == self.run.path and path.name in OWN_FILES:
             raise UserError(f"{path} is a file of the run itself: give another name")
+        if path.resolve().parent == self.data.path.resolve():
+            raise UserError(f"{path} is in the folder of the dataset: give another one")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -319,6 +353,18 @@ class Recommender:
             return self._table.values, self._table.valid
         ranker = self.system.ranker
         return ranker.item.weight[1:].detach(), ranker.known_items
+
+    def _feature_widths(self) -> dict[str, int]:
+        """Field -> width of its features, for all that the model reads."""
+        return {} if self.system.tower is None else self.system.tower.widths
+
+    @torch.no_grad()
+    def _features(self, field: str, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Features `[n, width]` of the dataset's items `rows` on the CPU, zeros where missing; and which are there."""
+        tower, bank = self.system.tower, self.system.bank
+        assert tower is not None and bank is not None
+        values = torch.cat([tower.feature(bank, field, part) for part in rows.split(ENCODE)])
+        return values.cpu().numpy(), bank.present[tower.column(field)].cpu()[rows].numpy()
 
     def _extended(self, extra: ContentTable | None) -> ContentTable | None:
         if extra is None or self._table is None:

@@ -77,6 +77,16 @@ class Retriever(Recommender):
     def _vectors(self) -> tuple[Tensor, Tensor]:
         return self._items, self._valid
 
+    def _feature_widths(self) -> dict[str, int]:
+        model = self._retrieval.model
+        return {name: model.width(name) for name in model.modalities}
+
+    @torch.no_grad()
+    def _features(self, field: str, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        model = self._retrieval.model
+        rows = rows.to(self._items.device)
+        return model.feature(field, rows).cpu().numpy(), model.present(field)[rows].cpu().numpy()
+
     def _lacking(self) -> str:
         return "no training interaction" + (" and no features" if self._retrieval.reads_features else "")
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rawrec.data import writer as writer_module
+from rawrec.data import parts as parts_module
 from rawrec.data.dataset import Dataset
 from rawrec.data.importers import _media, _read
 from rawrec.data.importers.report import ImportReport
@@ -298,7 +298,7 @@ def test_a_full_or_read_only_output_folder(
         raise OSError(code, os.strerror(code))
 
     holder, _, attribute = name.rpartition(".")
-    monkeypatch.setattr(getattr(writer_module, holder) if holder else writer_module, attribute, refuse)
+    monkeypatch.setattr(getattr(parts_module, holder) if holder else parts_module, attribute, refuse)
     with pytest.raises(UserError, match="full" if code == errno.ENOSPC else "read-only"):
         go(tmp_path, clicks(["a", "b"]))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clicks.csv"]

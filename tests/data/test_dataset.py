@@ -124,7 +124,8 @@ def test_readable_with_pyarrow_alone_and_complete(data):
     ]
     assert [p.name for p in data.path.parent.iterdir()] == ["data"]
     meta = yaml.safe_load((data.path / "dataset.yaml").read_text())
-    assert meta["schema_version"] == 1 and meta["counts"] == {"users": 2, "items": 4, "interactions": 3}
+    assert meta["schema_version"] == 2 and meta["version"] == 1
+    assert meta["counts"] == {"users": 2, "items": 4, "interactions": 3}
     assert meta["splits"]["default"]["kind"] == "time_user" and "By time" in meta["splits"]["default"]["statement"]
     assert lance.dataset(str(data.path / "items.lance")).has_stable_row_ids
 
@@ -199,9 +200,8 @@ def test_fingerprint_follows_the_data(tmp_path):
     assert one.fingerprint() == same.fingerprint() == Dataset.open(tmp_path / "a").fingerprint()
     assert plain(tmp_path / "c", items=("j",)).fingerprint() != one.fingerprint()
     first = small(tmp_path / "d").fingerprint()
-    lance.dataset(str(tmp_path / "d" / "items.lance")).delete("item_id = '3'")
-    with pytest.raises(UserError, match="damaged"):
-        Dataset.open(tmp_path / "d")
+    lance.dataset(str(tmp_path / "d" / "items.lance")).delete("item_id = '3'")  # a version that dataset.yaml lacks
+    assert Dataset.open(tmp_path / "d").n_items == 4 and Dataset.open(tmp_path / "d").fingerprint() == first
     assert small(tmp_path / "d", overwrite=True).fingerprint() == first
 
 
@@ -358,7 +358,7 @@ def test_full_or_read_only_place(tmp_path, monkeypatch, where, code, words):
 
     target = {
         "mkdir": "pathlib.Path.mkdir",
-        "fragments": "rawrec.data.writer.write_fragments",
+        "fragments": "rawrec.data.parts.write_fragments",
         "rows": "pyarrow.parquet.ParquetWriter",
         "rename": "pathlib.Path.rename",
     }[where]
@@ -381,6 +381,19 @@ def test_a_disk_that_is_really_full(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
+def test_a_dataset_of_schema_version_1_opens(data):
+    """As an import wrote it before there were versions."""
+    file, before = data.path / "dataset.yaml", data.fingerprint()
+    meta = yaml.safe_load(file.read_text())
+    del meta["version"], meta["versions"]
+    file.write_text(yaml.safe_dump({**meta, "schema_version": 1}))
+    old = Dataset.open(data.path)
+    assert old.version == 1 and old.split().tolist() == [2, 0, 0] and old.fingerprint() == before
+    assert Dataset.open(data.path, version=1).n_items == 4
+    with pytest.raises(UserError, match="no version 2"):
+        Dataset.open(data.path, version=2)
+
+
 def test_not_a_dataset(tmp_path, data):
     for path, message in ((tmp_path / "none", "does not exist"), (tmp_path, "not a rawrec dataset")):
         with pytest.raises(UserError, match=message):
@@ -388,7 +401,10 @@ def test_not_a_dataset(tmp_path, data):
     file = data.path / "dataset.yaml"
     whole = file.read_text()
     for text, message in (
-        (whole.replace("schema_version: 1", "schema_version: 2"), "newer"),
+        (whole.replace("schema_version: 2", "schema_version: 3"), "newer"),
+        (whole.replace("\nversion: 1", "\nversion: 2"), "damaged"),
+        (whole.replace("file: interactions.parquet", "file: ../interactions.parquet"), "damaged"),
+        (whole.replace("  items: 4", "  items: 5", 1), "damaged"),
         (whole.replace("counts:", "count:"), "damaged"),
         ("just words", "no schema_version"),
         ("a: [", "cannot be read"),

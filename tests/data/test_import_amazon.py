@@ -58,7 +58,7 @@ def test_2014_python_lines(tmp_path: Path) -> None:
         ],
         repr,
     )  # fmt: skip
-    data = import_amazon(reviews, meta, out=tmp_path / "out", image_urls=True, progress=False)
+    data = import_amazon(reviews, meta, out=tmp_path / "out", image_urls="keep", progress=False)
     assert data.item_ids.tolist() == [A, B, C]
     assert data.texts("title", range(3)) == [['Baby\'s "first" toy & more'], [], ["never rated"]]  # type: ignore[arg-type]
     assert data.texts("description", [0, 1]) == [["It's soft"], []]
@@ -84,7 +84,7 @@ def test_2018_json_lines(tmp_path: Path) -> None:
              "imageURL": ["https://x/s.jpg", "no"]},
         ],
     )  # fmt: skip
-    data = import_amazon(reviews, meta, out=tmp_path / "out", positive=4, image_urls=True, progress=False)
+    data = import_amazon(reviews, meta, out=tmp_path / "out", positive=4, image_urls="keep", progress=False)
     assert data.label().tolist() == [1, 0]
     assert data.texts("description", [0]) == [["one", "two"]]
     assert data.texts("image_url", [0, 1]) == [["https://x/l.jpg", "https://x/l2.jpg"], ["https://x/s.jpg"]]
@@ -112,7 +112,7 @@ def test_2023_json_lines(tmp_path: Path) -> None:
             {"parent_asin": B, "images": as_lists, "store": "S", "details": "{}", "categories": ["c"]},
         ],
     )  # fmt: skip
-    data = import_amazon(reviews, meta, out=tmp_path / "out", image_urls=True, progress=False)
+    data = import_amazon(reviews, meta, out=tmp_path / "out", image_urls="keep", progress=False)
     assert data.timestamps is not None
     assert data.timestamps.tolist() == [1_588_687_728, 1_588_687_729]
     assert data.item_ids.tolist() == [A, B]
@@ -136,7 +136,7 @@ def test_ratings_only(head: str, order: str, note: str, tmp_path: Path) -> None:
     ]
     path = tmp_path / "ratings.csv"
     path.write_text(head + "\n".join([*lines, "broken,line"]) + "\n")
-    data = import_amazon(path, out=tmp_path / "out", image_urls=True, progress=False)
+    data = import_amazon(path, out=tmp_path / "out", progress=False)
     assert data.user_ids.tolist() == ["A1YJEY40YUW4SE", "A60XNB876KYML"]
     assert data.item_ids.tolist() == [A, B]
     assert data.column("rating").tolist() == [5, 1]
@@ -229,7 +229,7 @@ def test_nothing_is_executed_and_the_good_lines_are_in(tmp_path: Path) -> None:
     reviews = write(tmp_path / "r.json", [old("u1", A), "nonsense", "{'reviewerID': 'u2', 'asin': 'B', 'overall': 3.0, "
                     "'unixReviewTime': 5}", {**old("u3", A), "overall": None}, {"asin": A}])  # fmt: skip
     data = import_amazon(
-        reviews, write(tmp_path / "m.json", lines, repr), out=tmp_path / "out", image_urls=True, progress=False
+        reviews, write(tmp_path / "m.json", lines, repr), out=tmp_path / "out", image_urls="keep", progress=False
     )
     assert not trap.exists()
     assert data.item_ids.tolist() == [A, "B", "C"]
@@ -249,7 +249,7 @@ def test_nothing_is_executed_and_the_good_lines_are_in(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     def fails(words: str, reviews: Path, meta: Path | None = None, **options: Any) -> None:
         with pytest.raises(UserError, match=words):
-            import_amazon(reviews, meta, out=tmp_path / "out", image_urls=True, progress=False, **options)
+            import_amazon(reviews, meta, out=tmp_path / "out", progress=False, **options)
         assert not (tmp_path / "out").exists()
 
     good = write(tmp_path / "good.json", [old("u", A)])
@@ -261,6 +261,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     fails("no column asin or parent_asin", good, write(tmp_path / "m.json", [{"id": A}]))
     fails("none of the first lines", good, write(tmp_path / "n.json", ["import os"]))
     fails("must be at least 1", good, k_core=0)
+    fails("'some' is unknown. Known: all, main, keep", good, image_urls="some")
+    fails("main needs the catalogue", good, image_urls="main")
     cut = gzip.compress("\n".join(json.dumps(old(f"u{i * 7919 % 10007}", A)) for i in range(20_000)).encode())[:-3000]
     (tmp_path / "cut.json.gz").write_bytes(cut)
     fails("cut.json.gz cannot be read", tmp_path / "cut.json.gz")

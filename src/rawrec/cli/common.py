@@ -17,7 +17,20 @@ from rawrec.errors import UserError
 if TYPE_CHECKING:
     from rawrec.data.splits import SplitSpec
 
-ORDER = ["import", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare", "recommend", "similar"]
+ORDER = [
+    "import",
+    "append",
+    "validate",
+    "inspect",
+    "split",
+    "train",
+    "resume",
+    "sweep",
+    "evaluate",
+    "compare",
+    "recommend",
+    "similar",
+]
 ORDER += ["report", "export"]
 
 

@@ -3,11 +3,92 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rawrec.cli.common import Json, Ratios, app, console, print_json, split_spec, tell
+from rawrec.cli.pictures import picture_options
+from rawrec.errors import UserError
+
+
+@app.command(epilog="Example: rawrec append data/x --interactions monday.tsv --user user_id --item movie_id "
+             "--time when --label clicked --items new.tsv --image-dir posters --part test")  # fmt: skip
+@picture_options
+def append(
+    dataset: Annotated[Path, typer.Argument(help="dataset folder")],
+    interactions: Annotated[Path | None, typer.Option(help="new interactions; formats as for import table")] = None,
+    user: Annotated[str, typer.Option(help="column of the user's id")] = "user_id",
+    item: Annotated[str, typer.Option(help="column of the item's id")] = "item_id",
+    time: Annotated[str | None, typer.Option(help="column of the time (default: timestamp)")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="label; repeatable")] = None,
+    positive: Annotated[float | None, typer.Option(help="a label from here on is 1, below 0")] = None,
+    extra: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="further column")] = None,
+    items: Annotated[Path | None, typer.Option(help="table of the items; those known are left as they are")] = None,
+    item_id: Annotated[str | None, typer.Option(help="its id column (default: as --item)")] = None,
+    text: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="text; repeatable")] = None,
+    category: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="categorical column")] = None,
+    numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="numeric column")] = None,
+    image_dir: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
+    image_name: Annotated[str, typer.Option(help="file name of an item's picture")] = "{item}.jpg",
+    image_column: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="column of picture bytes (Parquet)")
+    ] = None,
+    image_field: Annotated[str | None, typer.Option(help="field of --image-dir, where there are several")] = None,
+    image_url: Annotated[list[str] | None, typer.Option(help="column of addresses of pictures; repeatable")] = None,
+    update: Annotated[bool, typer.Option("--update", help="replace the content of items that are known")] = False,
+    part: Annotated[
+        str, typer.Option(help="train | valid | test: the new interactions in the default split")
+    ] = "train",
+    move: Annotated[
+        list[str] | None, typer.Option(metavar="FROM:TO", help="parts that earlier interactions change; repeatable")
+    ] = None,
+    as_json: Json = False,
+    *,
+    pictures: Any = None,
+) -> None:
+    """Add new interactions and items, as the next version."""
+    from rawrec.data.append import append as work
+    from rawrec.data.importers.report import ImportReport
+
+    data = work(
+        dataset, interactions, user, item, time=time, labels=label or [], positive=positive, extra=extra or [],
+        items=items, item_id=item_id, text=text or [], category=category or [], numeric=numeric or [],
+        image_dir=image_dir, image_name=image_name, image_column=image_column or [], image_field=image_field,
+        image_url=image_url or [], pictures=pictures, update=update, part=part, moved=dict(map(_moved, move or [])),
+    )  # fmt: skip
+    report = ImportReport.load(data.path / f"import-{data.version}.json")
+    if as_json:
+        print_json({"dataset": str(data.path), "version": data.version, **report.as_dict()})
+        return
+    report.print_table(console())
+    print(f"{data.path} is at version {data.version}; look at it with: rawrec inspect {data.path}")
+
+
+def _moved(word: str) -> tuple[str, str]:
+    old, colon, new = word.partition(":")
+    if not colon:
+        raise UserError(f"--move {word!r}: give FROM:TO, for example --move test:train")
+    return old, new
+
+
+@app.command(epilog="Example: rawrec validate data/x")
+def validate(
+    dataset: Annotated[Path, typer.Argument(help="dataset folder")],
+    quick: Annotated[bool, typer.Option("--quick", help="1,000 pictures of a field, not all; no digests")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a dataset whole: files, ids, numbers, pictures, splits."""
+    from rawrec.data.validate import print_validation
+    from rawrec.data.validate import validate as work
+
+    found = work(dataset, quick)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_validation(found, console())
+    if not found.sound:
+        raise UserError(f"{dataset} is not sound, problems: {len(found.problems)}")
 
 
 @app.command(epilog="Example: rawrec split data/ml --name new0 --by new_items:poster --share 0.2 --fold 0")

@@ -22,7 +22,9 @@ def recommend(
         str | None, typer.Option(help="item ids, oldest first, between commas (or as a JSON list)")
     ] = None,
     k: K = 10,
-    all_users: Annotated[Path | None, typer.Option(help="lists for every user, as Parquet, into this file")] = None,
+    all_users: Annotated[
+        Path | None, typer.Option(help="lists for every user into this file: .parquet, .csv, .jsonl")
+    ] = None,
     seen: Annotated[bool, typer.Option("--seen", help="also what the user has taken before")] = False,
     data: Data = None,
     as_json: Json = False,
@@ -34,7 +36,7 @@ def recommend(
     if all_users is not None and (user is not None or past is not None):
         raise UserError("--all-users makes lists for everybody: leave out --user and --history")
     if all_users is None and user is None and past is None:
-        raise UserError("say who: --user ID, --history ID,ID,... or --all-users FILE.parquet")
+        raise UserError("say who: --user ID, --history ID,ID,... or --all-users FILE")
     recommender = Recommender.load(run, data)
     if all_users is not None:
         path = recommender.recommend_all(all_users, k, not seen)
@@ -108,35 +110,45 @@ def report(
              "rawrec export data/ml --to recbole --out recbole/ml")  # fmt: skip
 def export(
     source: Annotated[Path, typer.Argument(metavar="RUN|DATASET", help="run folder; mmrec, recbole: dataset folder")],
-    to: Annotated[str, typer.Option(help="vectors | mmrec | recbole")] = "vectors",
+    to: Annotated[str, typer.Option(help="vectors | features | mmrec | recbole")] = "vectors",
     out: Annotated[
         Path | None,
-        typer.Option(help="vectors: .parquet, .npy or .safetensors (default: RUN/vectors.parquet); else: new folder"),
+        typer.Option(
+            help="vectors (default: RUN/vectors.parquet), features: a .parquet, .npy, .safetensors or .faiss file; "
+            "mmrec, recbole: a new folder"
+        ),
     ] = None,
+    field: Annotated[str | None, typer.Option(help="features: the field whose encoder is used")] = None,
+    index: Annotated[str | None, typer.Option(help="kind of a .faiss file: flat | hnsw | ivf (default: flat)")] = None,
     split: Annotated[str | None, typer.Option(help="mmrec, recbole: stored split (default: default)")] = None,
     label: Annotated[str | None, typer.Option(help="mmrec: label whose positives are written")] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Item vectors of a run, or a dataset, for other tools."""
+    """Vectors and features of a run, or a dataset, for other tools."""
     idle = {
-        "vectors": {"split": split, "label": label},
-        "mmrec": {"data": data},
-        "recbole": {"data": data, "label": label},
+        "vectors": {"field": field, "split": split, "label": label},
+        "features": {"split": split, "label": label},
+        "mmrec": {"data": data, "field": field, "index": index},
+        "recbole": {"data": data, "label": label, "field": field, "index": index},
     }
     if to not in idle:
         raise UserError(f"--to {to!r} is unknown. Known: {', '.join(idle)}")
     for name, value in idle[to].items():
         if value is not None:
             raise UserError(f"--{name} means nothing to --to {to}, leave it out")
-    if to == "vectors":
+    if out is None and to != "vectors":
+        raise UserError(f"--to {to} needs --out {'FILE' if to == 'features' else 'FOLDER'}")
+    if out is None or to in ("vectors", "features"):
         from rawrec.recommender import Recommender
 
-        path = Recommender.load(source, data).export_vectors(out or source / "vectors.parquet")
+        recommender, target = Recommender.load(source, data), out or source / "vectors.parquet"
+        if to == "features":
+            path = recommender.export_features(target, field, index)
+        else:
+            path = recommender.export_vectors(target, index)
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
-    if out is None:
-        raise UserError(f"--to {to} needs --out FOLDER")
     from rawrec.data import exporters
     from rawrec.data.dataset import Dataset
 

@@ -94,8 +94,11 @@ class Tower(nn.Module):
 
     def encode(self, bank: Bank, rows: Tensor) -> dict[str, Tensor]:
         """What the trained encoders make of the items `rows`: field -> `[n, width]`."""
-        device = bank.content.device
-        return {name: self._feature(name, bank.read(self.column(name), rows).to(device)) for name in self.trained}
+        return {name: self.feature(bank, name, rows) for name in self.trained}
+
+    def feature(self, bank: Bank, field: str, rows: Tensor) -> Tensor:
+        """A field's feature of the items `rows`, `[n, width]` float32, zeros where it is missing."""
+        return self._feature(field, bank.read(self.column(field), rows).to(bank.content.device))
 
     def content(self, bank: Bank, rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
         """Content `[n, dim]` of the items `rows` (unique) from their features.

@@ -1,24 +1,25 @@
-"""A dataset folder: written once (`writer.py`), opened lazily, readable with pyarrow alone.
+"""A dataset folder: imported once (`writer.py`), added to (`append.py`), opened lazily, readable with pyarrow alone.
 
-dataset.yaml           what there is: fields, labels, counts, splits
+dataset.yaml           what there is: fields, labels, counts, splits, versions
 items.lance            one row per item: id, raw media, texts, columns; the row is the item's dense index
 interactions.parquet   one row per interaction: dense and original ids, time, labels, further columns, split
 splits/<name>.parquet  further splits, aligned with the rows of interactions.parquet
 import.json            what was read, skipped and why
+
+An append makes version 2, 3 ...: its rows are interactions-2.parquet, its items a version of items.lance, its report
+import-2.json, and what dataset.yaml said before stays in dataset-1.yaml. Items, users and rows that were there keep
+their numbers, so that an earlier version is what the newest one begins with.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import errno
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lance
 import numpy as np
@@ -27,14 +28,17 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rawrec.data._disk import Lock, first_line, sync, writing
 from rawrec.data.splits import PARTS, SplitSpec, make_split
 from rawrec.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+PART_NUMBERS = {name: number for number, name in enumerate(PARTS)}
+ITEMS, ROWS = "items.lance", "interactions.parquet"
 
 Values = Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray
 pc: Any = pyarrow.compute  # its functions are made at import, where a type checker does not see them
@@ -56,11 +60,37 @@ class Fields(BaseModel):
         return [*self.image, *self.text, *self.categorical, *self.numeric, *self.feature]
 
 
+class Version(BaseModel):
+    """What one import or append brought.
+
+    file: its interactions. counts: users, items and interactions that it added; replaced: items whose content it
+    changed. items_version: the version of items.lance after it. part: where its interactions are in the default split
+    (an append's; an import splits). moved: part -> part, what it made of the default split of earlier interactions.
+    digest: `ContentDigest` of what it added ("": it was imported when there was none); replaced_digest: of what it put
+    in place of items' content. time: when it was (an append).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int
+    file: str = Field(pattern=r"^interactions(-\d+)?\.parquet$")
+    counts: dict[str, int]
+    items_version: int
+    digest: str
+    source: str
+    replaced: int = 0
+    replaced_digest: str = ""
+    part: Literal["train", "valid", "test"] | None = None
+    moved: dict[Literal["train", "valid", "test"], Literal["train", "valid", "test"]] = Field(default_factory=dict)
+    time: str | None = None
+
+
 class Meta(BaseModel):
     """`dataset.yaml`.
 
-    labels: label columns; empty means positive-only data. digest: of all items and interactions, as imported.
-    splits: name -> the `SplitSpec` and a statement of it in words with counts.
+    labels: label columns; empty means positive-only data. digest: of all items and interactions, as they came.
+    splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
+    versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -76,25 +106,47 @@ class Meta(BaseModel):
     counts: dict[str, int]
     splits: dict[str, dict[str, Any]]
     digest: str
+    version: int = 1
+    versions: list[Version] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Meta:
+        if not self.versions and {"users", "items", "interactions"} <= self.counts.keys():
+            values = {"counts": self.counts, "digest": "", "source": self.source}
+            self.versions = [Version.model_validate({"version": 1, "file": ROWS, "items_version": 1, **values})]
+        for what, count in self.counts.items() if self.versions else ():
+            if count != sum(entry.counts.get(what, 0) for entry in self.versions):
+                raise ValueError(f"the {what} of the versions are not {count} together")
+        if self.versions and [entry.version for entry in self.versions] != [*range(1, self.version + 1)]:
+            raise ValueError(f"version is {self.version}, and versions does not list 1 to {self.version}")
+        return self
 
 
 class Dataset:
     """An imported dataset. Opening reads `dataset.yaml` and file headers only; columns and media are read on demand."""
 
-    def __init__(self, path: Path, meta: Meta, table: lance.LanceDataset) -> None:
+    def __init__(self, path: Path, meta: Meta, table: lance.LanceDataset, newest: int | None = None) -> None:
         self.path = path
         self.meta = meta
+        self.newest = newest or meta.version
         self._table = table
 
     @classmethod
-    def open(cls, path: str | Path) -> Dataset:
-        """The dataset in the folder `path`. Raises UserError where there is none, or a newer or a damaged one."""
+    def open(cls, path: str | Path, version: int | None = None) -> Dataset:
+        """The dataset in the folder `path`, as of its newest or of an earlier version.
+
+        Raises UserError where there is none, or a newer or a damaged one, or no such version.
+        """
         path = Path(path)
-        meta = _read_meta(path)
+        meta = newest = read_meta(path)
+        if version is not None and version != newest.version:
+            if not 1 <= version <= newest.version:
+                raise UserError(f"{path} has no version {version}: there are versions 1 to {newest.version}")
+            meta = read_meta(path, f"dataset-{version}.yaml")
         try:
-            table = lance.dataset(str(path / "items.lance"))
+            table = lance.dataset(str(path / ITEMS), version=meta.versions[-1].items_version)
             n_items = table.count_rows()
-            n_rows = pq.read_metadata(path / "interactions.parquet").num_rows
+            n_rows = sum(pq.read_metadata(path / entry.file).num_rows for entry in meta.versions)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is damaged, import it again: {first_line(error)}") from None
         if not table.has_stable_row_ids:
@@ -104,7 +156,7 @@ class Dataset:
                 f"{path} is damaged, import it again: it holds {n_items} items and {n_rows} interactions, "
                 f"dataset.yaml says {meta.counts['items']} and {meta.counts['interactions']}"
             )
-        return cls(path, meta, table)
+        return cls(path, meta, table, newest.version)
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}: {self.n_users} users, {self.n_items} items, {self.n_interactions} rows)"
@@ -130,9 +182,14 @@ class Dataset:
         """True where the data hold no labels: every interaction counts as positive."""
         return not self.meta.labels
 
+    @property
+    def version(self) -> int:
+        """1 as imported; every append adds 1."""
+        return self.meta.version
+
     def fingerprint(self) -> str:
         """32 hex digits that change when items or interactions do (not with splits): a key for caches."""
-        size = (self.path / "interactions.parquet").stat().st_size
+        size = sum((self.path / entry.file).stat().st_size for entry in self.meta.versions)
         state = f"{self.meta.digest} {self._table.version} {self.n_items} {self.n_interactions} {size}"
         return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
 
@@ -152,11 +209,17 @@ class Dataset:
 
     def item_rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Dense indices of item ids. Raises UserError that names the first unknown id and close matches."""
-        return _lookup("item", ids, self._item_lookup, self.path)
+        return _lookup("item", ids, self._item_lookup, self._name())
 
     def user_rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Dense indices of user ids. Raises UserError that names the first unknown id and close matches."""
-        return _lookup("user", ids, self._user_lookup, self.path)
+        return _lookup("user", ids, self._user_lookup, self._name())
+
+    def _name(self) -> str:
+        """How messages about ids name this dataset."""
+        if self.version == self.newest:
+            return str(self.path)
+        return f"version {self.version} of {self.path}, which is read here (the newest is {self.newest})"
 
     @cached_property
     def _item_lookup(self) -> dict[str, int]:
@@ -191,30 +254,46 @@ class Dataset:
 
     def column(self, name: str) -> NDArray[Any]:
         """Any column of the interactions, `[n_interactions]`; strings as objects. UserError for an unknown one."""
-        _known("column", name, pq.read_schema(self.path / "interactions.parquet").names, self.path)
+        _known("column", name, pq.read_schema(self.path / ROWS).names, self.path)
         return self._row_column(name)
 
     def interaction_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of the interactions in their order, a million rows at a time."""
-        with pq.ParquetFile(self.path / "interactions.parquet") as file:
-            yield from file.iter_batches(1 << 20, columns=columns)
+        """Columns of the interactions in their order, at most a million rows at a time."""
+        for entry in self.meta.versions:
+            with pq.ParquetFile(self.path / entry.file) as file:
+                for batch in file.iter_batches(1 << 20, columns=columns):
+                    if "split" in columns:
+                        parts = self._now(entry.version, batch.column("split").to_numpy())
+                        batch = batch.set_column(batch.schema.names.index("split"), "split", pa.array(parts))
+                    yield batch
 
     def split(self, name: str = "default") -> NDArray[np.int8]:
-        """Part of every interaction, `[n_interactions]`: 0 train, 1 valid, 2 test, -1 in none."""
+        """Part of every interaction, `[n_interactions]`: 0 train, 1 valid, 2 test, -1 in none.
+
+        Interactions that were appended after a further split was made are in none of its parts.
+        """
         _known("split", name, list(self.meta.splits), self.path)
         if name == "default":
             return self._row_column("split")
         values = pq.read_table(self.path / "splits" / f"{name}.parquet").column("split").to_numpy()
-        if len(values) != self.n_interactions:
+        made = self.meta.splits[name].get("version", 1)
+        if len(values) != sum(entry.counts["interactions"] for entry in self.meta.versions[:made]):
             raise UserError(f"{self.path}/splits/{name}.parquet does not fit the interactions: delete it, split again")
-        return values
+        return np.pad(values, (0, self.n_interactions - len(values)), constant_values=-1)
 
     def add_split(self, name: str, spec: SplitSpec) -> None:
         """Store a further split under a new name. Raises UserError where the name is taken or the split impossible."""
         if not NAME.match(name):
             raise UserError(f"split name {name!r}: use letters, digits, - and _, and begin with a letter")
-        if name in self.meta.splits:
-            raise UserError(f"{self.path} already has a split {name!r} ({self.meta.splits[name]['statement']})")
+        with Lock(self.path.resolve()):
+            self._add_split(name, spec)
+
+    def _add_split(self, name: str, spec: SplitSpec) -> None:
+        now = read_meta(self.path)
+        if (now.version, now.digest) != (self.meta.version, self.meta.digest):
+            raise UserError(f"{self.path} has changed since it was opened: open it again, then split")
+        if name in now.splits:
+            raise UserError(f"{self.path} already has a split {name!r} ({now.splits[name]['statement']})")
         values = self.column(spec.column) if spec.column else None
         present = self.present(spec.field) if spec.field else None
         parts, statement = make_split(spec, self.users, self.items, self.timestamps, values, present, self.n_items)
@@ -222,20 +301,29 @@ class Dataset:
             folder = self.path / "splits"
             folder.mkdir(exist_ok=True)
             half = folder / f".{name}.half"
-            pq.write_table(pa.table({"split": parts}), half)
+            pq.write_table(pa.table({"split": parts}), half, write_page_checksum=True)
             half.replace(folder / f"{name}.parquet")
-            splits = {**self.meta.splits, name: split_entry(spec, statement, parts)}
-            meta = self.meta.model_copy(update={"splits": splits})
+            entry = {**split_entry(spec, statement, parts), "version": self.version}
+            meta = now.model_copy(update={"splits": {**now.splits, name: entry}})
             write_meta(meta, self.path)
         self.meta = meta
 
     # ---------------------------------------------------------------------------------------------------------- items
+    @property
+    def has_launched(self) -> bool:
+        """Whether it is known since when each item existed."""
+        return "launched" in self._table.schema.names
+
     @cached_property
     def launched(self) -> NDArray[np.int64] | None:
         """Time from which each item existed, `[n_items]`, or None where that is unknown."""
-        if "launched" not in self._table.schema.names:
+        if not self.has_launched:
             return None
         return self._item_column("launched").to_numpy()
+
+    def item_table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """Columns (default: all) of the items `start` to `stop`, media included."""
+        return self._table.to_table(columns=columns, offset=start, limit=stop - start)
 
     def item_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the items in their order, some thousands at a time."""
@@ -316,16 +404,30 @@ class Dataset:
         return [list(values[i] or []) for i in inverse.tolist()]
 
     def _row_column(self, name: str) -> NDArray[Any]:
-        table = pq.read_table(self.path / "interactions.parquet", columns=[name])
-        return table.column(name).to_numpy()
+        found = []
+        for entry in self.meta.versions:
+            values = pq.read_table(self.path / entry.file, columns=[name]).column(name).to_numpy()
+            found.append(self._now(entry.version, values) if name == "split" else values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _now(self, version: int, parts: NDArray[np.int8]) -> NDArray[np.int8]:
+        """The parts of interactions of a version after the moves of all later ones."""
+        moves = [entry.moved for entry in self.meta.versions[version:] if entry.moved]
+        if not moves:
+            return parts
+        table = np.arange(-1, len(PARTS), dtype=np.int8)  # by part + 1
+        for moved in moves:
+            step = {PART_NUMBERS[old]: PART_NUMBERS[new] for old, new in moved.items()}
+            table = np.array([step.get(part, part) for part in table.tolist()], np.int8)
+        return table[parts + 1]
 
 
 # -------------------------------------------------------------------------------------------------------- dataset.yaml
-def read_version(path: Path) -> dict[str, Any]:
+def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
     """What `dataset.yaml` holds, known to have a schema version. Raises UserError where `path` is no dataset."""
-    file = path / "dataset.yaml"
+    file = path / name
     if not file.is_file():
-        what = "is not a rawrec dataset (it holds no dataset.yaml)" if path.exists() else "does not exist"
+        what = f"is not a rawrec dataset (it holds no {name})" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}: make one with `rawrec import`")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -336,8 +438,9 @@ def read_version(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_meta(path: Path) -> Meta:
-    values = read_version(path)
+def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
+    """What `dataset.yaml`, or what it was at an earlier version, says. Raises UserError where it is damaged."""
+    values = read_version(path, name)
     if values["schema_version"] > SCHEMA_VERSION:
         version = values["schema_version"]
         raise UserError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}: update rawrec")
@@ -345,14 +448,17 @@ def _read_meta(path: Path) -> Meta:
         return Meta.model_validate(values)
     except ValidationError as error:
         where, why = ".".join(str(p) for p in error.errors()[0]["loc"]), error.errors()[0]["msg"]
-        raise UserError(f"{path}/dataset.yaml is damaged at {where!r} ({why}): import the data again") from None
+        raise UserError(f"{path}/{name} is damaged at {where!r} ({why}): import the data again") from None
 
 
-def write_meta(meta: Meta, folder: Path) -> None:
-    half = folder / ".dataset.yaml.half"
+def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
+    """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
+    half = folder / f".{name}.half"
     text = yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     half.write_text(text, encoding="utf-8")
-    half.replace(folder / "dataset.yaml")
+    sync(half)
+    half.replace(folder / name)
+    sync(folder)
 
 
 def split_entry(spec: SplitSpec, statement: str, parts: NDArray[np.int8]) -> dict[str, Any]:
@@ -389,44 +495,11 @@ def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
     return f"{what} {name!r} does not exist{hint} There are: {', '.join(known) or 'none'}"
 
 
-def _lookup(what: str, ids: Sequence[str], table: dict[str, int], path: Path) -> NDArray[np.int64]:
+def _lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
     rows = np.fromiter((table.get(str(i), -1) for i in ids), np.int64, len(ids))
     if (rows < 0).any():
         unknown = str(ids[int(np.argmax(rows < 0))])
         near = difflib.get_close_matches(unknown, list(table)[:20_000], n=3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
-        raise UserError(f"{what} {unknown!r} is not in {path}{hint}")
+        raise UserError(f"{what} {unknown!r} is not in {where}{hint}")
     return rows
-
-
-_CAUSES = {
-    errno.ENOSPC: "the disk is full: free some space or choose a folder on another disk",
-    errno.EDQUOT: "the disk quota is used up: free some space or choose a folder on another disk",
-    errno.EROFS: "the file system is read-only: choose another folder",
-    errno.EACCES: "writing is not permitted there: choose another folder or change its permissions",
-    errno.EPERM: "writing is not permitted there: choose another folder or change its permissions",
-    errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
-    errno.EEXIST: "a part of the path is a file, not a folder: choose another folder",
-    errno.ENOTEMPTY: "something else was written there meanwhile: choose another folder",
-    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
-}
-
-
-@contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turn what the system refuses while writing into a UserError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        # Libraries below raise some of these without a number, but with its text.
-        found = re.search(r"os error (\d+)", str(error))
-        code = error.errno or (int(found.group(1)) if found else None)
-        for number in _CAUSES:
-            if code is None and os.strerror(number) in str(error):
-                code = number
-        cause = _CAUSES.get(code or 0, first_line(error))
-        raise UserError(f"cannot write the dataset {out}: {cause}") from error
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ tabs cannot be written there and are refused.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +135,31 @@ def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") ->
     if data.fields.image:
         done.notes.append(f"pictures have no place in atomic files: {', '.join(data.fields.image)} left out")
     return done
+
+
+def mmrec_items(path: Path, item_ids: Sequence[str]) -> NDArray[np.int64] | None:
+    """The rows in `item_ids` of the items 0, 1, 2 ... of an MMRec folder, for a file `<field>_feat.npy` to lie there.
+
+    None where the file has another name or the folder gives no ids (`i_id_mapping.csv`). Raises UserError where its ids
+    are not those of `item_ids`.
+    """
+    mapping = path.parent / "i_id_mapping.csv"
+    if not path.name.endswith("_feat.npy") or not mapping.is_file():
+        return None
+    try:
+        table = pl.read_csv(mapping, separator="\t", quote_char=None, infer_schema=False)
+        numbers = table["itemID"].cast(pl.Int64).to_numpy()
+        names = table.drop("itemID").to_series().to_list()
+    except (pl.exceptions.PolarsError, IndexError) as error:
+        raise UserError(f"{mapping} cannot be read as MMRec's table of items: {str(error).splitlines()[0]}") from None
+    rows = {item: row for row, item in enumerate(item_ids)}
+    found, every = np.array([rows.get(name, -1) for name in names]), np.arange(len(item_ids))
+    if not (np.array_equal(np.sort(found), every) and np.array_equal(np.sort(numbers), every)):
+        raise UserError(
+            f"{mapping} does not number the {len(item_ids):,} items of the run's dataset: export that dataset to "
+            f"MMRec, or write {path.name} elsewhere"
+        )
+    return found[np.argsort(numbers)]
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers

@@ -35,6 +35,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     images = {name: _images(data, name) for name in data.fields.image}
     return {
         "path": str(data.path),
+        "version": data.version,
         "source": data.meta.source,
         "generated": data.meta.generated,
         "counts": dict(data.meta.counts),
@@ -58,7 +59,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
 
 # -------------------------------------------------------------------------------------------------------------- fields
-def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """At most `most` of the rows, evenly spread."""
     if len(rows) <= most:
         return rows
@@ -71,7 +72,7 @@ def _coverage(kind: str, present: NDArray[np.bool_]) -> dict[str, Any]:
 
 def _images(data: Dataset, name: str) -> dict[str, Any]:
     counts = data.counts(name)
-    rows = _spread(np.flatnonzero(counts), IMAGE_SAMPLE)
+    rows = spread(np.flatnonzero(counts), IMAGE_SAMPLE)
     checked, failed, examples = 0, 0, []
     for start in range(0, len(rows), 50):
         part = rows[start : start + 50]
@@ -92,7 +93,7 @@ def _images(data: Dataset, name: str) -> dict[str, Any]:
 
 def _texts(data: Dataset, name: str) -> dict[str, Any]:
     counts = data.counts(name)
-    texts = data.texts(name, _spread(np.flatnonzero(counts), TEXT_SAMPLE))
+    texts = data.texts(name, spread(np.flatnonzero(counts), TEXT_SAMPLE))
     lengths = [len(text) for item in texts for text in item]
     return {**_coverage("text", counts > 0), "texts": int(counts.sum()), "characters": _quantiles(np.array(lengths))}
 
@@ -230,7 +231,8 @@ def _time_problems(data: Dataset, add: Any) -> None:
 # -------------------------------------------------------------------------------------------------------------- tables
 def print_inspection(found: dict[str, Any], console: Console) -> None:
     """The result of `inspect` as tables."""
-    console.print(Text(f"{found['path']}: {found['source']}"))
+    version = f", version {found['version']}" if found["version"] > 1 else ""
+    console.print(Text(f"{found['path']}{version}: {found['source']}"))
     if found["generated"]:
         console.print("These data are generated.", style="bold yellow")
     counts = found["counts"]

@@ -246,7 +246,7 @@ def _check_same_data(runs: list[_Run]) -> None:
         if run.info["dataset_fingerprint"] != first.info["dataset_fingerprint"]:
             raise UserError(
                 f"{first.path} and {run.path} are of different data: {first.info['dataset']}, {run.info['dataset']}; "
-                "or the dataset was changed between them"
+                "or the dataset was changed, or added to, between them"
             )
         for key in ("data.split", "data.label", "eval.protocol"):
             a, b = first.settings[key], run.settings[key]

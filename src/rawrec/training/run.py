@@ -63,6 +63,7 @@ class RunFolder:
             dataset=str(data.path.absolute()),
             dataset_name=data.path.name,
             dataset_fingerprint=data.fingerprint(),
+            dataset_version=data.version,
             model=cfg.model.name,
             paradigm=cfg.paradigm if cfg.model.name != "id" else None,
             generated=data.meta.generated,
@@ -140,17 +141,23 @@ class RunFolder:
     def dataset(self, at: Dataset | str | Path | None = None) -> Dataset:
         """The dataset of the run, from its new place `at` where it has moved.
 
-        Raises UserError where it is not there, or its items or interactions have changed.
+        Where interactions or items were appended since, it is the version that the run was trained on: its metrics stay
+        what they were, and what is new is unknown to it. Raises UserError where the dataset is not there, or its items
+        or interactions have changed.
         """
+        info = self.info()
         if isinstance(at, Dataset):
-            self.check(at)
-            return at
-        path = Path(at or self.info()["dataset"])
-        if at is None and not path.is_dir():
-            raise UserError(
-                f"the dataset of this run, {path}, is not there: put it back or give its new place (--data)"
-            )
-        data = Dataset.open(path)
+            data = at
+        else:
+            path = Path(at or info["dataset"])
+            if at is None and not path.is_dir():
+                raise UserError(
+                    f"the dataset of this run, {path}, is not there: put it back or give its new place (--data)"
+                )
+            data = Dataset.open(path)
+        version = info.get("dataset_version", 1)
+        if data.version > version:
+            data = Dataset.open(data.path, version=version)
         self.check(data)
         return data
 

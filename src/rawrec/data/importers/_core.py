@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rawrec.data.importers.report import ImportReport
-from rawrec.data.writer import Codes
+from rawrec.data.parts import Codes
 
 ROWS_AT_ONCE = 1 << 20
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -151,14 +151,19 @@ def spans(ids: Sequence[str], folder: ImageFolder | None) -> Iterator[tuple[slic
     if folder is None:
         yield slice(0, len(ids)), None
         return
-    start, held, size = 0, [], 0
     with ThreadPoolExecutor(WORKERS) as pool:
-        for at in range(0, len(ids), CHUNK):
-            found = folder.read_many(ids[at : at + CHUNK], pool)
-            held += found
-            size += sum(len(data) for pictures in found for data in pictures)
-            if size >= FLUSH_BYTES:
-                yield slice(start, start + len(held)), held
-                start, held, size = start + len(held), [], 0
+        yield from bounded(len(ids), lambda part: folder.read_many(ids[part], pool))
+
+
+def bounded(n: int, read: Callable[[slice], list[list[bytes]]]) -> Iterator[tuple[slice, list[list[bytes]]]]:
+    """Consecutive parts of `n` rows with the pictures that `read` gives of them, some 64 MiB to a part."""
+    start, held, size = 0, [], 0
+    for at in range(0, n, CHUNK):
+        found = read(slice(at, at + CHUNK))
+        held += found
+        size += sum(len(data) for pictures in found for data in pictures)
+        if size >= FLUSH_BYTES:
+            yield slice(start, start + len(held)), held
+            start, held, size = start + len(held), [], 0
     if held:
         yield slice(start, start + len(held)), held

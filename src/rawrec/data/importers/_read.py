@@ -8,6 +8,7 @@ lines are not counted.
 from __future__ import annotations
 
 import ast
+import copy
 import csv
 import difflib
 import io
@@ -60,6 +61,11 @@ class Batch:
         values = ["" if column is None else f" {self.columns[column][i].as_py()!r}" for i in at.tolist()]
         return [f"{self.file}:{row}{value}" for row, value in zip(self.rows[at].tolist(), values, strict=True)]
 
+    @property
+    def places(self) -> np.ndarray:
+        """`file:row` of each row `[n]`."""
+        return np.char.add(f"{self.file}:", self.rows.astype(str))
+
     def keep(self, good: np.ndarray) -> Batch:
         """The rows where `good` `[n]` holds."""
         if good.all():
@@ -69,16 +75,24 @@ class Batch:
 
 
 class Source:
-    """One table on disk. `columns`: the names found; `fraction`: how much of it has been read, 0 to 1."""
+    """One table on disk. `columns`: the names found; `fraction`: how much of it has been read, 0 to 1; `holds_bytes`:
+    whether its values can be bytes, as of pictures."""
 
     format: str
     columns: list[str]
+    holds_bytes = False
 
     def __init__(self, path: Path, report: ImportReport) -> None:
         self.path = path
         self.name = path.name
         self.report = report
         self.fraction = 0.0
+
+    def again(self) -> Source:
+        """The same table for one more reading, whose findings are not counted a second time."""
+        other = copy.copy(self)
+        other.report = ImportReport()
+        return other
 
     def require(self, setting: str, names: Sequence[str | None]) -> None:
         """UserError if a column that `setting` names does not exist."""
@@ -194,7 +208,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turns what the readers below raise into a UserError that names the file."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, pa.ArrowInvalid) and ("straddling" in reason or "out of sync" in reason):
             reason = "a quoted value does not end, or a row is longer than 8 MiB; look for an unpaired quotation mark"
@@ -422,12 +436,14 @@ def _json_path(name: str) -> str:
 
 class _Parquet(Source):
     format = "parquet"
+    holds_bytes = True
 
     def __init__(self, path: Path, report: ImportReport) -> None:
         super().__init__(path, report)
         with _reading(path):
             self.file = pq.ParquetFile(path)
-        self.columns = list(self.file.schema_arrow.names)
+        self.schema = self.file.schema_arrow
+        self.columns = list(self.schema.names)
 
     def batches(self, columns: Sequence[str], rows: int = PARQUET_ROWS) -> Iterator[Batch]:
         """Like `Source.batches`; binary columns come in batches of few rows, for they are large."""

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rawrec.data.importers._convert import Times, extra, extra_type, ids, labels, row_name
-from rawrec.data.importers._read import Batch, Source, open_source
+from rawrec.data.importers._read import Batch, Source
 from rawrec.data.importers.report import ImportReport
 from rawrec.errors import UserError
 
@@ -18,6 +18,7 @@ class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
     named, or no label; it counts once, under the first of these reasons.
 
+    item: None where a row is no single interaction. what: what a row is called in the report.
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted.
     names: label and further columns -> the names under which they are stored.
     """
@@ -26,12 +27,14 @@ class Rows:
         self,
         report: ImportReport,
         user: str,
-        item: str,
+        item: str | None,
         time: str | None = None,
         label_names: Sequence[str] = (),
         extra: Mapping[str, pa.DataType] | None = None,
+        what: str = "interactions",
     ) -> None:
         self.report = report
+        self.what = what
         self.user, self.item, self.time = user, item, time
         self.label_names = list(label_names)
         self.extra = dict(extra or {})
@@ -43,11 +46,21 @@ class Rows:
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        return list(dict.fromkeys([self.user, self.item, *filter(None, [self.time]), *self.label_names, *self.extra]))
+        return list(dict.fromkeys([self.user, *filter(None, [self.item, self.time]), *self.label_names, *self.extra]))
 
     def clean(self, batch: Batch) -> dict[str, Any]:
         """`user_id`, `item_id`, `timestamp` if there is one, labels and extra columns under their stored names."""
-        self.report.add_read("interactions", len(batch.rows))
+        result, good = self.check(batch)
+        if not good.all():
+            mask = pa.array(good)
+            result = {n: v[good] if isinstance(v, np.ndarray) else v.filter(mask) for n, v in result.items()}
+        for name in self.label_names:
+            self.positive[name] += int((result[self.names[name]] > 0).sum())
+        return result
+
+    def check(self, batch: Batch) -> tuple[dict[str, Any], np.ndarray]:
+        """The columns of all rows, and which rows are good `[n]`."""
+        self.report.add_read(self.what, len(batch.rows))
         good = np.ones(len(batch.rows), dtype=bool)
         result: dict[str, Any] = {}
 
@@ -60,7 +73,8 @@ class Rows:
 
         columns = batch.columns
         take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
-        take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))
+        if self.item is not None:
+            take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))
         if self.time is not None:
             values, fits = self.times(columns[self.time], f"{batch.file}: {self.time}")
             take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
@@ -79,13 +93,8 @@ class Rows:
                 reason = f"value of column {name!r} is no {kind} (row kept, the value left empty)"
                 self.report.skip(reason, batch.examples(lost, name), int(lost.sum()))
             result[self.names[name]] = values
-        if not good.all():
-            mask = pa.array(good)
-            result = {n: v[good] if isinstance(v, np.ndarray) else v.filter(mask) for n, v in result.items()}
         self.kept += int(good.sum())
-        for name in self.label_names:
-            self.positive[name] += int((result[self.names[name]] > 0).sum())
-        return result
+        return result, good
 
     def finish(self, file: str) -> None:
         """UserError if no row was left for want of times; a note for a label that is never positive."""
@@ -102,7 +111,7 @@ def extra_types(source: Source, names: Sequence[str]) -> dict[str, pa.DataType]:
     """The types of extra columns, judged by the first batch."""
     if not names:
         return {}
-    first = next(open_source(source.path, ImportReport()).batches(names), None)
+    first = next(source.again().batches(names), None)
     if first is None:
         return dict.fromkeys(names, pa.string())
     return {name: extra_type(first.columns[name], f"{source.name}: {name}") for name in names}

@@ -18,6 +18,7 @@ from rawrec.data.importers._core import Core
 from rawrec.data.importers._read import WHOLE, Bar, Batch, Source, first_lines, open_delimited, open_objects
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
+from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
@@ -32,6 +33,7 @@ COLUMNS = {
 """What the releases call them; of several the first counts (2023: variants of a product are one item)."""
 PRESETS = {"lmm": 5}
 """Name -> k of the k-core. Every rating is a positive, the split is at random per user, 80/10/10."""
+IMAGE_URLS = ("all", "main", "keep")
 TAG = re.compile(r"<[^<>]*>")
 ITEMS_AT_ONCE = 4096
 
@@ -45,7 +47,8 @@ def import_amazon(
     k_core: int | None = None,
     preset: str | None = None,
     split: SplitSpec | None = None,
-    image_urls: bool = False,
+    image_urls: str | None = None,
+    pictures: UrlPictures | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -54,7 +57,9 @@ def import_amazon(
     reviews: one object per line, or a CSV of user, item, rating and time with or without a header. meta: one object per
     line; Python dicts (2014) are parsed, never executed. Without it there are items without content.
     Fields: text `title` and `description`, categorical `brand` and `categories`. HTML in them is removed.
-    image_urls: also a text field `image_url`, the addresses of pictures, the main one first; nothing is downloaded.
+    image_urls: `all`: download the pictures of every product, the main one first; `main`: that one only; `keep`: a text
+    field `image_url` of their addresses, and nothing is downloaded. pictures: how pictures are downloaded; or a table
+    of further addresses.
     positive: label = rating >= positive; None: every rating is a positive. The rating is kept.
     k_core: keep only users and items with at least so many ratings, and of the catalogue only such items (see `Core`).
     preset: `lmm`, the protocol of the paper: 5-core, every rating a positive, at random per user 80/10/10.
@@ -62,6 +67,12 @@ def import_amazon(
 
     Raises UserError for absent files and columns, files that cannot be read, and a preset beside what it sets.
     """
+    if image_urls is not None and image_urls not in IMAGE_URLS:
+        raise UserError(f"image_urls {image_urls!r} is unknown. Known: {', '.join(IMAGE_URLS)}")
+    if image_urls is not None and meta is None:
+        raise UserError(f"image_urls {image_urls} needs the catalogue, which has the addresses: name meta")
+    if image_urls in ("all", "main"):
+        pictures = pictures or UrlPictures()
     if preset is not None:
         k_core, split = _preset(preset, positive, k_core, split)
     if k_core is not None and k_core < 1:
@@ -77,7 +88,7 @@ def import_amazon(
         DatasetWriter(
             out,
             fields=Fields(
-                text=["title", "description", *(["image_url"] if image_urls else [])] if catalogue else [],
+                text=["title", "description", *(["image_url"] if image_urls == "keep" else [])] if catalogue else [],
                 categorical=["brand", "categories"] if catalogue else [],
             ),
             source=report.source,
@@ -86,6 +97,7 @@ def import_amazon(
             extra={"rating": pa.float32()},
             has_time=True,
             overwrite=overwrite,
+            pictures=pictures,
         ) as writer,
         Bar(progress) as bar,
     ):
@@ -108,7 +120,8 @@ def import_amazon(
             for found in left:
                 writer.add_interactions(found)
         if catalogue is not None:
-            _add_items(writer, catalogue, bar, wanted, image_urls, report)
+            column = "image_url" if image_urls == "keep" or pictures is None else pictures.column
+            _add_items(writer, catalogue, bar, wanted, {column: image_urls} if image_urls else {}, report)
         return writer.finish(split or SplitSpec.model_validate({"kind": "time_user"}), report)
 
 
@@ -162,10 +175,15 @@ def _column(source: Source, what: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ catalogue
 def _add_items(
-    writer: DatasetWriter, source: Source, bar: Bar, wanted: pa.Array | None, image_urls: bool, report: ImportReport
+    writer: DatasetWriter,
+    source: Source,
+    bar: Bar,
+    wanted: pa.Array | None,
+    image_urls: dict[str, str],
+    report: ImportReport,
 ) -> None:
-    """The products of the catalogue; with `wanted` only these."""
-    if image_urls:
+    """The products of the catalogue; with `wanted` only these. image_urls: column -> which addresses it gets."""
+    if "keep" in image_urls.values():
         report.note(
             "image_url holds the addresses of pictures, not words: train with content.image_url.use=false. "
             "No picture was downloaded."
@@ -185,7 +203,7 @@ def _add_items(
         report.note(f"{unwanted:,} products of the catalogue that have no rating in the core were left out")
 
 
-def _products(batch: Batch, image_urls: bool, report: ImportReport) -> list[dict[str, Any]]:
+def _products(batch: Batch, image_urls: dict[str, str], report: ImportReport) -> list[dict[str, Any]]:
     """The products of a batch with their fields; those without an id are counted."""
     result: list[dict[str, Any]] = []
     nameless = np.zeros(len(batch.rows), bool)
@@ -209,7 +227,10 @@ def _products(batch: Batch, image_urls: bool, report: ImportReport) -> list[dict
                 "description": _texts(row.get("description")),
                 "brand": _texts(brand),
                 "categories": list(dict.fromkeys(_texts(categories))),
-                **({"image_url": list(dict.fromkeys(_addresses(row)))} if image_urls else {}),
+                **{
+                    column: list(dict.fromkeys(_addresses(row)))[: 1 if which == "main" else None]
+                    for column, which in image_urls.items()
+                },
             }
         )
     for bad, reason in ((nameless, "items: no asin"), (code, "items: title is code of the page (kept, without title)")):

@@ -14,6 +14,7 @@ from rawrec.data.importers._convert import as_text, stored_name
 from rawrec.data.importers._read import Bar, Batch, open_delimited, open_source
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
+from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
@@ -29,6 +30,7 @@ def import_mmrec(
     *,
     out: str | Path,
     split: SplitSpec | None = None,
+    pictures: UrlPictures | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -38,6 +40,7 @@ def import_mmrec(
     `i_id_mapping.csv` and `u_id_mapping.csv` where there are any, else the numbers of the file. `<field>_feat.npy`
     becomes the feature `<field>`, its row being the itemID; a row with a value that is not finite is missing. Features
     stand in the order image, text, all others by name. Files that hold pickled objects are never read, but counted.
+    pictures: a table of addresses of pictures, to be downloaded.
     split: default the column x_label (0 train, 1 valid, 2 test), without it at random per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
@@ -72,6 +75,7 @@ def import_mmrec(
             extra=extra,
             has_time=time is not None,
             overwrite=overwrite,
+            pictures=pictures,
         ) as writer,
         Bar(progress) as bar,
     ):

@@ -14,6 +14,7 @@ from rawrec.data.importers._media import ImageFolder, spans
 from rawrec.data.importers._read import Bar, DoubleColon, Source, open_source
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
+from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
@@ -32,23 +33,25 @@ def import_movielens(
     *,
     out: str | Path,
     split: SplitSpec | None = None,
+    pictures: UrlPictures | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Import MovieLens: ratings.csv and movies.csv, or ratings.dat and movies.dat, of `folder`.
 
     posters: folder of `<movieId>.jpg`, the image field `poster`. texts: table with the columns movieId and plot, the
-    text field `plot`. Further fields: text `title`, categorical `genres`, numeric `year` (of the title).
+    text field `plot`. Further fields: text `title`, categorical `genres`, numeric `year` (of the title). pictures: a
+    table of addresses of pictures, to be downloaded.
     label = rating >= `positive`; the rating is kept. split: default by time per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
     """
     report = ImportReport(source=f"MovieLens {Path(folder).name}")
     ratings, movies = _open(Path(folder), report)
-    pictures = ImageFolder(Path(posters), "{item}.jpg", report) if posters is not None else None
+    folder_of_posters = ImageFolder(Path(posters), "{item}.jpg", report) if posters is not None else None
     plots = _plots(Path(texts), report) if texts is not None else None
     fields = Fields(
-        image=["poster"] if pictures else [],
+        image=["poster"] if folder_of_posters else [],
         text=["title"] if plots is None else ["title", "plot"],
         categorical=["genres"],
         numeric=["year"],
@@ -65,6 +68,7 @@ def import_movielens(
             extra={"rating": pa.float32()},
             has_time=True,
             overwrite=overwrite,
+            pictures=pictures,
         ) as writer,
         Bar(progress) as bar,
     ):
@@ -84,11 +88,11 @@ def import_movielens(
             }
             if plots is not None:
                 columns["plot"] = [plots.pop(i, []) for i in item_ids]
-            for part, images in spans(item_ids, pictures):
+            for part, images in spans(item_ids, folder_of_posters):
                 rows = {"item_id": item_ids[part], **{name: values[part] for name, values in columns.items()}}
                 writer.add_items(rows | ({} if images is None else {"poster": images}))
-        if pictures is not None:
-            pictures.count_unused()
+        if folder_of_posters is not None:
+            folder_of_posters.count_unused()
         if plots:
             report.skip("text of a movie that is not in the catalogue", list(plots)[:20], len(plots))
         positives = 0

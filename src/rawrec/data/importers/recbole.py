@@ -15,6 +15,7 @@ from rawrec.data.importers._convert import ids, numbers, stored_name, string_lis
 from rawrec.data.importers._read import Bar, Batch, Source, open_delimited
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
+from rawrec.data.importers.urls import UrlPictures, column_addresses
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
@@ -37,6 +38,8 @@ def import_recbole(
     positive: float | None = None,
     text: Sequence[str] = (),
     seq_separator: str = " ",
+    image_url: Sequence[str] = (),
+    pictures: UrlPictures | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -47,7 +50,8 @@ def import_recbole(
     is one). positive: label = rating >= positive. With neither every row is a positive. Further columns are kept: float
     as numbers, the others as strings.
     Items: token and token_seq columns are categorical, those named in `text` one text each, float numeric, float_seq
-    features. seq_separator: between the values of a sequence.
+    features. seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
+    several in a value. pictures: how these are downloaded; or a table of addresses.
     split: default as the files `<name>.train.inter`, `.valid.inter` and `.test.inter` (or part1 to part3) say, which
     are read instead of `<name>.inter`; without them by time per user, without times at random per user.
 
@@ -85,7 +89,7 @@ def import_recbole(
     if split is None:
         kind = {"kind": "column", "column": PART} if parted else {"kind": "time_user" if time else "random_user"}
         split = SplitSpec.model_validate(kind)
-    catalogue = _Items(folder / f"{name}.item", item, text, seq_separator, report)
+    catalogue = _Items(folder / f"{name}.item", item, text, seq_separator, report, image_url, pictures)
     with (
         DatasetWriter(
             out,
@@ -97,6 +101,7 @@ def import_recbole(
             extra=stored,
             has_time=time is not None,
             overwrite=overwrite,
+            pictures=catalogue.pictures,
         ) as writer,
         Bar(progress) as bar,
     ):
@@ -156,18 +161,29 @@ def _open(path: Path, report: ImportReport) -> tuple[Source, dict[str, str]]:
 class _Items:
     """The file of the items, if there is one: its fields, and their way into a dataset."""
 
-    def __init__(self, path: Path, item: str, text: Sequence[str], separator: str, report: ImportReport) -> None:
+    def __init__(
+        self,
+        path: Path,
+        item: str,
+        text: Sequence[str],
+        separator: str,
+        report: ImportReport,
+        image_url: Sequence[str],
+        pictures: UrlPictures | None,
+    ) -> None:
         self.fields = Fields()
+        self.image_url, self.pictures = list(image_url), pictures or (UrlPictures() if image_url else None)
         self.item, self.text, self.separator, self.report = item, text, separator, report
         self.source: Source | None = None
         if not path.exists():
-            if text:
-                raise UserError(f"text {text[0]!r} describes items, and there is no file {path}")
+            if wanted := [*text, *image_url]:
+                raise UserError(f"column {wanted[0]!r} describes items, and there is no file {path}")
             return
         self.source, self.types = _open(path, report)
         self.source.require("item", [item])
         self.source.require("text", text)
-        self.types.pop(item)
+        self.source.require("image_url", image_url)
+        self.types = {name: kind for name, kind in self.types.items() if name != item and name not in image_url}
         widths = self._widths()
         self.types = {name: kind for name, kind in self.types.items() if kind != "float_seq" or name in widths}
         as_text = {name for name, kind in self.types.items() if kind in ("token", "token_seq") and name in text}
@@ -204,7 +220,7 @@ class _Items:
     def write(self, writer: DatasetWriter, bar: Bar) -> None:
         if self.source is None:
             return
-        for batch in bar.track("items", self.source, [self.item, *self.types]):
+        for batch in bar.track("items", self.source, [self.item, *self.types, *self.image_url]):
             self.report.add_read("items", len(batch.rows))
             found, good = ids(batch.columns[self.item], f"{batch.file}: {self.item}")
             if not good.all():
@@ -213,6 +229,8 @@ class _Items:
             columns: dict[str, Any] = {"item_id": found}
             for name, kind in self.types.items():
                 columns[self.names[name]] = self._values(batch, name, kind)
+            if self.pictures is not None and self.image_url:
+                columns[self.pictures.column] = column_addresses(batch, self.image_url)
             for at in range(0, len(found), ITEMS_AT_ONCE):
                 writer.add_items({name: values[at : at + ITEMS_AT_ONCE] for name, values in columns.items()})
 

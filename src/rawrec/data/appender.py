@@ -1,0 +1,320 @@
+"""A further version of a dataset: what is new goes beside what is there, and counts when dataset.yaml names it.
+
+Nothing that an earlier version consists of is changed. Killed at any moment, an append leaves the dataset as it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lance.fragment import write_fragments
+from numpy.typing import NDArray
+
+from rawrec.data._disk import Lock, sync, writing
+from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Version, pc, present_in, write_meta
+from rawrec.data.digest import ContentDigest, combined
+from rawrec.data.importers.report import ImportReport
+from rawrec.data.importers.urls import UrlPictures
+from rawrec.data.parts import PartWriter, first_of_each, item_schema
+from rawrec.data.splits import PARTS
+from rawrec.errors import UserError
+
+TIMED = ("time_user", "time_global", "leave_one_out")
+
+
+class Appender(PartWriter):
+    """Adds to the dataset at `path`: `add_items` and `add_interactions` in any order, then `finish`.
+
+    part: train, valid or test, where the new interactions are in the default split; moved: what becomes there of the
+    parts of all earlier ones, all at once.
+    New users and items get the next numbers. Of an item that the dataset has already nothing is changed; with `update`
+    its fields that the new row has are replaced (an empty value replaces nothing). pictures: download them, into an
+    image field that the dataset has. One process writes at a time.
+
+    Memory: ids, one row buffer, one media buffer; with `update` also the largest fragment of items.
+
+    Raises UserError where there is no dataset, another process writes to it, or the disk is full or read-only.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        part: str = "train",
+        moved: Mapping[str, str] | None = None,
+        update: bool = False,
+        pictures: UrlPictures | None = None,
+    ) -> None:
+        self._part, self._moved = part, dict(moved or {})
+        for name in (part, *self._moved, *self._moved.values()):
+            if name not in PARTS:
+                raise UserError(f"part {name!r} does not exist: use train, valid or test")
+        Dataset.open(path)  # before anything is made beside it
+        self._place = Path(path).resolve()
+        self._lock = Lock(self._place)
+        folder = self._place.with_name(f".{self._place.name}.new")
+        try:
+            self.data = data = Dataset.open(path)
+            with writing(data.path):
+                if folder.exists():
+                    shutil.rmtree(folder)
+                folder.mkdir()
+            stored = pq.read_schema(data.path / ROWS)
+            rows = [stored.field(name) for name in stored.names if name not in ("user_id", "item_id", "split")]
+            items = item_schema(data.fields, data.has_launched)
+            source = pictures.open(data.path) if pictures is not None else None
+            super().__init__(data.path, folder, items, pa.schema(rows), data.meta.labels, source)
+            self._old = pa.array(data.item_ids, pa.string())
+            self._item_ids.append(self._old)
+            self._user_codes.ids = pa.array(data.user_ids, pa.string())
+            self._items = self._current_items()
+            self.STORAGE = self._items.data_storage_version
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._lock.release()
+            raise
+        self.update = update
+        self._updates: list[Any] = []  # fragments of rows that replace others
+        self._updated_rows: list[NDArray[np.int64]] = []
+        self._updated_fields: set[str] = set()
+        self._updated = np.zeros(len(self._old), bool)
+        self._replaced = ContentDigest()
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._abandon()
+        if self._lock.held:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._lock.release()
+
+    def known(self, item_ids: pa.Array) -> NDArray[np.bool_]:
+        """Which items the dataset had before, `[n]`."""
+        return pc.is_in(item_ids, value_set=self._old).to_numpy(zero_copy_only=False)
+
+    def column_types(self) -> dict[str, pa.DataType]:
+        """The types of the columns of interactions."""
+        return dict(zip(self._row_schema.names, self._row_schema.types, strict=True))
+
+    def _current_items(self) -> lance.LanceDataset:
+        """The items, without what an append that was killed has left of its own."""
+        uri, version = str(self.data.path / ITEMS), self.data.meta.versions[-1].items_version
+        with writing(self.out):
+            if lance.dataset(uri).version != version:
+                lance.dataset(uri, version=version).restore()
+            return lance.dataset(uri)
+
+    # -------------------------------------------------------------------------------------------------------- updating
+    def _flush_items(self) -> None:
+        if self.update:
+            table = pa.Table.from_batches(self._item_buffer, self._item_schema)
+            known = self.known(table.column("item_id"))
+            if known.any():
+                self._stage(table.filter(pa.array(known)))
+                self._item_buffer = table.filter(pa.array(~known)).to_batches()
+        super()._flush_items()
+
+    def _stage(self, table: pa.Table) -> None:
+        """Put rows that replace others aside; of those with the same id the first counts."""
+        ids = table.column("item_id").combine_chunks()
+        rows = pc.index_in(ids, value_set=self._old).to_numpy().astype(np.int64)
+        first = first_of_each(ids) & ~self._updated[rows]
+        self._duplicates.add(ids.filter(pa.array(~first)))
+        table, rows = table.filter(pa.array(first)), rows[first]
+        if not len(rows):
+            return
+        self._updated[rows] = True
+        self._updated_rows.append(rows)
+        fields = self.data.fields.names()
+        self._updated_fields |= {name for name in fields if present_in(table.column(name), len(rows)).any()}
+        self._replaced.update("items", table)
+        with writing(self.out):
+            settings: dict[str, Any] = {"data_storage_version": self.STORAGE, "enable_stable_row_ids": True}
+            uri = str(self._folder / "updates.lance")
+            self._updates += write_fragments(table, uri, schema=self._item_schema, mode="create", **settings)
+
+    def _replace(self, items: lance.LanceDataset) -> lance.LanceDataset:
+        """Write the columns of the fragments that hold updated items anew; every row stays in its place."""
+        operation = lance.LanceOperation.Overwrite(self._item_schema, self._updates)
+        uri = str(self._folder / "updates.lance")
+        source = lance.LanceDataset.commit(uri, operation, enable_stable_row_ids=True)
+        rows = np.concatenate(self._updated_rows)
+        order = np.argsort(rows)
+        rows, start = rows[order], 0
+        changed: list[Any] = []
+        modified: set[int] = set()
+        offsets: dict[int, bytes] = {}
+        for fragment in items.get_fragments():
+            stop = start + fragment.count_rows()
+            here = slice(*np.searchsorted(rows, [start, stop]).tolist())
+            if here.start < here.stop:
+                new = self._merged(source, order[here], fragment, rows[here] - start)
+                written: Any = fragment.update_columns(new, "item_id", "item_id", with_offsets=True)
+                changed.append(written[0])
+                modified |= set(written[1])
+                offsets[fragment.fragment_id] = written[2]
+            start = stop
+        operation = lance.LanceOperation.Update(
+            updated_fragments=changed,
+            fields_modified=sorted(modified),
+            update_mode="rewrite_columns",
+            updated_fragment_offsets=offsets,
+        )
+        return lance.LanceDataset.commit(items.uri, operation, read_version=items.version)
+
+    def _merged(
+        self, source: lance.LanceDataset, at: NDArray[np.int64], fragment: Any, rows: NDArray[np.int64]
+    ) -> pa.Table:
+        """The updated columns of rows of a fragment: of `source` where it has a value, else as they are."""
+        columns = {
+            name: [n for n in (name, f"count/{name}", f"bytes/{name}") if n in self._item_schema.names]
+            for name in sorted(self._updated_fields)
+        }
+        wanted = ["item_id", *(n for names in columns.values() for n in names)]
+        old, new = fragment.take(rows.tolist(), columns=wanted), source.take(at.tolist(), columns=wanted)
+        new = new.take(pc.index_in(old.column("item_id"), value_set=new.column("item_id").combine_chunks()))
+        each = np.arange(len(rows))
+        merged = {"item_id": old.column("item_id")}
+        for field, names in columns.items():
+            chosen = pa.array(np.where(present_in(new.column(field), len(rows)), each, each + len(rows)))
+            for name in names:
+                both = pa.chunked_array([*new.column(name).chunks, *old.column(name).chunks])
+                merged[name] = both.take(chosen)
+        return pa.table(merged, schema=pa.schema([self._item_schema.field(name) for name in wanted]))
+
+    # --------------------------------------------------------------------------------------------------------- finish
+    def finish(self, report: ImportReport) -> Dataset:
+        """Make the new version and open it. `report` becomes `import-<version>.json`. Raises UserError where nothing
+        is new."""
+        item_of, bare = self._flush()
+        n_rows = pq.read_metadata(self._folder / "rows.half").num_rows if self._rows is not None else 0
+        if not (n_rows or self._fragments or self._updates):
+            raise UserError(
+                f"nothing to append to {self.out}: no interaction and no new item was read or kept"
+                + "".join(f"; {entry.count} skipped because: {reason}" for reason, entry in report.skipped.items())
+            )
+        if self._moved and not n_rows:
+            raise UserError("moving parts of the split goes with new interactions, and there are none")
+        meta = self.data.meta
+        number = meta.version + 1
+        counts = {"users": len(self._user_codes), "items": len(self._known_items())}
+        counts["interactions"] = meta.counts["interactions"] + n_rows
+        added = {what: count - meta.counts[what] for what, count in counts.items()}
+        file, account = f"interactions-{number}.parquet", f"import-{number}.json"
+        parts = np.full(n_rows, PART_NUMBERS[self._part], np.int8)
+        self._account(report, added, counts, bare)
+        with writing(self.out):
+            if self._rows is None:
+                empty = pq.read_schema(self.data.path / ROWS).empty_table()
+                pq.write_table(empty, self._folder / file, compression="zstd", write_page_checksum=True)
+            else:
+                self._write_rows(file, item_of, parts)
+            report.write(self._folder / account)
+            version = Version.model_validate(
+                {
+                    "version": number,
+                    "file": file,
+                    "counts": added,
+                    "items_version": self._commit_items(),
+                    "digest": self._digest.hexdigest(),
+                    "source": report.source,
+                    "replaced": int(self._updated.sum()),
+                    "replaced_digest": self._replaced.hexdigest() if self._updates else "",
+                    "part": self._part if n_rows else None,
+                    "moved": self._moved,
+                    "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+                }
+            )
+            for name in (file, account):
+                sync(self._folder / name)
+                (self._folder / name).replace(self._place / name)
+            write_meta(meta, self._place, f"dataset-{meta.version}.yaml")
+            versions = [*meta.versions, version]
+            changes = {
+                "schema_version": SCHEMA_VERSION,
+                "counts": counts,
+                "splits": {name: _stated(name, entry, versions) for name, entry in meta.splits.items()},
+                "digest": combined([meta.digest, version.digest, version.replaced_digest]),
+                "version": number,
+                "versions": versions,
+            }
+            write_meta(meta.model_copy(update=changes), self._place)
+        return Dataset.open(self.out)
+
+    def _commit_items(self) -> int:
+        """The version of items.lance that has the new and the updated items."""
+        items = self._items
+        if self._updates:
+            items = self._replace(items)
+        if self._fragments:
+            for path in (self._folder / ITEMS / "data").iterdir():
+                sync(path)
+                path.rename(self._place / ITEMS / "data" / path.name)
+            append = lance.LanceOperation.Append(self._fragments)
+            items = lance.LanceDataset.commit(items.uri, append, read_version=items.version)
+        for folder in ("data", "_versions"):
+            sync(self._place / ITEMS / folder)
+        return items.version
+
+    def _account(self, report: ImportReport, added: dict[str, int], counts: dict[str, int], bare: int) -> None:
+        if self._pictures is not None:
+            self._pictures.account(report)
+        report.kept.update({what: added[what] for what in ("items", "interactions", "users")})
+        if added["items"]:
+            report.coverage = {
+                name: {"items": count, "share": count / added["items"]} for name, count in self._coverage.items()
+            }
+        if self._duplicates.count:
+            report.skip("duplicate item id (the first row is kept)", self._duplicates.examples, self._duplicates.count)
+        if self.update:
+            report.kept["items replaced"] = int(self._updated.sum())
+        if bare:
+            report.note(f"{bare:,} new items of the interactions have no catalogue row: added without content")
+            report.kept["items without a catalogue row"] = bare
+        timed = self.data.meta.splits["default"]["kind"] in TIMED
+        if added["interactions"] and timed and self._part == "train":
+            report.note(
+                "the default split goes by time, and the rows appended are in train: if they are later than rows of "
+                "valid or test, those are no longer the future (append with part test to keep them so)"
+            )
+        report.note(
+            f"version {self.data.version + 1} has {counts['users']:,} users, {counts['items']:,} items and "
+            f"{counts['interactions']:,} interactions"
+        )
+        report.seconds = round(time.monotonic() - self._started, 3)
+
+
+def _stated(name: str, entry: dict[str, Any], versions: list[Version]) -> dict[str, Any]:
+    """What dataset.yaml says of a split after an append: its counts, and a statement that tells what was appended."""
+    made = entry.get("version", 1)
+    rows = sum(version.counts["interactions"] for version in versions[made:])
+    if not rows:
+        return entry
+    first = entry.get("as_made", entry["statement"])
+    since = f"{first} Since then {rows:,} rows were appended (version {made + 1}"
+    since += f" to {len(versions)})" if len(versions) > made + 1 else ")"
+    if name != "default":
+        return {**entry, "as_made": first, "statement": f"{since}: they are in no part."}
+    last = versions[-1]
+    if not last.part:
+        return entry
+    moved: dict[str, str] = {**last.moved}
+    before: dict[str, int] = entry["counts"]
+    counts: dict[str, int] = dict.fromkeys(PARTS, 0)
+    for part, count in before.items():
+        counts[moved.get(part, part)] += count
+    counts[last.part] += last.counts["interactions"]
+    moves = "".join(f", earlier {old} became {new}" for old, new in moved.items())
+    now = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    statement = f"{since}, the last {last.counts['interactions']:,} to {last.part}{moves}. Rows now: {now}."
+    return {**entry, "as_made": first, "statement": statement, "counts": counts}

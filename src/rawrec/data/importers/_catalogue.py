@@ -1,0 +1,135 @@
+"""The items of an import: columns of a table, or merely the ids that were seen; with the pictures of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rawrec.data.dataset import Fields
+from rawrec.data.importers._convert import binary_lists, ids, numbers, stored_name, string_lists
+from rawrec.data.importers._media import WORKERS, ImageFolder, check_many, spans
+from rawrec.data.importers._read import Bar, Batch, Source
+from rawrec.data.importers.report import ImportReport
+from rawrec.data.importers.urls import UrlPictures, column_addresses
+from rawrec.data.parts import PartWriter
+from rawrec.errors import UserError
+
+ITEMS_AT_ONCE = 4096
+
+
+class Catalogue:
+    """The items and their fields.
+
+    source: the table of the items, whose column `item_id` holds the id; None: the items are those seen. text,
+    category, numeric, image_column: its columns. Categories are lists, or several values between "|".
+    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. image_url: columns of the
+    addresses of pictures. pictures: how they are downloaded, or a table of addresses.
+
+    Raises UserError for columns that do not exist, and for columns where there is no table.
+    """
+
+    def __init__(
+        self,
+        report: ImportReport,
+        source: Source | None,
+        item_id: str,
+        *,
+        text: Sequence[str] = (),
+        category: Sequence[str] = (),
+        numeric: Sequence[str] = (),
+        image_column: Sequence[str] = (),
+        image_dir: str | Path | None = None,
+        image_name: str = "{item}.jpg",
+        image_field: str = "image",
+        image_url: Sequence[str] = (),
+        pictures: UrlPictures | None = None,
+    ) -> None:
+        self.report, self.source, self.item_id, self.image_field = report, source, item_id, image_field
+        self.text, self.category, self.numeric, self.image_column = text, category, numeric, image_column
+        self.image_url, self.pictures = image_url, pictures or (UrlPictures() if image_url else None)
+        if source is not None:
+            source.require("item_id", [item_id])
+            for setting, columns in (("text", text), ("category", category), ("numeric", numeric)):
+                source.require(setting, columns)
+            source.require("image_column", image_column)
+            source.require("image_url", image_url)
+            if image_column and not source.holds_bytes:
+                raise UserError(
+                    f"image_column: pictures in a column need a Parquet table, {source.path} is none; use image_dir"
+                )
+        elif wanted := [*text, *category, *numeric, *image_column, *image_url]:
+            raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
+        self.folder = ImageFolder(Path(image_dir), image_name, report) if image_dir is not None else None
+        self.fields = Fields(
+            image=[stored_name(name) for name in image_column] + ([image_field] if self.folder else []),
+            text=[stored_name(name) for name in text],
+            categorical=[stored_name(name) for name in category],
+            numeric=[stored_name(name) for name in numeric],
+            feature={},
+        )
+
+    def write(self, writer: PartWriter, bar: Bar) -> None:
+        """Add the items of the table; rows without an id are left out and counted."""
+        assert self.source is not None
+        wanted = [self.item_id, *self.text, *self.category, *self.numeric, *self.image_column, *self.image_url]
+        for batch in bar.track("items", self.source, list(dict.fromkeys(wanted))):
+            self._add(writer, *self._clean(batch, self.source))
+        self._finish()
+
+    def write_seen(self, writer: PartWriter, seen: list[str]) -> None:
+        """Add items that are known by their ids alone."""
+        self.report.add_read("items", len(seen))
+        for at in range(0, len(seen), ITEMS_AT_ONCE):
+            self._add(writer, seen[at : at + ITEMS_AT_ONCE], {})
+        self._finish()
+
+    def _add(self, writer: PartWriter, item_ids: list[str], columns: dict[str, Any]) -> None:
+        for part, pictures in spans(item_ids, self.folder):
+            batch = {"item_id": item_ids[part], **{name: values[part] for name, values in columns.items()}}
+            writer.add_items(batch | ({} if pictures is None else {self.image_field: pictures}))
+
+    def _finish(self) -> None:
+        if self.folder is not None:
+            self.folder.count_unused()
+
+    def _clean(self, batch: Batch, source: Source) -> tuple[list[str], dict[str, Any]]:
+        """The ids, and every field's values by its stored name; rows without an id are left out and counted."""
+        self.report.add_read("items", len(batch.rows))
+        found, good = ids(batch.columns[self.item_id], f"{batch.file}: {self.item_id}")
+        if not good.all():
+            self.report.skip("items: empty item id", batch.examples(~good, self.item_id), int((~good).sum()))
+            found, batch = found.filter(pa.array(good)), batch.keep(good)
+        columns: dict[str, Any] = {}
+        is_json = source.format == "jsonl"
+        for names, separator in ((self.text, None), (self.category, "|")):
+            for name in names:
+                columns[stored_name(name)] = string_lists(
+                    batch.columns[name], f"{batch.file}: {name}", json_lists=is_json, separator=separator
+                )
+        for name in self.numeric:
+            columns[stored_name(name)] = self._numbers(batch, name)
+        for name in self.image_column:
+            pictures = binary_lists(batch.columns[name], f"{batch.file}: {name}")
+            where = [f"{batch.file}:{row}" for row in batch.rows.tolist()]
+            with ThreadPoolExecutor(WORKERS) as pool:
+                columns[stored_name(name)] = check_many(pictures, where, self.report, pool)
+        if self.pictures is not None and self.image_url:
+            columns[self.pictures.column] = column_addresses(batch, self.image_url)
+        return found.to_pylist(), columns
+
+    def _numbers(self, batch: Batch, name: str) -> np.ndarray:
+        column = batch.columns[name]
+        values = numbers(column, f"{batch.file}: {name}")
+        lost = np.isnan(values) & column.is_valid().to_numpy(zero_copy_only=False)
+        if pa.types.is_string(column.type) and lost.any():
+            lost &= np.asarray(column.to_numpy(zero_copy_only=False) != "", dtype=bool)
+            if lost.any():
+                self.report.skip(
+                    f"items: {name} is no number (kept, empty)", batch.examples(lost, name), int(lost.sum())
+                )
+        return values

@@ -1,0 +1,351 @@
+"""Items and interactions on their way into the files of a dataset: checked, numbered, buffered, streamed to disk."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lance.fragment import write_fragments
+from numpy.typing import NDArray
+
+from rawrec.data._disk import first_line, writing
+from rawrec.data.dataset import ITEMS, NAME, ROW_COLUMNS, Fields, Values, pc, pieces, present_in, unknown_name
+from rawrec.data.digest import ContentDigest
+from rawrec.errors import UserError
+
+if TYPE_CHECKING:
+    from rawrec.data.importers.urls import UrlSource
+
+
+class PartWriter:
+    """Takes items and interactions in any order and streams them into the folder `folder`: `items.lance` gets
+    fragments, which nothing names yet, `rows.half` the interactions with coded ids.
+
+    out: the dataset, for messages. item_schema, row_schema: what an item and an interaction have.
+    pictures: where one of the image fields is downloaded from, if it is.
+    """
+
+    ROW_BUFFER = 1 << 20
+    MEDIA_BUFFER = 64 << 20
+    STORAGE = "stable"
+    """Lance's file format."""
+
+    def __init__(
+        self,
+        out: Path,
+        folder: Path,
+        item_schema: pa.Schema,
+        row_schema: pa.Schema,
+        labels: list[str],
+        pictures: UrlSource | None = None,
+    ) -> None:
+        self.out = out
+        self._pictures = pictures
+        self._folder = folder
+        self._item_schema, self._row_schema, self._labels = item_schema, row_schema, labels
+        self._digest = ContentDigest()
+        self._item_buffer: list[pa.RecordBatch] = []
+        self._item_bytes = 0
+        self._item_ids: list[pa.Array] = []
+        self._fragments: list[Any] = []
+        self._duplicates = Counted()
+        self._coverage = {n: 0 for n in item_schema.names if "/" not in n and n not in ("item_id", "launched")}
+        self._row_buffer: list[pa.Table] = []
+        self._n_buffered = 0
+        self._user_codes = Codes()
+        self._item_codes = Codes()
+        self._rows: pq.ParquetWriter | None = None
+
+    # ---------------------------------------------------------------------------------------------------------- items
+    def add_items(self, batch: Mapping[str, Values]) -> None:
+        """Add items: `item_id` and, per field, one value per item (None: missing; an absent field: all missing).
+
+        Image, text and categorical values are lists (empty pieces are dropped); numeric values floats; features rows
+        of floats or one `[n, width]` array, where a row that is not finite is missing. Of items with the same id the
+        first is kept. Where pictures are downloaded, the column `urls/<field>` may hold lists of addresses.
+        """
+        if self._pictures is None:
+            self._add_items(batch)
+            return
+        for part in self._pictures.parts(_ids("item", batch["item_id"]).to_pylist(), batch):
+            self._add_items(part)
+
+    def _add_items(self, batch: Mapping[str, Values]) -> None:
+        self._check_keys("items", batch, self._item_schema.names, ["item_id"])
+        n = len(batch["item_id"])
+        columns: dict[str, pa.Array] = {"item_id": _ids("item", batch["item_id"])}
+        for name in self._item_schema.names[1:]:
+            if "/" in name:
+                what, field = name.split("/")
+                columns[name] = pieces(columns[field]) if what == "count" else _bytes(columns[field])
+                continue
+            kind = self._item_schema.field(name).type
+            values = batch.get(name)
+            if values is None:
+                columns[name] = pa.nulls(n, kind)
+            elif len(values) != n:
+                raise UserError(f"items: {name} has {len(values)} values for {n} items")
+            elif pa.types.is_fixed_size_list(kind):
+                columns[name] = _features(name, values, kind)
+            else:
+                columns[name] = _array(name, values, kind)
+                if pa.types.is_list(kind):
+                    columns[name] = _drop_empty(columns[name])
+        part = pa.record_batch(list(columns.values()), schema=self._item_schema)
+        self._item_buffer.append(part)
+        self._item_bytes += part.nbytes
+        if self._item_bytes >= self.MEDIA_BUFFER:
+            self._flush_items()
+
+    def _flush_items(self) -> None:
+        table = pa.Table.from_batches(self._item_buffer, self._item_schema)
+        self._item_buffer, self._item_bytes = [], 0
+        ids = table.column("item_id").combine_chunks()
+        known = self._known_items()
+        keep = ~pc.is_in(ids, value_set=known).to_numpy(zero_copy_only=False)
+        keep &= first_of_each(ids)
+        if not keep.all():
+            self._duplicates.add(ids.filter(pa.array(~keep)))
+            table = table.filter(pa.array(keep))
+            ids = table.column("item_id").combine_chunks()
+        if not len(ids):
+            return
+        self._item_ids.append(ids)
+        for name in self._coverage:
+            column = table.column(f"count/{name}" if f"count/{name}" in table.column_names else name)
+            present = column.to_numpy() > 0 if column.type == pa.int32() else present_in(column, len(ids))
+            self._coverage[name] += int(present.sum())
+        self._digest.update("items", table)
+        with writing(self.out):
+            self._fragments += write_fragments(
+                table,
+                str(self._folder / ITEMS),
+                schema=self._item_schema,
+                mode="create",
+                data_storage_version=self.STORAGE,
+                enable_stable_row_ids=True,
+            )
+
+    # --------------------------------------------------------------------------------------------------- interactions
+    def add_interactions(self, batch: Mapping[str, Values]) -> None:
+        """Add interactions: `user_id`, `item_id`, `timestamp` if there are times, every label, every extra column."""
+        names = ["user_id", "item_id", *self._row_schema.names[2:]]
+        self._check_keys("interactions", batch, names, names)
+        columns: dict[str, pa.Array] = {
+            "user_id": _ids("user", batch["user_id"]),
+            "item_id": _ids("item", batch["item_id"]),
+        }
+        for name in names[2:]:
+            columns[name] = _array(name, batch[name], self._row_schema.field(name).type)
+            if name == "timestamp" or name in self._labels:
+                bad = columns[name].null_count or (name != "timestamp" and pc.any(pc.is_nan(columns[name])).as_py())
+                if bad:
+                    raise UserError(f"interactions: {name} has empty values; leave those rows out")
+        if len({len(c) for c in columns.values()}) > 1:
+            sizes = ", ".join(f"{name} {len(c)}" for name, c in columns.items())
+            raise UserError(f"interactions: the columns differ in length: {sizes}")
+        self._row_buffer.append(pa.table(columns))
+        self._n_buffered += len(columns["user_id"])
+        if self._n_buffered >= self.ROW_BUFFER:
+            self._flush_rows()
+
+    def _flush_rows(self) -> None:
+        table = pa.concat_tables(self._row_buffer)
+        self._row_buffer, self._n_buffered = [], 0
+        self._digest.update("interactions", table)
+        coded = pa.table(
+            [
+                self._user_codes.encode(table.column("user_id")),
+                self._item_codes.encode(table.column("item_id")),
+                *(table.column(name) for name in self._row_schema.names[2:]),
+            ],
+            schema=self._row_schema,
+        )
+        with writing(self.out):
+            if self._rows is None:
+                self._rows = pq.ParquetWriter(self._folder / "rows.half", self._row_schema, compression="lz4")
+            self._rows.write_table(coded, row_group_size=1 << 18)
+
+    # ----------------------------------------------------------------------------------------------------- completing
+    def _known_items(self) -> pa.Array:
+        return pa.concat_arrays(self._item_ids) if self._item_ids else pa.array([], pa.string())
+
+    def _flush(self) -> tuple[pa.Array, int]:
+        """Write what is buffered, and items that occur in interactions only, without content.
+
+        The item of every item code, and how many items were added.
+        """
+        if self._row_buffer:
+            self._flush_rows()
+        if self._rows is not None:
+            with writing(self.out):
+                self._rows.close()
+        if self._item_buffer:
+            self._flush_items()
+        bare = self._item_codes.ids.filter(pc.invert(pc.is_in(self._item_codes.ids, value_set=self._known_items())))
+        if len(bare):
+            self.add_items({"item_id": bare})
+            self._flush_items()
+        return pc.index_in(self._item_codes.ids, value_set=self._known_items()), len(bare)
+
+    def _abandon(self) -> None:
+        if self._pictures is not None:
+            self._pictures.close()
+        if self._rows is not None:
+            with contextlib.suppress(Exception):
+                self._rows.close()
+
+    def _write_rows(self, name: str, item_of: pa.Array, parts: NDArray[np.int8]) -> None:
+        """Make the file `name` of the interactions, with their items and parts `[rows]`."""
+        names = ["user", "item", "user_id", "item_id", *self._row_schema.names[2:], "split"]
+        schema = pa.schema(
+            [
+                *(self._row_schema.field(name) for name in ("user", "item")),
+                ("user_id", pa.string()),
+                ("item_id", pa.string()),
+                *(self._row_schema.field(name) for name in self._row_schema.names[2:]),
+                ("split", pa.int8()),
+            ]
+        )
+        half, start = self._folder / "rows.half", 0
+        with (
+            pq.ParquetFile(half) as source,
+            pq.ParquetWriter(self._folder / name, schema, compression="zstd", write_page_checksum=True) as target,
+        ):
+            for batch in source.iter_batches(1 << 18):
+                columns = {name: batch.column(name) for name in batch.schema.names}
+                columns["user_id"] = self._user_codes.ids.take(columns["user"])
+                columns["item_id"] = self._item_codes.ids.take(columns["item"])
+                columns["item"] = item_of.take(columns["item"])
+                columns["split"] = pa.array(parts[start : start + len(batch)])
+                target.write_batch(pa.record_batch([columns[name] for name in names], schema=schema))
+                start += len(batch)
+        half.unlink()
+
+    def _check_keys(self, what: str, batch: Mapping[str, Values], names: list[str], needed: list[str]) -> None:
+        for key in batch:
+            if key not in names:
+                raise UserError(unknown_name(f"{what}: column", key, [n for n in names if "/" not in n]))
+        for key in needed:
+            if key not in batch:
+                raise UserError(f"{what}: the column {key!r} is missing")
+
+
+class Codes:
+    """Ids numbered by first appearance; vectorised, one hash table per call."""
+
+    def __init__(self) -> None:
+        self.ids = pa.array([], pa.string())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def encode(self, ids: pa.ChunkedArray) -> pa.Array:
+        """The number of every id, int32; new ids get the next numbers."""
+        coded = ids.combine_chunks().dictionary_encode()
+        words = coded.dictionary
+        new = words.filter(pc.invert(pc.is_in(words, value_set=self.ids)))
+        self.ids = pa.concat_arrays([self.ids, new])
+        return pc.index_in(words, value_set=self.ids).take(coded.indices)
+
+
+class Counted:
+    """How many, and the first twenty."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.examples: list[str] = []
+
+    def add(self, values: pa.Array) -> None:
+        self.count += len(values)
+        self.examples += values[: 20 - len(self.examples)].to_pylist()
+
+
+# -------------------------------------------------------------------------------------------------------------- arrays
+def item_schema(fields: Fields, has_launched: bool) -> pa.Schema:
+    columns: list[tuple[str, pa.DataType]] = [("item_id", pa.string())]
+    columns += [(name, pa.list_(pa.large_binary())) for name in fields.image]
+    columns += [(name, pa.list_(pa.string())) for name in [*fields.text, *fields.categorical]]
+    columns += [(name, pa.float64()) for name in fields.numeric]
+    columns += [(name, pa.list_(pa.float32(), width)) for name, width in fields.feature.items()]
+    columns += [(f"count/{name}", pa.int32()) for name in [*fields.image, *fields.text]]
+    columns += [(f"bytes/{name}", pa.int64()) for name in fields.image]
+    columns += [("launched", pa.int64())] if has_launched else []
+    return pa.schema(columns)
+
+
+def check_names(fields: Fields, labels: list[str], extra: list[str]) -> None:
+    for what, names, reserved in (
+        ("item field", fields.names(), ("item_id", "launched", "fields")),
+        ("interaction column", [*labels, *extra], ROW_COLUMNS),
+    ):
+        for i, name in enumerate(names):
+            if not NAME.match(name):
+                raise UserError(f"{what} {name!r}: use letters, digits, - and _, and begin with a letter")
+            if name in reserved or name in names[:i]:
+                raise UserError(f"{what} {name!r} is {'reserved' if name in reserved else 'named twice'}: rename it")
+    for name, width in fields.feature.items():
+        if width < 1:
+            raise UserError(f"feature {name!r} has width {width}: it must be at least 1")
+
+
+def _array(name: str, values: Values, kind: pa.DataType) -> pa.Array:
+    array: Any = values
+    try:
+        if isinstance(values, pa.ChunkedArray):
+            array = array.combine_chunks()
+        if isinstance(array, pa.Array):
+            return array.cast(kind)
+        return pa.array(values, None if kind == pa.string() else kind).cast(kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{name}: values are not of type {kind}: {first_line(error)}") from None
+
+
+def _ids(what: str, values: Values) -> pa.Array:
+    """Ids as strings without surrounding white space, none of them empty."""
+    ids = pc.utf8_trim_whitespace(_array(f"{what}_id", values, pa.string()))
+    bad = pc.fill_null(pc.equal(ids, ""), True)
+    if pc.any(bad).as_py():
+        raise UserError(f"{what}_id of row {pc.index(bad, True).as_py()} of a batch is empty: leave such rows out")
+    return ids
+
+
+def first_of_each(ids: pa.Array) -> NDArray[np.bool_]:
+    """Where an id occurs for the first time, `[n]`."""
+    first = np.zeros(len(ids), bool)
+    first[np.unique(ids.dictionary_encode().indices.to_numpy(), return_index=True)[1]] = True
+    return first
+
+
+def _drop_empty(lists: pa.Array) -> pa.Array:
+    """Lists without their null and empty pieces; a list that was missing is an empty one."""
+    flat = lists.flatten()
+    length = pc.binary_length(flat)
+    keep = pc.fill_null(pc.greater(length, 0), False).to_numpy(zero_copy_only=False)
+    if keep.all() and not lists.null_count:
+        return lists
+    edges = np.concatenate([[0], np.cumsum(pieces(lists).to_numpy())])
+    kept = np.concatenate([[0], np.cumsum(keep)])
+    return pa.ListArray.from_arrays(pa.array(kept[edges], pa.int32()), flat.filter(pa.array(keep)), type=lists.type)
+
+
+def _bytes(lists: pa.Array) -> pa.Array:
+    """Bytes of all pieces of each list, int64."""
+    edges = np.concatenate([[0], np.cumsum(pieces(lists).to_numpy())])
+    size = np.concatenate([[0], np.cumsum(pc.binary_length(lists.flatten()).to_numpy())])
+    return pa.array(np.diff(size[edges]), pa.int64())
+
+
+def _features(name: str, values: Values, kind: pa.FixedSizeListType) -> pa.Array:
+    if not isinstance(values, np.ndarray):
+        return _array(name, values, kind)
+    if values.ndim != 2 or values.shape[1] != kind.list_size:
+        raise UserError(f"{name}: features of shape {values.shape} where width {kind.list_size} is declared")
+    missing = ~np.all(np.isfinite(values), axis=1)
+    flat = np.where(missing[:, None], 0, values).astype(np.float32).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind, mask=pa.array(missing))
