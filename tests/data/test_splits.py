@@ -47,6 +47,14 @@ def test_many_rows_are_divided_in_turns_to_the_same_end(kind, monkeypatch):
     assert (whole[0] == in_turns[0]).all() and whole[1] == in_turns[1]
 
 
+def test_times_far_apart_are_ordered_all_the_same():
+    users, times = [1, 0, 1, 0, 1, 0], [2**62, -(2**62), 5, 7, -(2**62), 7]
+    parts, _ = split(SplitSpec(kind="leave_one_out"), users, times=times)
+    assert parts.tolist() == [2, 0, 1, 1, 0, 2]
+    near, _ = split(SplitSpec(kind="leave_one_out"), users, times=[9, 1, 5, 7, 1, 7])
+    assert near.tolist() == parts.tolist()
+
+
 def test_zero_ratio_leaves_the_part_empty():
     parts, _ = split(SplitSpec(kind="random_user", ratios=(0.9, 0.0, 0.1)), [0] * 3 + [1])
     assert not (parts == 1).any() and (parts == 2).sum() == 1

@@ -17,7 +17,6 @@ from rawrec.data.importers._convert import as_text, ids, row_name, stored_name
 from rawrec.data.importers._read import Bar, Batch, Source, open_source
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers.report import ImportReport
-from rawrec.data.importers.table import items_seen
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.errors import UserError
 
@@ -91,11 +90,10 @@ def append(
             if not update:
                 table.refuse = lambda batch: _new_items(batch, target, report)
             catalogue.write(target, bar)
-        elif (catalogue.folder or pictures) and rows is not None:
-            seen = pa.array(items_seen(bar, rows.again(), "item_id"), pa.string())
-            catalogue.write_seen(target, (seen if update else seen.filter(pa.array(~target.known(seen)))).to_pylist())
         if rows is not None:
             _add_interactions(rows, target, bar, positive)
+            if table is None and (catalogue.folder or pictures):
+                catalogue.write_met(target, None if update else target.known)
         return target.finish(report)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,8 @@ class PartWriter:
         self._user_codes = Codes()
         self._item_codes = Codes()
         self._rows: pq.ParquetWriter | None = None
+        self._background = ThreadPoolExecutor(1)  # makes rows while others are read or written
+        self._rows_written: Future[None] | None = None
 
     # ---------------------------------------------------------------------------------------------------------- items
     def add_items(self, batch: Mapping[str, Values]) -> None:
@@ -155,8 +158,25 @@ class PartWriter:
             self._flush_rows()
 
     def _flush_rows(self) -> None:
+        """Begin to write what is buffered, when what was written before is done. Raises what that raised."""
+        self._wait_for_rows()
         table = pa.concat_tables(self._row_buffer)
         self._row_buffer, self._n_buffered = [], 0
+        self._rows_written = self._background.submit(self._store_rows, table)
+
+    def _wait_for_rows(self) -> None:
+        written, self._rows_written = self._rows_written, None
+        if written is not None:
+            written.result()
+
+    def items_met(self) -> pa.Array:
+        """Ids of the items of all interactions so far, by first appearance."""
+        if self._row_buffer:
+            self._flush_rows()
+        self._wait_for_rows()
+        return self._item_codes.ids
+
+    def _store_rows(self, table: pa.Table) -> None:
         self._digest.update("interactions", table)
         coded = pa.table(
             [
@@ -182,6 +202,7 @@ class PartWriter:
         """
         if self._row_buffer:
             self._flush_rows()
+        self._wait_for_rows()
         if self._rows is not None:
             with writing(self.out):
                 self._rows.close()
@@ -196,6 +217,7 @@ class PartWriter:
     def _abandon(self) -> None:
         if self._pictures is not None:
             self._pictures.close()
+        self._background.shutdown()
         if self._rows is not None:
             with contextlib.suppress(Exception):
                 self._rows.close()
@@ -213,18 +235,28 @@ class PartWriter:
             ]
         )
         half, start = self._folder / "rows.half", 0
+
+        def whole(batch: pa.RecordBatch, parts: NDArray[np.int8]) -> pa.RecordBatch:
+            columns = {name: batch.column(name) for name in batch.schema.names}
+            columns["user_id"] = self._user_codes.ids.take(columns["user"])
+            columns["item_id"] = self._item_codes.ids.take(columns["item"])
+            columns["item"] = item_of.take(columns["item"])
+            columns["split"] = pa.array(parts)
+            return pa.record_batch([columns[name] for name in names], schema=schema)
+
         with (
             pq.ParquetFile(half) as source,
             pq.ParquetWriter(self._folder / name, schema, compression="zstd", write_page_checksum=True) as target,
         ):
+            ready = None  # made in the background while the one before is written
             for batch in source.iter_batches(1 << 18):
-                columns = {name: batch.column(name) for name in batch.schema.names}
-                columns["user_id"] = self._user_codes.ids.take(columns["user"])
-                columns["item_id"] = self._item_codes.ids.take(columns["item"])
-                columns["item"] = item_of.take(columns["item"])
-                columns["split"] = pa.array(parts[start : start + len(batch)])
-                target.write_batch(pa.record_batch([columns[name] for name in names], schema=schema))
+                made = self._background.submit(whole, batch, parts[start : start + len(batch)])
                 start += len(batch)
+                if ready is not None:
+                    target.write_batch(ready.result())
+                ready = made
+            if ready is not None:
+                target.write_batch(ready.result())
         half.unlink()
 
     def _check_keys(self, what: str, batch: Mapping[str, Values], names: list[str], needed: list[str]) -> None:
@@ -248,10 +280,12 @@ class Codes:
     def encode(self, ids: pa.ChunkedArray) -> pa.Array:
         """The number of every id, int32; new ids get the next numbers."""
         coded = ids.combine_chunks().dictionary_encode()
-        words = coded.dictionary
-        new = words.filter(pc.invert(pc.is_in(words, value_set=self.ids)))
-        self.ids = pa.concat_arrays([self.ids, new])
-        return pc.index_in(words, value_set=self.ids).take(coded.indices)
+        known = pc.index_in(coded.dictionary, value_set=self.ids)
+        new = known.is_null().to_numpy(zero_copy_only=False)
+        codes = known.fill_null(0).to_numpy(zero_copy_only=False).copy()
+        codes[new] = len(self.ids) + np.arange(new.sum())
+        self.ids = pa.concat_arrays([self.ids, coded.dictionary.filter(pa.array(new))])
+        return pa.array(codes).take(coded.indices)
 
 
 class Counted:

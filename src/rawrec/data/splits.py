@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -157,7 +158,7 @@ def _random_user(spec: SplitSpec, users: Ints) -> tuple[NDArray[np.int8], str]:
 
 def _time_user(spec: SplitSpec, users: Ints, times: Ints) -> tuple[NDArray[np.int8], str]:
     def cut(users: Ints, times: Ints) -> NDArray[np.int8]:
-        order = np.lexsort((times, users))  # stable: rows of one instant stay in their order
+        order = _by_user_and_time(users, times)
         starts, lengths = _groups(users[order])
         sizes = _sizes(lengths, spec.ratios)
         instants, instant_lengths = _groups(users[order], times[order])
@@ -203,7 +204,7 @@ def _time_global(spec: SplitSpec, times: Ints) -> tuple[NDArray[np.int8], str]:
 
 def _leave_one_out(users: Ints, times: Ints | None) -> tuple[NDArray[np.int8], str]:
     def cut(users: Ints, *times: Ints) -> NDArray[np.int8]:
-        order = np.lexsort((*times, users))  # stable
+        order = _by_user_and_time(users, *times)
         starts, lengths = _groups(users[order])
         held = np.where(lengths >= 3, 1, 0)
         ends = starts + lengths
@@ -269,6 +270,18 @@ def _moment(time: int) -> str:
 
 def _ratios(spec: SplitSpec) -> str:
     return "/".join(f"{100 * r:g}" for r in spec.ratios)
+
+
+def _by_user_and_time(users: Ints, times: Ints | None = None) -> NDArray[np.int64]:
+    """The order of rows by user, then time, then row; by one key where it fits in 64 bits, which is several times
+    as fast."""
+    if times is None or not len(users):
+        return np.argsort(users, kind="stable")
+    first, span = int(times.min()), int(times.max()) - int(times.min()) + 1
+    if (int(users.max()) + 1) * span >= 2**63:
+        return np.lexsort((times, users))
+    keys = pl.DataFrame({"key": users.astype(np.int64) * span + (times - first)})
+    return keys.select(pl.arg_sort_by("key", maintain_order=True)).to_series().to_numpy()
 
 
 def _groups(*keys: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -46,7 +46,7 @@ class DatasetWriter(PartWriter):
     moment, or left by an exception, there is nothing at `out` that looks whole, and the next import into the same place
     removes what was left. One process writes to a place at a time.
 
-    Memory: ids, one row buffer, one media buffer, and about 100 bytes per interaction at `finish`.
+    Memory: ids, one row buffer, one media buffer, and some 20 bytes per interaction at `finish`.
 
     fields: the item fields. labels: label columns of the interactions, empty for positive-only data. label_rule: how a
     label came to be, e.g. "rating >= 4". extra: further interaction columns and their types. has_time, has_launched:
@@ -153,7 +153,8 @@ class DatasetWriter(PartWriter):
         names = set(self._row_schema.names)
         if spec.column and spec.column not in names:
             raise UserError(unknown_name(f"{self.out}: split column", spec.column, self._row_schema.names[2:]))
-        columns = ["user", "item", *sorted(names & {"timestamp", spec.column or ""})]
+        by_item = spec.kind == "new_items"
+        columns = ["user", *(["item"] if by_item else []), *sorted(names & {"timestamp", spec.column or ""})]
         rows = pq.read_table(self._folder / "rows.half", columns=columns)
         present = None
         if spec.field:
@@ -162,7 +163,7 @@ class DatasetWriter(PartWriter):
         return make_split(
             spec,
             rows.column("user").to_numpy(),
-            item_of[rows.column("item").to_numpy()],
+            item_of[rows.column("item").to_numpy()] if by_item else None,
             rows.column("timestamp").to_numpy() if "timestamp" in columns else None,
             rows.column(spec.column).to_numpy() if spec.column else None,
             present,

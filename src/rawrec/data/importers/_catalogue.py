@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ ITEMS_AT_ONCE = 4096
 class Catalogue:
     """The items and their fields.
 
-    source: the table of the items, whose column `item_id` holds the id; None: the items are those seen. text,
+    source: the table of the items, whose column `item_id` holds the id; None: those of the interactions. text,
     category, numeric, image_column: its columns. Categories are lists, or several values between "|".
     image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. image_url: columns of the
     addresses of pictures. pictures: how they are downloaded, or a table of addresses.
@@ -81,11 +81,13 @@ class Catalogue:
             self._add(writer, *self._clean(batch, self.source))
         self._finish()
 
-    def write_seen(self, writer: PartWriter, seen: list[str]) -> None:
-        """Add items that are known by their ids alone."""
-        self.report.add_read("items", len(seen))
-        for at in range(0, len(seen), ITEMS_AT_ONCE):
-            self._add(writer, seen[at : at + ITEMS_AT_ONCE], {})
+    def write_met(self, writer: PartWriter, known: Callable[[pa.Array], np.ndarray] | None = None) -> None:
+        """Add the items of the interactions that `writer` has got, less those that are `known`: by their ids alone."""
+        met = writer.items_met()
+        ids = (met if known is None else met.filter(pa.array(~known(met)))).to_pylist()
+        self.report.add_read("items", len(ids))
+        for at in range(0, len(ids), ITEMS_AT_ONCE):
+            self._add(writer, ids[at : at + ITEMS_AT_ONCE], {})
         self._finish()
 
     def _add(self, writer: PartWriter, item_ids: list[str], columns: dict[str, Any]) -> None:

@@ -115,7 +115,6 @@ def import_impressions(
     ):
         if catalogue.source is not None:
             catalogue.write(writer, bar)
-        seen: dict[str, None] = {}
         for batch in bar.track("lists", source, [*cleaner.columns, items_shown, clicks]):
             for column in kept:
                 batch.columns[column] = as_text(batch.columns[column], f"{batch.file}: {column}")
@@ -124,15 +123,13 @@ def import_impressions(
                 columns["session"] = pa.array(batch.rows.astype(str), pa.string())
             for rows in shown.rows(batch, columns, good):
                 writer.add_interactions(rows)
-                if catalogue.source is None:
-                    seen.update(dict.fromkeys(rows["item_id"].unique().to_pylist()))
         if session is None:
             report.note("session is the number of the row, for no column is named")
         cleaner.finish(str(impressions))
         if not shown.positives:
             report.note(f"no positive label: no click of column {clicks!r} is on an item shown")
         if catalogue.source is None:
-            catalogue.write_seen(writer, list(seen))
+            catalogue.write_met(writer)
         return writer.finish(split, report)
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from rawrec.data.dataset import Dataset
 from rawrec.data.importers._catalogue import Catalogue
-from rawrec.data.importers._convert import ids
 from rawrec.data.importers._read import Bar, Source, open_source
 from rawrec.data.importers._rows import Rows, extra_types
 from rawrec.data.importers.report import ImportReport
@@ -47,7 +44,7 @@ def import_table(
 
     user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
     items: table of the items, whose column `item_id` (default: the same name as `item`) holds the id; text, category,
-    numeric, image_column: its columns. Without it the catalogue is the set of items seen. Categories are lists, or
+    numeric, image_column: its columns. Without it the items are those of the rows kept. Categories are lists, or
     several values between "|". image_column: bytes, of Parquet. image_dir: a folder of pictures named `image_name`,
     stored as the field `image_field`. image_url: the addresses of pictures, one or several in a value. pictures: how
     these are downloaded; or a table of addresses.
@@ -119,18 +116,9 @@ def import_sources(
     ):
         if catalogue.source is not None:
             catalogue.write(writer, bar)
-        else:
-            catalogue.write_seen(writer, items_seen(bar, rows.again(), item))
         for batch in bar.track("interactions", rows, cleaner.columns):
             writer.add_interactions(cleaner.clean(batch))
         cleaner.finish(str(rows.path))
+        if catalogue.source is None:
+            catalogue.write_met(writer)
         return writer.finish(split, report)
-
-
-def items_seen(bar: Bar, source: Source, item: str) -> list[str]:
-    """Distinct item ids of the interactions, by first appearance."""
-    seen: dict[str, None] = {}
-    for batch in bar.track("items", source, [item]):
-        found, good = ids(batch.columns[item], f"{batch.file}: {item}")
-        seen.update(dict.fromkeys(found.filter(pa.array(good)).unique().to_pylist()))
-    return list(seen)
