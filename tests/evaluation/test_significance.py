@@ -14,6 +14,7 @@ from rawrec.evaluation.significance import (
     holm,
     mean_bootstrap,
     paired_bootstrap,
+    paired_bootstrap_of_folds,
     paired_mean_bootstrap,
     paired_t_test,
     user_bootstrap,
@@ -59,6 +60,21 @@ def test_the_expected_auc_weighs_every_row_as_a_positive_and_as_a_negative():
     assert user_bootstrap(users, certain, scores, "expected_auc", n=50) == user_bootstrap(
         users, certain, scores, "auc", n=50
     )
+
+
+def test_folds_are_averaged_and_share_their_users():
+    chance, folds, differences = np.random.default_rng(1), [], []
+    for seed in (0, 1):
+        users, labels, p = impressions(600, 20, seed)
+        other = np.clip(p + chance.normal(0, 0.1, len(p)), 0, 1)
+        folds.append((users, labels, p, other))
+        differences.append(roc_auc_score(labels, p) - roc_auc_score(labels, other))
+    found = paired_bootstrap_of_folds(folds, "auc", n=300)
+    assert found.value == pytest.approx(np.mean(differences), abs=1e-12) and found.low < found.value < found.high
+    assert paired_bootstrap_of_folds(folds[:1], "auc", n=50) == paired_bootstrap(*folds[0], "auc", n=50)
+    twice = paired_bootstrap_of_folds([folds[0], folds[0]], "auc", n=300)  # no news: no narrower than once
+    once = paired_bootstrap(*folds[0], "auc", n=300)
+    assert (twice.value, twice.low, twice.high) == pytest.approx((once.value, once.low, once.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["auc", "gauc", "logloss"])

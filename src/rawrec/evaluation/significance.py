@@ -85,12 +85,37 @@ def paired_bootstrap(
     level: float = 0.95,
 ) -> Interval:
     """As `user_bootstrap`, for metric(scores_a) - metric(scores_b) on the same rows and the same draws of users."""
-    ids, user = np.unique(np.asarray(users), return_inverse=True)
-    value_a, resampled_a, rows = _metric(user, len(ids), labels, scores_a, metric)
-    value_b, resampled_b, _ = _metric(user, len(ids), labels, scores_b, metric)
-    weights = _weights(len(ids), rows, n, seed)
-    draws = np.concatenate([resampled_a(w) - resampled_b(w) for w in weights]) if n else np.zeros(0)
-    return _interval(value_a - value_b, draws, level)
+    return paired_bootstrap_of_folds([(users, labels, scores_a, scores_b)], metric, n, seed, level)
+
+
+def paired_bootstrap_of_folds(
+    folds: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]],
+    metric: Metric,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The mean over folds of `paired_bootstrap`'s difference, each user being drawn with all rows of all folds.
+
+    folds: users, labels, scores_a and scores_b of each, `[rows]`. A resampling that leaves the metric undefined in one
+    fold is left out.
+    """
+    ids, user = np.unique(np.concatenate([np.asarray(users) for users, *_ in folds]), return_inverse=True)
+    value, forms, rows, at = 0.0, [], 0, 0
+    for users, labels, *scores in folds:
+        here = user[at : at + len(np.asarray(users))]
+        at += len(here)
+        (value_a, resampled_a, size), (value_b, resampled_b, _) = (
+            _metric(here, len(ids), labels, of_one, metric) for of_one in scores
+        )
+        value += (value_a - value_b) / len(folds)
+        forms.append((resampled_a, resampled_b))
+        rows = max(rows, size)
+    draws = [
+        np.mean([resampled_a(w) - resampled_b(w) for resampled_a, resampled_b in forms], 0)
+        for w in _weights(len(ids), rows, n, seed)
+    ]
+    return _interval(value, np.concatenate(draws) if draws else np.zeros(0), level)
 
 
 def mean_bootstrap(values: ArrayLike, n: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
