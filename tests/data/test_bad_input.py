@@ -252,9 +252,16 @@ def test_a_truncated_gzip_and_an_unpaired_quotation_mark(tmp_path: Path) -> None
     rows = "\n".join([HEADER, *clicks([f"item{i * 7919 % 10_007}" for i in range(20_000)])]).encode()
     with pytest.raises(UserError, match=r"clicks\.csv\.gz cannot be read"):
         go(tmp_path, gzip.compress(rows)[:-3000], "clicks.csv.gz")
-    with pytest.raises(UserError, match="unpaired quotation mark"):
-        go(tmp_path, rows + b'\nu,"a,1,1\n' + rows * 40)
     assert not (tmp_path / "out").exists()
+    data = go(tmp_path, rows + b'\nu,"a,1,1\nu,b,"1,1\n' + rows.partition(b"\n")[2])
+    assert data.n_interactions == 40_001 and '"a' in data.item_ids
+    assert skipped(data) == {
+        "quotation mark that nothing closes (row kept, the mark stands for itself)": (
+            2,
+            ['clicks.csv: "a', 'clicks.csv: "1'],
+        ),
+        "no usable time in column 'time'": (1, ["clicks.csv:20003 '\"1'"]),
+    }
 
 
 def test_a_file_without_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +274,21 @@ def test_a_file_without_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UserError, match="a line is longer than"):
             go(tmp_path, start + "x" * (1 << 17), name)
     assert not (tmp_path / "out").exists()
+
+
+def test_marks_before_the_first_byte_of_a_table(tmp_path: Path) -> None:
+    """The byte order mark is no part of the first value, in any format."""
+    line = '{"user": "u", "item": "a", "time": 1, "label": 1}\n'
+    assert go(tmp_path, "\ufeff" + line * 2, "clicks.jsonl").n_interactions == 2
+    assert go(tmp_path, "\ufeff" + HEADER + "\nu,a,1,1\n", overwrite=True).n_interactions == 1
+    with pytest.raises(UserError, match="nothing but blank lines"):
+        go(tmp_path, "\ufeff\n \n", overwrite=True)
+    with pytest.raises(UserError, match="the header, its first line, cannot be read: field larger"):
+        go(tmp_path, HEADER + "," + "x" * 200_000 + "\nu,a,1,1,1\n", overwrite=True)
+
+
+def test_labels_beyond_float32(tmp_path: Path) -> None:
+    assert go(tmp_path, ["u,a,1,1", "u,b,2,1e300"]).item_ids.tolist() == ["a"]
 
 
 def test_one_user_only_and_no_positive_label(tmp_path: Path) -> None:

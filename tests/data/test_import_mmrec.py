@@ -104,6 +104,23 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         import_mmrec(tmp_path, out=tmp_path / "out")
 
 
+def test_features_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "x.inter").write_text(INTER)
+    np.save(tmp_path / "large_feat.npy", np.array([[1e300, 1], [1, 2], [3, 4], [5, 6]]))
+    np.save(tmp_path / "wide_feat.npy", np.zeros((0, 10**12), np.float32))
+    np.save(tmp_path / "image_feat.npy", np.ones((4, 2)))
+    head = (tmp_path / "image_feat.npy").read_bytes()
+    (tmp_path / "image_feat.npy").write_bytes(head.replace(b"(4, 2)", b"(4, 2 "))
+    data = import_mmrec(tmp_path, out=tmp_path / "out", progress=False)
+    assert data.fields.feature == {"large": 2}
+    assert data.feature("large")[1].tolist() == [False, True, True, True]
+    assert sorted(examples[0].split()[0] for examples in reasons(tmp_path / "out").values()) == [
+        "image_feat.npy",
+        "large_feat.npy:0",
+        "wide_feat.npy",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "sizes", "features"),
     [

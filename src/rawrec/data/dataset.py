@@ -431,7 +431,7 @@ def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
         raise UserError(f"{path} {what}: make one with `rawrec import`")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}") from None
     if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
         raise UserError(f"{file} is not the description of a rawrec dataset (no schema_version)")

@@ -57,7 +57,8 @@ def numbers(column: pa.Array, where: str) -> np.ndarray:
 
 def labels(column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels as float32 `[n]`, and where they are finite numbers `[n]`."""
-    values = numbers(column, where).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is inf, which is no label
+        values = numbers(column, where).astype(np.float32)
     return values, np.isfinite(values)
 
 

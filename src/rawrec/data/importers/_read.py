@@ -15,6 +15,7 @@ import io
 import json
 import re
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,13 +30,15 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.importers._quotes import closed
+from rawrec.data.importers.report import EXAMPLES, ImportReport, Skipped
 from rawrec.errors import UserError
 
 BLOCK = 8 << 20
 """Bytes of text parsed at a time."""
 MAX_LINE = 8 * BLOCK
 """A longer line ends the import: the file is no table."""
+BOM = b"\xef\xbb\xbf"
 HEAD = 1 << 20
 """Bytes looked at to find out how a text table is written."""
 PARQUET_ROWS = 65536
@@ -217,7 +220,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _lines(path: Path, source: Source, fallback: str) -> Iterator[bytes]:
     """Blocks of whole lines in UTF-8. Bytes that are not UTF-8 are read as `fallback` (latin-1, or replaced)."""
-    stream, rest = _Bytes(path), b""
+    stream = _Bytes(path)
+    rest = stream.read(len(BOM)).removeprefix(BOM)
     while block := stream.read(BLOCK):
         source.fraction = stream.fraction
         rest += block
@@ -282,6 +286,8 @@ class _Delimited(Source):
         super().__init__(path, report)
         text = head.decode("utf-8-sig", errors="replace")
         stripped = text.lstrip("\r\n")
+        if not stripped.strip():
+            raise UserError(f"{path} holds nothing but blank lines")
         self.header_rows = 1 if columns is None else 0
         self.skip_rows = self.header_rows + text[: len(text) - len(stripped)].count("\n")
         header = stripped.splitlines()[0]
@@ -293,21 +299,32 @@ class _Delimited(Source):
         self.separator = separator
         self.quotes = separator != "\t" or _quoted(text, separator) if quotes is None else quotes
         if columns is None:
-            columns = next(csv.reader([header], delimiter=separator, quoting=csv.QUOTE_MINIMAL if self.quotes else 3))
+            try:
+                quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
+                columns = next(csv.reader([header], delimiter=separator, quoting=quoting))
+            except csv.Error as error:  # of a name that is too long
+                raise UserError(f"{path}: the header, its first line, cannot be read: {error}") from None
         self.columns = [name.strip() for name in columns]
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         names = [f"c{i}" for i in range(len(self.columns))]
         wanted = {name: names[self.columns.index(name)] for name in columns}
-        ragged: list[tuple[int, int, int]] = []
+        reason = f"row has not the {len(names)} columns of the header"
+        ragged, entry = array("q"), Skipped()  # numbers of rows, for there can be millions
 
         def on_ragged(row: pa_csv.InvalidRow) -> str:
-            ragged.append((row.number, row.actual_columns, row.expected_columns))
+            ragged.append(row.number)
+            if len(entry.examples) < EXAMPLES:
+                entry.examples.append(f"{self.name}:{row.number} {row.actual_columns} columns")
+            entry.count += 1
             return "skip"
 
+        blocks = _lines(self.path, self, "replace")
+        if self.quotes:
+            blocks = closed(blocks, self.separator, self._note_open)
         with _reading(self.path):
             reader = pa_csv.open_csv(
-                pa.PythonFile(_File(_lines(self.path, self, "replace")), mode="r"),
+                pa.PythonFile(_File(blocks), mode="r"),
                 read_options=pa_csv.ReadOptions(
                     use_threads=False, block_size=BLOCK, column_names=names, skip_rows=self.skip_rows
                 ),
@@ -324,29 +341,27 @@ class _Delimited(Source):
                     check_utf8=False,
                 ),
             )
-            number, told = 1 + self.header_rows, 0
+            number = 1 + self.header_rows
             for table in reader:
-                rows, number = _numbers(number, table.num_rows, [r[0] for r in ragged])
-                told = self._tell(ragged, told)
+                left_out = np.array(ragged, np.int64)  # also rows of tables to come
+                rows, number = _numbers(number, table.num_rows, left_out)
+                del ragged[: int(np.searchsorted(left_out, number))]
                 yield Batch(self.name, rows, {name: table.column(c) for name, c in wanted.items()})
-            self._tell(ragged, told)
+            if entry.count:
+                self.report.skip(reason, entry.examples, entry.count)
 
-    def _tell(self, ragged: list[tuple[int, int, int]], told: int) -> int:
-        new = ragged[told:]
-        if new:
-            examples = [f"{self.name}:{row} {found} columns" for row, found, _ in new[:20]]
-            self.report.skip(f"row has not the {new[0][2]} columns of the header", examples, len(new))
-        return told + len(new)
+    def _note_open(self, value: bytes) -> None:
+        reason = "quotation mark that nothing closes (row kept, the mark stands for itself)"
+        self.report.skip(reason, f"{self.name}: {value[:200].decode(errors='replace')}")
 
 
-def _numbers(first: int, count: int, left_out: list[int]) -> tuple[np.ndarray, int]:
-    """The next `count` row numbers from `first` that are not in `left_out` (ascending), and the one after them."""
-    skipped = np.asarray(left_out, dtype=np.int64)
-    skipped = skipped[skipped >= first]
-    if not len(skipped):
+def _numbers(first: int, count: int, left_out: np.ndarray) -> tuple[np.ndarray, int]:
+    """The next `count` row numbers from `first` that are not in `left_out` (ascending, none below `first`), and the
+    one after them, which is not in it either."""
+    if not len(left_out):
         return np.arange(first, first + count), first + count
-    numbers = np.setdiff1d(np.arange(first, first + count + len(skipped)), skipped, assume_unique=True)[:count]
-    return numbers, int(numbers[-1]) + 1 if count else first
+    numbers = np.setdiff1d(np.arange(first, first + count + len(left_out) + 1), left_out, assume_unique=True)
+    return numbers[:count], int(numbers[count])
 
 
 def _quoted(text: str, separator: str) -> bool:
@@ -373,7 +388,7 @@ class _JsonLines(Source):
     def __init__(self, path: Path, report: ImportReport, head: bytes, literals: bool = False) -> None:
         super().__init__(path, report)
         self.literals = literals
-        lines, good = self._objects(pl.Series(head.decode(errors="replace").splitlines()[:1000]))
+        lines, good = self._objects(pl.Series(head.decode("utf-8-sig", errors="replace").split("\n")[:1000]))
         self.columns = list(dict.fromkeys(name for line in lines.filter(good) for name in json.loads(line)))
         if not self.columns:
             raise UserError(f"{path}: none of the first lines is {self.what}")

@@ -22,6 +22,8 @@ from rawrec.errors import UserError
 FEATURE = "_feat.npy"
 FIRST = ("image", "text")  # the order of features, which gives them their roles; the others follow by name
 MAX_ID = 10**8
+MAX_WIDTH = 1 << 16
+"""Of a feature; a wider one is none."""
 ITEMS_AT_ONCE = 4096
 
 
@@ -170,10 +172,10 @@ def _features(folder: Path, report: ImportReport) -> dict[str, np.ndarray]:
             continue
         try:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError):
+        except Exception:  # the header is Python text: a damaged one raises nearly everything
             report.skip("file is not an array of plain numbers (pickled objects are never read)", path.name)
             continue
-        if values.ndim != 2 or values.dtype.kind not in "fiu" or values.shape[1] == 0:
+        if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size or values.shape[1] > MAX_WIDTH:
             report.skip("file is not an array [items, width] of numbers", f"{path.name} {values.dtype} {values.shape}")
             continue
         result[stored_name(path.name.removesuffix(FEATURE))] = values
@@ -185,5 +187,6 @@ def _rows_of(values: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Rows `start` to `stop` as float32 `[stop - start, width]`; nan where the array has no such row."""
     result = np.full((stop - start, values.shape[1]), np.nan, dtype=np.float32)
     part = values[start:stop]
-    result[: len(part)] = part
+    with np.errstate(over="ignore"):  # what float32 cannot hold is inf, and so missing
+        result[: len(part)] = part
     return result
