@@ -80,7 +80,7 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
         digest = found.digests.get(entry.version)
         with (
             found.reading(entry.file),
-            pq.ParquetFile(data.path / entry.file, page_checksum_verification=True) as file,
+            pq.ParquetFile(data.path / entry.file, page_checksum_verification=True, pre_buffer=False) as file,
         ):
             expected = pq.read_schema(data.path / ROWS)
             if not file.schema_arrow.equals(expected):

@@ -260,7 +260,7 @@ class Dataset:
     def interaction_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the interactions in their order, at most a million rows at a time."""
         for entry in self.meta.versions:
-            with pq.ParquetFile(self.path / entry.file) as file:
+            with pq.ParquetFile(self.path / entry.file, pre_buffer=False) as file:
                 for batch in file.iter_batches(1 << 20, columns=columns):
                     if "split" in columns:
                         parts = self._now(entry.version, batch.column("split").to_numpy())

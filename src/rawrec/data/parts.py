@@ -245,7 +245,7 @@ class PartWriter:
             return pa.record_batch([columns[name] for name in names], schema=schema)
 
         with (
-            pq.ParquetFile(half) as source,
+            pq.ParquetFile(half, pre_buffer=False) as source,  # else it keeps all it has read
             pq.ParquetWriter(self._folder / name, schema, compression="zstd", write_page_checksum=True) as target,
         ):
             ready = None  # made in the background while the one before is written

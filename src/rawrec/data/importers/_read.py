@@ -456,7 +456,7 @@ class _Parquet(Source):
     def __init__(self, path: Path, report: ImportReport) -> None:
         super().__init__(path, report)
         with _reading(path):
-            self.file = pq.ParquetFile(path)
+            self.file = pq.ParquetFile(path, pre_buffer=False)  # else it keeps all it has read
         self.schema = self.file.schema_arrow
         self.columns = list(self.schema.names)
 
