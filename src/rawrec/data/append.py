@@ -122,9 +122,6 @@ class _Columns(Source):
         self.format, self.holds_bytes, self.columns = source.format, source.holds_bytes, list(names)
         self.refuse: Callable[[Batch], Batch] = lambda batch: batch
 
-    def again(self) -> Source:
-        return _Columns(self.source.again(), self.names, self.types)
-
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         for batch in self.source.batches(list(dict.fromkeys(self.names[name] for name in columns))):
             self.fraction = self.source.fraction
