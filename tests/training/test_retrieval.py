@@ -24,7 +24,8 @@ from rawrec.evaluation.topk import TopK
 from rawrec.models.graph import Interactions
 from rawrec.report import build_report
 from rawrec.training.job import evaluate, load_system, resume, train
-from rawrec.training.retrieval import DECAY_EPOCHS, Negatives, RetrievalSystem, RetrievalTrainer
+from rawrec.training.negatives import Negatives
+from rawrec.training.retrieval import DECAY_EPOCHS, RetrievalSystem, RetrievalTrainer
 from rawrec.training.run import RunFolder
 from systems import TIMES, Stop, digest, stopping_after
 

@@ -34,6 +34,7 @@ from rawrec.models.graph import Interactions
 from rawrec.models.retrieval import retrieval_model
 from rawrec.training import checkpoint
 from rawrec.training.evaluate import PARTS, ListTask, TopKResult, make_lists
+from rawrec.training.negatives import Negatives
 from rawrec.training.run import RunFolder
 from rawrec.training.system import choose_device, choose_precision
 from rawrec.training.trainer import Progress
@@ -248,32 +249,6 @@ def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:
 def user_batch(n_items: int, device: torch.device) -> int:
     """So many users are scored at once."""
     return min(max(SCORES_AT_ONCE[device.type] // n_items, 16), 8192)
-
-
-class Negatives:
-    """Uniform negatives of a user: items that training has seen, less the user's training positives; without rejection.
-
-    Each user's positives are kept as `rank - place`: rank among the seen items, place among the user's positives. That
-    is how many items that are free to draw come before it, so the r-th free item is found by one binary search.
-    """
-
-    def __init__(self, pairs: Interactions):
-        self.seen, rank = torch.unique(pairs.items, return_inverse=True)
-        width = len(self.seen)
-        keys = (pairs.users * width + rank).sort().values
-        users = keys // width
-        degree = torch.bincount(users, minlength=pairs.n_users)
-        self.ptr = degree.cumsum(0) - degree
-        self.free = width - degree  # [n_users]; 0: the user has taken all there is
-        self.keys = keys - (torch.arange(len(keys), device=keys.device) - self.ptr[users])
-
-    def draw(self, users: Tensor, generator: torch.Generator) -> Tensor:
-        """One for each of `users` `[batch]`, who must have free items. The generator is a CPU's."""
-        place = torch.rand(len(users), generator=generator, dtype=torch.float64).to(users.device)
-        free = self.free[users]
-        place = torch.minimum((place * free).long(), free - 1)
-        before = torch.searchsorted(self.keys, users * len(self.seen) + place, right=True) - self.ptr[users]
-        return self.seen[place + before]
 
 
 class RetrievalTrainer:
