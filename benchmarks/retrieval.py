@@ -36,7 +36,16 @@ from rawrec.training.run import RunFolder
 
 BOTH = ("bm3", "freedom")  # published with trained features, the larger part of their time
 MODELS = [*RETRIEVAL, *(f"{name}:model.train_features=false" for name in BOTH)]
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_embedding_bag", "_embedding_bag_forward_only", "_fused_adam_")
+PRODUCTS = (
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "_linear_pointwise",
+    "_embedding_bag",
+    "_embedding_bag_forward_only",
+    "_fused_adam_",
+)
 ROWS = ("embedding", "embedding_dense_backward", "index", "index_select", "index_add", "index_add_")
 
 

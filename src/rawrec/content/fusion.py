@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rawrec.config import FusionConfig
 from rawrec.errors import UserError
+from rawrec.products import Linear
 
 
 class SelfAttention(nn.Module):
@@ -23,7 +24,7 @@ class SelfAttention(nn.Module):
         if dim % heads:
             raise UserError(f"content.fusion.heads={heads}: content.dim={dim} is not divisible by it")
         self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.query, self.key, self.value = (Linear(dim, dim) for _ in range(3))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """`[n, tokens, dim]`; mask `[n, tokens]`, True = visible. Logits are divided by sqrt(head_dim + 1e-5)."""
@@ -41,7 +42,7 @@ class SelfOutput(nn.Module):
 
     def __init__(self, dim: int, dropout: float, inner: int | None = None):
         super().__init__()
-        self.dense = nn.Linear(inner or dim, dim)
+        self.dense = Linear(inner or dim, dim)
         self.LayerNorm = nn.LayerNorm(dim, eps=1e-5)
         self.dropout = nn.Dropout(dropout)
 
@@ -56,7 +57,7 @@ class FQFormerLayer(nn.Module):
         super().__init__()
         self.self = SelfAttention(dim, heads)
         self.output = SelfOutput(dim, dropout)
-        self.intermediate = nn.Linear(dim, 4 * dim) if ffn else None
+        self.intermediate = Linear(dim, 4 * dim) if ffn else None
         self.ffn_output = SelfOutput(dim, dropout, 4 * dim) if ffn else None
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -92,7 +93,7 @@ class FQFormerFusion(nn.Module):
     def __init__(self, dim: int, modalities: int, cfg: FusionConfig):
         super().__init__()
         self.fusion = FQFormer(dim, cfg.queries, cfg.layers, cfg.heads, cfg.dropout, cfg.ffn)
-        self.mm_proj = nn.Linear(cfg.queries * dim, dim)
+        self.mm_proj = Linear(cfg.queries * dim, dim)
         self.queries = cfg.queries
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class ConcatFusion(nn.Module):
 
     def __init__(self, dim: int, modalities: int, cfg: FusionConfig):
         super().__init__()
-        self.proj = nn.Linear(modalities * (dim + 1), dim)
+        self.proj = Linear(modalities * (dim + 1), dim)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:

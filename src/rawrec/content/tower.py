@@ -25,6 +25,7 @@ from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 from rawrec.files import write_tensors
+from rawrec.products import Linear
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 CHUNK = 256  # items decoded and encoded at once while a static column is made
@@ -50,7 +51,7 @@ class Tower(nn.Module):
         self.proj = nn.ModuleDict()
         self.fusion = None
         if not frozen and self.fields:
-            self.proj.update({name: nn.Linear(width, cfg.dim) for name, width in self.widths.items()})
+            self.proj.update({name: Linear(width, cfg.dim) for name, width in self.widths.items()})
             self.fusion = FUSIONS[cfg.fusion.kind](cfg.dim, len(self.fields), cfg.fusion)
 
     def raw_encoders(self) -> Iterator[tuple[str, Encoder]]:

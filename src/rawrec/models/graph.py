@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rawrec.errors import UserError
+from rawrec.products import linear
 
 Norm = Literal["symmetric", "row", "none"]
 
@@ -223,7 +224,7 @@ def knn_graph(features: Tensor, present: Tensor, k: int, chunk_bytes: int = 2**2
     similarities = torch.zeros(n, k, device=x.device)
     width = min(k, len(known))
     for rows in torch.arange(len(known), device=x.device).split(max(1, chunk_bytes // (4 * max(1, len(known))))):
-        values, nearest = (x[rows] @ x.T).topk(width)
+        values, nearest = linear(x[rows], x).topk(width)
         items[known[rows], :width] = known[nearest]
         similarities[known[rows], :width] = values
     return Neighbours(items, similarities)

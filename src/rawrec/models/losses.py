@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rawrec.products import Linear, linear
+
 
 def bpr_loss(positive: Tensor, negative: Tensor, epsilon: float = 0.0, known: Tensor | None = None) -> Tensor:
     """Mean of -log sigmoid(positive - negative) (Rendle et al. 2009); scores `[n]`.
@@ -34,7 +36,7 @@ def info_nce(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None 
     a, b: `[n, dim]`. negatives: bool `[n, n]`, False takes a pair out of the negatives (the diagonal always stays).
     """
     a, b = nn.functional.normalize(a, dim=1), nn.functional.normalize(b, dim=1)
-    logits = a @ b.T / temperature
+    logits = linear(a / temperature, b)
     if negatives is not None:
         logits = logits.masked_fill(~(negatives | torch.eye(len(a), dtype=torch.bool, device=a.device)), -torch.inf)
     return nn.functional.cross_entropy(logits, torch.arange(len(a), device=a.device))
@@ -48,8 +50,8 @@ class ContentIdContrast(nn.Module):
 
     def __init__(self, content_dim: int, id_dim: int, temperature: float):
         super().__init__()
-        self.content = nn.Linear(content_dim, id_dim)  # f_CIC, eq. 10
-        self.id = nn.Linear(id_dim, id_dim)  # f'_CIC, eq. 11
+        self.content = Linear(content_dim, id_dim)  # f_CIC, eq. 10
+        self.id = Linear(id_dim, id_dim)  # f'_CIC, eq. 11
         self.temperature = temperature
 
     def forward(self, content: Tensor, ids: Tensor) -> Tensor:

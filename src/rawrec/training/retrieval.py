@@ -32,6 +32,7 @@ from rawrec.files import write_table
 from rawrec.memory import keep_freed_memory
 from rawrec.models.graph import Interactions
 from rawrec.models.retrieval import retrieval_model
+from rawrec.products import linear
 from rawrec.training import checkpoint
 from rawrec.training.evaluate import PARTS, ListTask, TopKResult, make_lists
 from rawrec.training.negatives import Negatives
@@ -191,10 +192,9 @@ class RetrievalSystem:
     def lists(self, task: ListTask, depth: int) -> TopK:
         """The `depth` best items for every user of a task, the model's embeddings made once."""
         users, items = self.embeddings()
-        by_item = items.T.contiguous()
 
         def score(rows: np.ndarray) -> Tensor:
-            return users[torch.from_numpy(rows).to(users.device)] @ by_item
+            return linear(users[torch.from_numpy(rows).to(users.device)], items)
 
         workers = torch.get_num_threads() if self.device.type == "cpu" else 1
         return make_lists(score, task, depth, user_batch(self.data.n_items, self.device), workers)

@@ -22,6 +22,7 @@ from rawrec.content.encoders import convolution, huggingface
 from rawrec.content.encoders.base import Encoder, ImageEncoder, Kind, Stack, TextEncoder
 from rawrec.data.texts import Tokenizer
 from rawrec.errors import UserError
+from rawrec.products import quicken
 
 __all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "make_encoder"]
 
@@ -66,9 +67,9 @@ def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dt
         try:
             if kind == "image":
                 make = IMAGE_ENCODERS.get(name) or (lambda size: huggingface.image_model(name, size))
-                return ImageEncoder(name, *make(cfg.size), cfg, seed, hidden_dtype)
+                return quicken(ImageEncoder(name, *make(cfg.size), cfg, seed, hidden_dtype))
             make = TEXT_ENCODERS.get(name) or (lambda max_length: huggingface.text_model(name, max_length))
-            return TextEncoder(name, *make(cfg.max_length), cfg, seed, hidden_dtype)
+            return quicken(TextEncoder(name, *make(cfg.max_length), cfg, seed, hidden_dtype))
         except ImportError as error:
             raise UserError(
                 f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rawrec.config import RankerConfig
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
+from rawrec.products import Linear
 
 
 @dataclass
@@ -110,16 +111,16 @@ class Ranker(nn.Module):
         self.item = nn.Embedding(len(known_items) + 1, d)
         self.user_bias = nn.Embedding(len(known_users) + 1, 1)
         self.item_bias = nn.Embedding(len(known_items) + 1, 1)
-        self.id_query = nn.Linear(d, d)
+        self.id_query = Linear(d, d)
         self.bags = nn.ModuleDict({k: nn.EmbeddingBag(v[2], d, mode="mean") for k, v in columns.bags.items()})
         numbers, user_numbers = columns.numbers.shape[1], columns.users.shape[1]
-        self.numbers = nn.Linear(numbers, d) if numbers else None
-        self.user_numbers = nn.Linear(user_numbers, d) if user_numbers else None
+        self.numbers = Linear(numbers, d) if numbers else None
+        self.user_numbers = Linear(user_numbers, d) if user_numbers else None
         vectors = 3 * cfg.item_id + cfg.user_id + bool(self.bags) + (numbers > 0) + (user_numbers > 0)
         if content_dim is not None:
-            self.query, self.key = nn.Linear(content_dim, d), nn.Linear(content_dim, d, bias=False)
-            self.candidate, self.interest = nn.Linear(content_dim, d), nn.Linear(content_dim, d)
-            self.profile, self.content_bias = nn.Linear(content_dim, d), nn.Linear(content_dim, 1)
+            self.query, self.key = Linear(content_dim, d), Linear(content_dim, d, bias=False)
+            self.candidate, self.interest = Linear(content_dim, d), Linear(content_dim, d)
+            self.profile, self.content_bias = Linear(content_dim, d), Linear(content_dim, 1)
             self.cic = ContentIdContrast(content_dim, d, cfg.cic_temperature)
             vectors += 4
         if not vectors:
@@ -130,8 +131,8 @@ class Ranker(nn.Module):
         widths = [vectors * d + vectors * (vectors - 1) // 2, *cfg.hidden]
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
-            layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(cfg.dropout)]
-        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+            layers += [Linear(a, b), nn.ReLU(), nn.Dropout(cfg.dropout)]
+        self.mlp = nn.Sequential(*layers, Linear(widths[-1], 1))
         for table in (self.user, self.item, *self.bags.values()):
             nn.init.normal_(table.weight, std=0.05)  # type: ignore[arg-type]
         for table in (self.user_bias, self.item_bias):

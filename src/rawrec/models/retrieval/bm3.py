@@ -24,6 +24,7 @@ from rawrec.models.graph import Interactions, propagate, user_item_adjacency
 from rawrec.models.losses import embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import BM3Config
+from rawrec.products import Linear
 
 
 class BM3(RetrievalModel):
@@ -43,10 +44,10 @@ class BM3(RetrievalModel):
         self.item_id_embedding = nn.Embedding(pairs.n_items, d)
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_id_embedding.weight)
-        self.predictor = nn.Linear(d, d)
+        self.predictor = Linear(d, d)
         nn.init.xavier_normal_(self.predictor.weight)
         for name in self.modalities:
-            trs = nn.Linear(self.width(name), d)
+            trs = Linear(self.width(name), d)
             nn.init.xavier_normal_(trs.weight)
             self.add_module(f"{name}_trs", trs)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rawrec.models.graph import Interactions, SparseMatrix
 from rawrec.models.retrieval.base import RetrievalModel
+from rawrec.products import Linear, linear
 
 
 class Side(NamedTuple):
@@ -61,7 +62,7 @@ class BranchModel(RetrievalModel):
         nn.init.xavier_uniform_(self.embedding_user.weight)
         nn.init.xavier_uniform_(self.embedding_item.weight)
         for name in self.modalities:
-            self.add_module(f"{name}_dense", nn.Linear(self.width(name), dim))
+            self.add_module(f"{name}_dense", Linear(self.width(name), dim))
 
     def feature(self, name: str, rows: Tensor | None = None) -> Tensor:
         """Of unit length, also where encoders are trained."""
@@ -101,5 +102,5 @@ def batch_info_nce(a: Tensor, b: Tensor, target: Tensor, counts: Tensor, tempera
     the softmax over the batch that they stand for. Similarity is the dot product.
     """
     log_counts = counts.log()
-    logits = torch.addmm(log_counts, a / temperature, b.T)
+    logits = linear(a / temperature, b, log_counts)
     return nn.functional.cross_entropy(logits, target, reduction="none") + log_counts[target]

@@ -16,6 +16,7 @@ from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import DRAGONConfig
 from rawrec.models.retrieval.freedom import frozen_item_graph
+from rawrec.products import Linear
 
 
 def nearest_users(pairs: Interactions, k: int, chunk: int = 4096) -> tuple[Tensor, Tensor]:
@@ -67,8 +68,8 @@ class DRAGON(RetrievalModel):
         for name in self.modalities:
             self.register_parameter(f"{name}_preference", nn.Parameter(torch.empty(pairs.n_users, dim)))
             nn.init.xavier_normal_(self.get_parameter(f"{name}_preference"))
-            self.add_module(f"{name}_hidden", nn.Linear(self.width(name), 4 * dim))
-            self.add_module(f"{name}_latent", nn.Linear(4 * dim, dim))
+            self.add_module(f"{name}_hidden", Linear(self.width(name), 4 * dim))
+            self.add_module(f"{name}_latent", Linear(4 * dim, dim))
         weights = torch.empty(pairs.n_users, len(self.modalities), 1)
         self.weight_u = nn.Parameter(nn.init.xavier_normal_(weights).softmax(1))
 

@@ -19,6 +19,7 @@ from rawrec.models.losses import bpr_loss, info_nce
 from rawrec.models.retrieval.base import RetrievalModel, distinct
 from rawrec.models.retrieval.configs import EM3FreedomConfig
 from rawrec.models.retrieval.freedom import EPSILON, frozen_item_graph, sample_edges
+from rawrec.products import Linear
 
 
 class GivenDropout(nn.Module):
@@ -57,7 +58,7 @@ class EM3(RetrievalModel):
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_id_embedding.weight)
         for name in self.modalities:
-            self.add_module(f"{name}_linear", nn.Linear(self.width(name), dim))
+            self.add_module(f"{name}_linear", Linear(self.width(name), dim))
         fusion = FusionConfig(queries=cfg.query_num, layers=cfg.layer_num, heads=cfg.num_heads, ffn=cfg.ffn)
         self.content = FQFormerFusion(dim, len(self.modalities), fusion)
         self.dropouts: list[GivenDropout] = []
@@ -65,8 +66,8 @@ class EM3(RetrievalModel):
             if isinstance(sublayer, SelfOutput):
                 self.dropouts.append(GivenDropout(cfg.hidden_dropout_prob))
                 sublayer.add_module("dropout", self.dropouts[-1])
-        self.cic_content_linear = nn.Linear(dim, dim)  # f_CIC, eq. 10
-        self.cic_id_linear = nn.Linear(dim, dim)  # f'_CIC, eq. 11
+        self.cic_content_linear = Linear(dim, dim)  # f_CIC, eq. 10
+        self.cic_id_linear = Linear(dim, dim)  # f'_CIC, eq. 11
         self.item_graph = frozen_item_graph(self, cfg.knn_k, cfg.mm_image_weight, cfg.item_graph)
         self.adjacency = user_item_adjacency(pairs, epsilon=EPSILON)
         self.pruned = self.adjacency

@@ -26,6 +26,7 @@ from rawrec.models.graph import (
 from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel, distinct
 from rawrec.models.retrieval.configs import FREEDOMConfig
+from rawrec.products import Linear
 
 EPSILON = 1e-7
 """Added to degrees."""
@@ -126,7 +127,7 @@ class FREEDOM(RetrievalModel):
         self.pruned = self.adjacency
         if cfg.reg_weight:
             for name in self.modalities:
-                self.add_module(f"{name}_trs", nn.Linear(self.width(name), cfg.embedding_size))
+                self.add_module(f"{name}_trs", Linear(self.width(name), cfg.embedding_size))
 
     @classmethod
     def reads_features(cls, cfg: FREEDOMConfig) -> bool:

@@ -13,6 +13,7 @@ from rawrec.models.graph import Interactions, SparseMatrix, knn_graph, propagate
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import LATTICEConfig
+from rawrec.products import Linear
 
 
 class LATTICE(RetrievalModel):
@@ -59,10 +60,10 @@ class LATTICE(RetrievalModel):
                 f"{len(cfg.weight_size)} layers of model.weight_size; give one for each"
             )
         if cfg.cf_model == "ngcf":
-            self.GC_Linear_list = nn.ModuleList(nn.Linear(dim, dim) for _ in cfg.weight_size)
-            self.Bi_Linear_list = nn.ModuleList(nn.Linear(dim, dim) for _ in cfg.weight_size)
+            self.GC_Linear_list = nn.ModuleList(Linear(dim, dim) for _ in cfg.weight_size)
+            self.Bi_Linear_list = nn.ModuleList(Linear(dim, dim) for _ in cfg.weight_size)
         for name in self.modalities:
-            self.add_module(f"{name}_trs", nn.Linear(self.width(name), cfg.feat_embed_dim))
+            self.add_module(f"{name}_trs", Linear(self.width(name), cfg.feat_embed_dim))
         self.modal_weight = nn.Parameter(torch.full((len(self.modalities),), 0.5))
 
         published = cfg.adjacency == "row_self_loops"

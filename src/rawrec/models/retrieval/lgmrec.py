@@ -13,6 +13,7 @@ from rawrec.models.graph import Interactions, propagate, user_item_adjacency, us
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import LGMRecConfig
+from rawrec.products import linear, matmul
 
 TEMPERATURE = 0.2  # of the Gumbel softmax and of the contrast
 EPSILON = 1e-7  # added to degrees
@@ -105,7 +106,7 @@ class LGMRec(RetrievalModel):
         local, in_hyperedges = [], []
         for m, name in enumerate(self.modalities):
             maps = torch.cat([self.get_parameter(f"item_{name}_trs"), self.get_parameter(f"{name}_hyper")], 1)
-            items = self.feature(name) @ maps  # views and hyperedge logits at once
+            items = matmul(self.feature(name), maps)  # views and hyperedge logits at once
             users = self.R @ items
             view = users[:, : -cfg.hyper_num] * self.get_buffer("inverse_degree")[:, m, None]
             local.append(torch.cat([view, items[:, : -cfg.hyper_num]]))
@@ -169,7 +170,7 @@ def _info_nce_sum(anchors: Tensor, others: Tensor, positives: Tensor) -> Tensor:
     anchors, others = normalize(anchors) / TEMPERATURE, normalize(others)
 
     def of(anchors: Tensor, positives: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(anchors @ others.T, positives, reduction="sum")
+        return nn.functional.cross_entropy(linear(anchors, others), positives, reduction="sum")
 
     rows = max(1, LOGITS // max(1, len(others)))
     if len(anchors) <= rows:

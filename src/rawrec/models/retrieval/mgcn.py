@@ -19,6 +19,7 @@ from rawrec.models.graph import (
 from rawrec.models.losses import bpr_loss, embedding_loss, info_nce
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import MGCNConfig, SMOREConfig
+from rawrec.products import Linear
 
 
 def similarity_edges(features: Tensor, present: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,11 +51,11 @@ class MGCN(RetrievalModel):
         self.item_id_embedding = nn.Embedding(pairs.n_items, dim)
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_id_embedding.weight)
-        self.query_common = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
+        self.query_common = nn.Sequential(Linear(dim, dim), nn.Tanh(), Linear(dim, 1, bias=False))
         for name in self.modalities:
-            self.add_module(f"{name}_trs", nn.Linear(self.width(name), dim))
-            self.add_module(f"gate_{name}", nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid()))
-            self.add_module(f"gate_{name}_prefer", nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid()))
+            self.add_module(f"{name}_trs", Linear(self.width(name), dim))
+            self.add_module(f"gate_{name}", nn.Sequential(Linear(dim, dim), nn.Sigmoid()))
+            self.add_module(f"gate_{name}_prefer", nn.Sequential(Linear(dim, dim), nn.Sigmoid()))
 
         self.norm_adj = user_item_adjacency(pairs)
         self.R = user_item_matrix(pairs)

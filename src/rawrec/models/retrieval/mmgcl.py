@@ -30,6 +30,7 @@ from rawrec.models.graph import Interactions, user_item_matrix
 from rawrec.models.losses import bpr_loss, info_nce
 from rawrec.models.retrieval.branches import BranchModel, Side, batch_info_nce, propagate_sides
 from rawrec.models.retrieval.configs import MMGCLConfig
+from rawrec.products import Linear
 
 Pair = tuple[Tensor, Tensor]  # of users and of items
 Sides = tuple[Side, Side]
@@ -45,8 +46,8 @@ class MMGCL(BranchModel):
     ):
         super().__init__(cfg, pairs, features, present, cfg.latent_dim, cfg.user_tables == "own")
         self.matrix = user_item_matrix(pairs)
-        self.read_user = nn.Linear(self.branches * cfg.latent_dim, cfg.latent_dim)
-        self.read_item = nn.Linear(self.branches * cfg.latent_dim, cfg.latent_dim)
+        self.read_user = Linear(self.branches * cfg.latent_dim, cfg.latent_dim)
+        self.read_item = Linear(self.branches * cfg.latent_dim, cfg.latent_dim)
         self.mask_p = torch.tensor(cfg.mask_p or [1.0] * len(self.modalities))
         if len(self.mask_p) != len(self.modalities) or not self.mask_p.any():
             raise UserError(

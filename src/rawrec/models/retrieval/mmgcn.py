@@ -28,6 +28,7 @@ from rawrec.models.graph import Interactions, user_item_matrix
 from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import MMGCNConfig
+from rawrec.products import Linear, linear, matmul
 
 Pair = tuple[Tensor, Tensor]  # of users and of items
 Rows = tuple[Tensor | None, Tensor | None]  # those asked for; None: all
@@ -50,8 +51,8 @@ class Layer(nn.Module):
         super().__init__()
         dim, concat = cfg.embedding_size, cfg.combine == "concat"
         self.conv = nn.Parameter(torch.empty(width, width))  # W
-        self.linear = nn.Linear(width, dim)
-        self.g = nn.Linear(width + dim if concat else width, dim)
+        self.linear = Linear(width, dim)
+        self.g = Linear(width + dim if concat else width, dim)
         for weight in (self.conv, self.linear.weight, self.g.weight):
             nn.init.xavier_normal_(weight)
 
@@ -61,8 +62,8 @@ class Layer(nn.Module):
         x_hat = nn.functional.leaky_relu(self.linear(x)) + ids
         of_h, of_x = self.g.weight.tensor_split([h.shape[1]], dim=1)
         if of_x.shape[1]:  # concat, without a copy of the two side by side
-            x_hat = x_hat @ of_x.T
-        return nn.functional.leaky_relu(torch.addmm(self.g.bias, h, of_h.T) + x_hat)
+            x_hat = linear(x_hat, of_x)
+        return nn.functional.leaky_relu(linear(h, of_h, self.g.bias) + x_hat)
 
 
 class Branch(nn.Module):
@@ -70,7 +71,7 @@ class Branch(nn.Module):
 
     def __init__(self, width: int, latent: int, cfg: MMGCNConfig):
         super().__init__()
-        self.reduce = nn.Linear(width, latent) if latent else None
+        self.reduce = Linear(width, latent) if latent else None
         if self.reduce is not None:
             nn.init.xavier_normal_(self.reduce.weight)
         self.width = latent or width
@@ -87,7 +88,7 @@ class Branch(nn.Module):
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             # A mean is linear: with W on the items' side of both, the least is multiplied.
-            means = (graph.to_users @ (x[1] @ layer.conv), (graph.to_items @ x[0]) @ layer.conv)
+            means = (graph.to_users @ matmul(x[1], layer.conv), matmul(graph.to_items @ x[0], layer.conv))
             wanted = rows if k == len(self.layers) - 1 else (None, None)
             users, items = (
                 layer.combine(*(t if some is None else nn.functional.embedding(some, t) for t in inputs))

@@ -30,6 +30,7 @@ from rawrec.models.graph import Interactions, propagate, user_item_adjacency, us
 from rawrec.models.losses import info_nce
 from rawrec.models.retrieval.branches import BranchModel, Side, batch_info_nce, propagate_sides
 from rawrec.models.retrieval.configs import SLMRecConfig
+from rawrec.products import Linear
 
 Pair = tuple[Tensor, Tensor]  # of users and of items
 
@@ -52,8 +53,8 @@ class SLMRec(BranchModel):
             else user_item_adjacency(pairs, "row", self_loops=True)
         )
         if cfg.mm_fusion_mode == "concat":
-            self.embedding_user_after_GCN = nn.Linear(self.branches * d, d)
-            self.embedding_item_after_GCN = nn.Linear(self.branches * d, d)
+            self.embedding_user_after_GCN = Linear(self.branches * d, d)
+            self.embedding_item_after_GCN = Linear(self.branches * d, d)
         if cfg.ssl_task == "FAC":
             self._add_chain(d, len(self.modalities))
 
@@ -64,11 +65,11 @@ class SLMRec(BranchModel):
             maps[1] = 2  # the map of the audio stage, which is not there
         ends = [d] * stages if stages == 1 else [d] * (stages - 1) + [d // 2]
         self.chain = nn.ModuleList(
-            nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise([d] * count + [end])))
+            nn.Sequential(*(Linear(a, b) for a, b in pairwise([d] * count + [end])))
             for count, end in zip(maps, ends, strict=True)
         )
         for name, end in zip(self.modalities, ends, strict=True):
-            self.add_module(f"{name}_align", nn.Linear(d, end))
+            self.add_module(f"{name}_align", Linear(d, end))
 
     def fuse(self, users: Tensor, items: Tensor) -> Pair:
         """Branches side by side `[n, branches * dim]` -> representations `[n, dim]`."""

@@ -12,6 +12,7 @@ from rawrec.models.graph import Interactions, SparseMatrix, propagate, user_item
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import SMOREConfig
 from rawrec.models.retrieval.mgcn import side_losses, similarity_edges
+from rawrec.products import Linear
 
 
 class SMORE(RetrievalModel):
@@ -45,13 +46,13 @@ class SMORE(RetrievalModel):
             )
         self.views = (*self.modalities, "fusion")
         for name in self.modalities:
-            self.add_module(f"{name}_trs", nn.Linear(self.width(name), dim))
-            query = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, dim, bias=False))
+            self.add_module(f"{name}_trs", Linear(self.width(name), dim))
+            query = nn.Sequential(Linear(dim, dim), nn.Tanh(), Linear(dim, dim, bias=False))
             self.add_module(f"query_{name}", query)
         for view in self.views:
             self.register_parameter(f"{view}_complex_weight", nn.Parameter(0.02 * torch.randn(1, dim // 2 + 1, 2)))
-            self.add_module(f"gate_{view}", nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid()))
-            self.add_module(f"gate_{view}_prefer", nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid()))
+            self.add_module(f"gate_{view}", nn.Sequential(Linear(dim, dim), nn.Sigmoid()))
+            self.add_module(f"gate_{view}_prefer", nn.Sequential(Linear(dim, dim), nn.Sigmoid()))
 
         self.norm_adj = user_item_adjacency(pairs)
         self.R = user_item_matrix(pairs)

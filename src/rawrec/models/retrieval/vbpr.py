@@ -11,6 +11,7 @@ from rawrec.models.graph import Interactions
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel, distinct
 from rawrec.models.retrieval.configs import VBPRConfig
+from rawrec.products import Linear, linear
 
 
 class VBPR(RetrievalModel):
@@ -32,7 +33,7 @@ class VBPR(RetrievalModel):
         width, dim = sum(map(self.width, self.modalities)), cfg.embedding_size
         self.u_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(pairs.n_users, 2 * dim)))
         self.i_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(pairs.n_items, dim)))
-        self.item_linear = nn.Linear(width, dim, bias=not cfg.biases)
+        self.item_linear = Linear(width, dim, bias=not cfg.biases)
         nn.init.xavier_normal_(self.item_linear.weight)
         if cfg.biases:
             self.item_bias = nn.Parameter(torch.zeros(pairs.n_items))
@@ -58,7 +59,7 @@ class VBPR(RetrievalModel):
     def _linear(self, weight: Tensor, rows: Tensor) -> Tensor:
         """`weight @ f_i`, modality by modality, so that the wide features are never laid end to end."""
         parts = weight.split([self.width(name) for name in self.modalities], 1)
-        products = [self.feature(name, rows) @ part.T for name, part in zip(self.modalities, parts, strict=True)]
+        products = [linear(self.feature(name, rows), part) for name, part in zip(self.modalities, parts, strict=True)]
         return torch.stack(products).sum(0)
 
     def loss(
