@@ -31,7 +31,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rawrec.config import RETRIEVAL, parse_overrides, resolve
 from rawrec.data.dataset import Dataset, Fields
-from rawrec.training.retrieval import RetrievalSystem, RetrievalTrainer, user_batch
+from rawrec.training.retrieval_system import RetrievalSystem, user_batch
+from rawrec.training.retrieval_trainer import RetrievalTrainer
 from rawrec.training.run import RunFolder
 
 BOTH = ("bm3", "freedom")  # published with trained features, the larger part of their time

@@ -25,3 +25,9 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path} (set RAWREC_TEST_DATA)")
     return path
+
+
+@pytest.fixture
+def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written without waiting for the disk, for tests that write many of them and cut no power."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)

@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
 TITLES = ["Toy Story", "Die Hard", "Before Sunrise", "Alien", "Clueless", "Fargo", "Heat", "Casino"]
@@ -249,6 +250,18 @@ def append(folder: Path) -> None:
     books = [["b99", "A new book", "Drama"], ["b1", "A new title", ""]]
     table_file(folder / "new_books.tsv", ["book", "title", "genres"], books, "\t")
     picture(folder / "covers" / "b99.jpg", 99)
+
+
+def append_vectors(folder: Path) -> None:
+    """The files of `mmrec`, a day of clicks with a new item, and vectors of it and of an old one."""
+    mmrec(folder)
+    day = [["3", "B00new", 1_390_000_000], ["4", "B001", 1_390_000_001]]
+    table_file(folder / "day.csv", ["user", "asin", "when"], day)
+    rng, items = np.random.default_rng(1), ["B001", "B00new"]
+    np.savez(folder / "image.npz", asin=np.array(items), image=rng.normal(size=(2, 6)))
+    pl.DataFrame({"asin": items, "text": rng.normal(size=(2, 4)).tolist()}).write_parquet(folder / "text.parquet")
+    np.save(folder / "again.npy", rng.normal(size=(2, 6)))
+    (folder / "again.ids.jsonl").write_text("".join(json.dumps({"item_id": item}) + "\n" for item in items))
 
 
 def urls(folder: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rawrec.errors import UserError
 from rawrec.recommender import Item, Recommender, check_list, unseen
-from rawrec.training.retrieval import RetrievalSystem
+from rawrec.training.retrieval_system import RetrievalSystem
 from rawrec.training.run import RunFolder
 from rawrec.training.system import ContentTable
 

@@ -239,21 +239,24 @@ def test_fingerprint_tells_what_is_cached():
 # ------------------------------------------------------------------------------------------------------- input, ragged
 def test_prepare_counts_losses():
     encoder = make("image", "random:conv", max_images=1)
-    x, stats = encoder.prepare(PICTURES)
+    x, lost = encoder.prepare(PICTURES)
     assert x.lengths.tolist() == [1, 0, 1, 0, 1]
     assert x.values.dtype == torch.uint8
-    assert stats == {"undecodable": 1, "cut_images": 1}
+    assert {what: counts.tolist() for what, counts in lost.items()} == {
+        "undecodable": [0, 0, 0, 1, 0],
+        "cut_images": [0, 0, 1, 0, 0],
+    }
     encoder = make("text", "random:bert", max_length=6)
-    x, stats = encoder.prepare(TEXTS)
+    x, lost = encoder.prepare(TEXTS)
     assert x.lengths.tolist() == [6, 0, 6, 0, 3]
-    assert stats == {"truncated": 2}
+    assert lost["truncated"].tolist() == [1, 0, 1, 0, 0]
 
 
 def test_minilm_reads_anything():
     encoder = make("text", "minilm", max_length=16)
     odd = [["\U0001f600\u200d\U0001f525"], ["\0\0"], ["word " * 20_000], ["\ud800"], ["中文"]]
-    x, stats = encoder.prepare(odd)
-    assert stats == {"truncated": 1}
+    x, lost = encoder.prepare(odd)
+    assert lost["truncated"].tolist() == [0, 0, 1, 0, 0]
     assert x.lengths[2] == 16
     assert x.lengths[1] == x.lengths[3] == 0
     assert encoder.encode(odd).isfinite().all()

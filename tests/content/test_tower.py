@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from rawrec.config import resolve
-from rawrec.content import tower as tower_module
 from rawrec.content.tower import FEATURE_NORM, LiveContent, Tower, field_configs
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError
@@ -156,10 +155,8 @@ def test_columns_are_cached_by_what_they_depend_on(shop: Path, tmp_path: Path, m
     files = {p.name for p in tmp_path.iterdir()}
     assert {name.rsplit("-", 1)[0] for name in files} == {"image", "title", "description"}
     made: list[str] = []
-    make = tower_module._make_column
-    monkeypatch.setattr(
-        tower_module, "_make_column", lambda t, d, name, *rest: (made.append(name), make(t, d, name, *rest))
-    )
+    lower = Tower.lower
+    monkeypatch.setattr(Tower, "lower", lambda self, field, raw: (made.append(field), lower(self, field, raw))[1])
     again = system(shop, tmp_path, train__lr=0.5)
     assert made == [] and again.stats == first.stats
     for name, column in first.bank.static.items():

@@ -22,7 +22,8 @@ from PIL import Image
 
 from rawrec.data import parts as parts_module
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers import _media, _read
+from rawrec.data.importers import _media
+from rawrec.data.importers._tables import lines
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.table import import_table
 from rawrec.errors import UserError
@@ -134,12 +135,17 @@ def test_no_id_leads_out_of_the_image_folder(tmp_path: Path) -> None:
     (folder / "up").symlink_to(tmp_path)
     (folder / "inside.jpg").write_bytes(secret)
     (folder / "alias.jpg").symlink_to(folder / "inside.jpg")
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    (folder / "deep" / "deeper" / "own.jpg").write_bytes(secret)
+    (folder / "deep" / "deeper" / "link.jpg").symlink_to("../../../secret.jpg")
+    (folder / "near").symlink_to(folder / "deep" / "deeper")
     bad = ["../secret", str(tmp_path / "secret"), "x/../../secret", "link", "up/secret", "nul\0", "loop", ".."]
-    good = ["inside", "alias", "n" * 5000]
+    bad += ["deep/deeper/link", "near/link"]
+    good = ["inside", "alias", "deep/deeper/own", "near/own", "n" * 5000]
     data = go(tmp_path, clicks([*bad, *good]), image_dir=folder)
     stored = dict(zip(data.item_ids.tolist(), data.present("image").tolist(), strict=True))
-    assert [item for item, present in stored.items() if present] == ["inside", "alias"]
-    assert skipped(data)["image: unsafe name (leads out of the image folder)"][0] == 6
+    assert [item for item, present in stored.items() if present] == good[:4]
+    assert skipped(data)["image: unsafe name (leads out of the image folder)"][0] == 8
     unnamed = import_table(
         tmp_path / "clicks.csv",
         "user",
@@ -150,6 +156,32 @@ def test_no_id_leads_out_of_the_image_folder(tmp_path: Path) -> None:
         progress=False,
     )
     assert not unnamed.present("image").any()
+
+
+@pytest.mark.parametrize("becomes", ["link", "pipe"])
+def test_what_takes_the_place_of_a_file_meanwhile(
+    becomes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a file and its opening: a link is not followed, a pipe not waited for."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(encoded(noise(), "PNG"))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"")
+    folder = _media.ImageFolder(tmp_path / "images", "{item}.jpg", ImportReport())
+    look = folder._locate
+
+    def late(name: str) -> tuple[str, os.stat_result]:
+        path, state = look(name)
+        Path(path).unlink()
+        if becomes == "link":
+            Path(path).symlink_to(secret)
+        else:
+            os.mkfifo(path)
+        return path, state
+
+    monkeypatch.setattr(folder, "_locate", late)
+    _, found = folder.read("a")
+    assert str(found) == "cannot be read" if becomes == "link" else found == b""
 
 
 # --------------------------------------------------------------------------------------------------------------- items
@@ -265,8 +297,8 @@ def test_a_truncated_gzip_and_an_unpaired_quotation_mark(tmp_path: Path) -> None
 
 
 def test_a_file_without_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_read, "BLOCK", 1 << 12)
-    monkeypatch.setattr(_read, "MAX_LINE", 1 << 14)
+    monkeypatch.setattr(lines, "BLOCK", 1 << 12)
+    monkeypatch.setattr(lines, "MAX_LINE", 1 << 14)
     for name, start in (
         ("clicks.csv", HEADER + "\n"),
         ("clicks.jsonl", '{"user": 1, "item": 2, "time": 1, "label": 1}\n'),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rawrec.data._checked import Checked
 from rawrec.data.importers import _fetcher
 from rawrec.data.importers._download import Downloads
 from rawrec.data.importers._safe_http import IPAddress, Limits, is_public
@@ -46,7 +47,7 @@ def fetch(tmp_path: Path) -> Fetch:
         downloads = Downloads(folder, report, Limits(**given), retry_failed=retry_failed)
         try:
             found: list[list[bytes]] = []
-            for part, pictures in downloads.fetch(rows, [f"i{n}" for n in range(len(rows))]):
+            for part, pictures in downloads.fetch(rows, [f"i{n}" for n in range(len(rows))], Checked(folder.resolve())):
                 assert part == slice(len(found), len(found) + len(pictures))
                 found += pictures
             downloads.note()

@@ -24,11 +24,13 @@ import source_samples
 from mutations import CASES, cases, cell, flips, limit
 from rawrec.data.append import append
 from rawrec.data.dataset import Dataset
+from rawrec.data.importers.mmrec import import_mmrec
 from rawrec.data.importers.table import import_table
 from rawrec.data.splits import SplitSpec
 from rawrec.data.validate import validate
 from rawrec.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("unflushed")
 NAMES = ["user", "item", "time", "label"]
 ROWS = [[f"u{i % 5}", f"i{i % 7}", 1_700_000_000 + i, i % 2] for i in range(40)]
 
@@ -117,6 +119,36 @@ def test_appending_damaged_tables(tmp_path: Path, books: Path) -> None:
         assert validate(data, progress=False).problems == [], folder
 
 
+@pytest.fixture(scope="module")
+def baby(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dataset data/baby, and vectors to append to it."""
+    folder = tmp_path_factory.mktemp("baby")
+    source_samples.append_vectors(folder)
+    import_mmrec(folder / "baby", out=folder / "data" / "baby", progress=False)
+    shutil.rmtree(folder / "baby")
+    return folder
+
+
+def test_appending_damaged_vectors(tmp_path: Path, baby: Path) -> None:
+    for chance, folder in cases("vectors", baby, tmp_path):
+        data = folder / "data" / "baby"
+        files = [("image", "image.npz"), ("text", "text.parquet"), ("image", "again.npy")]
+        vectors = {field: folder / name for field, name in chance.sample(files, 2)}
+        log = chance.choice([None, folder / "day.csv"])
+        version = 1
+        try:
+            with limit():
+                settings: dict[str, Any] = {"time": "when"} if log else {}
+                version = append(
+                    data, log, "user", "asin", vectors=vectors, update=chance.random() < 0.5, progress=False, **settings
+                ).version
+            assert version == 2
+        except UserError as error:
+            assert "\n" not in str(error), (folder, str(error))
+        assert Dataset.open(data).version == version
+        assert validate(data, progress=False).problems == [], folder
+
+
 def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (holder, key) within."""
     for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
@@ -136,6 +168,10 @@ VALUES += [
 ]
 
 
+DEEP = 1000
+"""Of lists in lists: more than Python can follow; many more take no other way and much longer."""
+
+
 def test_opening_a_dataset_with_a_damaged_account(tmp_path: Path, books: Path) -> None:
     data = tmp_path / "books"
     shutil.copytree(books / "data" / "books", data)
@@ -144,8 +180,8 @@ def test_opening_a_dataset_with_a_damaged_account(tmp_path: Path, books: Path) -
     hostile = [
         f"!!python/object/apply:os.mkdir ['{marker}']\n".encode(),
         aliases,
-        b"[" * 5000, b"&a [*a]", b"&a {source: *a}", b"", b"\0", b"- " * 3000, b"? " * 3000, b"x", b"\xff\xfe",
-        b"schema_version: 2\nsource: 2024-99-99", b"schema_version: 2\n? [a]\n: b", b"{" * 50_000,
+        b"[" * DEEP, b"&a [*a]", b"&a {source: *a}", b"", b"\0", b"- " * 3000, b"? " * 3000, b"x", b"\xff\xfe",
+        b"schema_version: 2\nsource: 2024-99-99", b"schema_version: 2\n? [a]\n: b", b"{" * DEEP,
     ]  # fmt: skip
     for seed in range(CASES + len(hostile)):
         chance = random.Random(f"yaml {seed}")

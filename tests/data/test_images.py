@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
 
 import numpy as np
 import pytest
@@ -132,6 +134,21 @@ def test_bombs_are_refused_before_decoding(side):
     reason = images.check(png_header(side, side))
     assert reason is not None
     assert "50 million pixels" in reason
+
+
+def test_large_pictures_wait_for_room_and_small_ones_do_not():
+    large = encode(Image.new("L", (2000, 1000)), "PNG")
+    small = encode(Image.new("L", (900, 1000)), "PNG")
+    with ThreadPoolExecutor(2) as pool:
+        with images._ROOM.taken(images.MAX_PIXELS - 1_999_999):
+            waiting = pool.submit(images.check, large)
+            assert pool.submit(images.check, small).result() is None
+            with pytest.raises(Late):
+                waiting.result(0.05)
+        assert waiting.result(5) is None
+        assert all(pool.map(images.check, [large[:-100], large[:500]]))
+    with images._ROOM.taken(images.MAX_PIXELS):  # all that was taken is back, also by what was damaged
+        pass
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])

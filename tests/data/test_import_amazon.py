@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rawrec.data.importers import _core, _read
+from rawrec.data.importers import _core
+from rawrec.data.importers._tables import lines
 from rawrec.data.importers.amazon import import_amazon
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -161,7 +162,7 @@ def core_of(rows: list[tuple[str, str, int]], k: int) -> list[tuple[str, str, in
 
 def test_k_core_is_iterated_and_repeats_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "ROWS_AT_ONCE", 50)
-    monkeypatch.setattr(_read, "BLOCK", 1 << 12)
+    monkeypatch.setattr(lines, "BLOCK", 1 << 12)
     random = np.random.default_rng(0)
     rows = [(f"u{u}", f"i{i}", int(t)) for u, i, t in zip(
         random.integers(0, 60, 400), random.integers(0, 50, 400) ** 2 // 50, random.integers(1, 4, 400), strict=True

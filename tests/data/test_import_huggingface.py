@@ -20,7 +20,7 @@ from PIL import Image
 
 from rawrec import cli
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers import _arrow
+from rawrec.data.importers._tables import columnar
 from rawrec.data.importers.huggingface import import_huggingface
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -116,7 +116,7 @@ def save(dataset: Any, folder: Path, layout: str) -> str:
 
 @pytest.mark.parametrize("layout", ["saved", "saved splits", "parquet", "arrow file"])
 def test_items_of_every_layout(layout: str, books: Any, tmp_path: Path, run: Import, monkeypatch: Any) -> None:
-    monkeypatch.setattr(_arrow, "LARGE_ROWS", 2)
+    monkeypatch.setattr(columnar, "LARGE_ROWS", 2)
     name = save(books, tmp_path / "books", layout)
     data = run(items=name, text=["title"], category=["kind", "tags"], image=["cover", "more"])
     assert data.item_ids.tolist() == ["a", "b", "c"]

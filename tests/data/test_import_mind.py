@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers import _read
+from rawrec.data.importers._tables import lines
 from rawrec.data.importers.mind import import_mind
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.sampling import Samples
@@ -84,8 +85,8 @@ def test_histories_come_once_and_before_everything(tmp_path: Path, run: Import) 
     first = START + 10
     # U1's first impression is the second row of train; U3 is only in dev.
     assert given == [
-        ("U1", "N7", first - 2, 1, 1, 0, None), ("U1", "N8", first - 1, 1, 1, 0, None),
-        ("U3", "N2", first - 2, 1, 1, 0, None), ("U3", "N1", first - 1, 1, 1, 0, None),
+        ("U1", "N7", first - 2, 1, 1, -1, None), ("U1", "N8", first - 1, 1, 1, -1, None),
+        ("U3", "N2", first - 2, 1, 1, -1, None), ("U3", "N1", first - 1, 1, 1, -1, None),
     ]  # fmt: skip
     assert report(data).read["earlier clicks"] == 4
     assert any("given=1" in note for note in report(data).notes)
@@ -94,6 +95,12 @@ def test_histories_come_once_and_before_everything(tmp_path: Path, run: Import) 
     test = samples.impressions(samples.rows(2), 2, None)  # type: ignore[arg-type]
     read = [[data.item_ids[i] for i in row if i >= 0] for row in samples.histories(test, 2).tolist()]
     assert read == [["N7", "N8", "N3", "N2"]] * 2 + [["N2", "N1"]] * 2
+    # In training, too, they are history but no sample; models that read positives alone train on them.
+    train = samples.impressions(samples.rows(0), 0, None)  # type: ignore[arg-type]
+    assert not np.isin(train.rows, np.flatnonzero(data.column("given"))).any()
+    read = [[data.item_ids[i] for i in row if i >= 0] for row in samples.histories(train, 0).tolist()]
+    assert read == [["N7", "N8", "N3"]] * 2 + [["N7", "N8"]]
+    assert (data.retrieval_split() == np.where(data.column("given") == 1, 0, data.split())).all()
     # The news of both folders, each once.
     assert data.item_ids.tolist() == ["N1", "N2", "N3", "N4", "N5", "N6", "N7", "N8"]
     assert data.texts("title", [5]) == [["Only in dev"]]
@@ -118,7 +125,15 @@ def test_folders_are_parts(tmp_path: Path, run: Import) -> None:
     data = run(tmp_path / "mind", history=False)
     assert data.split().tolist() == [0] * 5 + [1] * 4 + [2] * 2
     data = run(tmp_path / "mind", split=SplitSpec(kind="time_global"))
-    assert all(part == 0 for *_, given, part in rows(data, "given", "split") if given)
+    assert all((part == -1) == given for *_, given, part in rows(data, "given", "split"))
+    # A split that could tear an impression apart does not, by itself at import and where it is asked to later.
+    data = run(tmp_path / "mind", split=SplitSpec(kind="leave_one_out"))
+    data.add_split("more", SplitSpec(kind="random_user", together="session"))
+    for name in ("default", "more"):
+        assert "same 'session'" in data.meta.splits[name]["statement"]
+        sessions = zip(data.column("session").tolist(), data.split(name).tolist(), strict=True)
+        assert len({pair for pair in sessions if pair[0]}) == len({*data.column("session").tolist()} - {None})
+        assert (data.split(name)[data.column("given") == 1] == -1).all()
 
 
 def test_what_does_not_fit_is_counted(tmp_path: Path, run: Import, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +168,7 @@ def test_what_does_not_fit_is_counted(tmp_path: Path, run: Import, monkeypatch: 
         "items: empty news id": ["mind/news.tsv:6"],
         "duplicate item id (the first row is kept)": ["N1"],
     }  # fmt: skip
-    monkeypatch.setattr(_read, "BLOCK", 64)
+    monkeypatch.setattr(lines, "BLOCK", 64)
     again = run(folder)
     columns = ("timestamp", "click", "given", "session")
     assert sorted(rows(again, *columns), key=str) == sorted(rows(data, *columns), key=str)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers import _read
+from rawrec.data.importers._tables import lines
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.table import import_table
 from rawrec.data.splits import SplitSpec
@@ -218,7 +218,7 @@ def test_labels_extras_and_columns_with_odd_names(tmp_path: Path, run: Import) -
 def test_an_extra_value_that_does_not_fit_is_counted(
     tmp_path: Path, run: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_read, "BLOCK", 1 << 12)
+    monkeypatch.setattr(lines, "BLOCK", 1 << 12)
     rows = [(f"u{i % 50}", f"i{i % 20}", i, i % 2, i) for i in range(1000)] + [("u1", "i1", 1, 1, "many")]
     data = run(write(tmp_path / "clicks.csv", rows, [*NAMES, "n"]), extra=["n"])
     assert data.n_interactions == 1001
@@ -263,7 +263,7 @@ def test_quoted_values_and_line_ends(kind: str, tmp_path: Path, run: Import) -> 
 def test_many_small_blocks_give_the_same(tmp_path: Path, run: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[tuple[Any, ...]] = [(f"u{i % 97}", f"é{i % 31}", i, i % 2) for i in range(3000)]
     texts = {kind: write(tmp_path / f"clicks.{kind}", rows) for kind in ("csv", "jsonl")}
-    monkeypatch.setattr(_read, "BLOCK", 1 << 12)
+    monkeypatch.setattr(lines, "BLOCK", 1 << 12)
     for path in texts.values():
         data = run(path)
         assert data.user_ids[data.users].tolist() == [r[0] for r in rows]

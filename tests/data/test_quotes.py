@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawrec.data.importers import _quotes
-from rawrec.data.importers._quotes import closed
+from rawrec.data.importers._tables import quotes
+from rawrec.data.importers._tables.quotes import closed
 
 CELL = st.text('ab",\n\r', max_size=6)
 
@@ -51,7 +51,7 @@ def test_marks_that_nothing_closes_stand_for_themselves(data: bytes, mended: byt
 
 
 def test_a_value_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_quotes, "MAX_VALUE", 100)
+    monkeypatch.setattr(quotes, "MAX_VALUE", 100)
     parts = list(closed(iter([b'a,"b\n', *[b"xxxx,yyyy\n"] * 50]), ",", lambda _: None))
     assert b"".join(parts) == b'a,"""b"\n' + b"xxxx,yyyy\n" * 50
     assert min(map(len, parts)) > 0 and max(map(len, parts)) < 200

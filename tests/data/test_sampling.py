@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawrec.data.dataset import Dataset
+from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.importers.report import ImportReport
 from rawrec.data.sampling import Histories, Negatives, Samples
 from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
 from systems import small_dataset
 
 N_USERS, N_ITEMS = 4, 6
@@ -109,6 +112,37 @@ def test_random_split_reads_training_rows_but_the_target(tmp_path: Path) -> None
         for row, line in zip(batch.rows, samples.histories(batch, part), strict=True):
             own = set(made.items[train & (made.users == made.users[row])].tolist()) - {int(made.items[row])}
             assert sorted(line[line >= 0].tolist()) == sorted(own)
+
+
+@pytest.mark.parametrize("kind", ["time_user", "random_user", "new_items"])
+def test_rows_that_make_histories_only(tmp_path: Path, kind: str) -> None:
+    """They are no samples, and training reads them, but for items that are held out."""
+    chance = np.random.default_rng(0)
+    users, items, before = chance.integers(0, 5, 120), chance.integers(0, 30, 120), chance.random(120) < 0.4
+    with DatasetWriter(
+        tmp_path / "d", fields=Fields(), source="test", labels=["click"], extra={"given": pa.int8()}, has_time=True
+    ) as writer:
+        columns = {"user_id": [f"u{u}" for u in users], "item_id": [f"i{i}" for i in items]}
+        times = np.where(before, np.arange(120), 1000 + np.arange(120))
+        clicks = np.where(before, 1.0, chance.integers(0, 2, 120))
+        writer.add_interactions(columns | {"timestamp": times, "click": clicks, "given": before.astype(np.int8)})
+        made = writer.finish(SplitSpec(kind=kind, history="given"), ImportReport())
+    parts = made.split()
+    held_out = np.isin(made.items, made.items[parts > 0]) if kind == "new_items" else np.zeros(120, bool)
+    assert (parts[before] == -1).all() and (parts[~before] >= 0).all()
+    assert (made.history_rows() == before & ~held_out).all()
+    assert (made.retrieval_split() == np.where(before & ~held_out, 0, parts)).all()
+    samples = Samples(made, "default", "click", 120, "train", 0)
+    batch = samples.impressions(samples.rows(0), 0, np.random.default_rng(0))
+    readable = (clicks > 0) & ((parts == 0) | (before & ~held_out))
+    for row, line in zip(batch.rows, samples.histories(batch, 0), strict=True):
+        mine = readable & (made.users == made.users[row])
+        if kind == "random_user":
+            expected = made.items[mine & (made.items != made.items[row])]
+        else:
+            expected = made.items[mine & (times < times[row])]
+        assert sorted(line[line >= 0].tolist()) == sorted(expected.tolist())
+    assert samples.train_counts.sum() == (parts == 0).sum()
 
 
 # ------------------------------------------------------------------------------------------------------------ negatives

@@ -19,7 +19,7 @@ from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
 from rawrec.evaluation.topk import topk_metrics
 from rawrec.report import build_report
-from rawrec.report.build import duration, number, words
+from rawrec.report.page import duration, number, words
 from rawrec.report.pictures import thumbnail
 
 KS = [5, 10, 20]

@@ -13,68 +13,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
+from small_retrieval import settings
 
 import rawrec
-from rawrec import Recommender, RunStopped, UserError
-from rawrec.config import RETRIEVAL, parse_overrides, resolve
+from rawrec import Recommender, UserError
+from rawrec.config import RETRIEVAL, parse_overrides
 from rawrec.data.dataset import Dataset
 from rawrec.data.importers.mmrec import import_mmrec
-from rawrec.evaluation.topk import TopK
-from rawrec.models.graph import Interactions
+from rawrec.data.splits import SplitSpec
 from rawrec.report import build_report
 from rawrec.training.job import evaluate, load_system, resume, train
-from rawrec.training.negatives import Negatives
-from rawrec.training.retrieval import DECAY_EPOCHS, RetrievalSystem, RetrievalTrainer
 from rawrec.training.run import RunFolder
-from systems import TIMES, Stop, digest, stopping_after
+from systems import Stop, digest, stopping_after
 
-USERS, ITEMS = 40, 30
 MODELS = sorted(RETRIEVAL)
-SMALL: dict[str, Any] = {
-    "train.threads": 1,
-    "train.device": "cpu",
-    "train.epochs": 3,
-    "train.batch_size": 100,
-    "train.lr": 0.01,
-    "eval.topk": [5, 20],
-}
-
-
-def settings(model: str, **overrides: Any) -> dict[str, Any]:
-    """Overrides of the preset `model` that fit the small graph; `__` stands for the dot."""
-    fields = RETRIEVAL[model].model_fields
-    narrow = {"embedding_size": 8, "knn_k": 3, "image_knn_k": 3, "text_knn_k": 3, "feat_embed_dim": 8}
-    narrow |= {"recdim": 8, "latent_dim": 8, "weight_size": [8, 8], "latent_sizes": [6], "user_neighbours": 5}
-    own = {f"model.{name}": value for name, value in narrow.items() if name in fields}
-    return SMALL | own | {key.replace("__", "."): value for key, value in overrides.items()}
-
-
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Users like items of their parity. User 0 has taken every item, user 1 is unseen in training, as is item 1."""
-    folder = tmp_path_factory.mktemp("mmrec") / "graph"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    lines = [(0, item, 0) for item in range(ITEMS) if item != 1] + [(1, 3, 1), (1, 5, 2)]
-    for user in range(2, USERS):
-        liked = rng.permutation(np.arange(user % 2, ITEMS, 2))[:9]
-        lines += [(user, item, 0 if item != 1 and place < 6 else 1 + place % 2) for place, item in enumerate(liked)]
-    table = pl.DataFrame(lines, schema=["userID", "itemID", "x_label"], orient="row")
-    table.write_csv(folder / "graph.inter", separator="\t")
-    for name, width in (("image", 6), ("text", 5)):
-        features = rng.normal(size=(ITEMS, width)).astype(np.float32)
-        features[:, 0] += 3 * (np.arange(ITEMS) % 2)
-        features[7] = np.nan if name == "image" else features[7]
-        np.save(folder / f"{name}_feat.npy", features)
-    return import_mmrec(folder, out=folder.parent / "data", progress=False)
-
-
-def make(data: Dataset, folder: Path, model: str = "lightgcn", **overrides: Any) -> RetrievalTrainer:
-    """A trainer before its first step."""
-    cfg = resolve(model, settings(model, **overrides))
-    system = RetrievalSystem(cfg, data, folder / "cache")
-    return RetrievalTrainer(system, RunFolder.create(folder / "run", system.cfg, data, overwrite=True))
 
 
 # --------------------------------------------------------------------------------------------------------- every model
@@ -129,172 +81,6 @@ def test_stopped_between_training_and_the_final_evaluation(graph: Dataset, tmp_p
     assert digest(resume(tmp_path / "run").path) == whole
 
 
-def test_the_best_epoch_is_kept(graph: Dataset, tmp_path: Path) -> None:
-    run = train("bpr", graph, tmp_path / "run", settings("bpr", train__epochs=8, train__lr=0.3))
-    values = [line["valid/recall@20"] for line in run.metrics_lines()]
-    assert run.info()["best_epoch"] == int(np.argmax(values)) + 1
-    assert json.loads((run.path / "metrics.json").read_text())["valid"]["recall@20"] == max(values)
-    lines = pl.read_parquet(run.path / "topk.parquet")
-    assert lines.columns[:2] == ["user", "items"] and "recall@20" in lines.columns
-
-
-# ----------------------------------------------------------------------------------------------------------- protocols
-@pytest.mark.parametrize("protocol", ["default", "mmrec"])
-@pytest.mark.parametrize("part", [1, 2])
-def test_protocols_against_a_plain_computation(graph: Dataset, tmp_path: Path, protocol: str, part: int) -> None:
-    trainer = make(graph, tmp_path, eval__protocol=protocol)
-    trainer._epoch()
-    result = trainer.system.evaluate(part)
-    split, users, items = graph.split(), graph.users, graph.items
-    user_vectors, item_vectors = (vectors.numpy() for vectors in trainer.system.embeddings())
-    recalls, judged = [], []
-    for user in range(graph.n_users):
-        mine = users == user
-        train_items, wanted = items[mine & (split == 0)], items[mine & (split == part)]
-        if not len(wanted) or (protocol == "mmrec" and not len(train_items)):
-            continue
-        hidden = items[mine & (split == 0)] if protocol == "mmrec" else items[mine & (split < part)]
-        scores = item_vectors @ user_vectors[user]
-        scores[hidden] = -np.inf
-        best = np.argsort(-scores)[:5]
-        recalls.append(len(np.intersect1d(best, wanted)) / len(wanted))
-        judged.append(user)
-        row = result.users.tolist().index(user)
-        assert not np.isin(result.lists.items[row], hidden).any()
-    assert result.users.tolist() == judged
-    assert (1 in [int(graph.user_ids[u]) for u in judged]) == (protocol == "default")
-    assert result.metrics["recall@5"] == pytest.approx(np.mean(recalls), abs=1e-9)
-
-
-@pytest.mark.parametrize(("protocol", "epochs"), [("default", 4), ("mmrec", 5)])
-def test_early_stopping(graph: Dataset, tmp_path: Path, protocol: str, epochs: int) -> None:
-    """Weights that stand still: the first epoch is the best; three, or the fourth, without improvement end it."""
-    still = {"train.lr": 1e-30, "train.patience": 3, "train.epochs": 50, "eval.protocol": protocol}
-    run = train("bpr", graph, tmp_path / "run", settings("bpr") | still)
-    assert len(run.metrics_lines()) == epochs and run.info()["best_epoch"] == 1
-
-
-def test_only_mmrec_rounds_before_it_compares(graph: Dataset, tmp_path: Path) -> None:
-    for protocol, expected in (("default", 0.12344), ("mmrec", 0.1234)):
-        trainer = make(graph, tmp_path, eval__protocol=protocol)
-        result = trainer.system.judge(1, TopK(np.zeros((len(trainer.system.tasks[1].users), 20), int), np.zeros(0)))
-        result.metrics["recall@20"] = 0.12344
-        assert trainer._monitored(result) == expected
-
-
-# ----------------------------------------------------------------------------------------------------------- negatives
-def test_negatives_are_uniform_over_what_the_user_has_not_taken() -> None:
-    rng = np.random.default_rng(0)
-    taken = rng.random((12, 15)) < rng.uniform(0.1, 0.9, (12, 1))
-    taken[:, [4, 9]] = False  # never seen in training
-    taken[3] = True
-    taken[3, [2, 4, 9]] = False  # one left
-    users, items = (torch.from_numpy(rows) for rows in np.nonzero(taken))
-    shuffled = torch.randperm(len(users), generator=torch.Generator().manual_seed(0))
-    negatives = Negatives(Interactions(users[shuffled], items[shuffled], 12, 15))
-    wanted = torch.arange(12).repeat_interleave(6000)
-    drawn = negatives.draw(wanted, torch.Generator().manual_seed(1))
-    counts = np.zeros((12, 15))
-    np.add.at(counts, (wanted.numpy(), drawn.numpy()), 1)
-    seen = taken.any(0)
-    free = seen & ~taken
-    assert (counts[~free] == 0).all()
-    share = counts / 6000 * free.sum(1, keepdims=True)
-    assert np.abs(share[free] - 1).max() < 0.2
-    assert drawn[wanted == 3].unique().tolist() == [2]
-    again = negatives.draw(wanted, torch.Generator().manual_seed(1))
-    assert torch.equal(drawn, again)
-
-
-def test_users_who_have_taken_everything_give_no_negatives(graph: Dataset, tmp_path: Path) -> None:
-    trainer = make(graph, tmp_path)
-    assert 0 in trainer.system.pairs.users and 0 not in trainer.pairs.users
-    all_of_it = Interactions(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2, 2)
-    trainer.pairs = all_of_it
-    with pytest.raises(UserError, match="every user of the training part has taken all items"):
-        trainer._with_negatives(Negatives(all_of_it))
-
-
-def test_models_without_negatives_learn_from_every_pair(graph: Dataset, tmp_path: Path) -> None:
-    trainer = make(graph, tmp_path, "bm3")
-    assert trainer.negatives is None and len(trainer.pairs.users) == (graph.split() == 0).sum()
-
-
-# ---------------------------------------------------------------------------------------------------------------- loop
-def test_three_steps_are_those_of_dense_adam(graph: Dataset, tmp_path: Path) -> None:
-    trainer = make(graph, tmp_path, train__weight_decay=0.01, train__lr=0.01)
-    plain = make(graph, tmp_path / "plain", train__weight_decay=0.01)
-    optimizer = torch.optim.Adam(plain.parameters, lr=0.01, weight_decay=0.01, fused=False, foreach=False)
-    for rows in torch.randperm(len(trainer.pairs.users), generator=torch.Generator().manual_seed(0)).split(70)[:3]:
-        draw = trainer.negatives.draw
-        drawn: list[torch.Tensor] = []
-        trainer.negatives.draw = lambda *a, draw=draw, drawn=drawn: drawn.append(draw(*a)) or drawn[0]  # type: ignore
-        trainer._step(rows)
-        trainer.negatives.draw = draw  # type: ignore[method-assign]
-        optimizer.zero_grad()
-        plain.model.loss(plain.pairs.users[rows], plain.pairs.items[rows], drawn[0], {})["loss"].backward()
-        optimizer.step()
-    for ours, theirs in zip(trainer.parameters, plain.parameters, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_the_learning_rate_falls(graph: Dataset, tmp_path: Path) -> None:
-    trainer = make(graph, tmp_path, train__lr_decay=0.5, train__lr=0.1)
-    rates = []
-    for epoch in (0, DECAY_EPOCHS // 2, DECAY_EPOCHS):
-        trainer.progress.epoch = epoch
-        trainer._epoch()
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([0.1, 0.1 * 0.5**0.5, 0.05])
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(graph: Dataset, tmp_path: Path) -> None:
-    trainer = make(graph, tmp_path)
-    with torch.no_grad():
-        trainer.parameters[0].fill_(torch.inf)
-    before = [p.detach().clone() for p in trainer.parameters]
-    with pytest.raises(RunStopped, match=r"no checkpoint yet.*lower train\.lr"):
-        trainer._epoch()
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True)) and not trainer.progress.step
-
-
-def test_metrics_of_every_epoch(graph: Dataset, tmp_path: Path) -> None:
-    events: list[tuple[str, dict]] = []
-    run = train("freedom", graph, tmp_path / "run", settings("freedom"), observer=lambda e, **v: events.append((e, v)))
-    line = run.metrics_lines()[-1]
-    assert {"epoch", "step", "loss", "valid/recall@20", "valid/ndcg@5", "valid/map@5", *TIMES} <= line.keys()
-    assert any(key.startswith("loss/") for key in line)
-    assert [e for e, _ in events if e != "step"] == ["epoch", "validated"] * 3 + ["evaluating"]
-    assert list((run.path / "tensorboard").iterdir())
-    info = run.info()
-    assert info["paradigm"] == "hybrid" and info["parameters"]["model"] > 0 and info["steps"] == line["step"]
-
-
-# ------------------------------------------------------------------------------------------------------------ features
-def test_missing_rows_and_fields_left_out(graph: Dataset, tmp_path: Path) -> None:
-    model = make(graph, tmp_path, "vbpr").model
-    assert model.modalities == ("image", "text")
-    assert not model.present("image")[7] and model.present("image").sum() == ITEMS - 1 and model.present("text").all()
-    trainer = make(graph, tmp_path, "vbpr", content__image__use=False)
-    assert trainer.model.modalities == ("text",)
-    assert not trainer.cfg.content.fields["image"].use  # in config.yaml, for whoever loads the run
-
-
-def test_features_of_raw_fields(shop: Path, tmp_path: Path) -> None:
-    """Frozen encoders make them once; labels decide which interactions are positives."""
-    tiny = {"content.image.encoder": "random:conv", "content.image.size": 32, "content.text.encoder": "random:bert"}
-    data = Dataset.open(shop)
-    run = train("vbpr", data, tmp_path / "run", settings("vbpr") | tiny | {"train.precision": "fp32"})
-    system = load_system(run)
-    assert isinstance(system, RetrievalSystem)
-    assert set(system.model.modalities) == {*data.fields.image, *data.fields.text}
-    assert all(system.model.present(name).any() for name in system.model.modalities)
-    liked = (data.split() == 0) & (data.label() > 0)
-    pairs = set(zip(data.users[liked].tolist(), data.items[liked].tolist(), strict=True))
-    found = zip(system.pairs.users.tolist(), system.pairs.items.tolist(), strict=True)
-    assert sorted(pairs) == sorted(found)
-
-
 # ------------------------------------------------------------------------------------------------------------ mistakes
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -337,8 +123,6 @@ def test_mistakes_are_named(graph: Dataset, tmp_path: Path, words: str, said: li
 def _with_warm_split(graph: Dataset) -> Dataset:
     """With a split `warm`, whose parts hold the same items."""
     if "warm" not in graph.meta.splits:
-        from rawrec.data.splits import SplitSpec
-
         graph.add_split("warm", SplitSpec(kind="random_user"))
     part = graph.split("warm")
     assert np.isin(graph.items[part == 1], graph.items[part == 0]).all()
@@ -359,44 +143,7 @@ def test_a_model_that_reads_features_where_there_are_none(tmp_path: Path) -> Non
     train("lightgcn", data, tmp_path / "run", settings("lightgcn", train__epochs=1))
 
 
-def test_a_ready_item_graph_needs_no_features(graph: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor the folder that a run was started in, when it is loaded again."""
-    rows, columns = np.arange(ITEMS), (np.arange(ITEMS) + 2) % ITEMS
-    np.savez(tmp_path / "graph.npz", row=rows, col=columns, value=np.ones(ITEMS, np.float32))
-    monkeypatch.chdir(tmp_path)
-    given = settings("freedom", model__item_graph="graph.npz", model__reg_weight=0)
-    del given["model.knn_k"]
-    run = train("freedom", graph, tmp_path / "run", given)
-    assert run.info()["paradigm"] is None
-    monkeypatch.chdir(tmp_path.parent)
-    system = load_system(run)
-    assert isinstance(system, RetrievalSystem) and not system.reads_features and not system.model.modalities
-    with pytest.raises(UserError, match="reads no features"):
-        train("freedom", graph, tmp_path / "again", given | {"content.image.use": False})
-
-
-def test_the_order_of_modalities(graph: Dataset, tmp_path: Path) -> None:
-    """It is the dataset's unless given, and a run that is loaded again has it."""
-    assert make(graph, tmp_path / "a", "freedom").model.modalities == ("image", "text")
-    first = make(graph, tmp_path / "b", "freedom", content__order=["text", "image"]).model
-    assert first.modalities == ("text", "image") and first.width("text") == 5
-    run = train("freedom", graph, tmp_path / "run", settings("freedom", content__order=["text", "image"]))
-    loaded = load_system(run)
-    assert isinstance(loaded, RetrievalSystem) and loaded.model.modalities == ("text", "image")
-    alone = make(graph, tmp_path / "c", "freedom", content__order=["text"], content__image__use=False)
-    assert alone.model.modalities == ("text",)
-
-
-@pytest.mark.parametrize("order", [[], ["text"], ["text", "image", "text"], ["text", "audio"]])
-def test_an_order_that_is_not_of_all_modalities(graph: Dataset, tmp_path: Path, order: list[str]) -> None:
-    with pytest.raises(UserError, match=r"content\.order=\[image,text\]") as caught:
-        make(graph, tmp_path, "freedom", content__order=order)
-    assert str(caught.value).startswith(f"content.order=[{','.join(order)}]")
-
-
 def test_a_split_without_validation_positives(graph: Dataset, tmp_path: Path) -> None:
-    from rawrec.data.splits import SplitSpec
-
     if "all" not in graph.meta.splits:
         graph.add_split("all", SplitSpec(kind="random_user", ratios=(1.0, 0.0, 0.0)))
     with pytest.raises(UserError, match="the validation part has no positive"):

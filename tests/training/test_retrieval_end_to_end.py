@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_retrieval import settings as small
+from small_retrieval import settings as small
 from torch import Tensor
 
 from rawrec import Recommender, RunStopped, UserError
@@ -22,7 +22,8 @@ from rawrec.data.dataset import Dataset
 from rawrec.models.retrieval import retrieval_model
 from rawrec.training import checkpoint
 from rawrec.training.job import evaluate, load_system, resume, train
-from rawrec.training.retrieval import RetrievalSystem, RetrievalTrainer
+from rawrec.training.retrieval_system import RetrievalSystem
+from rawrec.training.retrieval_trainer import RetrievalTrainer
 from rawrec.training.run import RunFolder
 from systems import FAST, Stop, digest, small_dataset, stopping_after
 

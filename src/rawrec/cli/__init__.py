@@ -38,7 +38,7 @@ def main() -> None:
         _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
 
 
-INTERRUPTED = "interrupted; a training run goes on with `rawrec resume RUN`, a sweep with the same command"
+INTERRUPTED = "interrupted; a training run goes on with `rawrec resume RUN`, an import or sweep with the same command"
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 

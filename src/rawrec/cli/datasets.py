@@ -29,6 +29,11 @@ def append(
     text: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="text; repeatable")] = None,
     category: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="categorical column")] = None,
     numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="numeric column")] = None,
+    feature: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="column of vectors")] = None,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=FILE", help="vectors by item id, for a feature: table, .npz, .npy; repeatable"),
+    ] = None,
     image_dir: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
     image_name: Annotated[str, typer.Option(help="file name of an item's picture")] = "{item}.jpg",
     image_column: Annotated[
@@ -54,7 +59,8 @@ def append(
     data = work(
         dataset, interactions, user, item, time=time, labels=label or [], positive=positive, extra=extra or [],
         items=items, item_id=item_id, text=text or [], category=category or [], numeric=numeric or [],
-        image_dir=image_dir, image_name=image_name, image_column=image_column or [], image_field=image_field,
+        feature=feature or [], vectors=dict(map(_of_field, vectors or [])), image_dir=image_dir,
+        image_name=image_name, image_column=image_column or [], image_field=image_field,
         image_url=image_url or [], pictures=pictures, update=update, part=part, moved=dict(map(_moved, move or [])),
     )  # fmt: skip
     report = ImportReport.load(data.path / f"import-{data.version}.json")
@@ -70,6 +76,13 @@ def _moved(word: str) -> tuple[str, str]:
     if not colon:
         raise UserError(f"--move {word!r}: give FROM:TO, for example --move test:train")
     return old, new
+
+
+def _of_field(word: str) -> tuple[str, str]:
+    field, equals, file = word.partition("=")
+    if not equals:
+        raise UserError(f"--vectors {word!r}: give FIELD=FILE, for example --vectors clip=clip.npz")
+    return field, file
 
 
 @app.command(epilog="Example: rawrec validate data/x")
@@ -101,13 +114,24 @@ def split(
     share: Annotated[float | None, typer.Option(help="new_items: share of the items held out (default: 0.2)")] = None,
     fold: Annotated[int | None, typer.Option(help="new_items: which of the disjoint folds (default: 0)")] = None,
     folds: Annotated[int | None, typer.Option(help="new_items: number of folds (default: 5)")] = None,
+    together: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="rows of a user with one value of it stay in one part")
+    ] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="rows where it is above 0 make histories only (default: as under the first split)"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Store a further split beside a dataset's own."""
     from rawrec.data.dataset import Dataset
 
     data = Dataset.open(dataset)
-    spec = split_spec(by, "--by", ratios, seed=seed, share=share, fold=fold, folds=folds)
+    spec = split_spec(
+        by, "--by", ratios, seed=seed, share=share, fold=fold, folds=folds, together=together, history=history
+    )
     assert spec is not None
     data.add_split(name, spec)
     stored = Dataset.open(dataset).meta.splits[name]

@@ -6,14 +6,10 @@ the hidden state below the encoder's trained layers. Everything above that bound
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from rawrec.config import Config, ContentConfig, FieldConfig
@@ -21,10 +17,9 @@ from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder, make_encoder
 from rawrec.content.encoders.base import Kind
 from rawrec.content.fusion import FUSIONS
-from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
-from rawrec.files import write_tensors
 from rawrec.products import Linear
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
@@ -128,13 +123,14 @@ class Tower(nn.Module):
         return columns
 
     @torch.no_grad()
-    def lower(self, field: str, raw: Sequence[Sequence[bytes | str]]) -> tuple[Ragged, dict[str, int]]:
-        """The static column of raw media: what the field's frozen layers make of it; and what was cut or lost."""
+    def lower(self, field: str, raw: Sequence[Sequence[bytes | str]]) -> tuple[Ragged, dict[str, Tensor]]:
+        """The static column of raw media: what the field's frozen layers make of it; and what each item lost on the way
+        (see `Encoder.prepare`)."""
         encoder = dict(self.raw_encoders())[field]
         device = next(encoder.parameters()).device
-        prepared, stats = encoder.prepare(raw)
+        prepared, lost = encoder.prepare(raw)
         with self._casting(device):
-            return encoder.lower(prepared.to(device)).to("cpu"), stats
+            return encoder.lower(prepared.to(device)).to("cpu"), lost
 
     @torch.no_grad()
     def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int) -> None:
@@ -241,52 +237,6 @@ def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig], fu
                 f"content.{name}.{error}" if "=" in str(error).split()[0] else f"content.{name}: {error}"
             ) from None
     return Tower(encoders, dict(fields.feature), cfg.content, frozen=cfg.paradigm == "frozen" or not fused)
-
-
-def static_columns(
-    tower: Tower, data: Dataset, cache: Path, progress: Callable[[str, Iterator], Iterator] | None = None
-) -> tuple[dict[str, Ragged], dict[str, dict[str, int]]]:
-    """Every static column that `tower` reads, from the cache folder or made now; and per field what was cut or lost.
-
-    A cached column is keyed by the encoder's weights and settings and by the dataset's content; it is memory-mapped.
-    """
-    columns, stats = {}, {}
-    encoders = dict(tower.raw_encoders())
-    for name in tower.fields:
-        if name not in encoders:
-            values, valid = data.feature(name)
-            columns[f"feature/{name}"] = Ragged.from_lengths(
-                torch.from_numpy(values[valid]), torch.from_numpy(valid).long()
-            )
-            continue
-        encoder = encoders[name]
-        identity = f"{encoder.fingerprint}|{tower.autocast}|{name}|{data.fingerprint()}"
-        path = cache / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
-        if not path.is_file():
-            _make_column(tower, data, name, path, progress)
-        with safe_open(path, "pt") as file:
-            columns[tower.column(name)] = Ragged(file.get_tensor("values"), file.get_tensor("ptr"))
-            stats[name] = json.loads((file.metadata() or {}).get("stats", "{}"))
-    return columns, stats
-
-
-def _make_column(tower: Tower, data: Dataset, name: str, path: Path, progress: Callable | None) -> None:
-    starts: Iterator[int] = iter(range(0, data.n_items, CHUNK))
-    if progress is not None:
-        starts = progress(f"encoding {name}", starts)
-    read = data.images if name in data.fields.image else data.texts
-    parts, stats = [], {}
-    for start in starts:
-        rows = range(start, min(start + CHUNK, data.n_items))
-        part, counts = tower.lower(name, read(name, rows))
-        parts.append(part)
-        for key, count in counts.items():
-            stats[key] = stats.get(key, 0) + count
-    column = Ragged.cat(parts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    write_tensors({"values": column.values.contiguous(), "ptr": column.ptr}, partial, {"stats": json.dumps(stats)})
-    partial.replace(path)
 
 
 def _dense(column: Ragged, width: int) -> Tensor:

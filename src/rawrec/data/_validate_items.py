@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rawrec.data import images
 from rawrec.data.dataset import ITEMS, Dataset, pc, pieces
 from rawrec.data.digest import ContentDigest
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._media import WORKERS
-from rawrec.data.importers._read import Bar
 from rawrec.data.inspect import spread
 from rawrec.data.parts import item_schema
 from rawrec.data.validate import Validation

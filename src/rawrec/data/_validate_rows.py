@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rawrec.data.dataset import ROWS, Dataset
 from rawrec.data.digest import ContentDigest
-from rawrec.data.importers._read import Bar
+from rawrec.data.importers._bar import Bar
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.data.validate import EXAMPLES, Validation
 
@@ -191,7 +191,7 @@ def _watches(data: Dataset, found: Validation) -> list[_Watch]:
             counts = {part: int((parts == i).sum()) for i, part in enumerate(PARTS)}
             says = {part: entry["counts"].get(part) for part in PARTS}
             found.add(where, f"dataset.yaml counts {says}, there are {counts}", counts != says)
-            per = _per(data, entry["kind"])
+            per = _per(data, entry)
             if per is None:
                 continue
             size = {"user": data.n_users, "item": data.n_items, "all": 1}[per]
@@ -205,10 +205,11 @@ def _watches(data: Dataset, found: Validation) -> list[_Watch]:
     return watches
 
 
-def _per(data: Dataset, kind: str) -> str | None:
-    """By what a kind of split must be in order."""
+def _per(data: Dataset, entry: dict[str, Any]) -> str | None:
+    """By what a split must be in order."""
+    kind = entry["kind"]
     if kind == "new_items":
         return "item"
-    if not data.meta.has_time:
+    if not data.meta.has_time or (kind == "time_global" and "together" in entry):  # a list goes by its last row
         return None
     return {"time_user": "user", "leave_one_out": "user", "time_global": "all"}.get(kind)

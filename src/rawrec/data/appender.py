@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,22 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
 from rawrec.data._disk import Lock, sync, writing
-from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Version, pc, present_in, write_meta
-from rawrec.data.digest import ContentDigest, combined
+from rawrec.data._updates import ItemUpdates
+from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Values, Version, pc, write_meta
+from rawrec.data.digest import combined
+from rawrec.data.importers._vector_files import VectorFile
+from rawrec.data.importers._vectors import ItemVectors
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
-from rawrec.data.parts import PartWriter, first_of_each, item_schema
+from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
 
+AT_ONCE = 16 << 20
+"""Bytes of vectors of items in memory at a time."""
 TIMED = ("time_user", "time_global", "leave_one_out")
 
 
@@ -40,7 +44,7 @@ class Appender(PartWriter):
     its fields that the new row has are replaced (an empty value replaces nothing). pictures: download them, into an
     image field that the dataset has. One process writes at a time.
 
-    Memory: ids, one row buffer, one media buffer; with `update` also the largest fragment of items.
+    Memory: ids, one row buffer, two media buffers; with `update` also the largest fragment of items.
 
     Raises UserError where there is no dataset, another process writes to it, or the disk is full or read-only.
     """
@@ -74,19 +78,15 @@ class Appender(PartWriter):
             super().__init__(data.path, folder, items, pa.schema(rows), data.meta.labels, source)
             self._old = pa.array(data.item_ids, pa.string())
             self._item_ids.append(self._old)
-            self._user_codes.ids = pa.array(data.user_ids, pa.string())
+            self._user_codes.encode(pa.array(data.user_ids, pa.string()))
             self._items = self._current_items()
             self.STORAGE = self._items.data_storage_version
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             self._lock.release()
             raise
-        self.update = update
-        self._updates: list[Any] = []  # fragments of rows that replace others
-        self._updated_rows: list[NDArray[np.int64]] = []
-        self._updated_fields: set[str] = set()
-        self._updated = np.zeros(len(self._old), bool)
-        self._replaced = ContentDigest()
+        self.vectors: list[ItemVectors] = []
+        self._updates = ItemUpdates(self._items, self._old, folder / "updates.lance", data.fields) if update else None
         self._started = time.monotonic()
 
     def __enter__(self) -> Appender:
@@ -102,6 +102,26 @@ class Appender(PartWriter):
         """Which items the dataset had before, `[n]`."""
         return pc.is_in(item_ids, value_set=self._old).to_numpy(zero_copy_only=False)
 
+    def take_vectors(self, files: Sequence[VectorFile], report: ImportReport) -> None:
+        """Items that come from here on have features from these files, where a batch of items has none of the name.
+
+        Raises UserError for files that cannot be used.
+        """
+        widths = self.data.fields.feature
+        with writing(self.out):
+            self.vectors += [ItemVectors(file, widths[file.field], self._folder, report) for file in files]
+
+    def add_items(self, batch: Mapping[str, Values]) -> None:
+        """As every writer; with the vectors that there are for the items."""
+        given = [vectors for vectors in self.vectors if vectors.field not in batch]
+        if not given:
+            super().add_items(batch)
+            return
+        step = max(1, AT_ONCE // (4 * sum(vectors.width for vectors in given)))
+        for at in range(0, len(batch["item_id"]), step):
+            part = {name: values[at : at + step] for name, values in batch.items()}
+            super().add_items(part | {vectors.field: vectors.of(part["item_id"]) for vectors in given})
+
     def column_types(self) -> dict[str, pa.DataType]:
         """The types of the columns of interactions."""
         return dict(zip(self._row_schema.names, self._row_schema.types, strict=True))
@@ -114,91 +134,25 @@ class Appender(PartWriter):
                 lance.dataset(uri, version=version).restore()
             return lance.dataset(uri)
 
-    # -------------------------------------------------------------------------------------------------------- updating
-    def _flush_items(self) -> None:
-        if self.update:
-            table = pa.Table.from_batches(self._item_buffer, self._item_schema)
+    def _store_items(self, table: pa.Table) -> None:
+        if self._updates is not None:
             known = self.known(table.column("item_id"))
             if known.any():
-                self._stage(table.filter(pa.array(known)))
-                self._item_buffer = table.filter(pa.array(~known)).to_batches()
-        super()._flush_items()
-
-    def _stage(self, table: pa.Table) -> None:
-        """Put rows that replace others aside; of those with the same id the first counts."""
-        ids = table.column("item_id").combine_chunks()
-        rows = pc.index_in(ids, value_set=self._old).to_numpy().astype(np.int64)
-        first = first_of_each(ids) & ~self._updated[rows]
-        self._duplicates.add(ids.filter(pa.array(~first)))
-        table, rows = table.filter(pa.array(first)), rows[first]
-        if not len(rows):
-            return
-        self._updated[rows] = True
-        self._updated_rows.append(rows)
-        fields = self.data.fields.names()
-        self._updated_fields |= {name for name in fields if present_in(table.column(name), len(rows)).any()}
-        self._replaced.update("items", table)
-        with writing(self.out):
-            settings: dict[str, Any] = {"data_storage_version": self.STORAGE, "enable_stable_row_ids": True}
-            uri = str(self._folder / "updates.lance")
-            self._updates += write_fragments(table, uri, schema=self._item_schema, mode="create", **settings)
-
-    def _replace(self, items: lance.LanceDataset) -> lance.LanceDataset:
-        """Write the columns of the fragments that hold updated items anew; every row stays in its place."""
-        operation = lance.LanceOperation.Overwrite(self._item_schema, self._updates)
-        uri = str(self._folder / "updates.lance")
-        source = lance.LanceDataset.commit(uri, operation, enable_stable_row_ids=True)
-        rows = np.concatenate(self._updated_rows)
-        order = np.argsort(rows)
-        rows, start = rows[order], 0
-        changed: list[Any] = []
-        modified: set[int] = set()
-        offsets: dict[int, bytes] = {}
-        for fragment in items.get_fragments():
-            stop = start + fragment.count_rows()
-            here = slice(*np.searchsorted(rows, [start, stop]).tolist())
-            if here.start < here.stop:
-                new = self._merged(source, order[here], fragment, rows[here] - start)
-                written: Any = fragment.update_columns(new, "item_id", "item_id", with_offsets=True)
-                changed.append(written[0])
-                modified |= set(written[1])
-                offsets[fragment.fragment_id] = written[2]
-            start = stop
-        operation = lance.LanceOperation.Update(
-            updated_fragments=changed,
-            fields_modified=sorted(modified),
-            update_mode="rewrite_columns",
-            updated_fragment_offsets=offsets,
-        )
-        return lance.LanceDataset.commit(items.uri, operation, read_version=items.version)
-
-    def _merged(
-        self, source: lance.LanceDataset, at: NDArray[np.int64], fragment: Any, rows: NDArray[np.int64]
-    ) -> pa.Table:
-        """The updated columns of rows of a fragment: of `source` where it has a value, else as they are."""
-        columns = {
-            name: [n for n in (name, f"count/{name}", f"bytes/{name}") if n in self._item_schema.names]
-            for name in sorted(self._updated_fields)
-        }
-        wanted = ["item_id", *(n for names in columns.values() for n in names)]
-        old, new = fragment.take(rows.tolist(), columns=wanted), source.take(at.tolist(), columns=wanted)
-        new = new.take(pc.index_in(old.column("item_id"), value_set=new.column("item_id").combine_chunks()))
-        each = np.arange(len(rows))
-        merged = {"item_id": old.column("item_id")}
-        for field, names in columns.items():
-            chosen = pa.array(np.where(present_in(new.column(field), len(rows)), each, each + len(rows)))
-            for name in names:
-                both = pa.chunked_array([*new.column(name).chunks, *old.column(name).chunks])
-                merged[name] = both.take(chosen)
-        return pa.table(merged, schema=pa.schema([self._item_schema.field(name) for name in wanted]))
+                with writing(self.out):
+                    self._duplicates.add(self._updates.stage(table.filter(pa.array(known))))
+                table = table.filter(pa.array(~known))
+        super()._store_items(table)
 
     # --------------------------------------------------------------------------------------------------------- finish
     def finish(self, report: ImportReport) -> Dataset:
         """Make the new version and open it. `report` becomes `import-<version>.json`. Raises UserError where nothing
         is new."""
         item_of, bare = self._flush()
+        for vectors in self.vectors:
+            vectors.account(self.known)
         n_rows = pq.read_metadata(self._folder / "rows.half").num_rows if self._rows is not None else 0
-        if not (n_rows or self._fragments or self._updates):
+        replaced = self._updates.count if self._updates is not None else 0
+        if not (n_rows or self._fragments or replaced):
             raise UserError(
                 f"nothing to append to {self.out}: no interaction and no new item was read or kept"
                 + "".join(f"; {entry.count} skipped because: {reason}" for reason, entry in report.skipped.items())
@@ -228,8 +182,8 @@ class Appender(PartWriter):
                     "items_version": self._commit_items(),
                     "digest": self._digest.hexdigest(),
                     "source": report.source,
-                    "replaced": int(self._updated.sum()),
-                    "replaced_digest": self._replaced.hexdigest() if self._updates else "",
+                    "replaced": replaced,
+                    "replaced_digest": self._updates.digest.hexdigest() if self._updates and replaced else "",
                     "part": self._part if n_rows else None,
                     "moved": self._moved,
                     "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -249,13 +203,14 @@ class Appender(PartWriter):
                 "versions": versions,
             }
             write_meta(meta.model_copy(update=changes), self._place)
+        self.checked.remove()
         return Dataset.open(self.out)
 
     def _commit_items(self) -> int:
         """The version of items.lance that has the new and the updated items."""
         items = self._items
-        if self._updates:
-            items = self._replace(items)
+        if self._updates is not None and self._updates.count:
+            items = self._updates.replace()
         if self._fragments:
             for path in (self._folder / ITEMS / "data").iterdir():
                 sync(path)
@@ -274,12 +229,14 @@ class Appender(PartWriter):
             report.coverage = {
                 name: {"items": count, "share": count / added["items"]} for name, count in self._coverage.items()
             }
+        self.checked.account(report)
         if self._duplicates.count:
             report.skip("duplicate item id (the first row is kept)", self._duplicates.examples, self._duplicates.count)
-        if self.update:
-            report.kept["items replaced"] = int(self._updated.sum())
+        if self._updates is not None:
+            report.kept["items replaced"] = self._updates.count
         if bare:
-            report.note(f"{bare:,} new items of the interactions have no catalogue row: added without content")
+            given = ", but for vectors" if self.vectors else ""
+            report.note(f"{bare:,} new items of the interactions have no catalogue row: added without content{given}")
             report.kept["items without a catalogue row"] = bare
         timed = self.data.meta.splits["default"]["kind"] in TIMED
         if added["interactions"] and timed and self._part == "train":

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rawrec.data._disk import Lock, first_line, sync, writing
-from rawrec.data.splits import PARTS, SplitSpec, make_split
+from rawrec.data.division import Rows, above_zero, make_split
+from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 
 SCHEMA_VERSION = 2
@@ -281,8 +282,38 @@ class Dataset:
             raise UserError(f"{self.path}/splits/{name}.parquet does not fit the interactions: delete it, split again")
         return np.pad(values, (0, self.n_interactions - len(values)), constant_values=-1)
 
+    def history_rows(self, split: str = "default") -> NDArray[np.bool_]:
+        """Interactions that are in no part of a split and make histories only, `[n_interactions]`.
+
+        Those of items that a `new_items` split holds out are not among them, for training must not meet such items.
+        """
+        parts = self.split(split)
+        entry = self.meta.splits[split]
+        name = entry.get("history")
+        if name is None:
+            return np.zeros(self.n_interactions, bool)
+        found = np.concatenate([above_zero(batch.column(0), name) for batch in self.interaction_batches([name])])
+        found &= parts < 0
+        if entry["kind"] == "new_items":
+            held_out = np.zeros(self.n_items, bool)
+            held_out[self.items[parts > 0]] = True
+            found &= ~held_out[self.items]
+        return found
+
+    def retrieval_split(self, name: str = "default") -> NDArray[np.int8]:
+        """`split` as models of positives alone read it: rows that make histories only are of train, `[n_interactions]`.
+
+        A model of shown lists would learn from such rows that everything is clicked; one that draws its negatives
+        needs every positive.
+        """
+        parts = self.split(name)
+        return np.where(self.history_rows(name), np.int8(0), parts)
+
     def add_split(self, name: str, spec: SplitSpec) -> None:
-        """Store a further split under a new name. Raises UserError where the name is taken or the split impossible."""
+        """Store a further split under a new name. Raises UserError where the name is taken or the split impossible.
+
+        Rows that make histories only under the default split do so under this one, too, if it names no others.
+        """
         if not NAME.match(name):
             raise UserError(f"split name {name!r}: use letters, digits, - and _, and begin with a letter")
         with Lock(self.path.resolve()):
@@ -294,9 +325,14 @@ class Dataset:
             raise UserError(f"{self.path} has changed since it was opened: open it again, then split")
         if name in now.splits:
             raise UserError(f"{self.path} already has a split {name!r} ({now.splits[name]['statement']})")
-        values = self.column(spec.column) if spec.column else None
+        names = pq.read_schema(self.path / ROWS).names
+        for column in spec.columns:
+            _known("column", column, names, self.path)
+        if spec.history is None:
+            spec = spec.model_copy(update={"history": now.splits["default"].get("history")})
         present = self.present(spec.field) if spec.field else None
-        parts, statement = make_split(spec, self.users, self.items, self.timestamps, values, present, self.n_items)
+        rows = Rows(self.n_interactions, names, self.interaction_batches)
+        parts, statement = make_split(spec, rows, self.n_items, present)
         with writing(self.path):
             folder = self.path / "splits"
             folder.mkdir(exist_ok=True)

@@ -39,13 +39,14 @@ def export_mmrec(data: Dataset, out: str | Path, *, split: str = "default", labe
     `<name>.inter`: userID, itemID, rating and timestamp where there are any, x_label (the part; -1: none). Only the
     positives of `label` (default: the only one, or `label`), since MMRec takes every row for one.
     `i_id_mapping.csv`, `u_id_mapping.csv`: the ids behind the numbers. The numbers are those of the dataset, but
-    an item with an interaction comes last, since MMRec takes the largest itemID for the last item.
+    an item with an interaction comes last, since MMRec takes the largest itemID for the last item. Rows that make
+    histories only are of train, as in `Dataset.retrieval_split`.
     `<field>_feat.npy`: ready-made features, float32 `[items, width]`; an item without one gets the mean of the others.
 
     Raises UserError for an unknown split or label, no positive row, ids that cannot be written, and an `out` that is
     not empty.
     """
-    parts = data.split(split)
+    parts = data.retrieval_split(split)
     positive = data.label(_label(data, label)) > 0
     if not positive.any():
         raise UserError(f"{data.path} has no positive interaction to export")

@@ -6,18 +6,24 @@ limited before anything is decoded, and a file that is damaged anywhere is refus
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Condition
 
 import numpy as np
 from PIL import Image
 
 MAX_PIXELS = 50_000_000
+SMALL = 1_000_000
+"""A picture of fewer pixels is decoded at once, whatever else is being decoded."""
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000")
 ORIENTATION_TAG = 0x0112
 CHECK_SIZE = 32
+CERTAIN = ("L", "RGB", "CMYK")
+"""Modes that become RGB whatever the pixels are."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,15 +39,54 @@ TURNS = {
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
+# Pixels in blocks above 32 MiB go back to the system when they are freed. Those in blocks of the default size stay with
+# the thread that used them, some 200 MB each after one large picture.
+Image.core.set_block_size(64 << 20)
+
 
 class ImageError(ValueError):
     """Bytes that are no usable picture; the text is the reason."""
 
 
+class _Room:
+    """Room for the pixels that all threads decode at the same time: MAX_PIXELS, small pictures not counted.
+
+    A decoder takes up to some 9 bytes a pixel.
+    """
+
+    def __init__(self) -> None:
+        self._free = MAX_PIXELS
+        self._changed = Condition()
+
+    @contextlib.contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait until so many pixels, at most MAX_PIXELS, have room; give it back at the end."""
+        if pixels < SMALL:
+            yield
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+_ROOM = _Room()
+
+
 def check(data: bytes) -> str | None:
-    """None if `data` is a picture that decodes to its end, else a short reason why not."""
+    """None if `data` is a picture that `decode` takes, else a short reason why not.
+
+    It is decoded to its end, JPEG at the smallest scale.
+    """
     try:
-        decode(data, CHECK_SIZE)
+        with _loaded(data, 1) as image:
+            if image.mode not in CERTAIN or "transparency" in image.info:
+                _square(image, CHECK_SIZE)
     except ImageError as error:
         return str(error)
     return None
@@ -56,18 +101,8 @@ def decode(data: bytes, size: int) -> np.ndarray:
 
     Raises ImageError with a reason.
     """
-    if not data:
-        raise ImageError("empty file")
-    try:
-        return _decode(data, size)
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(_too_large()) from None
-    except Image.UnidentifiedImageError:
-        raise ImageError("not a picture of a known format") from None
-    except Exception as error:  # decoders of hostile bytes raise nearly everything; each means "not decodable"
-        raise ImageError(f"damaged picture: {str(error) or type(error).__name__}"[:200]) from None
+    with _loaded(data, size) as image:
+        return _square(image, size)
 
 
 def decode_many(data: Sequence[bytes], size: int, workers: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -94,15 +129,36 @@ def decode_many(data: Sequence[bytes], size: int, workers: int = 4) -> tuple[np.
     return pixels, valid
 
 
-def _decode(data: bytes, size: int) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(_too_large(width, height))
-        image.draft("RGB", (size, size))
-        image.load()
-        turn = TURNS.get(_orientation(image))
-        square = _plain(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+@contextlib.contextmanager
+def _loaded(data: bytes, size: int) -> Iterator[Image.Image]:
+    """The picture decoded to its end, JPEG at the smallest scale with sides of at least `size`.
+
+    Raises ImageError, also for what the caller's work on the picture raises.
+    """
+    if not data:
+        raise ImageError("empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(_too_large(width, height))
+            with _ROOM.taken(width * height), contextlib.closing(image):  # which frees its pixels
+                image.draft("RGB", (size, size))
+                image.load()
+                yield image
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(_too_large()) from None
+    except Image.UnidentifiedImageError:
+        raise ImageError("not a picture of a known format") from None
+    except Exception as error:  # decoders of hostile bytes raise nearly everything; each means "not decodable"
+        raise ImageError(f"damaged picture: {str(error) or type(error).__name__}"[:200]) from None
+
+
+def _square(image: Image.Image, size: int) -> np.ndarray:
+    turn = TURNS.get(_orientation(image))
+    square = _plain(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
     if square.mode == "RGBA":
         white = Image.new("RGBA", square.size, "white")
         square = Image.alpha_composite(white, square).convert("RGB")

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
+from rawrec.data._checked import Checked
 from rawrec.data._disk import first_line, writing
+from rawrec.data.codes import Codes
 from rawrec.data.dataset import ITEMS, NAME, ROW_COLUMNS, Fields, Values, pc, pieces, present_in, unknown_name
 from rawrec.data.digest import ContentDigest
 from rawrec.errors import UserError
@@ -29,6 +31,8 @@ class PartWriter:
 
     out: the dataset, for messages. item_schema, row_schema: what an item and an interaction have.
     pictures: where one of the image fields is downloaded from, if it is.
+
+    `checked`: which pictures need not be checked again; kept where the import does not come to its end.
     """
 
     ROW_BUFFER = 1 << 20
@@ -61,8 +65,10 @@ class PartWriter:
         self._user_codes = Codes()
         self._item_codes = Codes()
         self._rows: pq.ParquetWriter | None = None
-        self._background = ThreadPoolExecutor(1)  # makes rows while others are read or written
+        self._background = ThreadPoolExecutor(1)  # makes rows and items while others are read or written
         self._rows_written: Future[None] | None = None
+        self._items_written: Future[None] | None = None
+        self.checked = Checked(out.resolve())
 
     # ---------------------------------------------------------------------------------------------------------- items
     def add_items(self, batch: Mapping[str, Values]) -> None:
@@ -75,7 +81,7 @@ class PartWriter:
         if self._pictures is None:
             self._add_items(batch)
             return
-        for part in self._pictures.parts(_ids("item", batch["item_id"]).to_pylist(), batch):
+        for part in self._pictures.parts(_ids("item", batch["item_id"]).to_pylist(), batch, self.checked):
             self._add_items(part)
 
     def _add_items(self, batch: Mapping[str, Values]) -> None:
@@ -106,8 +112,18 @@ class PartWriter:
             self._flush_items()
 
     def _flush_items(self) -> None:
+        """Begin to write what is buffered, when what was written before is done. Raises what that raised."""
+        self._wait_for_items()
         table = pa.Table.from_batches(self._item_buffer, self._item_schema)
         self._item_buffer, self._item_bytes = [], 0
+        self._items_written = self._background.submit(self._store_items, table)
+
+    def _wait_for_items(self) -> None:
+        written, self._items_written = self._items_written, None
+        if written is not None:
+            written.result()
+
+    def _store_items(self, table: pa.Table) -> None:
         ids = table.column("item_id").combine_chunks()
         known = self._known_items()
         keep = ~pc.is_in(ids, value_set=known).to_numpy(zero_copy_only=False)
@@ -188,7 +204,9 @@ class PartWriter:
         )
         with writing(self.out):
             if self._rows is None:
-                self._rows = pq.ParquetWriter(self._folder / "rows.half", self._row_schema, compression="lz4")
+                repeated = [field.name for field in self._row_schema if pa.types.is_string(field.type)]
+                settings: dict[str, Any] = {"compression": "lz4", "use_dictionary": repeated}
+                self._rows = pq.ParquetWriter(self._folder / "rows.half", self._row_schema, **settings)
             self._rows.write_table(coded, row_group_size=1 << 18)
 
     # ----------------------------------------------------------------------------------------------------- completing
@@ -208,16 +226,19 @@ class PartWriter:
                 self._rows.close()
         if self._item_buffer:
             self._flush_items()
+        self._wait_for_items()
         bare = self._item_codes.ids.filter(pc.invert(pc.is_in(self._item_codes.ids, value_set=self._known_items())))
         if len(bare):
             self.add_items({"item_id": bare})
             self._flush_items()
+            self._wait_for_items()
         return pc.index_in(self._item_codes.ids, value_set=self._known_items()), len(bare)
 
     def _abandon(self) -> None:
         if self._pictures is not None:
             self._pictures.close()
         self._background.shutdown()
+        self.checked.close()
         if self._rows is not None:
             with contextlib.suppress(Exception):
                 self._rows.close()
@@ -266,26 +287,6 @@ class PartWriter:
         for key in needed:
             if key not in batch:
                 raise UserError(f"{what}: the column {key!r} is missing")
-
-
-class Codes:
-    """Ids numbered by first appearance; vectorised, one hash table per call."""
-
-    def __init__(self) -> None:
-        self.ids = pa.array([], pa.string())
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def encode(self, ids: pa.ChunkedArray) -> pa.Array:
-        """The number of every id, int32; new ids get the next numbers."""
-        coded = ids.combine_chunks().dictionary_encode()
-        known = pc.index_in(coded.dictionary, value_set=self.ids)
-        new = known.is_null().to_numpy(zero_copy_only=False)
-        codes = known.fill_null(0).to_numpy(zero_copy_only=False).copy()
-        codes[new] = len(self.ids) + np.arange(new.sum())
-        self.ids = pa.concat_arrays([self.ids, coded.dictionary.filter(pa.array(new))])
-        return pa.array(codes).take(coded.indices)
 
 
 class Counted:

@@ -115,10 +115,11 @@ class Samples:
         kind = data.meta.splits[split].get("kind", "column")
         self.times = None if kind in TIMELESS else data.timestamps
         positive = self.labels > 0
+        self.history_only = data.history_rows(split)
         train = self.part == 0
         self.train_counts = np.bincount(data.items[train], minlength=data.n_items)
         self.train_users = np.bincount(data.users[train], minlength=data.n_users)
-        self.train_histories = self._histories(positive & train)
+        self.train_histories = self._histories(positive & (train | self.history_only))
         rolling = history_mode == "rolling" and self.times is not None
         self.eval_histories = self._histories(positive) if rolling else self.train_histories
         self._train_negatives = Negatives(data, np.flatnonzero(train), self.times) if self.positive_only else None

@@ -31,8 +31,8 @@ def join(strings: Sequence[str]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple[Ragged, int]:
-    """Token ids of each text, `[tokens]` int32 with special tokens, and how many texts were cut to `max_length`.
+def tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple[Ragged, torch.Tensor]:
+    """Token ids of each text, `[tokens]` int32 with special tokens, and which were cut to `max_length`, 1 or 0 `[n]`.
 
     An empty text has no tokens at all. Of a very long text only the beginning is looked at, so that its length costs
     nothing; it counts as cut.
@@ -43,7 +43,8 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tup
     lengths = np.zeros(len(texts), np.int64)
     lengths[filled] = [len(one) for one in ids]
     values = np.fromiter((token for one in ids for token in one), np.int32, int(lengths.sum()))
-    truncated = sum(over or len(texts[i]) > limit for i, over in zip(filled, cut, strict=True))
+    truncated = torch.zeros(len(texts), dtype=torch.int32)
+    truncated[filled] = torch.tensor([over or len(texts[i]) > limit for i, over in zip(filled, cut, strict=True)]).int()
     return Ragged.from_lengths(torch.from_numpy(values), torch.from_numpy(lengths)), truncated
 
 

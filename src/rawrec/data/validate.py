@@ -15,7 +15,7 @@ from rich.text import Text
 from rawrec.data._disk import first_line
 from rawrec.data.dataset import ITEMS, Dataset, read_meta, read_version
 from rawrec.data.digest import ContentDigest, combined
-from rawrec.data.importers._read import Bar
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.parts import item_schema
 from rawrec.errors import UserError

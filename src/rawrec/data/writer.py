@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,10 @@ from rawrec.data.dataset import (
     unknown_name,
     write_meta,
 )
+from rawrec.data.division import Rows, make_split
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.parts import PartWriter, check_names, item_schema
-from rawrec.data.splits import SplitSpec, make_split
+from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,9 +46,10 @@ class DatasetWriter(PartWriter):
 
     Everything goes to a hidden folder beside `out`, which takes its place in one atomic step at the end: killed at any
     moment, or left by an exception, there is nothing at `out` that looks whole, and the next import into the same place
-    removes what was left. One process writes to a place at a time.
+    removes what was left, and does not decode the pictures again that were found whole. One process writes to a place
+    at a time.
 
-    Memory: ids, one row buffer, one media buffer, and some 20 bytes per interaction at `finish`.
+    Memory: ids, one row buffer, two media buffers, what `make_split` takes, and a byte per interaction at `finish`.
 
     fields: the item fields. labels: label columns of the interactions, empty for positive-only data. label_rule: how a
     label came to be, e.g. "rating >= 4". extra: further interaction columns and their types. has_time, has_launched:
@@ -122,7 +125,7 @@ class DatasetWriter(PartWriter):
             operation = lance.LanceOperation.Overwrite(self._item_schema, self._fragments)
             table = lance.LanceDataset.commit(str(self._folder / ITEMS), operation, enable_stable_row_ids=True)
         n_items = len(self._known_items())
-        parts, statement = self._split(split, item_of.to_numpy(), n_items)
+        parts, statement = self._split(split, item_of, n_items)
         with writing(self.out):
             self._write_rows(ROWS, item_of, parts)
         counts = {"users": len(self._user_codes), "items": n_items, "interactions": len(parts)}
@@ -147,28 +150,28 @@ class DatasetWriter(PartWriter):
             report.write(self._folder / "import.json")
             write_meta(meta, self._folder)
             self._place.take()
+        self.checked.remove()
         return Dataset.open(self.out)
 
-    def _split(self, spec: SplitSpec, item_of: NDArray[np.int32], n_items: int) -> tuple[NDArray[np.int8], str]:
-        names = set(self._row_schema.names)
-        if spec.column and spec.column not in names:
-            raise UserError(unknown_name(f"{self.out}: split column", spec.column, self._row_schema.names[2:]))
-        by_item = spec.kind == "new_items"
-        columns = ["user", *(["item"] if by_item else []), *sorted(names & {"timestamp", spec.column or ""})]
-        rows = pq.read_table(self._folder / "rows.half", columns=columns)
+    def _split(self, spec: SplitSpec, item_of: pa.Array, n_items: int) -> tuple[NDArray[np.int8], str]:
+        for name in spec.columns:
+            if name not in self._row_schema.names[2:]:
+                raise UserError(unknown_name(f"{self.out}: split column", name, self._row_schema.names[2:]))
         present = None
         if spec.field:
             meta = Meta(**self._meta, counts={"items": n_items}, splits={}, digest="")
             present = Dataset(self._folder, meta, lance.dataset(str(self._folder / ITEMS))).present(spec.field)
-        return make_split(
-            spec,
-            rows.column("user").to_numpy(),
-            item_of[rows.column("item").to_numpy()] if by_item else None,
-            rows.column("timestamp").to_numpy() if "timestamp" in columns else None,
-            rows.column(spec.column).to_numpy() if spec.column else None,
-            present,
-            n_items,
-        )
+        half = self._folder / "rows.half"
+
+        def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
+            with pq.ParquetFile(half, pre_buffer=False) as source:
+                for batch in source.iter_batches(1 << 18, columns=columns):
+                    if (at := batch.schema.get_field_index("item")) >= 0:
+                        batch = batch.set_column(at, "item", item_of.take(batch.column(at)))
+                    yield batch
+
+        rows = Rows(pq.read_metadata(half).num_rows, self._row_schema.names, read)
+        return make_split(spec, rows, n_items, present)
 
     def _account(self, report: ImportReport, counts: dict[str, int], bare: int) -> None:
         report.source = report.source or self._meta["source"]
@@ -178,6 +181,7 @@ class DatasetWriter(PartWriter):
         }
         if self._pictures is not None:
             self._pictures.account(report)
+        self.checked.account(report)
         if self._duplicates.count:
             examples = self._duplicates.examples
             report.skip("duplicate item id (the first row is kept)", examples, count=self._duplicates.count)

@@ -96,7 +96,8 @@ def evaluate_topk(system: System, part: int, ks: list[int], user_batch: int = 64
     samples, data = system.samples, system.data
     positive = samples.labels > 0
     taken = (samples.part == part) & positive
-    task = ListTask.of(data, taken, (samples.part >= 0) & (samples.part < part) & positive)
+    earlier = samples.history_only | ((samples.part >= 0) & (samples.part < part))
+    task = ListTask.of(data, taken, earlier & positive)
     times = None
     if samples.times is not None:
         first = np.full(data.n_users, np.iinfo(np.int64).max)

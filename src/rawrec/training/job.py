@@ -17,7 +17,8 @@ from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.training import checkpoint
 from rawrec.training.evaluate import PARTS, evaluate_part, evaluate_topk
-from rawrec.training.retrieval import RetrievalSystem, RetrievalTrainer
+from rawrec.training.retrieval_system import RetrievalSystem
+from rawrec.training.retrieval_trainer import RetrievalTrainer
 from rawrec.training.run import RunFolder
 from rawrec.training.system import System
 from rawrec.training.trainer import Trainer

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank
-from rawrec.content.tower import LiveContent, Tower, build_tower, field_configs, static_columns
+from rawrec.content.cache import static_columns
+from rawrec.content.tower import LiveContent, Tower, build_tower, field_configs
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError

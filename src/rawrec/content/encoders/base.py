@@ -101,11 +101,11 @@ class Encoder(nn.Module):
         return next(self.stack.parameters()).device
 
     # ------------------------------------------------------------------------------------------------------ the two
-    def prepare(self, raw: Sequence[Sequence[Any]]) -> tuple[Ragged, dict[str, int]]:
-        """Bytes or strings of each item, decoded on the CPU, and counts of what was lost on the way.
+    def prepare(self, raw: Sequence[Sequence[Any]]) -> tuple[Ragged, dict[str, Tensor]]:
+        """Bytes or strings of each item, decoded on the CPU, and what each item lost on the way, `[n]` int32.
 
-        Images: `[pictures, 3, size, size]` uint8; counts `undecodable` and `cut_images` (beyond `max_images`).
-        Texts: `[tokens]` int32; count `truncated` (items whose text was longer than `max_length` tokens).
+        Images: `[pictures, 3, size, size]` uint8; pictures `undecodable` and `cut_images` (beyond `max_images`).
+        Texts: `[tokens]` int32; `truncated`, 1 where the text was longer than `max_length` tokens.
         """
         raise NotImplementedError
 
@@ -201,14 +201,15 @@ class ImageEncoder(Encoder):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def prepare(self, raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, int]]:
+    def prepare(self, raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, Tensor]]:
         kept = [pictures[: self.max_images] for pictures in raw]
         flat = [picture for pictures in kept for picture in pictures]
         pixels, valid = images.decode_many(flat, self.size, os.cpu_count() or 1)
         pieces = Ragged.from_lengths(torch.from_numpy(valid), torch.tensor([len(p) for p in kept], dtype=torch.int64))
         lengths = torch.zeros(len(raw), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
-        stats = {"undecodable": int((~valid).sum()), "cut_images": sum(map(len, raw)) - len(flat)}
-        return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), stats
+        given = torch.tensor([len(pictures) for pictures in raw], dtype=torch.int64)
+        lost = {"undecodable": (pieces.lengths - lengths).int(), "cut_images": (given - pieces.lengths).int()}
+        return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), lost
 
     def _run(self, values: Tensor, first: int, last: int) -> Iterator[Tensor]:
         for part in values.split(PICTURES_AT_ONCE.get(values.device.type, 256)):
@@ -246,7 +247,7 @@ class TextEncoder(Encoder):
         super().__init__(name, stack, cfg, cfg.max_length, seed, hidden_dtype)
         self.tokenizer, self.max_length = tokenizer, cfg.max_length
 
-    def prepare(self, raw: Sequence[Sequence[str]]) -> tuple[Ragged, dict[str, int]]:
+    def prepare(self, raw: Sequence[Sequence[str]]) -> tuple[Ragged, dict[str, Tensor]]:
         tokens, truncated = texts.tokenise(self.tokenizer, [texts.join(strings) for strings in raw], self.max_length)
         return tokens, {"truncated": truncated}
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from rawrec.data._checked import Checked
 from rawrec.data.dataset import Fields
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._convert import binary_lists, ids, numbers, stored_name, string_lists
-from rawrec.data.importers._media import WORKERS, ImageFolder, check_many, spans
-from rawrec.data.importers._read import Bar, Batch, Source
+from rawrec.data.importers._media import WORKERS, ImageFolder, Pictures, check_many, spans
+from rawrec.data.importers._tables import Batch, Source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures, column_addresses
 from rawrec.data.parts import PartWriter
 from rawrec.errors import UserError
 
 ITEMS_AT_ONCE = 4096
+T = TypeVar("T")
 
 
 class Catalogue:
@@ -77,8 +80,10 @@ class Catalogue:
         """Add the items of the table; rows without an id are left out and counted."""
         assert self.source is not None
         wanted = [self.item_id, *self.text, *self.category, *self.numeric, *self.image_column, *self.image_url]
-        for batch in bar.track("items", self.source, list(dict.fromkeys(wanted))):
-            self._add(writer, *self._clean(batch, self.source))
+        batches = bar.track("items", self.source, list(dict.fromkeys(wanted)))
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for some in _early(self._clean(batch, self.source, pool, writer.checked) for batch in batches):
+                self._add(writer, *some)
         self._finish()
 
     def write_met(self, writer: PartWriter, known: Callable[[pa.Array], np.ndarray] | None = None) -> None:
@@ -87,11 +92,18 @@ class Catalogue:
         ids = (met if known is None else met.filter(pa.array(~known(met)))).to_pylist()
         self.report.add_read("items", len(ids))
         for at in range(0, len(ids), ITEMS_AT_ONCE):
-            self._add(writer, ids[at : at + ITEMS_AT_ONCE], {})
+            self._add(writer, ids[at : at + ITEMS_AT_ONCE], {}, {})
         self._finish()
 
-    def _add(self, writer: PartWriter, item_ids: list[str], columns: dict[str, Any]) -> None:
-        for part, pictures in spans(item_ids, self.folder):
+    def _add(
+        self,
+        writer: PartWriter,
+        item_ids: list[str],
+        columns: dict[str, Any],
+        pictures_of: dict[str, Callable[[], Pictures]],
+    ) -> None:
+        columns |= {name: checked() for name, checked in pictures_of.items()}
+        for part, pictures in spans(item_ids, self.folder, writer.checked):
             batch = {"item_id": item_ids[part], **{name: values[part] for name, values in columns.items()}}
             writer.add_items(batch | ({} if pictures is None else {self.image_field: pictures}))
 
@@ -99,8 +111,11 @@ class Catalogue:
         if self.folder is not None:
             self.folder.count_unused()
 
-    def _clean(self, batch: Batch, source: Source) -> tuple[list[str], dict[str, Any]]:
-        """The ids, and every field's values by its stored name; rows without an id are left out and counted."""
+    def _clean(
+        self, batch: Batch, source: Source, pool: ThreadPoolExecutor, checked: Checked
+    ) -> tuple[list[str], dict[str, Any], dict[str, Callable[[], Pictures]]]:
+        """The ids, every field's values by its stored name, and of columns of pictures, which are being checked, what
+        gives their values; rows without an id are left out and counted."""
         self.report.add_read("items", len(batch.rows))
         found, good = ids(batch.columns[self.item_id], f"{batch.file}: {self.item_id}")
         if not good.all():
@@ -115,14 +130,14 @@ class Catalogue:
                 )
         for name in self.numeric:
             columns[stored_name(name)] = self._numbers(batch, name)
+        pictures_of: dict[str, Callable[[], Pictures]] = {}
         for name in self.image_column:
             pictures = binary_lists(batch.columns[name], f"{batch.file}: {name}")
             where = [f"{batch.file}:{row}" for row in batch.rows.tolist()]
-            with ThreadPoolExecutor(WORKERS) as pool:
-                columns[stored_name(name)] = check_many(pictures, where, self.report, pool)
+            pictures_of[stored_name(name)] = check_many(pictures, where, self.report, pool, checked)
         if self.pictures is not None and self.image_url:
             columns[self.pictures.column] = column_addresses(batch, self.image_url)
-        return found.to_pylist(), columns
+        return found.to_pylist(), columns, pictures_of
 
     def _numbers(self, batch: Batch, name: str) -> np.ndarray:
         column = batch.columns[name]
@@ -135,3 +150,13 @@ class Catalogue:
                     f"items: {name} is no number (kept, empty)", batch.examples(lost, name), int(lost.sum())
                 )
         return values
+
+
+def _early(things: Iterable[T]) -> Iterator[T]:
+    """The same things; each is made before the one before it is used."""
+    iterator = iter(things)
+    for last in iterator:
+        for following in iterator:
+            yield last
+            last = following
+        yield last

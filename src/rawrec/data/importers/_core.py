@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rawrec.data.codes import Codes
 from rawrec.data.importers.report import ImportReport
-from rawrec.data.parts import Codes
 
 ROWS_AT_ONCE = 1 << 20
 

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
+from rawrec.data._checked import Checked
 from rawrec.data.dataset import writing
 from rawrec.data.importers._fetcher import Fetcher
-from rawrec.data.importers._media import WORKERS, Skip, bounded, check
+from rawrec.data.importers._media import WORKERS, Pictures, Skip, ahead, bounded, check, chunks
 from rawrec.data.importers._safe_http import REFUSED, Failure, Limits, is_public
 from rawrec.data.importers.report import ImportReport
 
@@ -53,9 +55,11 @@ class Downloads:
             self._failed.close()
         self._pool.shutdown()
 
-    def fetch(self, rows: Sequence[Sequence[str]], items: Sequence[str]) -> Iterator[tuple[slice, list[list[bytes]]]]:
+    def fetch(
+        self, rows: Sequence[Sequence[str]], items: Sequence[str], checked: Checked
+    ) -> Iterator[tuple[slice, Pictures]]:
         """Consecutive parts of the rows with the pictures of each row, in the order of its addresses; a part holds some
-        64 MiB. An address without a picture is left out and counted; `items` says whose it was.
+        MiB. An address without a picture is left out and counted; `items` says whose it was.
 
         Raises UserError where the folder cannot be written.
         """
@@ -64,8 +68,8 @@ class Downloads:
             for url in urls:
                 self._items.setdefault(url, item)
         if self._items:
-            self._complete()
-        yield from bounded(len(rows), lambda part: self._read(rows[part], items[part]))
+            self._complete(checked)
+        yield from bounded(self._read(rows, items))
 
     def note(self) -> None:
         """Tell the report where the pictures are, and what to do about those that could not be had."""
@@ -81,14 +85,14 @@ class Downloads:
                 "To ask for them again, run the same command with --overwrite --retry-failed"
             )
 
-    def _complete(self) -> None:
+    def _complete(self, checked: Checked) -> None:
         """Fetch what is neither in the folder nor known to fail."""
         if self._fetcher is None:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._failed = self._open_list()
-            self._fetcher = Fetcher(self._store, self._fail, self.folder, self._limits)
-        there = list(self._pool.map(self._is_whole, self._items))
+            self._fetcher = Fetcher(partial(self._store, checked), self._fail, self.folder, self._limits)
+        there = list(self._pool.map(partial(self._is_whole, checked), self._items))
         self._counts["there"] += sum(there)
         missing = [url for url, whole in zip(self._items, there, strict=True) if not whole]
         if wanted := [url for url in missing if _digest(url) not in self._reasons]:
@@ -99,19 +103,21 @@ class Downloads:
         name = _digest(url).hex()
         return self.folder / name[:2] / name[2:4] / name
 
-    def _read(self, rows: Sequence[Sequence[str]], items: Sequence[str]) -> list[list[bytes]]:
-        found = iter(list(self._pool.map(self._stored, [url for urls in rows for url in urls])))
-        result: list[list[bytes]] = []
-        for urls, item in zip(rows, items, strict=True):
-            pictures = [(url, next(found)) for url in urls]
-            result.append([data for _, data in pictures if data is not None])
-            lost = [url for url, data in pictures if data is None]
-            for url in lost:
-                self.report.skip(self._reasons.get(_digest(url), "image: its file has gone"), f"{item} {url}")
-            self._counts["failed"] += len(lost)
-            self.report.add_read("images", len(urls))
-            self.report.add_kept("images", len(result[-1]))
-        return result
+    def _read(self, rows: Sequence[Sequence[str]], items: Sequence[str]) -> Iterator[Pictures]:
+        """Chunk by chunk of the rows, the pictures of each."""
+
+        def stored(few: slice) -> list[list[bytes | None]]:
+            return [[self._stored(url) for url in urls] for urls in rows[few]]
+
+        for few, found in zip(chunks(len(rows)), ahead(self._pool, stored, chunks(len(rows))), strict=True):
+            for urls, pictures, item in zip(rows[few], found, items[few], strict=True):
+                lost = [url for url, data in zip(urls, pictures, strict=True) if data is None]
+                for url in lost:
+                    self.report.skip(self._reasons.get(_digest(url), "image: its file has gone"), f"{item} {url}")
+                self._counts["failed"] += len(lost)
+                self.report.add_read("images", len(urls))
+                self.report.add_kept("images", len(urls) - len(lost))
+            yield [[data for data in pictures if data is not None] for pictures in found]
 
     def _stored(self, url: str) -> bytes | None:
         try:
@@ -119,28 +125,28 @@ class Downloads:
         except FileNotFoundError:
             return None
 
-    def _is_whole(self, url: str) -> bool:
+    def _is_whole(self, checked: Checked, url: str) -> bool:
         """Whether the picture is in the folder. A damaged one, as a crash of the machine can leave, is removed."""
         data = self._stored(url)
         if data is None:
             return False
         try:
-            check(data)
+            check(data, checked)
         except Skip:
             with writing(self.folder):
                 self._path(url).unlink()
             return False
         return True
 
-    def _store(self, url: str, body: IO[bytes]) -> None:
+    def _store(self, checked: Checked, url: str, body: IO[bytes]) -> None:
         data = body.read()
-        check(data)
+        check(data, checked)
         path = self._path(url)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        half = path.with_name(f"{path.name}.{os.getpid()}")
         with writing(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(path)
+            half.write_bytes(data)
+            half.replace(path)
         with self._lock:
             self._counts["downloaded"] += 1
             self._counts["bytes"] += len(data)

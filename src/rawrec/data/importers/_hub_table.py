@@ -12,17 +12,18 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute
 
-from rawrec.data.importers._arrow import ArrowTable
 from rawrec.data.importers._convert import as_text, numbers
 from rawrec.data.importers._hub import Found, library
-from rawrec.data.importers._media import CHUNK, WORKERS, ImageFolder, Skip
-from rawrec.data.importers._read import Batch, Source, open_objects, open_source
+from rawrec.data.importers._media import WORKERS, ImageFolder, Skip
+from rawrec.data.importers._tables import ArrowTable, Batch, Source, open_objects, open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.errors import UserError
 
 pc: Any = pyarrow.compute
 PARTS = {"train": "train", "validation": "valid", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 """What datasets call their splits -> our parts."""
+ROWS_WITH_PATHS = 32
+"""Rows whose pictures are read at a time."""
 PART = "part"
 """The column that says which split a row is of."""
 
@@ -102,15 +103,15 @@ class HubTable(Source):
         if not by_path:
             yield batch
             return
-        for at in range(0, len(batch.rows), CHUNK):
-            columns = {name: column.slice(at, CHUNK) for name, column in batch.columns.items()}
-            part = Batch(batch.file, batch.rows[at : at + CHUNK], columns)
+        for at in range(0, len(batch.rows), ROWS_WITH_PATHS):
+            columns = {name: column.slice(at, ROWS_WITH_PATHS) for name, column in batch.columns.items()}
+            part = Batch(batch.file, batch.rows[at : at + ROWS_WITH_PATHS], columns)
             for name in by_path:
                 part.columns[name] = self._read_pictures(part, name, path)
             yield part
 
     def _read_pictures(self, batch: Batch, name: str, path: Path) -> pa.Array:
-        """Per row its pictures' bytes; those that are no good are counted."""
+        """Per row its pictures' bytes; those that cannot be read are counted."""
         rows = [row if isinstance(row, list) else [row] for row in batch.columns[name].to_pylist()]
 
         def read(picture: Any) -> bytes | Skip | None:

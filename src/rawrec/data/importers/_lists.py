@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rawrec.data.importers._convert import as_text
-from rawrec.data.importers._read import Batch
+from rawrec.data.importers._tables import Batch
 from rawrec.data.importers.report import ImportReport
 
 SEPARATORS = {"|": "bars", ",": "commas", ";": "semicolons"}

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rawrec.data.importers._convert import Times, extra, extra_type, ids, labels, row_name
-from rawrec.data.importers._read import Batch, Source
+from rawrec.data.importers._tables import Batch, Source
 from rawrec.data.importers.report import ImportReport
 from rawrec.errors import UserError
 

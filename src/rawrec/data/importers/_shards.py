@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from rawrec.data.importers._convert import stored_name
 from rawrec.data.importers._media import FLUSH_BYTES, MAX_BYTES
-from rawrec.data.importers._read import Batch, Source
+from rawrec.data.importers._tables import Batch, Source
 from rawrec.data.importers._tar import Damaged, Member, Tar
 from rawrec.data.importers.report import ImportReport
 from rawrec.errors import UserError

@@ -12,11 +12,12 @@ import polars as pl
 import pyarrow as pa
 
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._convert import ids, numbers, string_lists
 from rawrec.data.importers._lists import words
 from rawrec.data.importers._media import ImageFolder, spans
-from rawrec.data.importers._read import Bar, Batch, Source
 from rawrec.data.importers._rows import Rows
+from rawrec.data.importers._tables import Batch, Source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec
@@ -195,6 +196,6 @@ class _Items:
                 columns |= {name: joined[name].to_list() for name in joined.columns[1:]}
             if self.launched is not None:
                 columns["launched"] = [self.launched] * len(few)
-            for part, pictures in spans(few, self.covers):
+            for part, pictures in spans(few, self.covers, self.writer.checked):
                 rows: dict[str, Any] = {"item_id": few[part]} | {name: v[part] for name, v in columns.items()}
                 self.writer.add_items(rows | ({COVER: pictures} if pictures is not None else {}))

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._core import Core
-from rawrec.data.importers._read import WHOLE, Bar, Batch, Source, first_lines, open_delimited, open_objects
 from rawrec.data.importers._rows import Rows
+from rawrec.data.importers._tables import WHOLE, Batch, Source, first_lines, open_delimited, open_objects
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec

@@ -12,7 +12,7 @@ from rawrec.data.importers._catalogue import Catalogue
 from rawrec.data.importers._convert import ids
 from rawrec.data.importers._hub import find
 from rawrec.data.importers._hub_table import PART, HubTable
-from rawrec.data.importers._read import Batch, Source
+from rawrec.data.importers._tables import Batch, Source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.table import import_sources
 from rawrec.data.importers.urls import UrlPictures

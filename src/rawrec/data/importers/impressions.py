@@ -11,14 +11,15 @@ import polars as pl
 import pyarrow as pa
 
 from rawrec.data.dataset import Dataset
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._catalogue import Catalogue
 from rawrec.data.importers._convert import as_text, numbers
 from rawrec.data.importers._lists import ListReader, Lists
-from rawrec.data.importers._read import Bar, Batch, open_source
 from rawrec.data.importers._rows import Rows, extra_types
+from rawrec.data.importers._tables import Batch, open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
-from rawrec.data.splits import SplitSpec
+from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
@@ -63,8 +64,8 @@ def import_impressions(
     shown; None: what fits more of the first lists, which is noted. The label is `click`.
     session, query: columns kept as strings under these names; without a session it is the number of the row. `position`
     is the place in the list, from 0. user, time, extra, and all about items: as in `import_table`, but item_id.
-    split: default by time per user where there are times, else at random per user. A `column` split names a column of
-    the table.
+    split: default by time per user where there are times, else at random per user. A split that could tear a list apart
+    keeps sessions whole. A `column` split names a column of the table.
 
     Raises UserError for absent files and columns, files that cannot be read, clicks that can be read either way, and
     when nothing is left to import.
@@ -90,8 +91,7 @@ def import_impressions(
     cleaner.names |= kept
     if split.column is not None:
         split = split.model_copy(update={"column": cleaner.names[split.column]})
-    if not time and split.kind == "random_user":
-        report.note("the rows of a list are torn apart by this split: name a time, or --split column:<name>")
+    split = keeping_lists(split, "session")
     catalogue = Catalogue(
         report, open_source(Path(items), report) if items is not None else None, item_id, text=text, category=category,
         numeric=numeric, image_column=image_column, image_dir=image_dir, image_name=image_name, image_field=image_field,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers._read import Source, first_lines, open_delimited
+from rawrec.data.importers._tables import Source, first_lines, open_delimited
 from rawrec.data.importers._videos import ITEMS, ItemTable, Videos, write_videos
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures

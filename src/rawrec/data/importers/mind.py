@@ -11,14 +11,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.data.codes import Codes
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._convert import ids, string_lists
 from rawrec.data.importers._lists import Lists, words
-from rawrec.data.importers._read import Bar, Batch, Source, open_delimited
+from rawrec.data.importers._tables import Batch, Source, open_delimited
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
-from rawrec.data.parts import Codes
-from rawrec.data.splits import SplitSpec
+from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
@@ -58,11 +59,12 @@ def import_mind(
     """Import MIND: behaviors.tsv and news.tsv in `folder`, or in its subfolders of train, dev and test.
 
     Each news item shown is an interaction, `click` its label, `session` the impression. history: the clicks that a
-    user's first impression lists as earlier are added once per user as positives with `given` = 1, in train, in their
-    order, one second apart, before the first impression of all. Items: text `title` and `abstract`, categorical
-    `category` and `subcategory`. pictures: a table of addresses of pictures, to be downloaded.
+    user's first impression lists as earlier are added once per user as positives with `given` = 1, in their order, one
+    second apart, before the first impression of all; they are in no part and make histories only. Items: text `title`
+    and `abstract`, categorical `category` and `subcategory`. pictures: a table of addresses of pictures, to be
+    downloaded.
     split: default as the folders say (of two, the other one is test and the last day of train is valid); for one folder
-    by global time. A folder without clicks is left out.
+    by global time. A split that could tear an impression apart keeps it whole. A folder without clicks is left out.
 
     Raises UserError for absent files, files that cannot be read and when nothing is left to import.
     """
@@ -73,6 +75,9 @@ def import_mind(
     if split is None:
         kind = {"kind": "column", "column": PART} if several else {"kind": "time_global"}
         split = SplitSpec.model_validate(kind)
+    split = keeping_lists(split, "session")
+    if history and split.history is None:
+        split = split.model_copy(update={"history": "given"})
     extra = {"session": pa.string(), "given": pa.int8()} | ({PART: pa.int64()} if several else {})
     with (
         DatasetWriter(
@@ -179,7 +184,8 @@ class _Behaviors:
         if history:
             self.report.note(
                 "clicks that impressions list as earlier have no times: once per user, from the first impression, they "
-                "are added as clicks with given=1, in their order, before the first impression of all"
+                "are added as clicks with given=1, in their order, before the first impression of all; they make "
+                "histories only"
             )
 
     def _first_impressions(self) -> int:
@@ -240,7 +246,7 @@ class _Behaviors:
                 "click": np.ones(n, np.float32),
                 "session": pa.nulls(n, pa.string()),
                 "given": np.ones(n, np.int8),
-                PART: np.zeros(n, np.int64),
+                PART: np.full(n, -1),
             }
 
     def _shown(self, batch: Batch, times: np.ndarray, part: _Part) -> Iterator[dict[str, Any]]:

@@ -10,9 +10,10 @@ import polars as pl
 import pyarrow as pa
 
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._convert import as_text, stored_name
-from rawrec.data.importers._read import Bar, Batch, open_delimited, open_source
 from rawrec.data.importers._rows import Rows
+from rawrec.data.importers._tables import Batch, open_delimited, open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._convert import ids, string_lists
 from rawrec.data.importers._media import ImageFolder, spans
-from rawrec.data.importers._read import Bar, DoubleColon, Source, open_source
 from rawrec.data.importers._rows import Rows
+from rawrec.data.importers._tables import DoubleColon, Source, open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec
@@ -88,7 +89,7 @@ def import_movielens(
             }
             if plots is not None:
                 columns["plot"] = [plots.pop(i, []) for i in item_ids]
-            for part, images in spans(item_ids, folder_of_posters):
+            for part, images in spans(item_ids, folder_of_posters, writer.checked):
                 rows = {"item_id": item_ids[part], **{name: values[part] for name, values in columns.items()}}
                 writer.add_items(rows | ({} if images is None else {"poster": images}))
         if folder_of_posters is not None:

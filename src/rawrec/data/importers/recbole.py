@@ -11,9 +11,10 @@ import polars as pl
 import pyarrow as pa
 
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._convert import ids, numbers, stored_name, string_lists
-from rawrec.data.importers._read import Bar, Batch, Source, open_delimited
 from rawrec.data.importers._rows import Rows
+from rawrec.data.importers._tables import Batch, Source, open_delimited
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures, column_addresses
 from rawrec.data.splits import SplitSpec

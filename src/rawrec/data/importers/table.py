@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rawrec.data.dataset import Dataset
+from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._catalogue import Catalogue
-from rawrec.data.importers._read import Bar, Source, open_source
 from rawrec.data.importers._rows import Rows, extra_types
+from rawrec.data.importers._tables import Source, open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.data._checked import Checked
 from rawrec.data.dataset import Values
 from rawrec.data.importers._convert import ids, string_lists
-from rawrec.data.importers._read import Batch, open_source
+from rawrec.data.importers._tables import Batch, open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.errors import UserError
 
@@ -88,8 +89,10 @@ class UrlSource:
         folder = Path(pictures.downloads) if pictures.downloads is not None else out.with_name(f"{out.name}.downloads")
         self._downloads: Downloads = Downloads(folder, self._report, limits, retry_failed=pictures.retry_failed)
 
-    def parts(self, item_ids: Sequence[str], batch: Mapping[str, Values]) -> Iterator[dict[str, Values]]:
-        """The batch in parts with some 64 MiB of pictures each; the column of addresses goes, the field comes.
+    def parts(
+        self, item_ids: Sequence[str], batch: Mapping[str, Values], checked: Checked
+    ) -> Iterator[dict[str, Values]]:
+        """The batch in parts with some MiB of pictures each; the column of addresses goes, the field comes.
 
         item_ids `[n]`: the ids of the batch's items, as the dataset holds them.
         """
@@ -100,7 +103,7 @@ class UrlSource:
             items = item_ids[some]
             rows = self._addresses(items, None if own is None else own[some])
             self._some = self._some or any(rows)
-            for part, pictures in self._downloads.fetch(rows, items):
+            for part, pictures in self._downloads.fetch(rows, items, checked):
                 where = slice(at + part.start, at + part.stop)
                 yield {name: values[where] for name, values in columns.items()} | {self._field: pictures}
 

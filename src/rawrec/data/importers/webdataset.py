@@ -8,8 +8,8 @@ from pathlib import Path
 from rawrec.data.dataset import Dataset
 from rawrec.data.importers._catalogue import Catalogue
 from rawrec.data.importers._convert import stored_name
-from rawrec.data.importers._read import open_source
 from rawrec.data.importers._shards import KEY, Shards, expand
+from rawrec.data.importers._tables import open_source
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.table import import_sources
 from rawrec.data.importers.urls import UrlPictures

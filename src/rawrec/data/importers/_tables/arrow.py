@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from rawrec.data.importers._read import PARQUET_ROWS, Batch, Source, _is_small, _plain, _reading
+from rawrec.data.importers._tables.columnar import plain, rows_at_once
+from rawrec.data.importers._tables.source import Batch, Source, reading
 from rawrec.data.importers.report import ImportReport
 
-LARGE_ROWS = 256
-"""Rows at a time where values can be as large as pictures."""
 MAGIC = b"ARROW1"
 
 
@@ -26,14 +25,14 @@ class ArrowTable(Source):
 
     def __init__(self, path: Path, report: ImportReport) -> None:
         super().__init__(path, report)
-        with _reading(path), pa.memory_map(str(path)) as raw:
+        with reading(path), pa.memory_map(str(path)) as raw:
             self.schema = _open(raw, None).schema
             self.columns = _names(self.schema)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         names, number = list(dict.fromkeys(columns)), 1
-        size = PARQUET_ROWS if all(_is_small(self.schema.field(name).type) for name in names) else LARGE_ROWS
-        with _reading(self.path), pa.memory_map(str(self.path)) as raw:
+        size = rows_at_once([self.schema.field(name).type for name in names])
+        with reading(self.path), pa.memory_map(str(self.path)) as raw:
             total = max(raw.size(), 1)
             reader = _open(raw, pa.ipc.IpcReadOptions(included_fields=[self.schema.get_field_index(n) for n in names]))
             for whole in _parts(reader):
@@ -43,7 +42,7 @@ class ArrowTable(Source):
                     part = whole.slice(at, size)
                     rows = np.arange(number, number + part.num_rows)
                     number += part.num_rows
-                    yield Batch(self.name, rows, {name: _plain(part.column(name)) for name in columns})
+                    yield Batch(self.name, rows, {name: plain(part.column(name)) for name in columns})
 
 
 def _open(

@@ -1,0 +1,5 @@
+"""Prints the page of all settings."""
+
+from rawrec.config.page import describe
+
+print(describe())

@@ -1,0 +1,109 @@
+"""Settings of content: its fields, how they are joined, and the bank that keeps what comes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rawrec.config.wording import has_settings, unknown
+from rawrec.records import Record
+
+TRAIN_PATTERN = re.compile(r"^(none|all|lora|top:[1-9][0-9]*)$")
+
+
+class FieldConfig(Record):
+    """How one image or text field becomes a feature."""
+
+    use: bool = Field(default=True, description="false leaves the field out")
+    encoder: str | None = Field(
+        default=None, description="efficientnet_lite0, minilm, a hub name or local folder, random:<arch>; null: by kind"
+    )
+    train: str = Field(
+        default="none",
+        description="none | lora | top:<n> | all: which layers of the encoder learn; where any do, the features are no "
+        "parameters of a retrieval model, whatever model.train_features says",
+    )
+    lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
+    lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
+    size: int = Field(default=128, ge=16, le=1024, description="images: side in pixels after resizing")
+    max_images: int = Field(default=4, ge=1, description="images: at most so many per item, the first ones")
+    max_length: int = Field(default=64, ge=4, le=8192, description="texts: tokens kept; what is cut off is counted")
+
+    @field_validator("train")
+    @classmethod
+    def _train(cls, value: str) -> str:
+        if not TRAIN_PATTERN.match(value):
+            raise ValueError("use none, lora, all or top:<n> with n >= 1, for example top:1")
+        return value
+
+
+class FusionConfig(Record):
+    """How the features of an item become its content embedding (EM3 section 3.2)."""
+
+    kind: Literal["fqformer", "concat", "sum"] = Field(
+        default="fqformer", description="attention with shared queries, one linear map, or the mean"
+    )
+    queries: int = Field(default=2, ge=1, description="fqformer: trainable queries, shared by all items")
+    layers: int = Field(default=1, ge=1, description="fqformer: transformer layers")
+    heads: int = Field(default=4, ge=1, description="fqformer: attention heads; content.dim must be a multiple of it")
+    ffn: bool = Field(
+        default=False, description="fqformer: a feed-forward sublayer after attention (the published code has none)"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout inside the fusion")
+
+
+class ContentConfig(Record):
+    """From raw fields to content embeddings. Any other key is a field's name, or `image` / `text` for all of a kind."""
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
+
+    dim: int = Field(default=64, ge=1, description="width of a content embedding")
+    fusion: FusionConfig = Field(default_factory=FusionConfig, description="how the features of an item are joined")
+    order: list[str] | None = Field(
+        default=None,
+        description="retrieval models: order of modalities for models that give them roles, all fields in use; null: "
+        "the dataset's: images, texts, ready-made",
+    )
+    fields: dict[str, FieldConfig] = Field(default_factory=dict, description="resolved, one per field of the dataset")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        fields = dict(value.get("fields") or {})
+        rest = {}
+        for key, sub in value.items():
+            if key in cls.model_fields:
+                rest[key] = sub
+            elif isinstance(sub, Mapping | FieldConfig):
+                fields[key] = {**_plain(fields.get(key, {})), **_plain(sub)}
+            elif key in ("image", "text"):
+                raise ValueError(has_settings(f"content.{key}", sub, FieldConfig))
+            else:
+                known = [*(name for name in cls.model_fields if name != "fields"), "image", "text"]
+                raise ValueError(unknown(f"content.{key}", str(key), known) + ", or a field of the dataset")
+        return {**rest, "fields": fields}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else dict(value)
+
+
+class BankConfig(Record):
+    """The table of content that histories read (DESIGN: the bank)."""
+
+    history_grad: Literal["live", "none"] = Field(
+        default="live",
+        description="a live row carries gradient also where it stands in a history (live) or not (none: LEMUR)",
+    )
+    live_budget: int | None = Field(default=None, ge=1, description="at most so many items encoded per step; null: all")
+    warm_start: bool = Field(
+        default=True, description="write every row before the first step, so that histories are whole"
+    )
+    micro_batch: int = Field(
+        default=256, ge=1, description="items encoded at once; more are done with gradient caching"
+    )

@@ -1,0 +1,105 @@
+"""Settings that would do nothing beside the rest of a config: a user who gives one is told so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rawrec.config.content import FieldConfig
+from rawrec.config.run import Config
+from rawrec.models.retrieval import retrieval_model
+
+
+def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> str | None:
+    """Why a setting has no effect under the rest of the config; None where it has one."""
+    of_features = re.fullmatch(r"paradigm|content\..+|bank\..+|train\.(encoder_lr|precision)", key)
+    if cfg.retrieval and of_features and not retrieval_model(cfg.model.name).reads_features(cfg.model):
+        return f"model {cfg.model.name} reads no features of items"
+    for pattern, holds, reason in _retrieval_rules(cfg) if cfg.retrieval else _ranking_rules(cfg):
+        if holds and re.fullmatch(pattern, key):
+            return reason
+    part = key.split(".")
+    if len(part) == 3 and part[0] == "content" and part[1] != "fusion":
+        return _idle_field(cfg, part[1], part[2], value, kinds)
+    return None
+
+
+def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """Settings (a pattern of their keys), whether they have no effect, and why."""
+    end_to_end, fusion = cfg.paradigm == "end_to_end", cfg.content.fusion.kind
+    return [
+        (
+            r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr|precision)",
+            cfg.model.name == "id",
+            "model id has no content. Leave it out, or train em3",
+        ),
+        (r"train\.encoder_lr", not end_to_end, f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"),
+        (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
+        (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
+        (r"bank\.warm_start", cfg.paradigm == "frozen", "paradigm=frozen always writes every row first"),
+        (
+            r"content\.fusion\.(queries|layers|heads|ffn)",
+            fusion != "fqformer",
+            f"content.fusion.kind={fusion} has no such part; use content.fusion.kind=fqformer",
+        ),
+        (r"model\.cic_temperature", not cfg.model.cic_weight, "model.cic_weight=0 switches that loss off"),
+        (
+            r"model\.id_dropout",
+            not (cfg.model.item_id or cfg.model.user_id or cfg.model.cic_weight),
+            "the model reads no ids (model.item_id=false, model.user_id=false)",
+        ),
+        (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
+        (
+            r"eval\.protocol|train\.lr_decay|content\.order",
+            True,
+            f"it is a setting of retrieval models, and {cfg.model.name} is none",
+        ),
+    ]
+
+
+def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """The same for a retrieval model."""
+    name, end_to_end = cfg.model.name, cfg.paradigm == "end_to_end"
+    trains_none = f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"
+    return [
+        (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
+        (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
+        (r"content\.(dim|fusion\..+)", True, f"model {name} joins features in its own way; see model.*"),
+        (r"bank\.history_grad", True, f"model {name} reads no histories"),
+        (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
+        (r"bank\.(live_budget|micro_batch)|train\.encoder_lr", not end_to_end, trains_none),
+        (
+            r"train\.(id_weight_decay|ema|warmup_steps|clip|accumulate|checkpoint_every)",
+            True,
+            f"it is a setting of ranking models, and {name} is none",
+        ),
+        (r"eval\.full_ranking", True, f"model {name} is always evaluated by lists of the full catalogue"),
+        (r"eval\.batch_size", True, f"model {name} makes lists for as many users at once as fit its catalogue"),
+        *((rf"model\.({'|'.join(rule.options)})", rule.when(cfg.model), rule.reason) for rule in cfg.model.idle_rules),
+    ]
+
+
+def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping[str, str]) -> str | None:
+    """The same for a setting of one field, or of all fields of a kind."""
+    kind = name if name in ("image", "text") and name not in kinds else kinds.get(name)
+    settings: dict[str, Any] = {}
+    for source in dict.fromkeys((kind, name)):
+        if source in cfg.content.fields:
+            settings |= cfg.content.fields[source].model_dump(exclude_unset=True)
+    field = FieldConfig.model_validate(settings)
+    if kind == "feature" and setting != "use":
+        return f"{name} is a ready-made feature, and its only setting is content.{name}.use"
+    if setting == "train" and value != "none" and cfg.paradigm != "end_to_end":
+        return f"paradigm={cfg.paradigm} keeps encoders frozen; use paradigm=end_to_end"
+    if setting != "use" and not field.use:
+        return f"content.{name}.use=false leaves the field out"
+    # A field's own `train` may differ from its kind's: lora anywhere among them is enough.
+    trains = [field.train] + [f.train for n, f in cfg.content.fields.items() if name in ("image", "text", kinds.get(n))]
+    if setting in ("lora_rank", "lora_layers") and "lora" not in trains:
+        return f"content.{name}.train={field.train} has no LoRA; use content.{name}.train=lora"
+    if setting in ("size", "max_images") and kind == "text":
+        return "it is a setting of image fields"
+    if setting == "max_length" and kind == "image":
+        return "it is a setting of text fields; images have size"
+    return None

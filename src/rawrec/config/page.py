@@ -1,0 +1,90 @@
+"""All settings in words, made from the records: the page `docs/settings.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from rawrec.config.content import FieldConfig, FusionConfig
+from rawrec.config.models import RANKERS, RETRIEVAL, RankerConfig
+from rawrec.config.resolution import flatten
+from rawrec.config.run import RETRIEVAL_DEFAULTS, Config
+
+BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+KINDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", type(None): "null"}
+
+
+def describe() -> str:
+    """All settings as a Markdown page, made from the records: what `docs/settings.md` holds."""
+    lines = [
+        "# Settings",
+        "",
+        "Every setting of a run, with its default. Give them as `key=value` after `rawrec train MODEL`, or in a YAML",
+        "file whose path stands in place of the model's name. `config.yaml` of a run folder holds all of them.",
+        "",
+        "This page is generated from `rawrec.config` (`python -m rawrec.config > docs/settings.md`).",
+        "",
+        *_table("Run", Config, ""),
+        *_table(f"model ({', '.join(RANKERS)})", RankerConfig, "model."),
+    ]
+    for name, record in RETRIEVAL.items():
+        lines += _table(f"model ({name})", record, "model.")
+    lines += _retrieval_defaults()
+    for name, field in Config.model_fields.items():
+        record = field.annotation
+        if isinstance(record, type) and issubclass(record, BaseModel):
+            lines += _table(name, record, f"{name}.")
+    lines += _table("content.fusion", FusionConfig, "content.fusion.")
+    lines += _table("content.<field>", FieldConfig, "content.<field>.")
+    return "\n".join(lines)
+
+
+def _retrieval_defaults() -> list[str]:
+    flat = dict(flatten(RETRIEVAL_DEFAULTS))
+    return [
+        "## Defaults of retrieval models",
+        "",
+        "Retrieval models have other defaults than the tables below say, those of their published runs:",
+        ", ".join(f"`{key}={value}`" for key, value in flat.items()) + ".",
+        "",
+    ]
+
+
+def _table(title: str, record: type[BaseModel], prefix: str) -> list[str]:
+    doc = " ".join((record.__doc__ or "").split())
+    lines = [f"## {title}", "", doc, "", "| setting | values | default | meaning |", "|---|---|---|---|"]
+    for name, field in record.model_fields.items():
+        if field.annotation is not None and not _is_record(field.annotation):
+            default = yaml.safe_dump(field.get_default(call_default_factory=True), default_flow_style=True)  # type: ignore[call-arg]
+            values = _values(field).replace("|", "\\|")
+            text = (field.description or "").replace("|", "\\|")
+            lines.append(f"| `{prefix}{name}` | {values} | `{default.splitlines()[0]}` | {text} |")
+    return [*lines, ""]
+
+
+def _is_record(kind: Any) -> bool:
+    """Whether a field's type is a record, or a choice between records."""
+    return (isinstance(kind, type) and issubclass(kind, BaseModel)) or any(map(_is_record, get_args(kind)))
+
+
+def _values(field: FieldInfo) -> str:
+    bounds = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in BOUNDS.items() if hasattr(m, key)]
+    return ", ".join([_kind(field.annotation), *bounds])
+
+
+def _kind(kind: Any) -> str:
+    """A type in words."""
+    if kind in KINDS:
+        return KINDS[kind]
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " | ".join(f"`{part}`" for part in parts)
+    if get_origin(kind) is list:
+        return f"list of {_kind(parts[0])}s"
+    if get_origin(kind) is Annotated:
+        return _kind(parts[0])
+    return " or ".join(_kind(part) for part in parts)

@@ -1,0 +1,123 @@
+"""From a preset, a file and overrides of single settings to a config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rawrec.config.idle import idle_reason
+from rawrec.config.run import Config
+from rawrec.config.validation import validate
+from rawrec.config.wording import short, unknown
+from rawrec.errors import UserError
+
+
+def presets() -> dict[str, str]:
+    """Name and text of every preset that comes with the package."""
+    folder = resources.files("rawrec") / "presets"
+    return {p.name.removesuffix(".yaml"): p.read_text() for p in folder.iterdir() if p.name.endswith(".yaml")}
+
+
+def resolve(
+    preset: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> Config:
+    """The config of a preset's name, a YAML file or a mapping, with `{"train.epochs": 5}`-style overrides.
+
+    kinds: "image", "text" or "feature" for the fields of the dataset, so that overrides of single ones can be judged.
+    Raises UserError for what is unknown or impossible, and for an override that would do nothing.
+    """
+    tree = dict(preset) if isinstance(preset, Mapping) else _read_preset(preset)
+    flat = dict(flatten(overrides or {}))
+    for key, value in flat.items():
+        _give_way(tree, key, kinds or {})
+        _set(tree, key, value)
+    cfg = validate(tree)
+    for key, value in flat.items():
+        reason = idle_reason(cfg, key, value, kinds or {})
+        if reason is not None:
+            raise UserError(f"{key}={short(value)} would do nothing: {reason}")
+    return cfg
+
+
+def _read_preset(preset: str | Path) -> dict[str, Any]:
+    known, path = presets(), Path(preset)
+    if str(preset) in known:
+        text = known[str(preset)]
+    elif path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"config file {path} does not exist")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"config file {path} is no text in UTF-8") from None
+    else:
+        raise UserError(unknown("model", str(preset), sorted(known)) + ", or the path of a .yaml file")
+    try:
+        tree = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{preset} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{preset} must hold settings as `key: value`, found {type(tree).__name__}")
+    return tree
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """`["train.epochs=5"]` -> `{"train.epochs": 5}`; values are YAML."""
+    result = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"override {word!r} is not of the form key=value, for example train.epochs=5")
+        if key in result:
+            raise UserError(f"override {word!r}: {key} is given twice")
+        try:
+            result[key] = yaml.safe_load(_float(text))
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"override {word!r}: the value is not valid YAML") from None
+    return result
+
+
+def _float(text: str) -> str:
+    """YAML 1.1 reads 1e-3 as a string; people mean a number."""
+    return repr(float(text)) if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text) else text
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Overrides as single settings: `{"content.image": {"train": "all"}}` is `content.image.train`."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield re.sub(r"^content\.fields\.", "content.", f"{prefix}{key}"), value
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for i, part in enumerate(parents):
+        sub = tree.get(part)
+        if sub is not None and not isinstance(sub, Mapping):
+            raise UserError(f"{key}: {'.'.join(parents[: i + 1])} holds the value {sub!r}, not settings of its own")
+        tree[part] = dict(sub or {})  # a copy: the preset may be the caller's own
+        tree = tree[part]
+    tree[last] = value
+
+
+def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
+    """An override for all fields of a kind also replaces what a complete config (of a run) says of each of them."""
+    part = key.split(".")
+    fields = (tree.get("content") or {}).get("fields")
+    if len(part) != 3 or part[0] != "content" or part[1] not in ("image", "text") or not isinstance(fields, Mapping):
+        return
+    replaced = {
+        name: {k: v for k, v in field.items() if kinds.get(name) != part[1] or k != part[2]}
+        for name, field in fields.items()
+        if isinstance(field, Mapping)
+    }
+    tree["content"] = {**tree["content"], "fields": {**fields, **replaced}}

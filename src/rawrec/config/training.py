@@ -1,0 +1,97 @@
+"""Settings of a run beside its model and its content: what it reads, how it trains, what is measured."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from rawrec.records import Count, Record
+
+BUCKET = r"((cold|rare|medium|warm)/)?"
+IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")
+LIST_METRIC = re.compile(rf"^{BUCKET}(recall|ndcg|precision|map)@([1-9][0-9]*)$")
+
+
+class DataConfig(Record):
+    """What a run reads from its dataset."""
+
+    split: str = Field(default="default", description="name of a stored split (`rawrec split` makes more)")
+    label: str = Field(
+        default="label", description="label column that the model learns; the only one, where there is one"
+    )
+    history: int = Field(default=20, ge=0, description="most recent earlier positives of the user that the model sees")
+    history_mode: Literal["rolling", "train"] = Field(
+        default="rolling", description="evaluation sees all that came before (rolling) or training rows only (train)"
+    )
+    negatives: int = Field(
+        default=4, ge=1, description="negatives drawn per positive where the data holds positives only"
+    )
+
+
+class TrainConfig(Record):
+    """The training loop."""
+
+    epochs: int = Field(default=10, ge=1, description="at most so many passes over the training part")
+    batch_size: int = Field(default=256, ge=1, description="samples per batch")
+    accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
+    lr: float = Field(default=3e-3, gt=0, description="learning rate of everything but encoders")
+    encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
+    lr_decay: float = Field(
+        default=1.0, gt=0, le=1, description="retrieval models: factor of the learning rate per 50 epochs, gradually"
+    )
+    weight_decay: float = Field(
+        default=0.1,
+        ge=0,
+        description="weight decay of weight matrices other than encoders (none) and id embeddings (AdamW); retrieval "
+        "models: L2 penalty of all parameters but encoders' (Adam)",
+    )
+    id_weight_decay: float = Field(default=5.0, ge=0, description="weight decay of id embeddings")
+    ema: float = Field(
+        default=0.998,
+        ge=0,
+        lt=1,
+        description="decay per step of the averaged weights that are evaluated and kept; 0: the last weights",
+    )
+    warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rates rise to their values")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    patience: int = Field(default=3, ge=1, description="epochs without improvement before the run stops")
+    metric: str = Field(
+        default="auc",
+        description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data); "
+        "retrieval models: recall@K, ndcg@K, precision@K, map@K; or one of them within a bucket, as cold/auc",
+    )
+    device: str = Field(default="auto", description="auto | cpu | cuda | cuda:<n>")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; null: all cores")
+
+    @field_validator("metric")
+    @classmethod
+    def _metric(cls, value: str) -> str:
+        if not (IMPRESSION_METRIC.match(value) or LIST_METRIC.match(value)):
+            raise ValueError(
+                "use auc, gauc, logloss, ece or share, for retrieval models recall@20 or the like, or one of them "
+                "in a bucket, for example cold/auc"
+            )
+        return value
+
+
+class EvalConfig(Record):
+    """What is measured, and how."""
+
+    topk: list[Count] = Field(
+        default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
+    )
+    protocol: Literal["default", "mmrec"] = Field(
+        default="default",
+        description="retrieval models; default: lists leave out what the user took in earlier parts; mmrec: training "
+        "positives only, also at test, users unseen in training are dropped, early stopping compares values rounded to "
+        "4 decimals and comes one evaluation after train.patience",
+    )
+    batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
+    full_ranking: bool = Field(default=True, description="Recall@K and the like over the full catalogue on test")
+    bootstrap: int = Field(default=1000, ge=0, description="resamplings of users behind an interval")

@@ -1,0 +1,27 @@
+"""Words that messages about settings share."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def unknown(where: str, word: str, known: list[str]) -> str:
+    """That `word` is none of the known ones, and which of them is meant."""
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"{where}: {word!r} is unknown{hint} Known: {', '.join(known)}"
+
+
+def short(value: Any) -> str:
+    """A value as a user writes it, at most 60 characters."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def has_settings(where: str, value: Any, record: type[BaseModel]) -> str:
+    """That a value stands in place of a record, and which settings the record has."""
+    names = ", ".join(f"{where}.{name}" for name in record.model_fields)
+    return f"{where}={short(value)}: {where} holds settings of its own: {names}"

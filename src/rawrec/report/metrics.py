@@ -1,0 +1,199 @@
+"""Metrics of a run, by bucket, and beside those of a baseline."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from rawrec.data.dataset import Dataset
+from rawrec.errors import UserError
+from rawrec.evaluation.ctr import Reliability, auc, ece, pcoc, reliability
+from rawrec.evaluation.significance import (
+    Interval,
+    Metric,
+    paired_bootstrap,
+    paired_mean_bootstrap,
+    user_bootstrap,
+)
+from rawrec.report import plots
+from rawrec.report.run import Run
+
+BUCKET_NAMES = {
+    "": "all items",
+    "cold": "cold: no training row",
+    "rare": "rare: 1 to 4",
+    "medium": "medium: 5 to 19",
+    "warm": "warm: 20 and more",
+}
+METRICS: dict[Metric, tuple[str, str, bool]] = {
+    "auc": ("AUC", "chance that a positive scores above a negative; higher is better", True),
+    "gauc": ("GAUC", "the same within each user, weighted by impressions; higher is better", True),
+    "logloss": ("Logloss", "cost of the probabilities; lower is better", False),
+}
+RANKING = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "map": "MAP"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric in one bucket: the run, the baseline, their difference, and shares of the best possible AUC."""
+
+    bucket: str
+    impressions: int
+    value: Interval
+    baseline: float | None
+    difference: Interval | None
+    good: bool | None
+    bar: Markup | None
+    share: float | None
+    baseline_share: float | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One metric in all buckets; its strips reach from -reach to reach."""
+
+    title: str
+    meaning: str
+    lines: list[Line]
+    reach: float
+
+
+def _frames(mine: Run, other: Run | None) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The run's test impressions, and those that both runs scored with `other` beside `score`."""
+    if other is None:
+        return mine.test, None
+    both = mine.test.join(other.test.select("row", "item", other="score"), on=["row", "item"], how="inner")
+    if both.is_empty():
+        raise UserError(f"{mine.path} and {other.path} scored no test impression in common: evaluate both again")
+    return mine.test, both
+
+
+def compare(
+    mine: Run, other: Run | None, data: Dataset, buckets: dict[str, NDArray[np.bool_]]
+) -> tuple[list[Block], int]:
+    """A block of lines per metric, and the number of impressions that both runs scored."""
+    test, both = _frames(mine, other)
+    best = data.column("probability") if _has_best(data) else None
+    n = mine.config.eval.bootstrap
+    blocks = []
+    for metric, (title, meaning, higher) in METRICS.items():
+        lines = []
+        for name in BUCKET_NAMES:
+            rows = _in_bucket(test, buckets.get(name))
+            if rows.is_empty():
+                continue
+            value = user_bootstrap(rows["user"], rows["label"], rows["score"], metric, n)
+            shared = None if both is None else _in_bucket(both, buckets.get(name))
+            baseline = difference = None
+            if shared is not None and len(shared):
+                args = shared["user"], shared["label"], shared["score"], shared["other"]
+                difference = paired_bootstrap(*args, metric, n)
+                baseline = user_bootstrap(args[0], args[1], args[3], metric, 0).value
+            share = baseline_share = None
+            if metric == "auc" and best is not None:
+                top = auc(rows["label"], best[rows["row"].to_numpy()])
+                share = _share(value.value, top)
+                baseline_share = None if baseline is None else _share(baseline, top)
+            good = (difference.value > 0) == higher if difference and difference.excludes_zero else None
+            lines.append(Line(name, len(rows), value, baseline, difference, good, None, share, baseline_share))
+        blocks.append(_with_bars(Block(title, meaning, lines, 0.0)))
+    return blocks, 0 if both is None else len(both)
+
+
+def _with_bars(block: Block) -> Block:
+    """The block with a strip per difference, on a scale that a bucket of a few impressions cannot stretch."""
+    extents = [max(abs(d.low), abs(d.high)) for line in block.lines if (d := line.difference) and math.isfinite(d.low)]
+    if not any(extents):
+        return block
+    reach = _round_up(min(max(extents), max(extents[0], 1.6 * float(np.median(extents)))))
+    lines = [
+        replace(line, bar=plots.interval_bar(line.difference, reach, line.good))
+        if line.difference and math.isfinite(line.difference.low)
+        else line
+        for line in block.lines
+    ]
+    return replace(block, lines=lines, reach=reach)
+
+
+def _round_up(value: float) -> float:
+    """To a number that is easy to read: 0.0122 -> 0.015."""
+    unit = 10 ** math.floor(math.log10(value))
+    return next(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15) if step * unit >= value) * unit
+
+
+def _has_best(data: Dataset) -> bool:
+    return data.meta.generated and "probability" in data.meta.extra and not data.positive_only
+
+
+def _share(value: float, best: float) -> float | None:
+    share = (value - 0.5) / (best - 0.5) if best != 0.5 else math.nan
+    return share if math.isfinite(share) else None
+
+
+def _in_bucket(frame: pl.DataFrame, mask: NDArray[np.bool_] | None) -> pl.DataFrame:
+    return frame if mask is None else frame.filter(pl.Series(mask[frame["item"].to_numpy()]))
+
+
+def reliability_of(test: pl.DataFrame) -> Reliability:
+    """How often what the run called likely came true."""
+    return reliability(test["label"], test["score"])
+
+
+def calibration(runs: list[Run], buckets: dict[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
+    """ece and pcoc by bucket, of the run and, where there are two, of the baseline."""
+    lines = []
+    for name in BUCKET_NAMES if runs else ():
+        rows = [_in_bucket(r.test, buckets.get(name)) for r in runs]
+        if not rows[0].is_empty():
+            values = [(ece(f["label"], f["score"]), pcoc(f["label"], f["score"])) for f in rows]
+            lines.append({"bucket": name, "run": values[0], "baseline": values[1] if runs[1:] else None})
+    return lines
+
+
+def ranking(mine: Run, other: Run | None) -> dict[str, Any] | None:
+    """Metrics of full-catalogue lists: by cut-off over all items, and by bucket at the cut-off nearest to 20."""
+    test = mine.metrics.get("test", {})
+    base = other.metrics.get("test", {}) if other else {}
+    ks = sorted({int(k.partition("@")[2]) for k in test if k.startswith("recall@")})
+    if not ks:
+        return None
+
+    def cells(prefix: str, k: int) -> list[dict[str, Any]]:
+        keys = [f"{prefix}{name}@{k}" for name in RANKING]
+        return [
+            {"run": test.get(key), "baseline": base.get(key), "difference": _paired(mine, other, key)} for key in keys
+        ]
+
+    middle = min(ks, key=lambda k: abs(k - 20))
+    prefixes = {name: f"{name}/" if name else "" for name in BUCKET_NAMES}
+    kept = [n for n in BUCKET_NAMES if f"{prefixes[n]}recall@{middle}" in test]
+    return {
+        "names": list(RANKING.values()),
+        "by_k": [{"k": k, "cells": cells("", k)} for k in ks],
+        "middle": middle,
+        "by_bucket": [
+            {
+                "bucket": n,
+                "users": test.get(f"{prefixes[n]}topk_users"),
+                "cells": cells(prefixes[n], middle),
+            }
+            for n in kept
+        ],
+    }
+
+
+def _paired(mine: Run, other: Run | None, key: str) -> Interval | None:
+    """Interval of the difference of a metric that both runs stored per user in topk.parquet."""
+    a, b = mine.topk, other.topk if other else None
+    if a is None or b is None or key not in a.columns or key not in b.columns:
+        return None
+    both = a.select("user", mine=key).join(b.select("user", other=key), on="user", how="inner")
+    return paired_mean_bootstrap(
+        both["mine"].cast(pl.Float64).to_numpy(), both["other"].cast(pl.Float64).to_numpy(), mine.config.eval.bootstrap
+    )

@@ -1,0 +1,135 @@
+"""Users and cold items drawn by chance, for a person to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import TIMELESS
+from rawrec.errors import UserError
+from rawrec.report.pictures import Tile, Tiles
+from rawrec.report.run import TEST, Run
+
+SAMPLED_USERS = SAMPLED_ITEMS = 6
+SHOWN = 8
+
+
+class Recommending(Protocol):
+    """The part of a recommender that a report shows: both give (item id, score), best first."""
+
+    def recommend(self, *, user: str, k: int) -> Sequence[tuple[str, float]]: ...
+
+    def similar(self, *, item: str, k: int) -> Sequence[tuple[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class People:
+    """Sampled users: dense index, history, recommended and later items as rows; eligible: drawn from so many.
+
+    note: why there are none.
+    """
+
+    data: Dataset
+    entries: list[tuple[int, list[int], list[int], list[int]]]
+    eligible: int
+    note: str = "No user has a positive in the test part and one before it."
+
+    def rows(self) -> set[int]:
+        return {row for _, *lists in self.entries for items in lists for row in items}
+
+    def tiles(self, tiles: Tiles) -> list[dict[str, Any]]:
+        return [
+            {
+                "user": self.data.user_ids[user],
+                "history": [tiles.tile(row) for row in history],
+                "recommended": [tiles.tile(row, hit=row in later) for row in recommended],
+                "later": [tiles.tile(row, hit=row in recommended) for row in later[:SHOWN]],
+                "hits": len(set(recommended) & set(later)),
+                "later_count": len(later),
+            }
+            for user, history, recommended, later in self.entries
+        ]
+
+
+def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: Recommending | None) -> People:
+    """Users drawn at random (seed 0) among those with an earlier and a test positive, and a list to show.
+
+    The history is the one that the model read: what came before the user's first test positive.
+    """
+    positive = data.label(mine.config.data.label) > 0
+    timeless = data.meta.splits[mine.config.data.split]["kind"] in TIMELESS
+    times = None if timeless else data.timestamps
+    taken = positive & (part == TEST)
+    before = positive & (part == 0) if times is None or mine.config.data.history_mode == "train" else positive
+    if times is not None:
+        first = np.full(data.n_users, np.iinfo(np.int64).min)
+        first[data.users[taken]] = np.iinfo(np.int64).max
+        np.minimum.at(first, data.users[taken], times[taken])
+        before = before & (times < first[data.users])
+    eligible = np.intersect1d(data.users[before], data.users[taken])
+    stored: dict[int, list[int]] = {}
+    if mine.topk is not None:
+        eligible = np.intersect1d(eligible, mine.topk["user"].to_numpy())
+    elif recommender is None:
+        return People(data, [], 0, "No list was stored with this run, and no recommender was at hand.")
+    users = np.random.default_rng(0).permutation(eligible)[:SAMPLED_USERS].tolist()
+    if mine.topk is not None:
+        lists = mine.topk.filter(pl.col("user").is_in(users))
+        stored = dict(zip(lists["user"].to_list(), lists["items"].to_list(), strict=True))
+
+    def earliest_first(user: int, mask: NDArray[np.bool_]) -> list[int]:
+        rows = np.flatnonzero((data.users == user) & mask)
+        rows = rows if times is None else rows[np.argsort(times[rows], kind="stable")]
+        return list(dict.fromkeys(data.items[rows].tolist()))
+
+    entries = []
+    for user in users:
+        if user in stored:
+            recommended = [item for item in stored[user] if item >= 0][:SHOWN]
+        else:
+            assert recommender is not None
+            ids = [item for item, _ in recommender.recommend(user=str(data.user_ids[user]), k=SHOWN)]
+            recommended = data.item_rows(ids).tolist()
+        entries.append((user, earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, taken)))
+    return People(data, entries, len(eligible))
+
+
+@dataclass(frozen=True)
+class ColdItems:
+    """Sampled cold items and their neighbours (row, similarity), or a note on why there are none."""
+
+    entries: list[tuple[int, list[tuple[int, float]]]]
+    note: str = ""
+
+    def rows(self) -> set[int]:
+        return {row for item, near in self.entries for row in [item, *(n for n, _ in near)]}
+
+    def tiles(self, tiles: Tiles) -> list[tuple[Tile, list[Tile]]]:
+        return [(tiles.tile(item), [tiles.tile(row, f"{s:.2f}") for row, s in near]) for item, near in self.entries]
+
+
+def sample_cold_items(data: Dataset, cold: NDArray[np.bool_], recommender: Recommending | None) -> ColdItems:
+    """Cold items drawn at random (seed 0), with a picture where the data hold pictures."""
+    if recommender is None:
+        return ColdItems([], "No recommender was at hand.")
+    for field in data.fields.image:
+        cold = cold & data.present(field) if (cold & data.present(field)).any() else cold
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(cold))[:SAMPLED_ITEMS].tolist()
+    if not drawn:
+        return ColdItems([], "Every item of this dataset has training rows.")
+    entries, note = [], ""
+    for item in drawn:
+        try:
+            near = recommender.similar(item=str(data.item_ids[item]), k=SHOWN)
+        except UserError as error:  # nothing is known of this item
+            note = f"The model knows nothing of these items to compare them by: {error}."
+            continue
+        rows = data.item_rows([item_id for item_id, _ in near]).tolist()
+        entries.append((item, list(zip(rows, [float(score) for _, score in near], strict=True))))
+    return ColdItems(entries, note)

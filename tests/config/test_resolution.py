@@ -1,0 +1,91 @@
+"""Presets, files and overrides."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from settled import KINDS, records, settled
+
+from rawrec.config import FieldConfig, parse_overrides, presets, resolve, validate
+from rawrec.errors import UserError
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_resolve_and_come_back_from_yaml(name: str) -> None:
+    cfg = resolve(name)
+    assert cfg.model.name == name
+    text = yaml.safe_dump(cfg.dump(), sort_keys=False)
+    assert validate(yaml.safe_load(text)) == cfg
+
+
+def test_overrides_reach_their_settings() -> None:
+    words = ["train.epochs=5", "train.lr=1e-2", "content.image.train=lora", "model.columns=[genres]", "data.split=0"]
+    cfg = settled("em3", *words, "content.fields.title.max_length=32", "bank.live_budget=null")
+    assert (cfg.train.epochs, cfg.train.lr, cfg.model.columns, cfg.data.split) == (5, 0.01, ["genres"], "0")
+    assert cfg.content.fields["image"].train == "lora"
+    assert cfg.content.fields["image"].encoder == "efficientnet_lite0"  # from the preset
+    assert cfg.content.fields["title"].max_length == 32
+
+
+def test_nested_overrides_are_as_dotted_ones() -> None:
+    nested = resolve("em3", {"content": {"image": {"train": "all", "size": 64}}, "train.epochs": 2})
+    assert nested == resolve("em3", {"content.image.train": "all", "content.image.size": 64, "train.epochs": 2})
+
+
+def test_a_preset_given_as_mapping_is_not_changed() -> None:
+    tree = {"model": {"name": "em3"}, "content": {"image": {"train": "top:1"}}}
+    resolve(tree, {"content.image.train": "all", "model.dim": 8})
+    assert tree == {"model": {"name": "em3"}, "content": {"image": {"train": "top:1"}}}
+
+
+def test_override_of_a_kind_wins_over_a_complete_config() -> None:
+    """`config.yaml` of a run names every field; an override for all images must not drown in it."""
+    complete = resolve("em3")
+    complete.content.fields = {"poster": FieldConfig(train="top:1"), "title": FieldConfig(train="top:1")}
+    cfg = resolve(complete.dump(), {"content.image.train": "all"}, KINDS)
+    assert "train" not in cfg.content.fields["poster"].model_fields_set
+    assert cfg.content.fields["image"].train == "all"
+    assert cfg.content.fields["title"].train == "top:1"
+
+
+def test_config_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {name: id}\ntrain: {epochs: 2}\n")
+    assert resolve(path, {"train.lr": 0.1}).train.epochs == 2
+    for content, said in [(b"- 1\n", "key: value"), (b"{", "not valid YAML"), (b"\xff\xfe\xff", "UTF-8")]:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            resolve(path)
+
+
+def test_nothing_in_a_config_is_executed(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("model: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        resolve(path)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(["", "model.", "data.", "train.", "bank.", "eval.", "content.fusion.", "content.image."]),
+    st.text(min_size=1, max_size=12).filter(lambda t: t.strip()),
+    st.one_of(st.integers(), st.text(max_size=5), st.booleans(), st.none(), st.lists(st.integers(), max_size=2)),
+)
+def test_unknown_keys_are_always_refused(prefix: str, key: str, value: object) -> None:
+    known = {name for record in [*records(), FieldConfig] for name in record.model_fields}
+    if key.split(".")[0] in known:
+        return
+    with pytest.raises(UserError):
+        resolve("em3", {prefix + key: value})
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.text(max_size=30))
+def test_any_word_is_an_override_or_a_mistake(word: str) -> None:
+    with contextlib.suppress(UserError):
+        resolve("em3", parse_overrides([word]))

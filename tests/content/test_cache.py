@@ -1,0 +1,158 @@
+"""The cache of static columns: what a version of a dataset shares with another is encoded once."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rawrec.content import cache as cache_module
+from rawrec.content.cache import static_columns
+from rawrec.content.tower import Tower, build_tower, field_configs
+from rawrec.data.append import append
+from rawrec.data.dataset import Dataset
+from rawrec.data.ragged import Ragged
+from systems import config
+
+Made = tuple[dict[str, Ragged], dict[str, dict[str, int]]]
+
+
+@pytest.fixture
+def data(shop: Path, tmp_path: Path) -> Dataset:
+    shutil.copytree(shop, tmp_path / "shop", ignore=shutil.ignore_patterns("cache"))
+    return Dataset.open(tmp_path / "shop")
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Field and number of items of every batch that went through an encoder."""
+    monkeypatch.setattr(cache_module, "CHUNK", 16)
+    found, lower = [], Tower.lower
+    monkeypatch.setattr(
+        Tower, "lower", lambda self, field, raw: (found.append((field, len(raw))), lower(self, field, raw))[1]
+    )
+    return found
+
+
+def columns(data: Dataset, cache: Path, **settings: str) -> Made:
+    torch.set_num_threads(1)
+    cfg = config(content__image__max_images=1, **settings)
+    return static_columns(build_tower(cfg, data.fields, field_configs(cfg, data.fields)), data, cache)
+
+
+def counted(encoded: list[tuple[str, int]]) -> dict[str, int]:
+    """Items encoded of each field since the last call."""
+    total: dict[str, int] = {}
+    for field, count in encoded:
+        total[field] = total.get(field, 0) + count
+    encoded.clear()
+    return total
+
+
+def assert_same(found: Made, expected: Made) -> None:
+    assert found[0].keys() == expected[0].keys() and found[1] == expected[1]
+    for name, column in expected[0].items():
+        assert torch.equal(found[0][name].ptr, column.ptr) and found[0][name].values.dtype == column.values.dtype
+        torch.testing.assert_close(found[0][name].values, column.values, rtol=2e-3, atol=2e-4, msg=name)
+
+
+def appended(data: Dataset, rows: dict[str, tuple[str, bytes | None]], name: str) -> Dataset:
+    """Items with a title and a picture, known or new, as the next version."""
+    pictures = data.path.parent / f"pictures-{name}"
+    pictures.mkdir()
+    table = data.path.parent / f"{name}.tsv"
+    table.write_text("item_id\ttitle\n" + "".join(f"{item}\t{title}\n" for item, (title, _) in rows.items()))
+    for item, (_, picture) in rows.items():
+        if picture is not None:
+            (pictures / f"{item}.jpg").write_bytes(picture)
+    return append(data.path, items=table, image_dir=pictures, update=True, progress=False)
+
+
+def picture(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 40), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("train", ["none", "top:1", "all"])
+def test_only_what_is_new_or_changed_is_encoded(
+    data: Dataset, tmp_path: Path, encoded: list[tuple[str, int]], train: str
+) -> None:
+    settings = {"content__image__train": train, "content__text__train": "top:1" if train == "none" else train}
+    first = columns(data, tmp_path / "cache", **settings)
+    assert counted(encoded) == dict.fromkeys(("image", "title", "description"), data.n_items)
+    known = data.item_ids[[3, 40]].tolist()
+    long = "a title of far more words than the encoder reads, and on and on it goes"
+    rows = {"n1": (long, picture("red")), known[0]: (long, None), known[1]: ("", picture("blue")), "n2": ("Two", None)}
+    second = appended(data, rows, "second")
+    files = {file.name for file in (tmp_path / "cache").iterdir()}
+    got = columns(second, tmp_path / "cache", **settings)
+    assert counted(encoded) == {"image": 3, "title": 3, "description": 2}
+    assert files < {file.name for file in (tmp_path / "cache").iterdir()}
+    fresh = columns(second, tmp_path / "fresh", **settings)
+    assert_same(got, fresh)
+    assert fresh[1]["title"]["truncated"] == first[1]["title"]["truncated"] + 2
+    encoded.clear()
+    assert_same(columns(second, tmp_path / "cache", **settings), got)
+    assert_same(columns(data, tmp_path / "cache", **settings), first)  # of the run that was trained on it
+    assert encoded == []
+
+
+def test_rows_come_from_whichever_version_has_them(
+    data: Dataset, tmp_path: Path, encoded: list[tuple[str, int]]
+) -> None:
+    """Version 2 was never trained on; and an old version is made of a later one."""
+    columns(data, tmp_path / "cache")
+    files = list((tmp_path / "cache").iterdir())
+    appended(data, {"n1": ("One", None)}, "second")
+    third = appended(data, {"n2": ("Two", picture("green"))}, "third")
+    encoded.clear()
+    got = columns(third, tmp_path / "cache")
+    assert counted(encoded) == dict.fromkeys(("image", "title", "description"), 2)
+    for file in files:
+        file.unlink()
+    again = columns(Dataset.open(data.path, version=2), tmp_path / "cache")
+    assert counted(encoded) == {}
+    for name, column in again[0].items():
+        assert torch.equal(column.values, got[0][name].values[: len(column.values)])
+        assert len(column) == third.n_items - 1
+
+
+def test_another_encoder_shares_nothing(data: Dataset, tmp_path: Path, encoded: list[tuple[str, int]]) -> None:
+    columns(data, tmp_path / "cache")
+    second = appended(data, {"n1": ("One", None)}, "second")
+    encoded.clear()
+    columns(second, tmp_path / "cache", content__image__size="48")
+    assert counted(encoded) == {"image": second.n_items, "title": 1, "description": 1}
+
+
+def test_a_damaged_file_is_made_again(data: Dataset, tmp_path: Path, encoded: list[tuple[str, int]]) -> None:
+    columns(data, tmp_path / "cache")
+    for file in (tmp_path / "cache").iterdir():
+        os.truncate(file, file.stat().st_size // 2 if file.name.startswith("image") else 3)
+    second = appended(data, {"n1": ("One", None)}, "second")
+    encoded.clear()
+    assert len(columns(second, tmp_path / "cache")[0]["hidden/title"]) == second.n_items
+    assert set(counted(encoded).values()) == {second.n_items}
+    assert_same(columns(data, tmp_path / "cache"), columns(data, tmp_path / "fresh"))
+
+
+def test_nothing_is_left_of_a_column_that_was_not_finished(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "CHUNK", 16)
+
+    def cut(text: str, chunks):
+        yield next(chunks)
+        raise KeyboardInterrupt
+
+    cfg = config()
+    tower = build_tower(cfg, data.fields, field_configs(cfg, data.fields))
+    with pytest.raises(KeyboardInterrupt):
+        static_columns(tower, data, tmp_path / "cache", cut)
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -1,0 +1,114 @@
+"""What a retrieval model reads of a dataset, and how its lists are judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_retrieval import ITEMS, make, settings
+
+from rawrec import UserError
+from rawrec.data.dataset import Dataset
+from rawrec.data.splits import SplitSpec
+from rawrec.training.job import load_system, train
+from rawrec.training.retrieval_system import RetrievalSystem
+
+
+@pytest.mark.parametrize("protocol", ["default", "mmrec"])
+@pytest.mark.parametrize("part", [1, 2])
+def test_protocols_against_a_plain_computation(graph: Dataset, tmp_path: Path, protocol: str, part: int) -> None:
+    trainer = make(graph, tmp_path, eval__protocol=protocol)
+    trainer._epoch()
+    result = trainer.system.evaluate(part)
+    split, users, items = graph.split(), graph.users, graph.items
+    user_vectors, item_vectors = (vectors.numpy() for vectors in trainer.system.embeddings())
+    recalls, judged = [], []
+    for user in range(graph.n_users):
+        mine = users == user
+        train_items, wanted = items[mine & (split == 0)], items[mine & (split == part)]
+        if not len(wanted) or (protocol == "mmrec" and not len(train_items)):
+            continue
+        hidden = items[mine & (split == 0)] if protocol == "mmrec" else items[mine & (split < part)]
+        scores = item_vectors @ user_vectors[user]
+        scores[hidden] = -np.inf
+        best = np.argsort(-scores)[:5]
+        recalls.append(len(np.intersect1d(best, wanted)) / len(wanted))
+        judged.append(user)
+        row = result.users.tolist().index(user)
+        assert not np.isin(result.lists.items[row], hidden).any()
+    assert result.users.tolist() == judged
+    assert (1 in [int(graph.user_ids[u]) for u in judged]) == (protocol == "default")
+    assert result.metrics["recall@5"] == pytest.approx(np.mean(recalls), abs=1e-9)
+
+
+def test_missing_rows_and_fields_left_out(graph: Dataset, tmp_path: Path) -> None:
+    model = make(graph, tmp_path, "vbpr").model
+    assert model.modalities == ("image", "text")
+    assert not model.present("image")[7] and model.present("image").sum() == ITEMS - 1 and model.present("text").all()
+    trainer = make(graph, tmp_path, "vbpr", content__image__use=False)
+    assert trainer.model.modalities == ("text",)
+    assert not trainer.cfg.content.fields["image"].use  # in config.yaml, for whoever loads the run
+
+
+def test_features_of_raw_fields(shop: Path, tmp_path: Path) -> None:
+    """Frozen encoders make them once; labels decide which interactions are positives."""
+    tiny = {"content.image.encoder": "random:conv", "content.image.size": 32, "content.text.encoder": "random:bert"}
+    data = Dataset.open(shop)
+    run = train("vbpr", data, tmp_path / "run", settings("vbpr") | tiny | {"train.precision": "fp32"})
+    system = load_system(run)
+    assert isinstance(system, RetrievalSystem)
+    assert set(system.model.modalities) == {*data.fields.image, *data.fields.text}
+    assert all(system.model.present(name).any() for name in system.model.modalities)
+    liked = (data.split() == 0) & (data.label() > 0)
+    pairs = set(zip(data.users[liked].tolist(), data.items[liked].tolist(), strict=True))
+    found = zip(system.pairs.users.tolist(), system.pairs.items.tolist(), strict=True)
+    assert sorted(pairs) == sorted(found)
+
+
+def test_rows_that_make_histories_only_are_positives_of_training(graph: Dataset, tmp_path: Path) -> None:
+    graph.add_split("later", SplitSpec(kind="random_user", history="x_label"))
+    system = make(graph, tmp_path, data__split="later").system
+    before, parts = graph.column("x_label") > 0, graph.split("later")
+    assert before.any() and (parts[before] == -1).all()
+    trained = set(zip(system.pairs.users.tolist(), system.pairs.items.tolist(), strict=True))
+    rows = before | (parts == 0)
+    assert trained == set(zip(graph.users[rows].tolist(), graph.items[rows].tolist(), strict=True))
+    task = system.tasks[1]
+    left_out = set(zip(np.repeat(task.users, np.diff(task.mask_ptr)).tolist(), task.mask_items.tolist(), strict=True))
+    assert left_out == {pair for pair in trained if pair[0] in set(task.users.tolist())}
+
+
+def test_a_ready_item_graph_needs_no_features(graph: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the folder that a run was started in, when it is loaded again."""
+    rows, columns = np.arange(ITEMS), (np.arange(ITEMS) + 2) % ITEMS
+    np.savez(tmp_path / "graph.npz", row=rows, col=columns, value=np.ones(ITEMS, np.float32))
+    monkeypatch.chdir(tmp_path)
+    given = settings("freedom", model__item_graph="graph.npz", model__reg_weight=0)
+    del given["model.knn_k"]
+    run = train("freedom", graph, tmp_path / "run", given)
+    assert run.info()["paradigm"] is None
+    monkeypatch.chdir(tmp_path.parent)
+    system = load_system(run)
+    assert isinstance(system, RetrievalSystem) and not system.reads_features and not system.model.modalities
+    with pytest.raises(UserError, match="reads no features"):
+        train("freedom", graph, tmp_path / "again", given | {"content.image.use": False})
+
+
+def test_the_order_of_modalities(graph: Dataset, tmp_path: Path) -> None:
+    """It is the dataset's unless given, and a run that is loaded again has it."""
+    assert make(graph, tmp_path / "a", "freedom").model.modalities == ("image", "text")
+    first = make(graph, tmp_path / "b", "freedom", content__order=["text", "image"]).model
+    assert first.modalities == ("text", "image") and first.width("text") == 5
+    run = train("freedom", graph, tmp_path / "run", settings("freedom", content__order=["text", "image"]))
+    loaded = load_system(run)
+    assert isinstance(loaded, RetrievalSystem) and loaded.model.modalities == ("text", "image")
+    alone = make(graph, tmp_path / "c", "freedom", content__order=["text"], content__image__use=False)
+    assert alone.model.modalities == ("text",)
+
+
+@pytest.mark.parametrize("order", [[], ["text"], ["text", "image", "text"], ["text", "audio"]])
+def test_an_order_that_is_not_of_all_modalities(graph: Dataset, tmp_path: Path, order: list[str]) -> None:
+    with pytest.raises(UserError, match=r"content\.order=\[image,text\]") as caught:
+        make(graph, tmp_path, "freedom", content__order=order)
+    assert str(caught.value).startswith(f"content.order=[{','.join(order)}]")
