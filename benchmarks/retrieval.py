@@ -31,6 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rawrec.config import RETRIEVAL, parse_overrides, resolve
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.products import linear
 from rawrec.training.retrieval_system import RetrievalSystem, user_batch
 from rawrec.training.retrieval_trainer import RetrievalTrainer
 from rawrec.training.run import RunFolder
@@ -71,7 +72,7 @@ class Graph:
         self.fields = Fields(feature=self.widths)
         self.user_ids, self.item_ids = np.arange(self.n_users), np.arange(self.n_items)
 
-    def split(self, name: str) -> np.ndarray:
+    def retrieval_split(self, name: str) -> np.ndarray:
         return np.random.default_rng(1).choice(3, len(self.users), p=[0.74, 0.13, 0.13]).astype(np.int8)
 
     def label(self, name: str) -> np.ndarray:
@@ -148,9 +149,9 @@ def _floor(trainer: RetrievalTrainer) -> float:
 
 def _floor_of_evaluation(system: RetrievalSystem) -> float:
     users, items = system.embeddings()
-    by_item, rows = items.T.contiguous(), torch.from_numpy(system.tasks[1].users)
+    rows = torch.from_numpy(system.tasks[1].users)
     size = user_batch(system.data.n_items, system.device)
-    return min(seconds(lambda: [(users[part] @ by_item).topk(20) for part in rows.split(size)]) for _ in range(3))
+    return min(seconds(lambda: [linear(users[part], items).topk(20) for part in rows.split(size)]) for _ in range(3))
 
 
 def scale(threads: int, steps: int = 100, sampled: int = 10_000) -> None:
