@@ -61,6 +61,7 @@ class Recommender:
 
     measure = "probability"
     """What a recommendation's score is: a click probability, or for a retrieval model a score without a scale."""
+    _workers = 1  # threads that make lists side by side
 
     def __init__(self, system: System, run: RunFolder):
         self.system = system.eval()
@@ -138,6 +139,7 @@ class Recommender:
             seen,
             min(k, len(self._item_ids)),
             user_batch,
+            self._workers,
         )
         found = (top.items >= 0) & np.isfinite(top.scores)
         offsets = pa.array(np.concatenate([[0], found.sum(1).cumsum()]).astype(np.int32))

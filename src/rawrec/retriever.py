@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rawrec.errors import UserError
+from rawrec.products import linear
 from rawrec.recommender import Item, Recommender, check_list, unseen
 from rawrec.training.retrieval_system import RetrievalSystem
 from rawrec.training.run import RunFolder
@@ -30,6 +31,7 @@ class Retriever(Recommender):
         self._open(data, run, system.positive, data.timestamps)
         self._users, self._items = system.embeddings()
         self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
+        self._workers = torch.get_num_threads() if self._items.device.type == "cpu" else 1
 
     def score(
         self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
@@ -69,7 +71,7 @@ class Retriever(Recommender):
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
         rows = torch.from_numpy(users).to(self._items.device)
         known = torch.from_numpy(self._retrieval.known_users[users]).to(rows.device)
-        return (self._users[rows] @ self._items.T).masked_fill(~known[:, None], -torch.inf)
+        return linear(self._users[rows], self._items).masked_fill(~known[:, None], -torch.inf)
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         return scores
