@@ -61,6 +61,18 @@ def table(folder: Path) -> None:
     json_lines(folder / "events.jsonl.gz", events)
 
 
+def table_vectors(folder: Path) -> None:
+    """The files of `table`, a catalogue with a column of vectors, and two files of vectors by id."""
+    table(folder)
+    rng, books = np.random.default_rng(0), [f"b{i}" for i in range(len(TITLES))]
+    embedding = rng.normal(size=(len(books), 4)).tolist()
+    catalogue = {"book": books, "title": TITLES, "embedding": embedding}
+    pl.DataFrame(catalogue).write_parquet(folder / "books.parquet")
+    np.savez(folder / "clip.npz", book=np.array(books), clip=rng.normal(size=(len(books), 6)))
+    sound = {"book": [*books[:5], "other"], "vector": rng.normal(size=(6, 3)).tolist()}
+    pl.DataFrame(sound).write_parquet(folder / "sound.parquet")
+
+
 def movielens(folder: Path) -> None:
     """The files of ml-latest-small, posters and plots beside them; and the .dat files of ml-1m."""
     small, old = folder / "ml-latest-small", folder / "ml-1m"

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from vector_samples import FORMS, written
 
 from rawrec import cli
 from rawrec.data.append import append
@@ -51,34 +52,6 @@ def vectors(data: Dataset, name: str = "clip") -> dict[str, list[float]]:
 def skipped(data: Dataset) -> dict[str, tuple[int, list[str]]]:
     report = ImportReport.load(data.path / f"import-{data.version}.json")
     return {reason: (entry.count, entry.examples) for reason, entry in report.skipped.items()}
-
-
-def written(folder: Path, form: str, ids: list[Any], values: Any) -> Path:
-    """A file of vectors, in one of the forms that are read."""
-    file, rows = folder / f"given.{form}", np.asarray(values, np.float64)
-    if form == "parquet":
-        pq.write_table(pa.table({"item_id": ids, "vector": [row.tolist() for row in rows]}), file)
-    elif form == "fixed.parquet":
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
-        pq.write_table(pa.table({"item_id": ids, "clip": flat, "more": ids}), file)
-    elif form == "npz":
-        np.savez(file, item_id=np.array(ids), clip=rows, other=np.zeros(3))
-    elif form == "packed.npz":
-        np.savez_compressed(file, item_id=np.array(ids, object).astype("S"), vectors=np.asfortranarray(rows))
-    elif form == "npy":
-        np.save(file, rows)
-        lines = [json.dumps({"item_id": item}) + "\n" for item in ids]
-        file.with_suffix(".ids.jsonl").write_text("".join(lines))
-    elif form == "jsonl":
-        lines = [json.dumps({"item_id": i, "clip": row.tolist()}) + "\n" for i, row in zip(ids, rows, strict=True)]
-        file.write_text("".join(lines).replace("NaN", "null"))
-    else:
-        lines = [f"{i}\t{' '.join(map(str, row.tolist()))}\n" for i, row in zip(ids, rows, strict=True)]
-        file.write_text("item_id\tclip\n" + "".join(lines))
-    return file
-
-
-FORMS = ["parquet", "fixed.parquet", "npz", "packed.npz", "npy", "jsonl", "tsv"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -159,7 +132,7 @@ def test_columns_of_the_table_of_items(data: Dataset, tmp_path: Path) -> None:
         "sku": ["n1", "n2", None, "i1", "n1"],
         "title": ["One", "Two", "x", "y", "again"],
         "clip": [[1.0, 1.5], [2.0, None], [7.0, 7.0], [8.0, 8.0], [9.0, 9.0]],
-        "audio": pa.array([[1, 2, 3], None, [], [4], [1, 2, 3]], pa.list_(pa.int16())),
+        "audio": pa.array([[1, 2, 3], [4], [], None, [1, 2, 3]], pa.list_(pa.int16())),
     }
     pq.write_table(pa.table(table), items)
     settings: dict[str, Any] = {"items": items, "item_id": "sku", "feature": ["audio=sound"], "progress": False}
@@ -167,7 +140,8 @@ def test_columns_of_the_table_of_items(data: Dataset, tmp_path: Path) -> None:
     assert new.item_ids[6:].tolist() == ["n1", "n2"] and new.texts("title", [6, 7]) == [["One"], ["Two"]]
     assert vectors(new) == {**vectors(data), "n1": [1, 1.5]}
     assert vectors(new, "sound") == {"i0": [1, 2, 3], "n1": [1, 2, 3]}
-    assert skipped(new)["feature sound: not 3 numbers (missing)"] == (1, ["items.parquet:4"])
+    assert skipped(new)["feature sound: not 3 numbers (missing)"] == (1, ["items.parquet:2"])
+    assert skipped(new)["feature clip: a value is not finite (missing)"] == (1, ["items.parquet:2"])
     third = append(
         data.path, **{**settings, "vectors": {"clip": written(tmp_path, "npz", ["i1"], [[5, 5]])}}, update=True
     )
@@ -187,7 +161,7 @@ def test_what_an_export_writes_is_read(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_vectors_are_read_and_merged_in_parts(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rawrec.data.appender.AT_ONCE", 3 * 2 * 4)  # three vectors
+    monkeypatch.setattr("rawrec.data.importers._vectors.AT_ONCE", 3 * 2 * 4)  # three vectors
     monkeypatch.setattr("rawrec.data.append.ITEMS_AT_ONCE", 7)
     numbers = np.random.default_rng(0).normal(size=(600, 2)).astype(np.float32)
     clip = written(tmp_path, "fixed.parquet", [f"n{i}" for i in range(600)], numbers)

@@ -22,6 +22,8 @@ def test_ids_are_numbered_by_first_appearance(batches: list[list[str]]) -> None:
         ids = pa.chunked_array([batch[:5], batch[5:]], pa.string())
         assert codes.encode(ids).to_pylist() == expected(known, batch)
     assert codes.ids.to_pylist() == list(known) and len(codes) == len(known)
+    asked = ["", "new id", *known]
+    assert codes.known(pa.array([*asked, *asked])).tolist() == [word in known for word in asked] * 2
 
 
 def test_the_table_grows() -> None:

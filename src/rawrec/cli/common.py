@@ -71,6 +71,16 @@ Split = Annotated[
 ]
 Ratios = Annotated[str | None, typer.Option("--ratios", help="train, valid and test shares (default: 80,10,10)")]
 SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="seed of a random split (default: 0)")]
+Feature = Annotated[
+    list[str] | None,
+    typer.Option("--feature", metavar="COLUMN[=FIELD]", help="column of vectors, of the items; repeatable"),
+]
+Vectors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vectors", metavar="FIELD=FILE", help="vectors by item id, for a feature: table, .npz, .npy; repeatable"
+    ),
+]
 RunArgument = Annotated[Path, typer.Argument(help="run folder")]
 Data = Annotated[Path | None, typer.Option("--data", help="where the run's dataset is now, if it has moved")]
 K = Annotated[int, typer.Option("-k", min=1, help="number of items")]
@@ -87,6 +97,19 @@ def print_json(value: Any) -> None:
 
 def tell(text: str, value: dict[str, Any], as_json: bool) -> None:
     print_json(value) if as_json else print(text)
+
+
+def vector_files(words: list[str] | None) -> dict[str, str]:
+    """Field -> file, as `--vectors` says."""
+    found: dict[str, str] = {}
+    for word in words or []:
+        field, _, file = word.partition("=")
+        if not field or not file:
+            raise UserError(f"--vectors {word!r}: give FIELD=FILE, for example --vectors clip=clip.npz")
+        if field in found:
+            raise UserError(f"--vectors: {found[field]} and {file} are both to be the feature {field!r}: name one")
+        found[field] = file
+    return found
 
 
 def split_spec(split: str | None, option: str, ratios: str | None, **given: Any) -> SplitSpec | None:

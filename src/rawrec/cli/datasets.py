@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rawrec.cli.common import Json, Ratios, app, console, print_json, split_spec, tell
+from rawrec.cli.common import Feature, Json, Ratios, Vectors, app, console, print_json, split_spec, tell, vector_files
 from rawrec.cli.pictures import picture_options
 from rawrec.errors import UserError
 
@@ -29,11 +29,8 @@ def append(
     text: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="text; repeatable")] = None,
     category: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="categorical column")] = None,
     numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="numeric column")] = None,
-    feature: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="column of vectors")] = None,
-    vectors: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD=FILE", help="vectors by item id, for a feature: table, .npz, .npy; repeatable"),
-    ] = None,
+    feature: Feature = None,
+    vectors: Vectors = None,
     image_dir: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
     image_name: Annotated[str, typer.Option(help="file name of an item's picture")] = "{item}.jpg",
     image_column: Annotated[
@@ -59,7 +56,7 @@ def append(
     data = work(
         dataset, interactions, user, item, time=time, labels=label or [], positive=positive, extra=extra or [],
         items=items, item_id=item_id, text=text or [], category=category or [], numeric=numeric or [],
-        feature=feature or [], vectors=dict(map(_of_field, vectors or [])), image_dir=image_dir,
+        feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
         image_name=image_name, image_column=image_column or [], image_field=image_field,
         image_url=image_url or [], pictures=pictures, update=update, part=part, moved=dict(map(_moved, move or [])),
     )  # fmt: skip
@@ -76,13 +73,6 @@ def _moved(word: str) -> tuple[str, str]:
     if not colon:
         raise UserError(f"--move {word!r}: give FROM:TO, for example --move test:train")
     return old, new
-
-
-def _of_field(word: str) -> tuple[str, str]:
-    field, equals, file = word.partition("=")
-    if not equals:
-        raise UserError(f"--vectors {word!r}: give FIELD=FILE, for example --vectors clip=clip.npz")
-    return field, file
 
 
 @app.command(epilog="Example: rawrec validate data/x")

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from rawrec.cli.common import Json, Out, Overwrite, Ratios, Split, SplitSeed, console, print_json, split_spec
+from rawrec.cli.common import (
+    Feature,
+    Json,
+    Out,
+    Overwrite,
+    Ratios,
+    Split,
+    SplitSeed,
+    Vectors,
+    console,
+    print_json,
+    split_spec,
+    vector_files,
+)
 from rawrec.cli.common import importing as app
 from rawrec.cli.pictures import picture_options
 
@@ -47,6 +60,8 @@ def import_table(
     text: Annotated[list[str] | None, typer.Option(help="text column of the items; repeatable")] = None,
     category: Annotated[list[str] | None, typer.Option(help="categorical column; several values between |")] = None,
     numeric: Annotated[list[str] | None, typer.Option(help="numeric column; repeatable")] = None,
+    feature: Feature = None,
+    vectors: Vectors = None,
     image_dir: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
     image_name: Annotated[str, typer.Option(help="file name of an item's picture")] = "{item}.jpg",
     image_column: Annotated[list[str] | None, typer.Option(help="column of picture bytes (Parquet)")] = None,
@@ -65,9 +80,9 @@ def import_table(
 
     data = work(
         interactions, user, item, out=out, time=time, labels=label or [], items=items, item_id=item_id,
-        text=text or [], category=category or [], numeric=numeric or [], image_dir=image_dir, image_name=image_name,
-        image_column=image_column or [], image_field=image_field, image_url=image_url or [], pictures=pictures,
-        extra=extra or [],
+        text=text or [], category=category or [], numeric=numeric or [], feature=feature or [],
+        vectors=vector_files(vectors), image_dir=image_dir, image_name=image_name, image_column=image_column or [],
+        image_field=image_field, image_url=image_url or [], pictures=pictures, extra=extra or [],
         split=split_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite,
     )  # fmt: skip
     _imported(data, as_json)
@@ -303,6 +318,8 @@ def import_impressions(
     text: Annotated[list[str] | None, typer.Option(help="text column of the items; repeatable")] = None,
     category: Annotated[list[str] | None, typer.Option(help="categorical column; several values between |")] = None,
     numeric: Annotated[list[str] | None, typer.Option(help="numeric column; repeatable")] = None,
+    feature: Feature = None,
+    vectors: Vectors = None,
     image_dir: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
     image_name: Annotated[str, typer.Option(help="file name of an item's picture")] = "{item}.jpg",
     image_column: Annotated[list[str] | None, typer.Option(help="column of picture bytes (Parquet)")] = None,
@@ -321,9 +338,9 @@ def import_impressions(
     data = work(
         impressions, user, items_shown, clicks, out=out, clicks_are=clicks_are, query=query, session=session, time=time,
         extra=extra or [], separator=separator, items=items, item_id=item_id, text=text or [], category=category or [],
-        numeric=numeric or [], image_dir=image_dir, image_name=image_name, image_column=image_column or [],
-        image_field=image_field, image_url=image_url or [], pictures=pictures,
-        split=split_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite,
+        numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
+        image_name=image_name, image_column=image_column or [], image_field=image_field, image_url=image_url or [],
+        pictures=pictures, split=split_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite,
     )  # fmt: skip
     _imported(data, as_json)
 
@@ -347,6 +364,8 @@ def import_huggingface(
     text: Annotated[list[str] | None, typer.Option(help="text column of the items; repeatable")] = None,
     category: Annotated[list[str] | None, typer.Option(help="categorical column; several values between |")] = None,
     numeric: Annotated[list[str] | None, typer.Option(help="numeric column; repeatable")] = None,
+    feature: Feature = None,
+    vectors: Vectors = None,
     image: Annotated[list[str] | None, typer.Option(help="column of pictures; repeatable")] = None,
     image_url: ImageUrl = None,
     extra: Annotated[list[str] | None, typer.Option(help="further column of the interactions to keep")] = None,
@@ -362,8 +381,9 @@ def import_huggingface(
 
     data = work(
         interactions, user, item, out=out, time=time, labels=label or [], items=items, item_id=item_id,
-        text=text or [], category=category or [], numeric=numeric or [], image=image or [], image_url=image_url or [],
-        pictures=pictures, extra=extra or [],
+        text=text or [], category=category or [], numeric=numeric or [], feature=feature or [],
+        vectors=vector_files(vectors), image=image or [], image_url=image_url or [], pictures=pictures,
+        extra=extra or [],
         split=split_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite,
     )  # fmt: skip
     _imported(data, as_json)
@@ -385,6 +405,10 @@ def import_webdataset(
     text: Annotated[list[str] | None, typer.Option(help="key of the JSON that is a text; repeatable")] = None,
     category: Annotated[list[str] | None, typer.Option(help="key that is a category; several values between |")] = None,
     numeric: Annotated[list[str] | None, typer.Option(help="key that is a number; repeatable")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(metavar="KEY[=FIELD]", help="key that is a vector; repeatable")
+    ] = None,
+    vectors: Vectors = None,
     image: Annotated[list[str] | None, typer.Option(help="take only pictures with this extension; repeatable")] = None,
     image_url: ImageUrl = None,
     extra: Annotated[list[str] | None, typer.Option(help="further column of the interactions to keep")] = None,
@@ -400,8 +424,8 @@ def import_webdataset(
 
     data = work(
         shards, interactions, user, item, out=out, time=time, labels=label or [], item_key=item_key, text=text or [],
-        category=category or [], numeric=numeric or [], image=image or [], image_url=image_url or [], pictures=pictures,
-        extra=extra or [],
+        category=category or [], numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors),
+        image=image or [], image_url=image_url or [], pictures=pictures, extra=extra or [],
         split=split_spec(split, "--split", ratios, seed=split_seed), overwrite=overwrite,
     )  # fmt: skip
     _imported(data, as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,13 @@ import pyarrow.parquet as pq
 from rawrec.data.dataset import ROWS, Dataset, unknown_name
 from rawrec.data.importers._convert import as_text, row_name, stored_name
 from rawrec.data.importers._tables import Batch, Source
-from rawrec.data.importers._vector_files import VectorFile
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.errors import UserError
+
+IMPORT_ANEW = (
+    ". An append adds no field: for a further feature import the dataset anew, with --vectors FIELD=FILE or "
+    "--feature COLUMN=FIELD"
+)
 
 
 class NamedColumns(Source):
@@ -28,6 +32,9 @@ class NamedColumns(Source):
         self.source, self.names, self.types = source, dict(names), dict(types or {})
         self.format, self.holds_bytes, self.columns = source.format, source.holds_bytes, list(names)
         self.refuse: Callable[[Batch], Batch] = lambda batch: batch
+
+    def name_in_file(self, column: str) -> str:
+        return self.names[column]
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         for batch in self.source.batches(list(dict.fromkeys(self.names[name] for name in columns))):
@@ -94,36 +101,30 @@ def item_columns(
     columns: Mapping[str, Sequence[str]],
     addresses: Sequence[str],
     elsewhere: set[str],
+    files: Collection[str],
 ) -> tuple[NamedColumns, dict[str, Sequence[str]]]:
     """The table of items under the names of the dataset, and its fields by setting.
 
-    addresses: columns that are read as they are. elsewhere: image fields that do not come from the table.
+    addresses: columns that are read as they are. elsewhere: image fields that do not come from the table; files:
+    features that do not.
     """
     fields = data.fields
     images = [name for name in fields.image if name not in elsewhere and source.holds_bytes]
-    known = {"text": fields.text, "category": fields.categorical, "numeric": fields.numeric, "image_column": images}
+    features = [name for name in fields.feature if name not in files]
+    known = {"text": fields.text, "category": fields.categorical, "numeric": fields.numeric, "feature": features}
+    known["image_column"] = images
     found = {name: _assigned(name, columns[name], known[name], source, stored_name) for name in known}
     names = {field: column for columns in found.values() for field, column in columns.items()}
     names = {**{name: name for name in addresses}, "item_id": item_id, **names}
     return NamedColumns(source, names), {name: list(columns) for name, columns in found.items()}
 
 
-def vector_files(
-    data: Dataset, source: Source | None, item_id: str, columns: Sequence[str], files: Mapping[str, str | Path]
-) -> list[VectorFile]:
-    """Where vectors come from: columns of the table of items, as named or of a feature's name, and files by feature."""
-    fields = list(data.fields.feature)
-    for field in files:
-        if field not in fields:
-            raise UserError(unknown_name(f"vectors: {data.path}: feature", field, fields))
-    found = [VectorFile(field, Path(file), item_id) for field, file in files.items()]
-    if source is None:
-        if columns:
-            raise UserError(f"column {columns[0]!r} describes items: name the table of the items that holds it")
-        return found
-    elsewhere = [name for name in fields if name not in files]
-    assigned = _assigned("feature", columns, elsewhere, source, stored_name)
-    return found + [VectorFile(field, source.path, item_id, column) for field, column in assigned.items()]
+def check_features(data: Dataset, names: Collection[str]) -> None:
+    """UserError for a feature that the dataset lacks."""
+    known = list(data.fields.feature)
+    for name in names:
+        if name not in known:
+            raise UserError(unknown_name(f"vectors: {data.path}: feature", name, known) + IMPORT_ANEW)
 
 
 def field_of_folder(data: Dataset, name: str | None, image_dir: str | Path | None) -> str:
@@ -158,12 +159,10 @@ def _assigned(
     """Field -> column: as given ("column" or "column=field"), and for other fields the column of their name."""
     found: dict[str, str] = {}
     for word in given:
-        column, field = word, stored(word)
-        if word not in source.columns and "=" in word:
-            column, _, field = word.rpartition("=")
-        source.require(setting, [column])
+        column, field = source.column_and_field(setting, word, stored)
         if field not in fields:
             hint = f". Give a column of another name as {column}=FIELD" if fields else ""
+            hint += IMPORT_ANEW if setting == "feature" else ""
             raise UserError(unknown_name(f"{setting} {word!r}: the dataset's field", field, fields) + hint)
         if field in found:
             raise UserError(f"{setting}: {found[field]!r} and {column!r} are both to be the field {field!r}: name one")

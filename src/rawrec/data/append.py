@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from rawrec.data._append_columns import (
     NamedColumns,
+    check_features,
     downloads,
     field_of_folder,
     interaction_columns,
     item_columns,
-    vector_files,
 )
 from rawrec.data.appender import Appender
 from rawrec.data.dataset import Dataset
@@ -24,6 +24,7 @@ from rawrec.data.importers._catalogue import Catalogue
 from rawrec.data.importers._convert import ids
 from rawrec.data.importers._rows import Rows
 from rawrec.data.importers._tables import Batch, open_source
+from rawrec.data.importers._vector_files import vector_files
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.errors import UserError
@@ -89,7 +90,9 @@ def append(
         source.require("user", [user])
         source.require("item", [item])
         rows = interaction_columns(data, source, {"user_id": user, "item_id": item}, time, labels, positive, extra)
-    columns = {"text": text, "category": category, "numeric": numeric, "image_column": image_column}
+    check_features(data, vectors)
+    columns = {"text": text, "category": category, "numeric": numeric, "feature": feature}
+    columns["image_column"] = image_column
     folder_field = field_of_folder(data, image_field, image_dir)
     if image_url or pictures:
         pictures = downloads(data, pictures or UrlPictures(), folder_field)
@@ -98,22 +101,22 @@ def append(
         found.require("item_id", [item_id or item])
         found.require("image_url", image_url)
         elsewhere = {folder_field} | ({pictures.field} if pictures else set())
-        table, columns = item_columns(data, found, item_id or item, columns, image_url, elsewhere)
-    files = vector_files(data, found, item_id or item, feature, vectors)
+        table, columns = item_columns(data, found, item_id or item, columns, image_url, elsewhere, vectors)
     catalogue = Catalogue(
         report, table, "item_id", text=columns["text"], category=columns["category"], numeric=columns["numeric"],
+        feature=columns["feature"], vectors=vector_files(vectors, item_id or item), widths=data.fields.feature,
         image_column=columns["image_column"], image_dir=image_dir, image_name=image_name, image_field=folder_field,
         image_url=image_url, pictures=pictures,
     )  # fmt: skip
     with Appender(path, part, moved, update, pictures) as target, Bar(progress) as bar:
-        target.take_vectors(files, report)
+        target.take_vectors(catalogue.vectors, report)
         if table is not None:
             if not update:
                 table.refuse = lambda batch: _new_items(batch, target, report)
             catalogue.write(target, bar)
         if rows is not None:
             _add_interactions(rows, target, bar, positive)
-            if table is None and (catalogue.folder or pictures or files):
+            if table is None and (catalogue.folder or pictures or catalogue.vectors):
                 catalogue.write_met(target, None if update else target.known)
         if table is None and rows is None:
             _add_items_with_vectors(target, update)
@@ -122,11 +125,11 @@ def append(
 
 def _add_items_with_vectors(target: Appender, update: bool) -> None:
     """Add all items that have a vector, the known ones only where they are updated."""
-    items = pl.concat([vectors.ids for vectors in target.vectors]).unique(maintain_order=True)
+    items = pl.concat([vectors.ids for vectors in target.vectors.files]).unique(maintain_order=True)
     if not update:
         items = items.filter(~pl.Series(target.known(items.to_arrow().cast(pa.string())), dtype=pl.Boolean))
     for part in items.to_frame().iter_slices(ITEMS_AT_ONCE):
-        found = {vectors.field: vectors.of(part.to_series().to_list()) for vectors in target.vectors}
+        found = {vectors.field: vectors.of(part.to_series().to_list()) for vectors in target.vectors.files}
         some = np.logical_or.reduce([np.isfinite(values).all(1) for values in found.values()])
         ids = part.to_series().filter(pl.Series(some)).to_list()
         target.add_items({"item_id": ids, **{name: values[some] for name, values in found.items()}})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,15 @@ from numpy.typing import NDArray
 
 from rawrec.data._disk import Lock, sync, writing
 from rawrec.data._updates import ItemUpdates
-from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Values, Version, pc, write_meta
+from rawrec.data.codes import Codes
+from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Version, write_meta
 from rawrec.data.digest import combined
-from rawrec.data.importers._vector_files import VectorFile
-from rawrec.data.importers._vectors import ItemVectors
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
 
-AT_ONCE = 16 << 20
-"""Bytes of vectors of items in memory at a time."""
 TIMED = ("time_user", "time_global", "leave_one_out")
 
 
@@ -76,7 +73,9 @@ class Appender(PartWriter):
             items = item_schema(data.fields, data.has_launched)
             source = pictures.open(data.path) if pictures is not None else None
             super().__init__(data.path, folder, items, pa.schema(rows), data.meta.labels, source)
-            self._old = pa.array(data.item_ids, pa.string())
+            self._old_codes = Codes()
+            self._old_codes.encode(pa.array(data.item_ids, pa.string()))
+            self._old = self._old_codes.ids
             self._item_ids.append(self._old)
             self._user_codes.encode(pa.array(data.user_ids, pa.string()))
             self._items = self._current_items()
@@ -85,7 +84,6 @@ class Appender(PartWriter):
             shutil.rmtree(folder, ignore_errors=True)
             self._lock.release()
             raise
-        self.vectors: list[ItemVectors] = []
         self._updates = ItemUpdates(self._items, self._old, folder / "updates.lance", data.fields) if update else None
         self._started = time.monotonic()
 
@@ -100,27 +98,7 @@ class Appender(PartWriter):
 
     def known(self, item_ids: pa.Array) -> NDArray[np.bool_]:
         """Which items the dataset had before, `[n]`."""
-        return pc.is_in(item_ids, value_set=self._old).to_numpy(zero_copy_only=False)
-
-    def take_vectors(self, files: Sequence[VectorFile], report: ImportReport) -> None:
-        """Items that come from here on have features from these files, where a batch of items has none of the name.
-
-        Raises UserError for files that cannot be used.
-        """
-        widths = self.data.fields.feature
-        with writing(self.out):
-            self.vectors += [ItemVectors(file, widths[file.field], self._folder, report) for file in files]
-
-    def add_items(self, batch: Mapping[str, Values]) -> None:
-        """As every writer; with the vectors that there are for the items."""
-        given = [vectors for vectors in self.vectors if vectors.field not in batch]
-        if not given:
-            super().add_items(batch)
-            return
-        step = max(1, AT_ONCE // (4 * sum(vectors.width for vectors in given)))
-        for at in range(0, len(batch["item_id"]), step):
-            part = {name: values[at : at + step] for name, values in batch.items()}
-            super().add_items(part | {vectors.field: vectors.of(part["item_id"]) for vectors in given})
+        return self._old_codes.known(item_ids)
 
     def column_types(self) -> dict[str, pa.DataType]:
         """The types of the columns of interactions."""
@@ -148,8 +126,7 @@ class Appender(PartWriter):
         """Make the new version and open it. `report` becomes `import-<version>.json`. Raises UserError where nothing
         is new."""
         item_of, bare = self._flush()
-        for vectors in self.vectors:
-            vectors.account(self.known)
+        self.vectors.close(self.known)
         n_rows = pq.read_metadata(self._folder / "rows.half").num_rows if self._rows is not None else 0
         replaced = self._updates.count if self._updates is not None else 0
         if not (n_rows or self._fragments or replaced):
@@ -235,8 +212,7 @@ class Appender(PartWriter):
         if self._updates is not None:
             report.kept["items replaced"] = self._updates.count
         if bare:
-            given = ", but for vectors" if self.vectors else ""
-            report.note(f"{bare:,} new items of the interactions have no catalogue row: added without content{given}")
+            report.note(self._bare_note(bare, "new items"))
             report.kept["items without a catalogue row"] = bare
         timed = self.data.meta.splits["default"]["kind"] in TIMED
         if added["interactions"] and timed and self._part == "train":

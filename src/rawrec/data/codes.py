@@ -46,6 +46,12 @@ class Codes:
         self._insert(added)
         return pa.array(codes).take(coded.indices)
 
+    def known(self, ids: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Which ids have a number, `[n]`; none gets one."""
+        coded = pa.chunked_array(ids).combine_chunks().dictionary_encode()
+        found = self._find(coded.dictionary, pl.Series(coded.dictionary).hash().to_numpy()) >= 0
+        return found[coded.indices.to_numpy()]
+
     def _places(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         return (hashes & np.uint64(len(self._slots) - 1)).astype(np.int64)
 

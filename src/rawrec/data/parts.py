@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,12 @@ from rawrec.data._disk import first_line, writing
 from rawrec.data.codes import Codes
 from rawrec.data.dataset import ITEMS, NAME, ROW_COLUMNS, Fields, Values, pc, pieces, present_in, unknown_name
 from rawrec.data.digest import ContentDigest
+from rawrec.data.importers._vectors import GivenVectors
 from rawrec.errors import UserError
 
 if TYPE_CHECKING:
+    from rawrec.data.importers._vector_files import VectorFile
+    from rawrec.data.importers.report import ImportReport
     from rawrec.data.importers.urls import UrlSource
 
 
@@ -32,7 +35,8 @@ class PartWriter:
     out: the dataset, for messages. item_schema, row_schema: what an item and an interaction have.
     pictures: where one of the image fields is downloaded from, if it is.
 
-    `checked`: which pictures need not be checked again; kept where the import does not come to its end.
+    `checked`: which pictures need not be checked again; kept where the import does not come to its end. `vectors`: of
+    items, from files.
     """
 
     ROW_BUFFER = 1 << 20
@@ -68,9 +72,19 @@ class PartWriter:
         self._background = ThreadPoolExecutor(1)  # makes rows and items while others are read or written
         self._rows_written: Future[None] | None = None
         self._items_written: Future[None] | None = None
+        self.vectors = GivenVectors(folder / "vectors")
         self.checked = Checked(out.resolve())
 
     # ---------------------------------------------------------------------------------------------------------- items
+    def take_vectors(self, files: Sequence[VectorFile], report: ImportReport) -> None:
+        """Items that come from here on have features from these files, where a batch of items has none of the name.
+
+        Raises UserError for files that cannot be used.
+        """
+        with writing(self.out):
+            for file in files:
+                self.vectors.open(file, self._item_schema.field(file.field).type.list_size, report)
+
     def add_items(self, batch: Mapping[str, Values]) -> None:
         """Add items: `item_id` and, per field, one value per item (None: missing; an absent field: all missing).
 
@@ -78,11 +92,12 @@ class PartWriter:
         of floats or one `[n, width]` array, where a row that is not finite is missing. Of items with the same id the
         first is kept. Where pictures are downloaded, the column `urls/<field>` may hold lists of addresses.
         """
-        if self._pictures is None:
-            self._add_items(batch)
-            return
-        for part in self._pictures.parts(_ids("item", batch["item_id"]).to_pylist(), batch, self.checked):
-            self._add_items(part)
+        for whole in self.vectors.join(batch):
+            if self._pictures is None:
+                self._add_items(whole)
+                continue
+            for part in self._pictures.parts(_ids("item", whole["item_id"]).to_pylist(), whole, self.checked):
+                self._add_items(part)
 
     def _add_items(self, batch: Mapping[str, Values]) -> None:
         self._check_keys("items", batch, self._item_schema.names, ["item_id"])
@@ -233,6 +248,11 @@ class PartWriter:
             self._flush_items()
             self._wait_for_items()
         return pc.index_in(self._item_codes.ids, value_set=self._known_items()), len(bare)
+
+    def _bare_note(self, bare: int, what: str) -> str:
+        """Of `bare` items that interactions alone brought."""
+        given = ", but for vectors" if self.vectors.files else ""
+        return f"{bare:,} {what} of the interactions have no catalogue row: added without content{given}"
 
     def _abandon(self) -> None:
         if self._pictures is not None:

@@ -116,6 +116,7 @@ class DatasetWriter(PartWriter):
         impossible.
         """
         item_of, bare = self._flush()
+        self.vectors.close()
         if self._rows is None or not len(self._user_codes):
             raise UserError(
                 f"nothing to import into {self.out}: no interaction was read or kept"
@@ -186,7 +187,7 @@ class DatasetWriter(PartWriter):
             examples = self._duplicates.examples
             report.skip("duplicate item id (the first row is kept)", examples, count=self._duplicates.count)
         if bare:
-            report.note(f"{bare:,} items of the interactions have no catalogue row: added without content")
+            report.note(self._bare_note(bare, "items"))
             report.kept["items without a catalogue row"] = bare
         report.seconds = round(time.monotonic() - self._started, 3)
 

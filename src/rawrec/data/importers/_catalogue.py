@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._convert import binary_lists, ids, numbers, stored_name, string_lists
 from rawrec.data.importers._media import WORKERS, ImageFolder, Pictures, check_many, spans
 from rawrec.data.importers._tables import Batch, Source
+from rawrec.data.importers._vector_columns import VectorColumn, column_width
+from rawrec.data.importers._vector_files import VectorFile, vector_width
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures, column_addresses
 from rawrec.data.parts import PartWriter
@@ -30,10 +32,13 @@ class Catalogue:
 
     source: the table of the items, whose column `item_id` holds the id; None: those of the interactions. text,
     category, numeric, image_column: its columns. Categories are lists, or several values between "|".
+    feature: columns of vectors, "COLUMN" or "COLUMN=FIELD". vectors: files of vectors by item id,
+    which the writer is to take. widths: of features; without it as the columns and files have them.
     image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. image_url: columns of the
     addresses of pictures. pictures: how they are downloaded, or a table of addresses.
 
-    Raises UserError for columns that do not exist, and for columns where there is no table.
+    Raises UserError for columns that do not exist, for columns where there is no table, and for files of vectors that
+    cannot be used.
     """
 
     def __init__(
@@ -45,6 +50,9 @@ class Catalogue:
         text: Sequence[str] = (),
         category: Sequence[str] = (),
         numeric: Sequence[str] = (),
+        feature: Sequence[str] = (),
+        vectors: Sequence[VectorFile] = (),
+        widths: Mapping[str, int] | None = None,
         image_column: Sequence[str] = (),
         image_dir: str | Path | None = None,
         image_name: str = "{item}.jpg",
@@ -65,22 +73,47 @@ class Catalogue:
                 raise UserError(
                     f"image_column: pictures in a column need a Parquet table, {source.path} is none; use image_dir"
                 )
-        elif wanted := [*text, *category, *numeric, *image_column, *image_url]:
+        elif wanted := [*text, *category, *numeric, *feature, *image_column, *image_url]:
             raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
+        self.vectors, self.feature = vectors, self._vector_columns(feature, vectors, widths)
         self.folder = ImageFolder(Path(image_dir), image_name, report) if image_dir is not None else None
         self.fields = Fields(
             image=[stored_name(name) for name in image_column] + ([image_field] if self.folder else []),
             text=[stored_name(name) for name in text],
             categorical=[stored_name(name) for name in category],
             numeric=[stored_name(name) for name in numeric],
-            feature={},
+            feature={column.field: column.width for column in self.feature}
+            | {file.field: vector_width(file) if widths is None else widths[file.field] for file in self.vectors},
         )
+
+    def _vector_columns(
+        self, words: Sequence[str], files: Sequence[VectorFile], widths: Mapping[str, int] | None
+    ) -> list[VectorColumn]:
+        """Columns as they were given, for features that are of no other column and of no file."""
+        taken = {file.field: f"the file {file.path}" for file in files}
+        found: list[VectorColumn] = []
+        for word in words:
+            assert self.source is not None
+            name, field = self.source.column_and_field("feature", word, stored_name)
+            if field in taken:
+                raise UserError(f"feature {field!r} comes from {taken[field]} and from column {name!r}: name one")
+            taken[field] = f"column {name!r}"
+            width = column_width(self.source, name) if widths is None else widths[field]
+            advice = ", or rename the column if it holds something else"
+            found.append(VectorColumn(self.source, name, field, width, advice))
+        return found
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        features = [column.name for column in self.feature]
+        fields = [*self.text, *self.category, *self.numeric, *features, *self.image_column]
+        return list(dict.fromkeys([self.item_id, *fields, *self.image_url]))
 
     def write(self, writer: PartWriter, bar: Bar) -> None:
         """Add the items of the table; rows without an id are left out and counted."""
         assert self.source is not None
-        wanted = [self.item_id, *self.text, *self.category, *self.numeric, *self.image_column, *self.image_url]
-        batches = bar.track("items", self.source, list(dict.fromkeys(wanted)))
+        batches = bar.track("items", self.source, self.columns)
         with ThreadPoolExecutor(WORKERS) as pool:
             for some in _early(self._clean(batch, self.source, pool, writer.checked) for batch in batches):
                 self._add(writer, *some)
@@ -130,6 +163,8 @@ class Catalogue:
                 )
         for name in self.numeric:
             columns[stored_name(name)] = self._numbers(batch, name)
+        for column in self.feature:
+            columns[column.field] = self._finite(column, batch)
         pictures_of: dict[str, Callable[[], Pictures]] = {}
         for name in self.image_column:
             pictures = binary_lists(batch.columns[name], f"{batch.file}: {name}")
@@ -138,6 +173,15 @@ class Catalogue:
         if self.pictures is not None and self.image_url:
             columns[self.pictures.column] = column_addresses(batch, self.image_url)
         return found.to_pylist(), columns, pictures_of
+
+    def _finite(self, column: VectorColumn, batch: Batch) -> np.ndarray:
+        """Vectors `[n, width]`; those that are not finite, which are counted, are missing."""
+        values, there = column.read(batch)
+        lost = there & ~np.isfinite(values).all(1)
+        if lost.any():
+            reason = f"feature {column.field}: a value is not finite (missing)"
+            self.report.skip(reason, batch.examples(lost), int(lost.sum()))
+        return values
 
     def _numbers(self, batch: Batch, name: str) -> np.ndarray:
         column = batch.columns[name]

@@ -1,4 +1,4 @@
-"""Files of vectors of items: columns of tables, .npy and .npz."""
+"""Files of vectors of items: tables, .npy and .npz."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import math
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute
 from numpy.typing import NDArray
 
-from rawrec.data.importers._convert import as_text, ids, numbers
+from rawrec.data.importers._convert import ids, numbers
 from rawrec.data.importers._tables import Batch, open_source
+from rawrec.data.importers._vector_columns import VectorColumn, column_width, other_width
 from rawrec.data.importers.report import ImportReport
 from rawrec.errors import UserError
 
 MAX_IDS = 2 << 30
 """Bytes of the ids of an .npz file, which are read whole."""
-BETWEEN = r"[\s,;|]+"
-"""What stands between the numbers of a vector that is a text."""
 VECTOR, VALID = "vector", "valid"
 """The columns of the tables of vectors that `rawrec export` writes; where VALID is false there is none."""
 
-pc: Any = pyarrow.compute  # its functions are made at import, where a type checker does not see them
 Found = tuple[pl.Series, NDArray[np.int64], NDArray[Any]]
 
 
@@ -38,21 +35,19 @@ Found = tuple[pl.Series, NDArray[np.int64], NDArray[Any]]
 class VectorFile:
     """Where the vectors of the feature `field` are.
 
-    A table or an .npz file has them in the column or array `column`, by default one named as the field or `vector`, or
-    the only one beside the ids; these are in `item_id`, or one of the name item_id. Beside an .npy file its ids are in
-    `<name>.ids.jsonl`.
+    A table or an .npz file has them in the column or array named as the field or `vector`, or the only one beside the
+    ids; these are in `item_id`, or one of the name item_id. Beside an .npy file its ids are in `<name>.ids.jsonl`.
     """
 
     field: str
     path: Path
     item_id: str = "item_id"
-    column: str | None = None
 
     def names(self, found: Sequence[str]) -> tuple[str, str, list[str]]:
         """Of the columns or arrays `found` those of ids and vectors, and VALID where it counts."""
         item = self.item_id if self.item_id in found else "item_id"
         others = [name for name in found if name not in (item, VALID)]
-        vector = next((name for name in (self.column, self.field, VECTOR) if name in others), None)
+        vector = next((name for name in (self.field, VECTOR) if name in others), None)
         if vector is None and len(others) == 1:
             vector = others[0]
         if item not in found or vector is None:
@@ -61,22 +56,42 @@ class VectorFile:
         return item, vector, [VALID] if vector == VECTOR and VALID in found else []
 
 
+def vector_files(files: Mapping[str, str | Path] | None, item_id: str) -> list[VectorFile]:
+    """Files by feature; item_id: the column or array of ids of those that have one of this name."""
+    return [VectorFile(field, Path(path), item_id) for field, path in (files or {}).items()]
+
+
+def vector_width(file: VectorFile) -> int:
+    """How wide the vectors of a file are; those of a table as `column_width` says.
+
+    Raises UserError for a file that cannot be used.
+    """
+    suffix = _suffix(file.path)
+    if not suffix:
+        source = open_source(file.path, ImportReport())
+        return column_width(source, file.names(source.columns)[1])
+    with _reading(file.path):
+        if suffix == ".npy":
+            values = np.load(file.path, mmap_mode="r", allow_pickle=False)
+            return _checked(file, values.shape, values.dtype)
+        with zipfile.ZipFile(file.path) as packed:
+            return _checked_head(file, packed, file.names(_arrays(packed))[1])
+
+
 def read_vectors(file: VectorFile, width: int, folder: Path, report: ImportReport) -> Found:
     """Ids of items; the row of each item's vector; and all vectors `[rows, width]`, on disk, numbers of any type.
 
     folder: for vectors that cannot be mapped where they are. Rows without an id or a vector are left out.
     Raises UserError for a file that cannot be used.
     """
-    suffix = file.path.suffix.lower()
-    if suffix not in (".npy", ".npz"):
-        return _Table(file, width, report).read(folder / f"{file.field}.vectors")
-    if not file.path.is_file():
-        raise UserError(f"{file.path} does not exist or is not a file")
+    suffix = _suffix(file.path)
+    if not suffix:
+        return _table(file, width, folder / f"{file.field}.vectors", report)
     if suffix == ".npy":
         batches, values = _npy(file, report)
     else:
         batches, values = _npz(file, width, folder / f"{file.field}.npy")
-    _check_array(file, width, values.shape, values.dtype)
+    _checked(file, values.shape, values.dtype, width)
     parts, last = [(pl.Series([], dtype=pl.String), np.zeros(0, np.int64))], 0
     for batch in batches:
         found, kept = _ids(batch, report)
@@ -98,18 +113,41 @@ def _ids(batch: Batch, report: ImportReport) -> tuple[pl.Series, NDArray[np.bool
     return pl.Series(found).filter(pl.Series(good)), good
 
 
-def _check_array(file: VectorFile, width: int, shape: tuple[int, ...], kind: np.dtype) -> None:
+def _suffix(path: Path) -> str:
+    """`.npy` or `.npz`, "" for a table. Raises UserError where an array's file is absent."""
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", ".npz"):
+        return ""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file")
+    return suffix
+
+
+def _checked(file: VectorFile, shape: tuple[int, ...], kind: np.dtype, width: int | None = None) -> int:
+    """The width of the vectors of an array. Raises UserError where it holds none, or none of the `width` wanted."""
     if len(shape) != 2 or kind.kind not in "fiu":
         raise UserError(f"{file.path} holds {kind} of shape {shape}: vectors are numbers [items, width]")
-    if shape[1] != width:
-        raise UserError(_other_width(file, shape[1], width, f"is of shape {shape}"))
+    if width is not None and shape[1] != width:
+        raise UserError(other_width(file.path, file.field, shape[1], width, f"is of shape {shape}"))
+    return shape[1]
 
 
-def _other_width(file: VectorFile, found: int, width: int, how: str) -> str:
-    return (
-        f"{file.path} {how}, so vectors are {found} wide, but the feature {file.field!r} of the dataset is {width} "
-        f"wide: give vectors of width {width}"
-    )
+def _table(file: VectorFile, width: int, place: Path, report: ImportReport) -> Found:
+    """The vectors are put into the file `place`."""
+    source = open_source(file.path, report)
+    item, vector, valid = file.names(source.columns)
+    column = VectorColumn(source, vector, file.field, width)
+    found, total = [pl.Series([], dtype=pl.String)], 0
+    with place.open("wb") as target:
+        for batch in source.batches([item, vector, *valid]):
+            columns = {"item_id": batch.columns[item], **{name: batch.columns[name] for name in valid}}
+            known, kept = _ids(Batch(batch.file, batch.rows, columns), report)
+            values, there = column.read(batch.keep(kept))
+            target.write(values[there].data)
+            found.append(known.filter(pl.Series(there)))
+            total += int(there.sum())
+    values = np.memmap(place, np.float32, "r") if total else np.zeros(0, np.float32)
+    return pl.concat(found), np.arange(total), values.reshape(total, width)
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays
@@ -144,20 +182,14 @@ def _npy(file: VectorFile, report: ImportReport) -> tuple[Iterator[Batch], NDArr
 def _npz(file: VectorFile, width: int, place: Path) -> tuple[Iterator[Batch], NDArray[Any]]:
     """The vectors are unpacked at `place`; what is packed there is looked at before."""
     with _reading(file.path), zipfile.ZipFile(file.path) as packed:
-        names = [name.removesuffix(".npy") for name in packed.namelist() if name.endswith(".npy")]
-        item, vector, valid = file.names(names)
+        item, vector, valid = file.names(_arrays(packed))
         columns = {}
         for name, of in ((item, "item_id"), *((name, name) for name in valid)):
             if packed.getinfo(f"{name}.npy").file_size > MAX_IDS:
                 raise UserError(f"{file.path}: {name} is larger than {MAX_IDS >> 30} GiB: use a Parquet table")
             with packed.open(f"{name}.npy") as stream:
                 columns[of] = pa.array(np.lib.format.read_array(stream, allow_pickle=False))
-        with packed.open(f"{vector}.npy") as stream:
-            read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-            shape, _, kind = read[np.lib.format.read_magic(stream)[0]](stream)
-            _check_array(file, width, shape, kind)
-            if packed.getinfo(f"{vector}.npy").file_size != stream.tell() + math.prod(shape) * kind.itemsize:
-                raise ValueError(f"{vector} is not as long as its head says")
+        _checked_head(file, packed, vector, width)
         with packed.open(f"{vector}.npy") as stream, place.open("wb") as target:
             shutil.copyfileobj(stream, target, 1 << 20)
         values = np.load(place, mmap_mode="r", allow_pickle=False)
@@ -165,65 +197,16 @@ def _npz(file: VectorFile, width: int, place: Path) -> tuple[Iterator[Batch], ND
         return iter([Batch(file.path.name, rows, columns)]), values
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
-class _Table:
-    """The vectors in a column of a table: lists of numbers, or texts of numbers with signs or blanks between them."""
-
-    def __init__(self, file: VectorFile, width: int, report: ImportReport) -> None:
-        self._file, self._width, self._report = file, width, report
-        # Of a table of items the rows are counted where its other columns are read.
-        self._source = open_source(file.path, ImportReport() if file.column else report)
-        self._some = False
-
-    def read(self, place: Path) -> Found:
-        """The vectors are put into the file `place`."""
-        item, vector, valid = self._file.names(self._source.columns)
-        found, total = [pl.Series([], dtype=pl.String)], 0
-        with place.open("wb") as target:
-            for batch in self._source.batches([item, vector, *valid]):
-                columns = {"item_id": batch.columns[item], **{name: batch.columns[name] for name in valid}}
-                known, kept = _ids(Batch(batch.file, batch.rows, columns), self._report)
-                values, there = self._vectors(batch.keep(kept), vector)
-                target.write(values[there].data)
-                found.append(known.filter(pl.Series(there)))
-                total += int(there.sum())
-        values = np.memmap(place, np.float32, "r") if total else np.zeros(0, np.float32)
-        return pl.concat(found), np.arange(total), values.reshape(total, self._width)
-
-    def _vectors(self, batch: Batch, name: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Vectors `[n, width]`, with nan for what is no number, and which rows have one `[n]`; others are counted.
-
-        Raises UserError where the first vectors of the table have another width.
-        """
-        flat, lengths = _pieces(batch.columns[name], f"{batch.file}: {name}")
-        fits = lengths == self._width
-        wrong = (lengths > 0) & ~fits
-        if wrong.any():
-            if not (self._some or fits.any()):
-                at = int(np.argmax(wrong))
-                how = f"has {lengths[at]} values in column {name!r} of row {batch.rows[at]}"
-                advice = ", or rename the column if it holds something else" if self._file.column else ""
-                raise UserError(_other_width(self._file, int(lengths[at]), self._width, how) + advice)
-            reason = f"feature {self._file.field}: not {self._width} numbers (missing)"
-            self._report.skip(reason, batch.examples(wrong), int(wrong.sum()))
-        self._some |= bool(fits.any())
-        values = np.full((len(lengths), self._width), np.nan, np.float32)
-        values[fits] = flat[np.repeat(fits, lengths)].reshape(-1, self._width)
-        return values, fits
+def _arrays(packed: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in packed.namelist() if name.endswith(".npy")]
 
 
-def _pieces(column: pa.Array, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The values of all vectors end to end, nan where there is no number, and how many each has `[n]`."""
-    kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
-        try:
-            flat = pc.list_flatten(column).cast(pa.float32(), safe=False)
-        except pa.ArrowException:
-            raise UserError(f"{where} holds {kind}: a vector is a list of numbers") from None
-        return flat.to_numpy(zero_copy_only=False), lengths
-    text = pl.Series(as_text(column, where)).fill_null("").str.strip_chars(" \t\r\n[]()").str.replace_all(BETWEEN, " ")
-    words = text.str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
-    lengths = words.list.len().to_numpy().astype(np.int64)
-    flat = words.explode().drop_nulls().cast(pl.Float32, strict=False).fill_null(np.nan)
-    return flat.to_numpy(), lengths
+def _checked_head(file: VectorFile, packed: zipfile.ZipFile, name: str, width: int | None = None) -> int:
+    """As `_checked`, of a packed array. Raises ValueError where it is not as long as its head says."""
+    with packed.open(f"{name}.npy") as stream:
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        shape, _, kind = read[np.lib.format.read_magic(stream)[0]](stream)
+        found = _checked(file, shape, kind, width)
+        if packed.getinfo(f"{name}.npy").file_size != stream.tell() + math.prod(shape) * kind.itemsize:
+            raise ValueError(f"{name} is not as long as its head says")
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from rawrec.data.dataset import Values
 from rawrec.data.importers._vector_files import VectorFile, read_vectors
 from rawrec.data.importers.report import ImportReport
+
+AT_ONCE = 16 << 20
+"""Bytes of vectors of items in memory at a time."""
 
 
 class ItemVectors:
@@ -49,11 +53,14 @@ class ItemVectors:
         self._lost[places] = ~np.isfinite(values).all(1)
         return result
 
-    def account(self, known: Callable[[pa.Array], NDArray[np.bool_]]) -> None:
-        """Report what became of the vectors. known: which items the dataset had before."""
+    def account(self, known: Callable[[pa.Array], NDArray[np.bool_]] | None) -> None:
+        """Report what became of the vectors. known: which items the dataset had before; None: it is a new one."""
         self._report.add_kept("vectors", int((self._used & ~self._lost).sum()))
         self._count("a value is not finite (missing)", self.ids.filter(pl.Series(self._lost)))
         unused = self.ids.filter(pl.Series(~self._used))
+        if known is None:
+            self._count("the item is not in the dataset", unused)
+            return
         there = pl.Series(known(unused.to_arrow().cast(pa.string())), dtype=pl.Boolean)
         self._count("the item is in the dataset already (kept as it is; see --update)", unused.filter(there))
         self._count("the item is neither in the dataset nor appended", unused.filter(~there))
@@ -61,3 +68,33 @@ class ItemVectors:
     def _count(self, reason: str, items: pl.Series) -> None:
         if len(items):
             self._report.skip(f"feature {self.field}: {reason}", items.head(20).to_list(), len(items))
+
+
+class GivenVectors:
+    """Files of vectors, joined to items by their ids. folder: for what has to be unpacked; it goes at `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files: list[ItemVectors] = []
+        self._folder = folder
+
+    def open(self, file: VectorFile, width: int, report: ImportReport) -> None:
+        """Take a file. Raises UserError for one that cannot be used."""
+        self._folder.mkdir(exist_ok=True)
+        self.files.append(ItemVectors(file, width, self._folder, report))
+
+    def join(self, batch: Mapping[str, Values]) -> Iterator[Mapping[str, Values]]:
+        """Items with the features that the batch has not itself, in parts of bounded size."""
+        given = [vectors for vectors in self.files if vectors.field not in batch]
+        if not given:
+            yield batch
+            return
+        step = max(1, AT_ONCE // (4 * sum(vectors.width for vectors in given)))
+        for at in range(0, len(batch["item_id"]), step):
+            part = {name: values[at : at + step] for name, values in batch.items()}
+            yield part | {vectors.field: vectors.of(part["item_id"]) for vectors in given}
+
+    def close(self, known: Callable[[pa.Array], NDArray[np.bool_]] | None = None) -> None:
+        """Report what became of the vectors. known: which items the dataset had before; None: it is a new one."""
+        for vectors in self.files:
+            vectors.account(known)
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from rawrec.data.importers._convert import ids
 from rawrec.data.importers._hub import find
 from rawrec.data.importers._hub_table import PART, HubTable
 from rawrec.data.importers._tables import Batch, Source
+from rawrec.data.importers._vector_files import vector_files
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.table import import_sources
 from rawrec.data.importers.urls import UrlPictures
@@ -32,6 +33,8 @@ def import_huggingface(
     text: Sequence[str] = (),
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
     image: Sequence[str] = (),
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
@@ -46,11 +49,11 @@ def import_huggingface(
     JSON lines files) or a dataset of the hub, which is downloaded into the hub's own cache. Without @split all splits
     are read, one after the other.
     user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
-    item_id (default: the same name as `item`), text, category, numeric, image: columns of the items. Without `items`
-    they are columns of the interactions, and the first row of an item describes it. image: pictures as bytes, or as
-    paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
-    numbers, where they stay numbers. image_url: columns of the addresses of pictures. pictures: how these are
-    downloaded; or a table of addresses.
+    item_id (default: the same name as `item`), text, category, numeric, feature, image: columns of the items. Without
+    `items` they are columns of the interactions, and the first row of an item describes it. image: pictures as bytes,
+    or as paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
+    numbers, where they stay numbers. feature, vectors: as of `import_table`. image_url: columns of the addresses of
+    pictures. pictures: how these are downloaded; or a table of addresses.
     split: default as the splits of the interactions say where there are several, else by time per user where there are
     times, else at random per user.
 
@@ -60,15 +63,15 @@ def import_huggingface(
     report = ImportReport(source=f"Hugging Face {interactions}")
     plain = {*labels, *numeric, *filter(None, [time])}
     rows = HubTable(interactions, find(interactions), report, image, plain)
-    wanted = [*text, *category, *numeric, *image, *image_url]
+    wanted = [*text, *category, *numeric, *feature, *image, *image_url]
     source: Source | None = None
     if items is not None:
         source = HubTable(items, find(items), report, image, plain)
     elif wanted:
         source = _FirstRows(rows, item)
     catalogue = Catalogue(
-        report, source, item_id or item, text=text, category=category, numeric=numeric, image_column=image,
-        image_url=image_url, pictures=pictures,
+        report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
+        vectors=vector_files(vectors, item_id or item), image_column=image, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     if split is None and rows.parts:
         split = SplitSpec.model_validate({"kind": "column", "column": PART})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rawrec.data.importers._convert import as_text, numbers
 from rawrec.data.importers._lists import ListReader, Lists
 from rawrec.data.importers._rows import Rows, extra_types
 from rawrec.data.importers._tables import Batch, open_source
+from rawrec.data.importers._vector_files import vector_files
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec, keeping_lists
@@ -47,6 +48,8 @@ def import_impressions(
     text: Sequence[str] = (),
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
     image_dir: str | Path | None = None,
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
@@ -94,8 +97,8 @@ def import_impressions(
     split = keeping_lists(split, "session")
     catalogue = Catalogue(
         report, open_source(Path(items), report) if items is not None else None, item_id, text=text, category=category,
-        numeric=numeric, image_column=image_column, image_dir=image_dir, image_name=image_name, image_field=image_field,
-        image_url=image_url, pictures=pictures,
+        numeric=numeric, feature=feature, vectors=vector_files(vectors, item_id), image_column=image_column,
+        image_dir=image_dir, image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     shown = _Shown(report, items_shown, clicks, clicks_are, separator)
     stored = {"session": pa.string()} | ({"query": pa.string()} if query else {}) | {"position": pa.int32()}
@@ -113,6 +116,7 @@ def import_impressions(
         ) as writer,
         Bar(progress) as bar,
     ):
+        writer.take_vectors(catalogue.vectors, report)
         if catalogue.source is not None:
             catalogue.write(writer, bar)
         for batch in bar.track("lists", source, [*cleaner.columns, items_shown, clicks]):

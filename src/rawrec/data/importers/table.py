@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rawrec.data.dataset import Dataset
@@ -10,6 +10,7 @@ from rawrec.data.importers._bar import Bar
 from rawrec.data.importers._catalogue import Catalogue
 from rawrec.data.importers._rows import Rows, extra_types
 from rawrec.data.importers._tables import Source, open_source
+from rawrec.data.importers._vector_files import vector_files
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.urls import UrlPictures
 from rawrec.data.splits import SplitSpec
@@ -30,6 +31,8 @@ def import_table(
     text: Sequence[str] = (),
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
     image_dir: str | Path | None = None,
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
@@ -46,9 +49,11 @@ def import_table(
     user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
     items: table of the items, whose column `item_id` (default: the same name as `item`) holds the id; text, category,
     numeric, image_column: its columns. Without it the items are those of the rows kept. Categories are lists, or
-    several values between "|". image_column: bytes, of Parquet. image_dir: a folder of pictures named `image_name`,
-    stored as the field `image_field`. image_url: the addresses of pictures, one or several in a value. pictures: how
-    these are downloaded; or a table of addresses.
+    several values between "|". feature: columns of vectors, which are lists of numbers or texts of them, as "column" or
+    "column=field". vectors: feature -> a file of vectors with item ids (a table, .npz, .npy). A feature is as wide as
+    its first vector that is all numbers. image_column: bytes, of Parquet. image_dir: a folder of pictures named
+    `image_name`, stored as the field `image_field`. image_url: the addresses of pictures, one or several in a value.
+    pictures: how these are downloaded; or a table of addresses.
     split: default by time per user where there are times, else at random per user. A `column` split names a column of
     the interactions.
 
@@ -58,8 +63,9 @@ def import_table(
     rows = open_source(Path(interactions), report)
     source = open_source(Path(items), report) if items is not None else None
     catalogue = Catalogue(
-        report, source, item_id or item, text=text, category=category, numeric=numeric, image_column=image_column,
-        image_dir=image_dir, image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
+        report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
+        vectors=vector_files(vectors, item_id or item), image_column=image_column, image_dir=image_dir,
+        image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,
@@ -115,6 +121,7 @@ def import_sources(
         ) as writer,
         Bar(progress) as bar,
     ):
+        writer.take_vectors(catalogue.vectors, report)
         if catalogue.source is not None:
             catalogue.write(writer, bar)
         for batch in bar.track("interactions", rows, cleaner.columns):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rawrec.data.dataset import Dataset
@@ -10,6 +10,7 @@ from rawrec.data.importers._catalogue import Catalogue
 from rawrec.data.importers._convert import stored_name
 from rawrec.data.importers._shards import KEY, Shards, expand
 from rawrec.data.importers._tables import open_source
+from rawrec.data.importers._vector_files import vector_files
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.importers.table import import_sources
 from rawrec.data.importers.urls import UrlPictures
@@ -30,6 +31,8 @@ def import_webdataset(
     text: Sequence[str] = (),
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
     image: Sequence[str] = (),
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
@@ -43,9 +46,9 @@ def import_webdataset(
     shards: paths, which may hold `{000..009}`, `{a,b}`, `*` and `?`. The files of a sample follow one another and share
     what stands before the first dot, the key, which is the item's id, or `item_key` names a key of the JSON that is.
     `.jpg` and other pictures become the field `image` (`.front.jpg`: `image_front`), `.txt` a text `text`, `.cls` a
-    category `cls`. image: take only these, for example `jpg` and `front.jpg`. text, category, numeric, image_url: keys
-    of `.json`; of image_url the values are addresses of pictures. pictures: how these are downloaded; or a table of
-    addresses.
+    category `cls`. image: take only these, for example `jpg` and `front.jpg`. text, category, numeric, feature,
+    image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
+    these are downloaded; or a table of addresses. vectors: as of `import_table`.
     user, item, time, labels, extra: columns of the interactions. split: as of `import_table`.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
@@ -62,9 +65,10 @@ def import_webdataset(
         )
     catalogue = Catalogue(
         report, samples, item_key or KEY, text=[*own["text"], *text], category=[*own["cls"], *category],
-        numeric=numeric, image_column=own["image"], image_url=image_url, pictures=pictures,
+        numeric=numeric, feature=feature, vectors=vector_files(vectors, item), image_column=own["image"],
+        image_url=image_url, pictures=pictures,
     )  # fmt: skip
-    if unused := [name for name in samples.keys if name not in {*known, *image_url, item_key}]:
+    if unused := [name for name in samples.keys if name not in catalogue.columns]:
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,21 @@ class Source:
                 raise UserError(
                     f"{setting}: {self.path} has no column {name!r}{hint} Columns found: {', '.join(self.columns)}"
                 )
+
+    def name_in_file(self, column: str) -> str:
+        """What the table itself calls a column, for messages."""
+        return column
+
+    def column_and_field(self, setting: str, word: str, stored: Callable[[str], str]) -> tuple[str, str]:
+        """What "COLUMN" or "COLUMN=FIELD" names; `stored`: a column's field where none is given.
+
+        UserError if the column does not exist.
+        """
+        column, field = word, stored(word)
+        if word not in self.columns and "=" in word:
+            column, _, field = word.rpartition("=")
+        self.require(setting, [column])
+        return column, field
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """All rows in the file's order, with these columns."""
