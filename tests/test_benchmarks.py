@@ -1,0 +1,26 @@
+"""The benchmarks stand beside the package and follow it: the one that makes its own data runs on a small graph."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SMALL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import retrieval
+retrieval.measure(sys.argv[2], retrieval.Graph(80, 40, 900, {"image": 8, "text": 4}), {}, epochs=1, threads=1)
+"""
+
+
+@pytest.mark.parametrize("model", ["bpr", "lattice"])
+def test_speed_of_retrieval_models(model: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SMALL, str(BENCHMARKS), model], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["model"] == model
+    assert found["pairs"] > 0
+    assert min(found[name] for name in ("epoch", "epoch_floor", "evaluation", "evaluation_floor")) > 0
