@@ -28,7 +28,7 @@ from torch import Tensor
 from rawrec.data.dataset import Dataset
 from rawrec.data.importers.synthetic import import_synthetic
 from rawrec.data.splits import SplitSpec
-from rawrec.training.system import System
+from rawrec.training.tasks.impressions import System
 
 ASKED = 1.15
 EXAMPLE = "example: python benchmarks/history.py --lengths 20 100 500 1000 --steps 50 --data /tmp/benchmark"

@@ -29,7 +29,7 @@ import rawrec
 from rawrec import Dataset
 from rawrec.config import parse_overrides
 from rawrec.evaluation.significance import Metric, paired_bootstrap_of_folds
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
 
 ARMS = {
     "id": ("id", ""),

@@ -31,10 +31,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rawrec.config import RETRIEVAL, parse_overrides, resolve
 from rawrec.data.dataset import Dataset, Fields
-from rawrec.products import linear
-from rawrec.training.retrieval_system import RetrievalSystem, user_batch
+from rawrec.onednn import linear
 from rawrec.training.retrieval_trainer import RetrievalTrainer
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.pairs import RetrievalSystem, user_batch
 
 BOTH = ("bm3", "freedom")  # published with trained features, the larger part of their time
 MODELS = [*RETRIEVAL, *(f"{name}:model.train_features=false" for name in BOTH)]

@@ -11,8 +11,8 @@ import torch
 
 from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
-from rawrec.training.run import RunFolder
-from rawrec.training.system import System
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import System
 from rawrec.training.trainer import Trainer
 
 

@@ -18,7 +18,7 @@ from common import emit, folder, say, seconds
 from steps import batches, live_rows, make_trainer
 
 from rawrec.content.bank import Bank
-from rawrec.content.tower import Tower
+from rawrec.content.item_model import ItemModel
 from rawrec.data.dataset import Dataset
 from rawrec.data.importers.synthetic import import_synthetic
 
@@ -26,7 +26,7 @@ ASKED = 0.8
 EXAMPLE = "example: python benchmarks/throughput.py --steps 50 --train top:1 --data /tmp/benchmark"
 
 
-def bare(tower: Tower, bank: Bank, rows: torch.Tensor) -> float:
+def bare(tower: ItemModel, bank: Bank, rows: torch.Tensor) -> float:
     """Seconds for forward and backward of every encoder's trained layers on the items `rows`."""
     columns = {name: bank.read(tower.column(name), rows) for name, _ in tower.raw_encoders()}
     tower.zero_grad(set_to_none=True)

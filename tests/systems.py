@@ -13,13 +13,13 @@ import pyarrow as pa
 import torch
 
 from rawrec.config import Config, resolve
-from rawrec.content.tower import LiveContent
+from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.importers.report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
-from rawrec.training.run import RunFolder
-from rawrec.training.system import System
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import System
 from rawrec.training.trainer import Trainer
 
 FAST: dict[str, Any] = {

@@ -18,7 +18,7 @@ import pytest
 
 from rawrec import cli
 from rawrec.cli.training import _main_metrics as main_metrics
-from rawrec.training import checkpoint
+from rawrec.training import state as checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "append", "validate", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare"]
@@ -331,7 +331,7 @@ def test_a_full_disk_at_the_very_start_leaves_nothing(
     def full(path: Path, *_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr("rawrec.training.run.write_json", full)
+    monkeypatch.setattr("rawrec.training.runs.write_json", full)
     _, err = shell("train", "id", "--data", shop, "--out", tmp_path / "r", *QUICK, code=1)
     assert "No space left" in err and not list(tmp_path.iterdir())
 

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rawrec.data.dataset import Dataset
     from rawrec.errors import RunStopped, UserError
-    from rawrec.evaluation.comparison import compare
-    from rawrec.recommender import Recommender
+    from rawrec.report.comparison import compare
+    from rawrec.serving.recommender import Recommender
     from rawrec.training.job import evaluate, resume, train
-    from rawrec.training.sweep import sweep
+    from rawrec.training.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
 __all__ = ["Dataset", "Recommender", "RunStopped", "UserError", "compare", "evaluate", "resume", "sweep", "train"]
 
 _HOMES = {
     "Dataset": "rawrec.data.dataset",
-    "Recommender": "rawrec.recommender",
+    "Recommender": "rawrec.serving.recommender",
     "RunStopped": "rawrec.errors",
     "UserError": "rawrec.errors",
-    "compare": "rawrec.evaluation.comparison",
+    "compare": "rawrec.report.comparison",
     "evaluate": "rawrec.training.job",
     "resume": "rawrec.training.job",
-    "sweep": "rawrec.training.sweep",
+    "sweep": "rawrec.training.sweeps.sweep",
     "train": "rawrec.training.job",
 }
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rawrec.content.bank import Bank
-from rawrec.content.tower import Tower
+from rawrec.content.item_model import ItemModel
 from rawrec.data.ragged import Ragged
 from rawrec.errors import RunStopped
 from rawrec.models.ranking.em3 import HistoryContent, RankingBatch
-from rawrec.training.system import System
+from rawrec.training.tasks.impressions import System
 from systems import STILL, content_of, live_of, system, trainer, weights
 
 
@@ -335,8 +335,8 @@ def test_refresh_encodes_exactly_the_stale_rows(shop: Path, tmp_path: Path, monk
     made = system(shop, tmp_path, content__fusion__dropout=0.5)
     made.refresh(None, 0)
     encoded: list[int] = []
-    encode = Tower.encode
-    monkeypatch.setattr(Tower, "encode", lambda self, b, r: (encoded.extend(r.tolist()), encode(self, b, r))[1])
+    encode = ItemModel.encode
+    monkeypatch.setattr(ItemModel, "encode", lambda self, b, r: (encoded.extend(r.tolist()), encode(self, b, r))[1])
     made.bank.encoded[torch.tensor([4, 8])] = 3
     wanted = torch.tensor([[8, 9], [-1, 10]])
     wanted_valid = [r for r in (9, 10) if made.bank.valid[r]]

@@ -7,7 +7,7 @@ from golden import Arrays, GoldenModel, Tensors, assert_close, section
 from rawrec.models.graph import edge_weights
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import EM3FreedomConfig
-from rawrec.models.retrieval.em3 import EM3
+from rawrec.models.retrieval.em3_freedom import EM3
 from rawrec.models.retrieval.freedom import EPSILON
 
 OURS = {"v_linear": "image_linear", "t_linear": "text_linear", "fusion": "content.fusion", "mm_proj": "content.mm_proj"}

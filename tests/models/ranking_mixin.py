@@ -13,8 +13,8 @@ from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import auc
 from rawrec.training.evaluate import evaluate_part
 from rawrec.training.job import load_system, train
-from rawrec.training.run import RunFolder
-from rawrec.training.system import System
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import System
 from systems import small_dataset
 
 USERS, ITEMS, COLD = 12, 30, 6

@@ -15,7 +15,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
 from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
-from rawrec.training.system import item_columns
+from rawrec.training.tasks.impressions import item_columns
 from systems import small_dataset, system
 
 MODEL = {"dim": 8, "hidden": [32], "dropout": 0.0}

@@ -7,9 +7,9 @@ from typing import Any
 
 from rawrec.config import RETRIEVAL, resolve
 from rawrec.data.dataset import Dataset
-from rawrec.training.retrieval_system import RetrievalSystem
 from rawrec.training.retrieval_trainer import RetrievalTrainer
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.pairs import RetrievalSystem
 
 USERS, ITEMS = 40, 30
 SMALL: dict[str, Any] = {

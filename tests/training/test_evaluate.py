@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from rawrec.data.dataset import Dataset
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.job import evaluate, load_system, train
-from rawrec.training.run import RunFolder
-from rawrec.training.system import System
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import System
 from rawrec.training.trainer import best_possible
 from systems import settings, small_dataset, system
 

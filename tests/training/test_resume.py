@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from rawrec.training import checkpoint
+from rawrec.training import state as checkpoint
 from rawrec.training.job import load_system, resume, train
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
 from rawrec.training.trainer import Trainer
 from systems import Stop, digest, settings, stopping_after
 

@@ -23,7 +23,7 @@ from rawrec.data.importers.mmrec import import_mmrec
 from rawrec.data.splits import SplitSpec
 from rawrec.report import build_report
 from rawrec.training.job import evaluate, load_system, resume, train
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
 from systems import Stop, digest, stopping_after
 
 MODELS = sorted(RETRIEVAL)

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from rawrec import Recommender, RunStopped, UserError
 from rawrec.config import RETRIEVAL, resolve
-from rawrec.content.tower import Tower
+from rawrec.content.item_model import ItemModel
 from rawrec.data.dataset import Dataset
 from rawrec.models.retrieval import retrieval_model
-from rawrec.training import checkpoint
+from rawrec.training import state as checkpoint
 from rawrec.training.job import evaluate, load_system, resume, train
-from rawrec.training.retrieval_system import RetrievalSystem
 from rawrec.training.retrieval_trainer import RetrievalTrainer
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.pairs import RetrievalSystem
 from systems import FAST, Stop, digest, small_dataset, stopping_after
 
 MODELS = sorted(name for name in RETRIEVAL if retrieval_model(name).needs_features)
@@ -177,8 +177,8 @@ def test_trained_tables_are_no_parameters(shop: Path) -> None:
 def test_a_step_writes_what_it_encoded(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(shop, tmp_path, bank__live_budget=6, bank__micro_batch=4, train__encoder_lr=0.01)
     bank, calls = made.system.bank, []
-    original = Tower.encode
-    monkeypatch.setattr(Tower, "encode", lambda *args: (calls.append(args[2].tolist()), original(*args))[1])
+    original = ItemModel.encode
+    monkeypatch.setattr(ItemModel, "encode", lambda *args: (calls.append(args[2].tolist()), original(*args))[1])
     made.progress.step = 7
     bank.encoded[torch.tensor([2, 30])] = -1
     fresh = encode(made.system)

@@ -12,7 +12,7 @@ from rawrec import UserError
 from rawrec.data.dataset import Dataset
 from rawrec.data.splits import SplitSpec
 from rawrec.training.job import load_system, train
-from rawrec.training.retrieval_system import RetrievalSystem
+from rawrec.training.tasks.pairs import RetrievalSystem
 
 
 @pytest.mark.parametrize("protocol", ["default", "mmrec"])

@@ -12,7 +12,7 @@ from rawrec.content.encoders.base import Encoder
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.models.ranking.em3 import Ranker
-from rawrec.training import checkpoint
+from rawrec.training import state as checkpoint
 from rawrec.training.job import resume, train
 from rawrec.training.trainer import Trainer, impression_metrics
 from systems import STILL, changed, content_of, settings, small_dataset, system, trainer, weights

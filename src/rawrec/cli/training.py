@@ -63,8 +63,8 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Try many settings of a model, choose by validation."""
-    from rawrec.training.sweep import print_sweep, teller
-    from rawrec.training.sweep import sweep as work
+    from rawrec.training.sweeps.sweep import print_sweep, teller
+    from rawrec.training.sweeps.sweep import sweep as work
 
     result = work(settings, jobs, overwrite, teller(Console(stderr=True, highlight=False)))
     if as_json:
@@ -133,9 +133,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Test runs against a baseline, several seeds each."""
-    from rawrec.evaluation import tables
-    from rawrec.evaluation.comparison import compare as work
-    from rawrec.training.checkpoint import write_text
+    from rawrec.report import tables
+    from rawrec.report.comparison import compare as work
+    from rawrec.training.state import write_text
 
     groups = dict(_named(word) for word in group or [])
     found = work(runs or [], baseline, groups, metric, level, bootstrap)

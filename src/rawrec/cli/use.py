@@ -30,7 +30,7 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """The best items for a user, a history, or everybody."""
-    from rawrec.recommender import Recommender
+    from rawrec.serving.recommender import Recommender
 
     past = _ids(history) if history is not None else None
     if all_users is not None and (user is not None or past is not None):
@@ -64,7 +64,7 @@ def similar(
     as_json: Json = False,
 ) -> None:
     """The items whose content is nearest to an item's."""
-    from rawrec.recommender import Recommender
+    from rawrec.serving.recommender import Recommender
 
     recommender = Recommender.load(run, data)
     _show(recommender, recommender.similar(item, k), "similarity", as_json, {"item": item, "k": k})
@@ -98,8 +98,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page about a run, beside a baseline."""
-    from rawrec.recommender import Recommender
     from rawrec.report import build_report
+    from rawrec.serving.recommender import Recommender
 
     recommender = Recommender.load(run, data)
     path = build_report(run, against, recommender=recommender, data=recommender.data)
@@ -140,7 +140,7 @@ def export(
     if out is None and to != "vectors":
         raise UserError(f"--to {to} needs --out {'FILE' if to == 'features' else 'FOLDER'}")
     if out is None or to in ("vectors", "features"):
-        from rawrec.recommender import Recommender
+        from rawrec.serving.recommender import Recommender
 
         recommender, target = Recommender.load(source, data), out or source / "vectors.parquet"
         if to == "features":

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rawrec.config.records import Record
 from rawrec.config.wording import has_settings, unknown
-from rawrec.records import Record
 
 TRAIN_PATTERN = re.compile(r"^(none|all|lora|top:[1-9][0-9]*)$")
 

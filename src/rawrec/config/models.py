@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
+from rawrec.config.records import Count, Record
 from rawrec.models.retrieval import configs
 from rawrec.models.retrieval.configs import RetrievalConfig
-from rawrec.records import Count, Record
 
 
 class RankerConfig(Record):

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 
 from rawrec.config.content import BankConfig, ContentConfig
 from rawrec.config.models import RETRIEVAL, ModelConfig, RankerConfig, record_name
+from rawrec.config.records import Record
 from rawrec.config.training import LIST_METRIC, DataConfig, EvalConfig, TrainConfig
 from rawrec.models.retrieval.configs import RetrievalConfig
-from rawrec.records import Record
 
 NO_GRADIENT: dict[str, tuple[str, float, str]] = {
     "freedom": ("reg_weight", 0, "features only make the frozen item graph"),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from rawrec.records import Count, Record
+from rawrec.config.records import Count, Record
 
 BUCKET = r"((cold|rare|medium|warm)/)?"
 IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")

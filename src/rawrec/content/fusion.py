@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rawrec.config import FusionConfig
 from rawrec.errors import UserError
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 class SelfAttention(nn.Module):

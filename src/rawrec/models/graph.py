@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rawrec.errors import UserError
-from rawrec.products import linear
+from rawrec.onednn import linear
 
 Norm = Literal["symmetric", "row", "none"]
 

@@ -18,7 +18,7 @@ from rawrec.report.page import render, write
 from rawrec.report.pictures import Tiles
 from rawrec.report.run import Run
 from rawrec.report.samples import Recommending, sample_cold_items, sample_users
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
 
 
 def build_report(

@@ -13,7 +13,7 @@ from torch import Tensor
 from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
-from rawrec.training.system import System
+from rawrec.training.tasks.impressions import System
 from rawrec.training.trainer import impression_metrics
 
 PARTS = {"valid": 1, "test": 2}

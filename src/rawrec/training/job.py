@@ -15,12 +15,12 @@ from rawrec.config import Config, DataConfig, resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.files import write_table
-from rawrec.training import checkpoint
+from rawrec.training import state as checkpoint
 from rawrec.training.evaluate import PARTS, evaluate_part, evaluate_topk
-from rawrec.training.retrieval_system import RetrievalSystem
 from rawrec.training.retrieval_trainer import RetrievalTrainer
-from rawrec.training.run import RunFolder
-from rawrec.training.system import System
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import System
+from rawrec.training.tasks.pairs import RetrievalSystem
 from rawrec.training.trainer import Trainer
 
 

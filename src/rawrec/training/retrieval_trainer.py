@@ -22,11 +22,11 @@ from rawrec.evaluation.topk import TopK
 from rawrec.files import write_table
 from rawrec.memory import keep_freed_memory
 from rawrec.models.graph import Interactions
-from rawrec.training import checkpoint
+from rawrec.training import state as checkpoint
 from rawrec.training.evaluate import PARTS, TopKResult
 from rawrec.training.negatives import Negatives
-from rawrec.training.retrieval_system import RetrievalSystem, generator_of
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.pairs import RetrievalSystem, generator_of
 from rawrec.training.trainer import Progress
 
 DECAY_EPOCHS = 50  # the learning rate falls by train.lr_decay in so many

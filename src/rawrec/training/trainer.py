@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rawrec.content.tower import LiveContent
+from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
-from rawrec.training import checkpoint
-from rawrec.training.run import RunFolder
-from rawrec.training.system import System
+from rawrec.training import state as checkpoint
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import System
 
 LOWER_IS_BETTER = ("logloss", "ece")
 

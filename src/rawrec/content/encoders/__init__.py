@@ -22,7 +22,7 @@ from rawrec.content.encoders import convolution, huggingface
 from rawrec.content.encoders.base import Encoder, ImageEncoder, Kind, Stack, TextEncoder
 from rawrec.data.texts import Tokenizer
 from rawrec.errors import UserError
-from rawrec.products import quicken
+from rawrec.onednn import quicken
 
 __all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "make_encoder"]
 

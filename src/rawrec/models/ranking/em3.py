@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rawrec.config import RankerConfig
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 @dataclass

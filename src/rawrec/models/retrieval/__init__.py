@@ -13,7 +13,7 @@ RETRIEVAL: dict[str, str] = {
     "lightgcn": "rawrec.models.retrieval.lightgcn:LightGCN",
     "vbpr": "rawrec.models.retrieval.vbpr:VBPR",
     "freedom": "rawrec.models.retrieval.freedom:FREEDOM",
-    "em3_freedom": "rawrec.models.retrieval.em3:EM3",
+    "em3_freedom": "rawrec.models.retrieval.em3_freedom:EM3",
     "bm3": "rawrec.models.retrieval.bm3:BM3",
     "slmrec": "rawrec.models.retrieval.slmrec:SLMRec",
     "mmgcn": "rawrec.models.retrieval.mmgcn:MMGCN",

@@ -24,7 +24,7 @@ from rawrec.models.graph import Interactions, propagate, user_item_adjacency
 from rawrec.models.losses import embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import BM3Config
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 class BM3(RetrievalModel):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rawrec.models.graph import Interactions, SparseMatrix
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.products import Linear, linear
+from rawrec.onednn import Linear, linear
 
 
 class Side(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from rawrec.records import Count, Record
+from rawrec.config.records import Count, Record
 
 RegNorm = Literal["norm", "squared"]
 NORMS = "norms as they are, summed and divided by {rows} (published code), or half their squares (paper)"

@@ -16,7 +16,7 @@ from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import DRAGONConfig
 from rawrec.models.retrieval.freedom import frozen_item_graph
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 def nearest_users(pairs: Interactions, k: int, chunk: int = 4096) -> tuple[Tensor, Tensor]:

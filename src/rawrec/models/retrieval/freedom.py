@@ -26,7 +26,7 @@ from rawrec.models.graph import (
 from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel, distinct
 from rawrec.models.retrieval.configs import FREEDOMConfig
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 EPSILON = 1e-7
 """Added to degrees."""

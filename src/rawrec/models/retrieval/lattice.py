@@ -13,7 +13,7 @@ from rawrec.models.graph import Interactions, SparseMatrix, knn_graph, propagate
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import LATTICEConfig
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 class LATTICE(RetrievalModel):

@@ -13,7 +13,7 @@ from rawrec.models.graph import Interactions, propagate, user_item_adjacency, us
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import LGMRecConfig
-from rawrec.products import linear, matmul
+from rawrec.onednn import linear, matmul
 
 TEMPERATURE = 0.2  # of the Gumbel softmax and of the contrast
 EPSILON = 1e-7  # added to degrees

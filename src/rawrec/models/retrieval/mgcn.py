@@ -19,7 +19,7 @@ from rawrec.models.graph import (
 from rawrec.models.losses import bpr_loss, embedding_loss, info_nce
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import MGCNConfig, SMOREConfig
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 def similarity_edges(features: Tensor, present: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

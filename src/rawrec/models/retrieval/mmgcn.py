@@ -28,7 +28,7 @@ from rawrec.models.graph import Interactions, user_item_matrix
 from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import MMGCNConfig
-from rawrec.products import Linear, linear, matmul
+from rawrec.onednn import Linear, linear, matmul
 
 Pair = tuple[Tensor, Tensor]  # of users and of items
 Rows = tuple[Tensor | None, Tensor | None]  # those asked for; None: all

@@ -12,7 +12,7 @@ from rawrec.models.graph import Interactions, SparseMatrix, propagate, user_item
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import SMOREConfig
 from rawrec.models.retrieval.mgcn import side_losses, similarity_edges
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 class SMORE(RetrievalModel):

@@ -11,7 +11,7 @@ from rawrec.models.graph import Interactions
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel, distinct
 from rawrec.models.retrieval.configs import VBPRConfig
-from rawrec.products import Linear, linear
+from rawrec.onednn import Linear, linear
 
 
 class VBPR(RetrievalModel):

@@ -19,7 +19,7 @@ from rawrec.models.losses import bpr_loss, info_nce
 from rawrec.models.retrieval.base import RetrievalModel, distinct
 from rawrec.models.retrieval.configs import EM3FreedomConfig
 from rawrec.models.retrieval.freedom import EPSILON, frozen_item_graph, sample_edges
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 
 class GivenDropout(nn.Module):

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank
-from rawrec.content.cache import static_columns
-from rawrec.content.tower import LiveContent, Tower, build_tower, field_configs
+from rawrec.content.columns import static_columns
+from rawrec.content.item_model import ItemModel, build_item_model, field_configs
+from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
-from rawrec.training.checkpoint import with_prefix, without_prefix
+from rawrec.training.state import with_prefix, without_prefix
 
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this
 
@@ -47,7 +48,7 @@ class System(nn.Module):
             data, cfg.data.split, cfg.data.label, cfg.data.history, cfg.data.history_mode, cfg.data.negatives
         )
         torch.manual_seed(cfg.seed)
-        self.tower: Tower | None = None
+        self.tower: ItemModel | None = None
         self.bank: Bank | None = None
         self.stats: dict[str, dict[str, int]] = {}
         if cfg.model.name == "em3":
@@ -71,7 +72,7 @@ class System(nn.Module):
         if self.tower is not None and self.bank is not None and self.tower.frozen:
             self.refresh(None, 0)
 
-    def _content(self, cache: Path, progress: Callable | None) -> tuple[Tower, Bank]:
+    def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
         fields = self.data.fields
         if not (fields.image or fields.text or fields.feature):
             raise UserError("model em3 needs content, but the dataset has no image, text or feature field: train `id`")
@@ -81,7 +82,7 @@ class System(nn.Module):
         # Complete, so that a run that is loaded again leaves the same fields out.
         unused = {name: FieldConfig(use=False) for name in (*fields.image, *fields.text) if name not in configs}
         self.cfg.content.fields = configs | unused
-        tower = build_tower(self.cfg, fields, configs)
+        tower = build_item_model(self.cfg, fields, configs)
         tower.to(self.device)
         tower.autocast = choose_precision(self.cfg.train.precision, self.device)
         columns, self.stats = static_columns(tower, self.data, cache, progress)

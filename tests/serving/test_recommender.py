@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import rawrec
-from rawrec import Recommender, UserError, recommender
+from rawrec import Recommender, UserError
 from rawrec.data.exporters import export_mmrec
 from rawrec.data.importers.mmrec import import_mmrec
 from rawrec.data.importers.table import import_table
+from rawrec.serving import recommender
 
 TINY = {
     "train.epochs": 1,

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rawrec.content.encoders import Encoder
-from rawrec.content.tower import CHUNK, Tower
+from rawrec.content.item_model import CHUNK, ItemModel
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
@@ -40,7 +40,7 @@ TYPES = {
 
 
 def static_columns(
-    tower: Tower, data: Dataset, cache: Path, progress: Progress | None = None
+    tower: ItemModel, data: Dataset, cache: Path, progress: Progress | None = None
 ) -> tuple[dict[str, Ragged], dict[str, dict[str, int]]]:
     """Every static column that `tower` reads, from the cache folder or made now; and per field what was cut or lost.
 
@@ -67,7 +67,7 @@ def static_columns(
     return columns, stats
 
 
-def _path(cache: Path, tower: Tower, name: str, encoder: Encoder, data: Dataset) -> Path:
+def _path(cache: Path, tower: ItemModel, name: str, encoder: Encoder, data: Dataset) -> Path:
     identity = f"{encoder.fingerprint}|{tower.autocast}|{name}|{data.fingerprint()}"
     return cache / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
 
@@ -98,7 +98,7 @@ def _read(path: Path) -> _Stored | None:
         return None
 
 
-def _of_another_version(cache: Path, tower: Tower, name: str, encoder: Encoder, data: Dataset) -> _Stored | None:
+def _of_another_version(cache: Path, tower: ItemModel, name: str, encoder: Encoder, data: Dataset) -> _Stored | None:
     """The column of the newest other version of the dataset that has one."""
     for version in range(data.newest, 0, -1):
         if version == data.version:
@@ -110,7 +110,9 @@ def _of_another_version(cache: Path, tower: Tower, name: str, encoder: Encoder, 
     return None
 
 
-def _make(path: Path, tower: Tower, data: Dataset, name: str, known: _Stored | None, progress: Progress | None) -> None:
+def _make(
+    path: Path, tower: ItemModel, data: Dataset, name: str, known: _Stored | None, progress: Progress | None
+) -> None:
     """Write the file of a field: rows of `known` where the item's digest is the same, the others encoded."""
     starts: Iterator[int] = iter(range(0, data.n_items, CHUNK))
     if progress is not None:
@@ -132,7 +134,12 @@ def _make(path: Path, tower: Tower, data: Dataset, name: str, known: _Stored | N
 
 
 def _rows(
-    tower: Tower, name: str, raw: Sequence[Sequence[bytes | str]], digests: Tensor, start: int, known: _Stored | None
+    tower: ItemModel,
+    name: str,
+    raw: Sequence[Sequence[bytes | str]],
+    digests: Tensor,
+    start: int,
+    known: _Stored | None,
 ) -> tuple[Ragged, dict[str, Tensor]]:
     """The rows of the items from `start` on, given raw and by their digests, and what each of them lost."""
     if known is None or start >= len(known.digests):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rawrec.content import cache as cache_module
-from rawrec.content.cache import static_columns
-from rawrec.content.tower import Tower, build_tower, field_configs
+from rawrec.content import columns as cache_module
+from rawrec.content.columns import static_columns
+from rawrec.content.item_model import ItemModel, build_item_model, field_configs
 from rawrec.data.append import append
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
@@ -32,9 +32,9 @@ def data(shop: Path, tmp_path: Path) -> Dataset:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Field and number of items of every batch that went through an encoder."""
     monkeypatch.setattr(cache_module, "CHUNK", 16)
-    found, lower = [], Tower.lower
+    found, lower = [], ItemModel.lower
     monkeypatch.setattr(
-        Tower, "lower", lambda self, field, raw: (found.append((field, len(raw))), lower(self, field, raw))[1]
+        ItemModel, "lower", lambda self, field, raw: (found.append((field, len(raw))), lower(self, field, raw))[1]
     )
     return found
 
@@ -42,7 +42,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def columns(data: Dataset, cache: Path, **settings: str) -> Made:
     torch.set_num_threads(1)
     cfg = config(content__image__max_images=1, **settings)
-    return static_columns(build_tower(cfg, data.fields, field_configs(cfg, data.fields)), data, cache)
+    return static_columns(build_item_model(cfg, data.fields, field_configs(cfg, data.fields)), data, cache)
 
 
 def counted(encoded: list[tuple[str, int]]) -> dict[str, int]:
@@ -152,7 +152,7 @@ def test_nothing_is_left_of_a_column_that_was_not_finished(
         raise KeyboardInterrupt
 
     cfg = config()
-    tower = build_tower(cfg, data.fields, field_configs(cfg, data.fields))
+    tower = build_item_model(cfg, data.fields, field_configs(cfg, data.fields))
     with pytest.raises(KeyboardInterrupt):
         static_columns(tower, data, tmp_path / "cache", cut)
     assert list((tmp_path / "cache").iterdir()) == []

@@ -16,19 +16,20 @@ from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank
-from rawrec.content.cache import static_columns
+from rawrec.content.columns import static_columns
 from rawrec.content.encoders import Encoder
-from rawrec.content.tower import LiveContent, Tower, build_tower, field_configs
+from rawrec.content.item_model import ItemModel, build_item_model, field_configs
+from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, topk_metrics, undefined
 from rawrec.models.graph import Interactions
 from rawrec.models.retrieval import retrieval_model
-from rawrec.products import linear
-from rawrec.training import checkpoint
+from rawrec.onednn import linear
+from rawrec.training import state as checkpoint
 from rawrec.training.evaluate import PARTS, ListTask, TopKResult, make_lists
-from rawrec.training.system import choose_device, choose_precision
+from rawrec.training.tasks.impressions import choose_device, choose_precision
 
 SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
 
@@ -45,7 +46,7 @@ class RetrievalSystem:
         self.device = choose_device(cfg.train.device)
         self.part = data.retrieval_split(cfg.data.split)
         self.positive = data.label(cfg.data.label) > 0
-        self.tower: Tower | None = None
+        self.tower: ItemModel | None = None
         self.bank: Bank | None = None
         self.stats: dict[str, dict[str, int]] = {}
         self.train_counts = np.bincount(data.items[self.part == 0], minlength=data.n_items)
@@ -86,7 +87,7 @@ class RetrievalSystem:
         used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
         order = _ordered([*configs, *used.feature], cfg.content.order)
         # Encoders alone: what is above them is the models' own affair.
-        tower = build_tower(of_raw, used, configs, fused=False).to(self.device)
+        tower = build_item_model(of_raw, used, configs, fused=False).to(self.device)
         tower.autocast = choose_precision(cfg.train.precision, self.device)
         columns, self.stats = static_columns(tower, self.data, cache, progress)
         features, present = {}, {}

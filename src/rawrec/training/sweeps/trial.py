@@ -1,7 +1,7 @@
 """A trial of a sweep: what is written of it, and the process that makes one of its runs.
 
-`python -m rawrec.training.trial` reads a task from stdin (a line of JSON), trains or resumes one run folder, and tells
-how it ended on stdout. Its stdin stays open as long as the sweep lives: a run never outlives its sweep.
+`python -m rawrec.training.sweeps.trial` reads a task from stdin (a line of JSON), trains or resumes one run folder, and
+tells how it ended on stdout. Its stdin stays open as long as the sweep lives: a run never outlives its sweep.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rawrec.errors import RunStopped, UserError
 from rawrec.training.job import resume, train
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rawrec import products
-from rawrec.products import Linear, linear, matmul, quicken
+from rawrec import onednn
+from rawrec.onednn import Linear, linear, matmul, quicken
 
 
 def _of(*shape: int, seed: int = 0) -> Tensor:
@@ -38,11 +38,11 @@ def test_matmul() -> None:
     torch.testing.assert_close(matmul(_of(900, 80), _of(80, 70)), _of(900, 80) @ _of(80, 70), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(products._ONEDNN is None, reason="this torch has no oneDNN beside MKL")
+@pytest.mark.skipif(onednn._ONEDNN is None, reason="this torch has no oneDNN beside MKL")
 def test_large_float32_products_alone_go_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, product = [], products._ONEDNN
-    monkeypatch.setattr(products, "_ONEDNN", lambda *args: calls.append(args[0].shape) or product(*args))
-    large, weight = _of(products.LEAST // 64, 64), _of(1, 64)
+    calls, product = [], onednn._ONEDNN
+    monkeypatch.setattr(onednn, "_ONEDNN", lambda *args: calls.append(args[0].shape) or product(*args))
+    large, weight = _of(onednn.LEAST // 64, 64), _of(1, 64)
     linear(large, weight)
     assert calls == [large.shape]
     linear(large[1:], weight)

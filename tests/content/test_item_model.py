@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from rawrec.config import resolve
-from rawrec.content.tower import FEATURE_NORM, LiveContent, Tower, field_configs
+from rawrec.content.item_model import FEATURE_NORM, ItemModel, field_configs
+from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError
-from rawrec.training.system import System
+from rawrec.training.tasks.impressions import System
 from systems import STILL, config, content_of, live_of, small_dataset, system
 
 
@@ -63,8 +64,8 @@ def test_fusion_has_one_dropout_however_many_micro_batches(shop: Path, tmp_path:
 
 def test_items_that_fit_are_encoded_once(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, calls = system(shop, tmp_path), []
-    encode = Tower.encode
-    monkeypatch.setattr(Tower, "encode", lambda *args: (calls.append(len(args[2])), encode(*args))[1])
+    encode = ItemModel.encode
+    monkeypatch.setattr(ItemModel, "encode", lambda *args: (calls.append(len(args[2])), encode(*args))[1])
     rows = made.bank.valid.nonzero()[:20, 0]
     gradients(made, live_of(made, rows, 20), torch.ones(20, 16))
     assert calls == [20]
@@ -155,8 +156,8 @@ def test_columns_are_cached_by_what_they_depend_on(shop: Path, tmp_path: Path, m
     files = {p.name for p in tmp_path.iterdir()}
     assert {name.rsplit("-", 1)[0] for name in files} == {"image", "title", "description"}
     made: list[str] = []
-    lower = Tower.lower
-    monkeypatch.setattr(Tower, "lower", lambda self, field, raw: (made.append(field), lower(self, field, raw))[1])
+    lower = ItemModel.lower
+    monkeypatch.setattr(ItemModel, "lower", lambda self, field, raw: (made.append(field), lower(self, field, raw))[1])
     again = system(shop, tmp_path, train__lr=0.5)
     assert made == [] and again.stats == first.stats
     for name, column in first.bank.static.items():
@@ -220,7 +221,7 @@ def test_mistakes_are_named(shop: Path, tmp_path: Path) -> None:
 
 
 def test_projection_and_fusion_are_as_wide_as_asked() -> None:
-    made = Tower({}, {"a": 3, "b": 7}, config(content__dim=8).content, frozen=False)
+    made = ItemModel({}, {"a": 3, "b": 7}, config(content__dim=8).content, frozen=False)
     assert {name: tuple(p.weight.shape) for name, p in made.proj.items()} == {"a": (8, 3), "b": (8, 7)}
     assert made.dim == 8 and made.column("a") == "feature/a"
 

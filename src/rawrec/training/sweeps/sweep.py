@@ -30,11 +30,11 @@ from rich.text import Text
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
-from rawrec.training.checkpoint import write_json, write_text
 from rawrec.training.job import configure
-from rawrec.training.run import RunFolder
-from rawrec.training.search import Search, SweepConfig, load
-from rawrec.training.trial import Trial, curve_of, read_trials, write_trial
+from rawrec.training.runs import RunFolder
+from rawrec.training.state import write_json, write_text
+from rawrec.training.sweeps.search import Search, SweepConfig, load
+from rawrec.training.sweeps.trial import Trial, curve_of, read_trials, write_trial
 
 POLL = 0.05  # seconds between looks at the processes
 MAY_CHANGE = ("out", "data", "jobs", "trials")  # between two calls on the same sweep folder
@@ -224,7 +224,7 @@ class Sweep:
         log.parent.mkdir(exist_ok=True)
         with log.open("a") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rawrec.training.trial"],
+                [sys.executable, "-m", "rawrec.training.sweeps.trial"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "POLARS_MAX_THREADS": str(self.threads)},
             )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.evaluation.comparison import LOWER_IS_BETTER, Comparison, Result
+from rawrec.report.comparison import LOWER_IS_BETTER, Comparison, Result
 
 BETTER, WORSE = "*", "†"
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

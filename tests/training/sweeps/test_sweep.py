@@ -21,10 +21,11 @@ import yaml
 import rawrec
 from rawrec import RunStopped, UserError, cli
 from rawrec.data.dataset import Dataset
-from rawrec.training import job, trial
-from rawrec.training.run import RunFolder
-from rawrec.training.sweep import BY_TEST, sweep
-from rawrec.training.trial import MedianRule, Pruned, Trial, read_trials, work, write_trial
+from rawrec.training import job
+from rawrec.training.runs import RunFolder
+from rawrec.training.sweeps import trial
+from rawrec.training.sweeps.sweep import BY_TEST, sweep
+from rawrec.training.sweeps.trial import MedianRule, Pruned, Trial, read_trials, work, write_trial
 from systems import small_dataset
 
 FIXED: dict[str, Any] = {
@@ -63,7 +64,7 @@ class Here:
     returncode = 0
 
     def __init__(self, command: list[str], **options: Any):
-        assert command[1:] == ["-m", "rawrec.training.trial"] and options["start_new_session"]
+        assert command[1:] == ["-m", "rawrec.training.sweeps.trial"] and options["start_new_session"]
         self.stdin = self
 
     def write(self, text: str) -> None:
@@ -85,7 +86,7 @@ class Here:
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Runs are made in this process; the tasks that were."""
     Here.tasks = []
-    monkeypatch.setattr("rawrec.training.sweep.subprocess", SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE))
+    monkeypatch.setattr("rawrec.training.sweeps.sweep.subprocess", SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE))
     return Here.tasks
 
 

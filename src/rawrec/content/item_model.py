@@ -7,7 +7,7 @@ the hidden state below the encoder's trained layers. Everything above that bound
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,13 @@ from rawrec.content.fusion import FUSIONS
 from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
-from rawrec.products import Linear
+from rawrec.onednn import Linear
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 CHUNK = 256  # items decoded and encoded at once while a static column is made
 
 
-class Tower(nn.Module):
+class ItemModel(nn.Module):
     """Content embeddings of items from their static columns.
 
     encoders: one per raw field in use. features: name -> width of ready-made feature columns.
@@ -145,51 +145,6 @@ class Tower(nn.Module):
         self.train(training)
 
 
-class LiveContent:
-    """The items of one optimiser step whose content has a gradient, made once however often they stand in it.
-
-    rows: `[n]` their item rows, unique; all go through projections and fusion: `fuse(rows, encoded, features)` makes
-    `[n, dim]`. encoded: `[m]` of them that go through the trained encoders as well: `encode(rows)` makes field ->
-    `[m, width]`; the features of the others are the bank's. `leaf` `[n, dim]` collects the gradient of every use and
-    `backward` carries it on. Where the encoded items fit in one micro-batch their graph is kept; else each micro-batch
-    is encoded once without a graph and, when its gradient is known, once more (gradient caching). Encoders have no
-    dropout, so both times give the same.
-    """
-
-    def __init__(
-        self,
-        encode: Callable[[Tensor], dict[str, Tensor]],
-        fuse: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor],
-        rows: Tensor,
-        encoded: Tensor,
-        micro_batch: int,
-        seed: int,
-    ):
-        self.rows, self.encoded, self._encode = rows, encoded, encode
-        self._parts = list(encoded.split(micro_batch)) if len(encoded) > micro_batch else []
-        if self._parts:
-            with torch.no_grad():
-                parts = [encode(part) for part in self._parts]
-            self.features = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
-        else:
-            self.features = encode(encoded)
-        torch.manual_seed(seed)
-        self._content = fuse(rows, encoded, self.features)
-        self.leaf = self._content.detach().requires_grad_()
-
-    def backward(self) -> None:
-        if self.leaf.grad is None or not self._content.requires_grad:
-            return
-        self._content.backward(self.leaf.grad)
-        start = 0
-        for part in self._parts:
-            stop = start + len(part)
-            again = self._encode(part)
-            grads = [values.grad for values in self.features.values()]
-            torch.autograd.backward(list(again.values()), [None if g is None else g[start:stop] for g in grads])
-            start = stop
-
-
 # ------------------------------------------------------------------------------------------------------- construction
 def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
     """The settings of every raw field of a dataset: its own, over those of its kind, over the defaults."""
@@ -225,7 +180,7 @@ def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
     return result
 
 
-def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig], fused: bool = True) -> Tower:
+def build_item_model(cfg: Config, fields: Fields, configs: dict[str, FieldConfig], fused: bool = True) -> ItemModel:
     """The tower of a dataset's fields under `configs` (see `field_configs`); not `fused`: its encoders alone."""
     kinds: dict[str, Kind] = {name: "image" if name in fields.image else "text" for name in configs}
     encoders: dict[str, Encoder] = {}
@@ -236,7 +191,7 @@ def build_tower(cfg: Config, fields: Fields, configs: dict[str, FieldConfig], fu
             raise UserError(
                 f"content.{name}.{error}" if "=" in str(error).split()[0] else f"content.{name}: {error}"
             ) from None
-    return Tower(encoders, dict(fields.feature), cfg.content, frozen=cfg.paradigm == "frozen" or not fused)
+    return ItemModel(encoders, dict(fields.feature), cfg.content, frozen=cfg.paradigm == "frozen" or not fused)
 
 
 def _dense(column: Ragged, width: int) -> Tensor:

@@ -17,10 +17,10 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from rawrec.config import Config, resolve
+from rawrec.config.records import Count, Record
 from rawrec.errors import UserError
-from rawrec.records import Count, Record
+from rawrec.training.sweeps.trial import Trial, study
 from rawrec.training.trainer import LOWER_IS_BETTER
-from rawrec.training.trial import Trial, study
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

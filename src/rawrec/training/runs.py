@@ -16,7 +16,7 @@ import yaml
 from rawrec.config import Config, validate
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.training.checkpoint import write_json, write_text
+from rawrec.training.state import write_json, write_text
 
 PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
 

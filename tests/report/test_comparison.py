@@ -17,11 +17,11 @@ import rawrec
 from rawrec import UserError, cli
 from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
-from rawrec.evaluation.comparison import BOOTSTRAP, T_TEST, Comparison, Result, compare
 from rawrec.evaluation.ctr import auc, logloss
 from rawrec.evaluation.significance import paired_bootstrap
-from rawrec.evaluation.tables import latex, markdown
-from rawrec.training.run import RunFolder
+from rawrec.report.comparison import BOOTSTRAP, T_TEST, Comparison, Result, compare
+from rawrec.report.tables import latex, markdown
+from rawrec.training.runs import RunFolder
 from systems import small_dataset
 
 USERS = 60

@@ -23,8 +23,8 @@ from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
 from rawrec.training.job import load_system
-from rawrec.training.run import RunFolder
-from rawrec.training.system import ContentTable, System
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import ContentTable, System
 
 Item = str | Mapping[str, Any]
 """An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name.
@@ -89,7 +89,7 @@ class Recommender:
         system = load_system(folder, data, device)
         if isinstance(system, System):
             return cls(system, folder)
-        from rawrec.retriever import Retriever  # which builds on this class
+        from rawrec.serving.retriever import Retriever  # which builds on this class
 
         return Retriever(system, folder)
 

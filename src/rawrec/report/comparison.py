@@ -30,7 +30,7 @@ from rawrec.evaluation.significance import (
     paired_t_test,
     resamplings,
 )
-from rawrec.training.run import RunFolder
+from rawrec.training.runs import RunFolder
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
 LOWER_IS_BETTER = ("logloss",)

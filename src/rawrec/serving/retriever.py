@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rawrec.errors import UserError
-from rawrec.products import linear
-from rawrec.recommender import Item, Recommender, check_list, unseen
-from rawrec.training.retrieval_system import RetrievalSystem
-from rawrec.training.run import RunFolder
-from rawrec.training.system import ContentTable
+from rawrec.onednn import linear
+from rawrec.serving.recommender import Item, Recommender, check_list, unseen
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import ContentTable
+from rawrec.training.tasks.pairs import RetrievalSystem
 
 
 class Retriever(Recommender):

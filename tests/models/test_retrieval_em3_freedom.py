@@ -4,7 +4,7 @@ from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of
 
 from rawrec.errors import UserError
 from rawrec.models.retrieval.configs import EM3FreedomConfig
-from rawrec.models.retrieval.em3 import EM3
+from rawrec.models.retrieval.em3_freedom import EM3
 
 
 class TestEM3(RetrievalMixin):

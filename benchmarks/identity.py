@@ -1,0 +1,142 @@
+"""What training computes, to the bit: `metrics.jsonl` and weights of one small run per model and paradigm, as hashes.
+
+A refactoring changes none of them, or its author says which fault it mended. Record before, compare after:
+
+    python benchmarks/identity.py --work DIR > before.jsonl
+    python benchmarks/identity.py --work DIR --against before.jsonl > after.jsonl
+
+Hashes hold on one machine alone: other processors multiply in another order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+import rawrec
+
+TIMES = ("seconds", "samples_per_second", "validation_seconds")
+TINY: dict[str, Any] = {
+    "content.image.encoder": "random:conv",
+    "content.image.size": 32,
+    "content.text.encoder": "random:bert",
+    "content.text.max_length": 12,
+    "train.epochs": 2,
+    "train.precision": "fp32",
+    "train.device": "cpu",
+    "train.threads": 1,
+    "eval.topk": [5, 20],
+}
+RANKER = TINY | {"model.dim": 8, "model.hidden": [16], "content.dim": 16, "data.history": 5, "train.warmup_steps": 5}
+RETRIEVAL = TINY | {"train.batch_size": 500, "train.lr": 0.01, "train.metric": "recall@20"}
+FIELDS = ("image", "text")
+WITH_FEATURES = [
+    "vbpr",
+    "freedom",
+    "em3_freedom",
+    "bm3",
+    "lattice",
+    "mgcn",
+    "mmgcl",
+    "mmgcn",
+    "slmrec",
+    "smore",
+    "lgmrec",
+    "dragon",
+]
+
+
+def trained(how: str) -> dict[str, str]:
+    return {f"content.{field}.train": how for field in FIELDS}
+
+
+def without_content(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if not key.startswith(("content.", "train.precision"))}
+
+
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "id": ("id", without_content(RANKER)),
+    "em3-frozen": ("em3", RANKER | {"paradigm": "frozen"}),
+    "em3-hybrid": ("em3", RANKER | {"paradigm": "hybrid"}),
+    "em3-lora": ("em3", RANKER | trained("lora")),
+    "em3-top": ("em3", RANKER | trained("top:1") | {"bank.live_budget": 40}),
+    "em3-all": ("em3", RANKER | trained("all") | {"bank.micro_batch": 64}),
+    "em3-inputs": ("em3", RANKER | {"paradigm": "hybrid", "model.columns": "all", "model.popularity": True}),
+    "em3-accumulated": ("em3", RANKER | trained("top:1") | {"train.accumulate": 3, "bank.history_grad": "none"}),
+    "bpr": ("bpr", without_content(RETRIEVAL)),
+    "lightgcn": ("lightgcn", without_content(RETRIEVAL)),
+    **{name: (name, RETRIEVAL) for name in WITH_FEATURES},
+    "vbpr-top": ("vbpr", RETRIEVAL | trained("top:1") | {"paradigm": "end_to_end"}),
+    "lattice-lora": ("lattice", RETRIEVAL | trained("lora") | {"paradigm": "end_to_end", "bank.live_budget": 64}),
+}
+
+
+def sha(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def weights_of(file: Path) -> str:
+    """Of the tensors in order of their names, so that other metadata in the file's head changes nothing."""
+    digest = hashlib.sha256()
+    for name, value in sorted(load_file(file).items()):
+        digest.update(f"{name} {list(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def record(name: str, shop: Path, work: Path) -> dict[str, Any]:
+    """Train one run and hash what came of it."""
+    model, settings = RUNS[name]
+    out = work / "runs" / name
+    run = rawrec.train(model, shop, out, settings, overwrite=True)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    kept = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+    return {
+        "run": name,
+        "metrics.jsonl": sha(json.dumps(kept, sort_keys=True).encode()),
+        "metrics.json": sha((run.path / "metrics.json").read_bytes()),
+        "model": weights_of(run.path / "model.safetensors"),
+        "model.safetensors": sha((run.path / "model.safetensors").read_bytes()),
+        "loss": [line["loss"] for line in lines],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the shop and the runs; kept")
+    parser.add_argument("--only", nargs="*", choices=RUNS, help="some of the runs")
+    parser.add_argument("--against", type=Path, help="what another revision printed")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    before = {}
+    if args.against:
+        before = {line["run"]: line for line in map(json.loads, args.against.read_text().splitlines())}
+    shop = args.work / "shop"
+    if not shop.is_dir():
+        size = {"items": 150, "users": 100, "impressions": 6000}
+        made = f"{sys.executable} -m rawrec.cli import synthetic --out {shop} --size 32 "
+        code = os.system(made + " ".join(f"--{key} {value}" for key, value in size.items()))
+        if code:
+            return code
+    differing = 0
+    for name in args.only or RUNS:
+        found = record(name, shop, args.work)
+        print(json.dumps(found), flush=True)
+        if name in before:
+            other = [key for key, value in before[name].items() if found.get(key) != value]
+            differing += bool(other)
+            print(f"{name}: {'differs in ' + ', '.join(other) if other else 'the same'}", file=sys.stderr, flush=True)
+    shutil.rmtree(args.work / "runs", ignore_errors=True)
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

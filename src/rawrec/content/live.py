@@ -1,0 +1,53 @@
+"""The items of one optimiser step whose content has a gradient: each is made once, however often it stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class LiveContent:
+    """The items of one optimiser step whose content has a gradient, made once however often they stand in it.
+
+    rows: `[n]` their item rows, unique; all go through projections and fusion: `fuse(rows, encoded, features)` makes
+    `[n, dim]`. encoded: `[m]` of them that go through the trained encoders as well: `encode(rows)` makes field ->
+    `[m, width]`; the features of the others are the bank's. `leaf` `[n, dim]` collects the gradient of every use and
+    `backward` carries it on. Where the encoded items fit in one micro-batch their graph is kept; else each micro-batch
+    is encoded once without a graph and, when its gradient is known, once more (gradient caching). Encoders have no
+    dropout, so both times give the same.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Tensor], dict[str, Tensor]],
+        fuse: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor],
+        rows: Tensor,
+        encoded: Tensor,
+        micro_batch: int,
+        seed: int,
+    ):
+        self.rows, self.encoded, self._encode = rows, encoded, encode
+        self._parts = list(encoded.split(micro_batch)) if len(encoded) > micro_batch else []
+        if self._parts:
+            with torch.no_grad():
+                parts = [encode(part) for part in self._parts]
+            self.features = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
+        else:
+            self.features = encode(encoded)
+        torch.manual_seed(seed)
+        self._content = fuse(rows, encoded, self.features)
+        self.leaf = self._content.detach().requires_grad_()
+
+    def backward(self) -> None:
+        if self.leaf.grad is None or not self._content.requires_grad:
+            return
+        self._content.backward(self.leaf.grad)
+        start = 0
+        for part in self._parts:
+            stop = start + len(part)
+            again = self._encode(part)
+            grads = [values.grad for values in self.features.values()]
+            torch.autograd.backward(list(again.values()), [None if g is None else g[start:stop] for g in grads])
+            start = stop
