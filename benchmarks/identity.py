@@ -92,9 +92,10 @@ def weights_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def record(name: str, shop: Path, work: Path) -> dict[str, Any]:
+def record(name: str, shop: Path, work: Path, epochs: int) -> dict[str, Any]:
     """Train one run and hash what came of it."""
     model, settings = RUNS[name]
+    settings = settings | {"train.epochs": epochs}
     out = work / "runs" / name
     run = rawrec.train(model, shop, out, settings, overwrite=True)
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -112,6 +113,7 @@ def record(name: str, shop: Path, work: Path) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the shop and the runs; kept")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=RUNS, help="some of the runs")
     parser.add_argument("--against", type=Path, help="what another revision printed")
     args = parser.parse_args()
@@ -128,7 +130,7 @@ def main() -> int:
             return code
     differing = 0
     for name in args.only or RUNS:
-        found = record(name, shop, args.work)
+        found = record(name, shop, args.work, args.epochs)
         print(json.dumps(found), flush=True)
         if name in before:
             other = [key for key, value in before[name].items() if found.get(key) != value]

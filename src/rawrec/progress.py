@@ -17,7 +17,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """An observer of training (`Trainer`, `job.train`): progress with throughput, loss and time left."""
+    """An observer of training (`Loop`, `job.train`): progress with throughput, loss and time left."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)

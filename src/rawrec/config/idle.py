@@ -51,7 +51,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         ),
         (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
         (
-            r"eval\.protocol|train\.lr_decay|content\.order",
+            r"eval\.protocol|content\.order",
             True,
             f"it is a setting of retrieval models, and {cfg.model.name} is none",
         ),
@@ -70,9 +70,9 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
         (r"bank\.(live_budget|micro_batch)|train\.encoder_lr", not end_to_end, trains_none),
         (
-            r"train\.(id_weight_decay|ema|warmup_steps|clip|accumulate|checkpoint_every)",
+            r"train\.id_weight_decay",
             True,
-            f"it is a setting of ranking models, and {name} is none",
+            f"it is a setting of ranking models, and {name} is none; use train.weight_decay",
         ),
         (r"eval\.full_ranking", True, f"model {name} is always evaluated by lists of the full catalogue"),
         (r"eval\.batch_size", True, f"model {name} makes lists for as many users at once as fit its catalogue"),

@@ -26,7 +26,11 @@ RETRIEVAL_DEFAULTS: dict[str, Any] = {
         "epochs": 1000,
         "batch_size": 2048,
         "lr": 1e-3,
+        "optimizer": "adam",
         "weight_decay": 0.0,
+        "ema": 0.0,
+        "warmup_steps": 0,
+        "clip": None,
         "patience": 20,
         "metric": "recall@20",
     },
@@ -68,7 +72,10 @@ class Config(Record):
         name = record_name(model)
         if name is None or name not in RETRIEVAL or not isinstance(value.get("train", {}), Mapping):
             return value
-        train = {**RETRIEVAL_DEFAULTS["train"], **value.get("train", {})}
+        train = value.get("train", {})
+        if "checkpoint_every" in train and "optimizer" not in train:  # complete, and older than these were settings
+            train = {key: value for key, value in train.items() if key not in ("ema", "warmup_steps", "clip")}
+        train = {**RETRIEVAL_DEFAULTS["train"], **train}
         if "train_batch_size" in RETRIEVAL[name].model_fields:
             model = {"train_batch_size": train["batch_size"], **model}
         return {**RETRIEVAL_DEFAULTS, **value, "train": train, "model": model}

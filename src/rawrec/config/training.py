@@ -39,13 +39,16 @@ class TrainConfig(Record):
     lr: float = Field(default=3e-3, gt=0, description="learning rate of everything but encoders")
     encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
     lr_decay: float = Field(
-        default=1.0, gt=0, le=1, description="retrieval models: factor of the learning rate per 50 epochs, gradually"
+        default=1.0, gt=0, le=1, description="factor of the learning rates per 50 epochs, gradually"
+    )
+    optimizer: Literal["adamw", "adam"] = Field(
+        default="adamw", description="adamw: decay beside the gradient; adam: decay as an L2 penalty, in the gradient"
     )
     weight_decay: float = Field(
         default=0.1,
         ge=0,
-        description="weight decay of weight matrices other than encoders (none) and id embeddings (AdamW); retrieval "
-        "models: L2 penalty of all parameters but encoders' (Adam)",
+        description="weight decay of all but encoders (none), biases and norms (none) and rankers' id embeddings; of a "
+        "retrieval model, of all its parameters",
     )
     id_weight_decay: float = Field(default=5.0, ge=0, description="weight decay of id embeddings")
     ema: float = Field(
@@ -55,7 +58,7 @@ class TrainConfig(Record):
         description="decay per step of the averaged weights that are evaluated and kept; 0: the last weights",
     )
     warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rates rise to their values")
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: any")
     patience: int = Field(default=3, ge=1, description="epochs without improvement before the run stops")
     metric: str = Field(
         default="auc",
@@ -66,7 +69,12 @@ class TrainConfig(Record):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
-    checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
+    checkpoint_every: int = Field(
+        default=500, ge=1, description="steps between checkpoints inside an epoch, beside that at its end"
+    )
+    checkpoint_share: float = Field(
+        default=0.05, gt=0, le=1, description="checkpoints take at most this share of the time; 1: none is left out"
+    )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null: all cores")
 
     @field_validator("metric")

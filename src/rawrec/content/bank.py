@@ -126,6 +126,13 @@ class Bank:
             "bank/drift": total / count if count else None,
         }
 
+    def publish(self, content: Tensor, step: int) -> None:
+        """All content as of `step`, as a finished run serves it; the features of trained encoders are forgotten."""
+        self.content.copy_(content)
+        self.features = {}
+        self.written.copy_(torch.where(self.valid, step, -1))
+        self.encoded.copy_(self.written)
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold of the bank."""
         features = {f"feature/{name}": values for name, values in self.features.items()}
@@ -135,3 +142,25 @@ class Bank:
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, values in self.state().items():
             values.copy_(state[name])
+
+
+class BankView(Bank):
+    """What evaluation and publishing read: a bank's rows, and in their place those that are made anew.
+
+    The bank itself stays as training left it, so that what is evaluated, and how often, changes nothing that is
+    trained. Features are kept where they are read, that is, where the bank holds no content.
+    """
+
+    def __init__(self, bank: Bank):
+        self.static, self.present, self.valid = bank.static, bank.present, bank.valid
+        self.content, self.written, self.encoded = bank.content.clone(), bank.written.clone(), bank.encoded.clone()
+        self._keeps = not bank.content.shape[1]
+        self.features = {k: v.clone() for k, v in bank.features.items()} if self._keeps else bank.features
+        self._gathered, self._position = bank._gathered, bank._position
+        self._drift = torch.zeros_like(bank._drift)
+
+    def write_features(self, rows: Tensor, features: dict[str, Tensor], step: int) -> None:
+        if self._keeps:
+            super().write_features(rows, features, step)
+        else:
+            self.encoded[rows] = step

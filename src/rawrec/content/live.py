@@ -16,7 +16,8 @@ class LiveContent:
     `[m, width]`; the features of the others are the bank's. `leaf` `[n, dim]` collects the gradient of every use and
     `backward` carries it on. Where the encoded items fit in one micro-batch their graph is kept; else each micro-batch
     is encoded once without a graph and, when its gradient is known, once more (gradient caching). Encoders have no
-    dropout, so both times give the same.
+    dropout, so both times give the same. `settle` makes `content`, what the bank is to hold: without dropout, by the
+    weights before the update.
     """
 
     def __init__(
@@ -27,8 +28,9 @@ class LiveContent:
         encoded: Tensor,
         micro_batch: int,
         seed: int,
+        settled: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor] | None = None,
     ):
-        self.rows, self.encoded, self._encode = rows, encoded, encode
+        self.rows, self.encoded, self._encode, self._settled = rows, encoded, encode, settled
         self._parts = list(encoded.split(micro_batch)) if len(encoded) > micro_batch else []
         if self._parts:
             with torch.no_grad():
@@ -39,6 +41,7 @@ class LiveContent:
         torch.manual_seed(seed)
         self._content = fuse(rows, encoded, self.features)
         self.leaf = self._content.detach().requires_grad_()
+        self.content = self.leaf.detach()
 
     def backward(self) -> None:
         if self.leaf.grad is None or not self._content.requires_grad:
@@ -48,6 +51,15 @@ class LiveContent:
         for part in self._parts:
             stop = start + len(part)
             again = self._encode(part)
-            grads = [values.grad for values in self.features.values()]
-            torch.autograd.backward(list(again.values()), [None if g is None else g[start:stop] for g in grads])
+            pairs = [(values, self.features[name].grad) for name, values in again.items() if values.requires_grad]
+            pairs = [(values, grad[start:stop]) for values, grad in pairs if grad is not None]
+            if pairs:  # an encoder whose field none of these items has makes no graph
+                torch.autograd.backward([values for values, _ in pairs], [grad for _, grad in pairs])
             start = stop
+
+    def settle(self) -> None:
+        """Make `content` as evaluation would, where training drops part of it: no such sample stays in the bank."""
+        if self._settled is not None:
+            with torch.no_grad():
+                features = {name: values.detach() for name, values in self.features.items()}
+                self.content = self._settled(self.rows, self.encoded, features)

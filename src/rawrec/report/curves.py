@@ -8,7 +8,7 @@ from markupsafe import Markup
 from rawrec.report import plots
 from rawrec.report.metrics import BUCKET_NAMES
 from rawrec.report.run import Run
-from rawrec.training.trainer import LOWER_IS_BETTER
+from rawrec.training.loop import LOWER_IS_BETTER
 
 
 def curves(mine: Run, other: Run | None) -> list[tuple[str, Markup]]:

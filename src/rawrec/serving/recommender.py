@@ -22,9 +22,9 @@ from rawrec.data.sampling import Histories
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
-from rawrec.training.job import load_system
+from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import ContentTable, System
+from rawrec.training.tasks.impressions import ContentTable, ImpressionTask
 
 Item = str | Mapping[str, Any]
 """An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name.
@@ -63,7 +63,7 @@ class Recommender:
     """What a recommendation's score is: a click probability, or for a retrieval model a score without a scale."""
     _workers = 1  # threads that make lists side by side
 
-    def __init__(self, system: System, run: RunFolder):
+    def __init__(self, system: ImpressionTask, run: RunFolder):
         self.system = system.eval()
         self._open(system.data, run, system.samples.labels > 0, system.samples.times)
         self._table = system.table()
@@ -86,8 +86,8 @@ class Recommender:
         >>> rec = rawrec.Recommender.load("runs/em3", device="cpu")
         """
         folder = RunFolder.open(run)
-        system = load_system(folder, data, device)
-        if isinstance(system, System):
+        system = load_task(folder, data, device)
+        if isinstance(system, ImpressionTask):
             return cls(system, folder)
         from rawrec.serving.retriever import Retriever  # which builds on this class
 

@@ -14,7 +14,7 @@ from rawrec.onednn import linear
 from rawrec.serving.recommender import Item, Recommender, check_list, unseen
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ContentTable
-from rawrec.training.tasks.pairs import RetrievalSystem
+from rawrec.training.tasks.pairs import PairTask
 
 
 class Retriever(Recommender):
@@ -26,7 +26,7 @@ class Retriever(Recommender):
 
     measure = "score"
 
-    def __init__(self, system: RetrievalSystem, run: RunFolder):
+    def __init__(self, system: PairTask, run: RunFolder):
         data, self._retrieval = system.data, system
         self._open(data, run, system.positive, data.timestamps)
         self._users, self._items = system.embeddings()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,10 +14,14 @@ from torch import Tensor
 from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
-from rawrec.training.tasks.impressions import System
-from rawrec.training.trainer import impression_metrics
+from rawrec.files import write_table
+from rawrec.training.metrics import impression_metrics
+from rawrec.training.tasks.base import PARTS
 
-PARTS = {"valid": 1, "test": 2}
+if TYPE_CHECKING:
+    from rawrec.training.tasks.impressions import ImpressionTask
+
+__all__ = ["PARTS", "ListTask", "TopKResult", "evaluate_part", "evaluate_topk", "make_lists"]
 
 
 @dataclass
@@ -27,8 +32,14 @@ class TopKResult:
     reasons: dict[str, str]
     per_user: dict[str, np.ndarray]
 
+    def write(self, path: Path) -> None:
+        """A row per user: their list of item rows, and their metrics."""
+        frame = pl.DataFrame({"user": self.users.astype(np.int32), "items": self.lists.items.tolist()})
+        frame = frame.with_columns(*(pl.Series(k, v) for k, v in self.per_user.items() if "/" not in k))
+        write_table(frame.to_arrow(), path)
 
-def evaluate_part(system: System, part: int, seed: int) -> tuple[dict[str, Any], dict[str, str], pl.DataFrame]:
+
+def evaluate_part(system: ImpressionTask, part: int, seed: int) -> tuple[dict[str, Any], dict[str, str], pl.DataFrame]:
     """CTR metrics of a part from the bank as it stands, why some are undefined, and the scores behind them."""
     rng = np.random.default_rng([seed, 7919, part])
     sample = system.samples.impressions(system.samples.rows(part), part, rng)
@@ -87,7 +98,7 @@ def make_lists(
     return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch, workers)
 
 
-def evaluate_topk(system: System, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:
+def evaluate_topk(system: ImpressionTask, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:
     """Lists over the full catalogue for every user with a positive in the part.
 
     The history is what the user did before the first such positive; positives of the earlier parts are left out of the

@@ -7,21 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
 
 from rawrec.config import Config, DataConfig, resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.files import write_table
 from rawrec.training import state as checkpoint
-from rawrec.training.evaluate import PARTS, evaluate_part, evaluate_topk
-from rawrec.training.retrieval_trainer import RetrievalTrainer
+from rawrec.training.evaluate import evaluate_part, evaluate_topk
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import System
-from rawrec.training.tasks.pairs import RetrievalSystem
-from rawrec.training.trainer import Trainer
+from rawrec.training.tasks.base import PARTS, Task
+from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.pairs import PairTask
 
 
 def train(
@@ -35,7 +32,7 @@ def train(
     """Train a model on a dataset into the run folder `out`, evaluate it once on test, and return the run.
 
     preset: name of a preset, path of a YAML file, nested settings or a `Config`. overrides: `{"train.epochs": 5}`.
-    observer: told of progress, see `Trainer`. Raises UserError for a mistake in settings or data, RunStopped where
+    observer: told of progress, see `Loop`. Raises UserError for a mistake in settings or data, RunStopped where
     training diverges, OSError where the disk is full or read-only. A run that cannot begin leaves nothing behind.
 
     >>> run = rawrec.train("em3", data="data/ml", out="runs/em3", overrides={"train.epochs": 5})
@@ -96,24 +93,19 @@ def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | 
     return _work(run, run.config(), found, observer, fresh=False)
 
 
-def load_system(
+def load_task(
     run: RunFolder, data: Dataset | str | Path | None = None, device: str | None = None
-) -> System | RetrievalSystem:
-    """The trained system of a finished run; a ranking system's bank is fresh."""
+) -> ImpressionTask | PairTask:
+    """What a finished run trained, with its weights and a fresh bank."""
     if not run.info()["finished"]:
         raise UserError(f"{run.path} is not finished: `rawrec resume {run.path}` goes on with it")
     cfg = run.config()
     if device is not None:
         cfg.train.device = device
-    system = (RetrievalSystem if cfg.retrieval else System)(cfg, run.dataset(data), run.cache)
+    task = task_of(cfg)(cfg, run.dataset(data), run.cache)
     tensors, state = checkpoint.load(run.path / "model.safetensors")
-    system.load_state(tensors)
-    if isinstance(system, RetrievalSystem):
-        return system
-    if system.bank is not None and "bank.content" in tensors:
-        system.bank.content.copy_(tensors["bank.content"])
-        system.bank.written.copy_(torch.where(system.bank.valid, state["step"], -1))
-    return system.eval()
+    task.load_published(tensors, state["step"])
+    return task
 
 
 def evaluate(
@@ -132,12 +124,12 @@ def evaluate(
     run = RunFolder.open(path)
     if split not in PARTS:
         raise UserError(f"split={split!r}: use valid or test")
-    system = load_system(run, data)
-    if isinstance(system, RetrievalSystem):
-        return system.evaluate(PARTS[split]).metrics
-    metrics, _, _ = evaluate_part(system, PARTS[split], system.cfg.seed)
-    if system.cfg.eval.full_ranking if full_ranking is None else full_ranking:
-        metrics |= evaluate_topk(system, PARTS[split], system.cfg.eval.topk).metrics
+    task = load_task(run, data)
+    if isinstance(task, PairTask):
+        return task.evaluate(PARTS[split]).metrics
+    metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)
+    if task.cfg.eval.full_ranking if full_ranking is None else full_ranking:
+        metrics |= evaluate_topk(task, PARTS[split], task.cfg.eval.topk).metrics
     return metrics
 
 
@@ -152,50 +144,43 @@ def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool
     try:
         torch.set_deterministic_debug_mode("warn")
         strict.fill_uninitialized_memory = False  # it finds bugs, and costs a fifth of an epoch
-        trainer = _trainer(run, cfg, data, observe)
+        loop = Loop(_task(run, cfg, data, observe), run, observe)
         run.settle()
         last = run.path / "checkpoint" / "last.safetensors"
         if not fresh and last.is_file():
-            trainer.restore()
-            run.log(f"resumed at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
+            loop.restore()
+            run.log(f"resumed at epoch {loop.progress.epoch + 1}, step {loop.progress.step}")
         else:
             run.keep_metrics(0)
             run.log(f"training {cfg.model.name} on {data.path}")
-        trainer.train()
-        if isinstance(trainer, RetrievalTrainer):
-            trainer.finish()
-        else:
-            _finish(run, trainer.system, trainer, observe)
+        loop.train()
+        loop.finish()
     finally:
         run.write_info(seconds=before + time.perf_counter() - started)
         torch.set_deterministic_debug_mode(mode)
         strict.fill_uninitialized_memory = filling
-    run.write_info(finished=True, best_epoch=trainer.progress.best_epoch, steps=trainer.progress.step)
+    run.write_info(finished=True, best_epoch=loop.progress.best_epoch, steps=loop.progress.step)
     run.log("finished")
     return run
 
 
-def _trainer(run: RunFolder, cfg: Config, data: Dataset, observe: Any) -> Trainer | RetrievalTrainer:
-    """A trainer before its first step; the run folder learns what it is of."""
+def _task(run: RunFolder, cfg: Config, data: Dataset, observe: Any) -> Task:
+    """What is trained, before its first step; the run folder learns what it is of."""
 
     def progress(text: str, chunks: Any) -> Any:
         return _observed(observe, text, chunks)
 
-    if cfg.retrieval:
-        retrieval = RetrievalSystem(cfg, data, run.cache, progress)
-        groups = retrieval.parameter_groups()
-        run.write_info(
-            parameters={key: sum(p.numel() for _, p in group) for key, group in groups.items()},
-            paradigm=cfg.paradigm if retrieval.reads_features else None,
-            media=retrieval.stats,
-        )
-        run.write_config(retrieval.cfg)
-        return RetrievalTrainer(retrieval, run, observe)
-    system = System(cfg, data, run.cache, progress)
-    parameters = {key: sum(p.numel() for _, p in group) for key, group in system.parameter_groups().items()}
-    run.write_info(parameters=parameters, media=system.stats)
-    run.write_config(system.cfg)
-    return Trainer(system, run, observe)
+    task = task_of(cfg)(cfg, data, run.cache, progress)
+    parameters = {key: sum(p.numel() for _, p in group) for key, group in task.parameter_groups().items()}
+    run.write_info(parameters=parameters, media=task.stats)
+    if isinstance(task, PairTask):
+        run.write_info(paradigm=cfg.paradigm if task.reads_features else None)
+    run.write_config(task.cfg)
+    return task
+
+
+def task_of(cfg: Config) -> type[ImpressionTask] | type[PairTask]:
+    return PairTask if cfg.retrieval else ImpressionTask
 
 
 def _observed(observe: Any, text: str, chunks: Any) -> Any:
@@ -204,39 +189,3 @@ def _observed(observe: Any, text: str, chunks: Any) -> Any:
         observe("encoding", what=text, done=i, total=len(chunks))
         yield chunk
     observe("encoding", what=text, done=len(chunks), total=len(chunks))
-
-
-def _finish(run: RunFolder, system: System, trainer: Trainer, observe: Any) -> None:
-    """The best epoch's weights, a fresh bank, one evaluation of test, and the files that make the run whole."""
-    cfg, step = system.cfg, trainer.progress.step
-    observe("evaluating")
-    tensors, _ = checkpoint.load(run.path / "checkpoint" / "best.safetensors")
-    stale_content = tensors.pop("bank.stale", None)
-    system.load_state(tensors)
-    results: dict[str, dict[str, Any]] = {}
-    reasons: dict[str, dict[str, str]] = {}
-    stale: dict[str, dict[str, Any]] = {}
-    if system.bank is not None and stale_content is not None:
-        system.bank.content.copy_(stale_content)
-        for name, part in PARTS.items():
-            values, _, _ = evaluate_part(system, part, cfg.seed)
-            stale[name] = {f"stale/{key}": value for key, value in values.items()}
-    system.refresh(None, step + 1)  # the weights are those of the best epoch: every row is made anew
-    frames = []
-    for name, part in PARTS.items():
-        results[name], reasons[name], frame = evaluate_part(system, part, cfg.seed)
-        results[name] |= {key: value for key, value in stale.get(name, {}).items() if "/" not in key[6:]}
-        frames.append(frame)
-    write_table(pl.concat(frames).to_arrow(), run.path / "scores.parquet")
-    if cfg.eval.full_ranking:
-        top = evaluate_topk(system, PARTS["test"], cfg.eval.topk)
-        results["test"] |= top.metrics
-        reasons["test"] |= top.reasons
-        frame = pl.DataFrame({"user": top.users.astype(np.int32), "items": top.lists.items.tolist()})
-        frame = frame.with_columns(*(pl.Series(k, v) for k, v in top.per_user.items() if "/" not in k))
-        write_table(frame.to_arrow(), run.path / "topk.parquet")
-    model = system.state()
-    if system.bank is not None:
-        model["bank.content"] = system.bank.content
-    checkpoint.save(run.path / "model.safetensors", model, {"format": 1, "step": step, "model": cfg.model.name})
-    checkpoint.write_json(run.path / "metrics.json", {**results, "reasons": reasons})

@@ -14,6 +14,11 @@ from torch import Tensor
 from rawrec.errors import UserError
 from rawrec.files import write_tensors
 
+OTHER_MODEL = (
+    "the saved weights are not of this model: another version of rawrec made them, or config.yaml was changed. Train "
+    "again with this version"
+)
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` atomically."""

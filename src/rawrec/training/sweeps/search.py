@@ -19,8 +19,8 @@ from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 from rawrec.config import Config, resolve
 from rawrec.config.records import Count, Record
 from rawrec.errors import UserError
+from rawrec.training.loop import LOWER_IS_BETTER
 from rawrec.training.sweeps.trial import Trial, study
-from rawrec.training.trainer import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

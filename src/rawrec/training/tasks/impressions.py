@@ -1,28 +1,36 @@
-"""A ranking system: samples, content tower, bank and ranker, put together from a config and a dataset.
+"""The task of rankers: impressions, their click probabilities, and how content reaches them under each paradigm.
 
-Training, evaluation and the recommender all use it; it knows how content reaches a batch under each paradigm.
+Training, evaluation and the recommender all use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
-from rawrec.content.bank import Bank
+from rawrec.content.bank import Bank, BankView
 from rawrec.content.columns import static_columns
 from rawrec.content.item_model import ItemModel, build_item_model, field_configs
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
+from rawrec.files import write_table
 from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
-from rawrec.training.state import with_prefix, without_prefix
+from rawrec.training.evaluate import evaluate_part, evaluate_topk
+from rawrec.training.metrics import impression_metrics
+from rawrec.training.randomness import mixed
+from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
+from rawrec.training.tasks.base import PARTS, Result, Task
 
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this
 
@@ -37,20 +45,34 @@ class ContentTable(NamedTuple):
     valid: Tensor
 
 
-class System(nn.Module):
-    """The whole recommender of a run. `tower` and `bank` are None for a model on ids alone."""
+@dataclass
+class StepImpressions:
+    """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
+    `[n, history]` item rows, labels `[n, candidates]`."""
+
+    sample: Impressions
+    users: Tensor
+    items: Tensor
+    history: Tensor
+    labels: Tensor
+
+
+class ImpressionTask(Task, nn.Module):
+    """A ranker with what it learns from. `tower` and `bank` are None for a model on ids alone."""
+
+    noun = "samples"
 
     def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
-        super().__init__()
+        nn.Module.__init__(self)
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
         self.samples = Samples(
             data, cfg.data.split, cfg.data.label, cfg.data.history, cfg.data.history_mode, cfg.data.negatives
         )
         torch.manual_seed(cfg.seed)
-        self.tower: ItemModel | None = None
-        self.bank: Bank | None = None
-        self.stats: dict[str, dict[str, int]] = {}
+        self.train_counts = self.samples.train_counts
+        self.tower, self.bank, self.stats = None, None, {}
+        self._view: BankView | None = None
         if cfg.model.name == "em3":
             self.tower, self.bank = self._content(cache, progress)
         torch.manual_seed(cfg.seed)
@@ -93,6 +115,44 @@ class System(nn.Module):
         return tower, bank
 
     # ------------------------------------------------------------------------------------------------------- training
+    def begin(self) -> None:
+        if self.cfg.bank.warm_start:
+            self.refresh(None, 0)
+
+    def begin_epoch(self, epoch: int) -> np.ndarray:
+        return self.samples.order(self.cfg.seed, epoch)
+
+    def batch(self, rows: np.ndarray, epoch: int, step: int) -> StepImpressions:
+        self.train()
+        sample = self.samples.impressions(rows, 0, np.random.default_rng([self.cfg.seed, epoch, step]))
+        labels = torch.from_numpy(sample.labels).to(self.device)
+        return StepImpressions(sample, *self.tensors(sample, 0), labels)
+
+    def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
+        if self.bank is None:
+            return None
+        return self.live_content(batch.items, batch.history, mixed(self.cfg.seed, step))
+
+    def losses(self, batch: StepImpressions, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
+        torch.manual_seed(mixed(self.cfg.seed, step) + 1)
+        total = batch.labels.numel()
+        for start in range(0, len(batch.users), self.cfg.train.batch_size):
+            part = slice(start, start + self.cfg.train.batch_size)
+            inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
+            logits = self.ranker(inputs).float()
+            bce = nn.functional.binary_cross_entropy_with_logits(logits, batch.labels[part], reduction="sum") / total
+            yield {"loss": bce, "bce": bce}
+        weight = self.cfg.model.cic_weight
+        if live is not None and weight and len(live.rows):
+            candidates = torch.isin(live.rows, batch.items)
+            contrast = self.ranker.contrast(live.rows[candidates], live.leaf[candidates])
+            yield {"loss": weight * contrast.double(), "cic": contrast}
+
+    def write(self, live: LiveContent, step: int) -> None:
+        if self.bank is not None and self.content_in is None and len(live.rows):
+            self.bank.write_features(live.encoded, live.features, step)
+            self.bank.write(live.rows, live.content, step)
+
     def live_content(self, items: Tensor, history: Tensor, seed: int) -> LiveContent:
         """The content that a step makes with gradient. items, history: of its candidates and histories, item rows."""
         return self.live_content_of(*self.live_rows(items, history, torch.Generator().manual_seed(seed)), seed)
@@ -107,7 +167,22 @@ class System(nn.Module):
                 return self.content_in(bank.content[rows])
             return tower.content(bank, rows, encoded, features)
 
-        return LiveContent(lambda part: tower.encode(bank, part), fuse, rows, encoded, self.cfg.bank.micro_batch, seed)
+        def settled(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
+            training = tower.training
+            content = tower.eval().content(bank, rows, encoded, features)
+            tower.train(training)
+            return content
+
+        drops = self.content_in is None and self.cfg.content.fusion.dropout > 0
+        return LiveContent(
+            lambda part: tower.encode(bank, part),
+            fuse,
+            rows,
+            encoded,
+            self.cfg.bank.micro_batch,
+            seed,
+            settled if drops else None,
+        )
 
     def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The items whose content a step makes with gradient, and those of them that it encodes; unique, with media.
@@ -153,23 +228,108 @@ class System(nn.Module):
         return self.bank.written[rows.clamp(min=0)] >= 0
 
     # ------------------------------------------------------------------------------------------------------ evaluation
+    def evaluation_sample(self, part: int) -> Impressions:
+        """All impressions of a part, in row order; negatives, where drawn, are the same every time."""
+        rng = np.random.default_rng([self.cfg.seed, 7919, part])
+        return self.samples.impressions(self.samples.rows(part), part, rng)
+
+    def rows_read(self, sample: Impressions, part: int) -> Tensor:
+        """The item rows that the evaluation of a sample reads: candidates and histories."""
+        _, items, history = self.tensors(sample, part)
+        return torch.unique(torch.cat([items.flatten(), history.flatten()]))
+
+    @contextmanager
+    def view(self, rows: Tensor | None, step: int) -> Iterator[None]:
+        """Inside, evaluation reads content that is made anew for those of `rows` (None: all) made before `step`."""
+        if self.bank is None or self.cfg.paradigm == "frozen":  # whose content is never stale
+            yield
+            return
+        self._view = BankView(self.bank)
+        try:
+            self.refresh(rows, step)
+            yield
+        finally:
+            self._view = None
+
+    @property
+    def _read(self) -> Bank | None:
+        """What evaluation reads content from."""
+        return self._view or self.bank
+
     @torch.no_grad()
     def refresh(self, rows: Tensor | None, step: int) -> int:
-        """Re-encode in eval mode the rows (all: None) older than the last update below them; how many that were."""
-        if self.tower is None or self.bank is None:
+        """Re-encode in eval mode the rows (all: None) older than the last update below them; how many that were.
+
+        Inside `view` it is the view that is written, else the bank.
+        """
+        bank = self._read
+        if self.tower is None or bank is None:
             return 0
         # The content of a frozen paradigm has no trained parameter below it: written once, never stale.
-        stale = self.bank.stale(rows, 0 if self.tower.frozen else step)
+        stale = bank.stale(rows, 0 if self.tower.frozen else step)
         if len(stale):
-            self.tower.refresh(self.bank, stale, step, self.cfg.bank.micro_batch)
+            self.tower.refresh(bank, stale, step, self.cfg.bank.micro_batch)
         return len(stale)
+
+    def probe(self) -> Result:
+        samples, cfg = self.samples, self.cfg
+        rows = samples.rows(0)
+        if not len(rows):
+            raise UserError(f"data.split={cfg.data.split!r}: the training part has no interactions")
+        labels = samples.labels[rows]
+        if not samples.positive_only and labels.min() == labels.max():
+            raise UserError(
+                f"data.label={cfg.data.label!r}: every training label is {labels[0]:g}; a ranking model needs "
+                "positive and negative examples. Choose another label, or import without one for positive-only data"
+            )
+        sample = self.evaluation_sample(1)
+        if not len(sample.rows):
+            raise UserError(f"data.split={cfg.data.split!r}: the validation part has no interactions")
+        return Result(*impression_metrics(self, sample, np.full(sample.items.shape, 0.5, np.float32)))
+
+    def validate(self, step: int) -> Result:
+        sample, stale = self.evaluation_sample(1), {}
+        if self.bank is not None and self.cfg.paradigm != "frozen":
+            found, _ = impression_metrics(self, sample, self.score_impressions(sample, 1))
+            stale = {f"stale/{key}": found[key] for key in ("auc", "gauc", "logloss")}
+        with self.view(self.rows_read(sample, 1), step):
+            metrics, reasons = impression_metrics(self, sample, self.score_impressions(sample, 1))
+        return Result(stale | metrics, reasons)
+
+    def stale(self) -> dict[str, Tensor]:
+        if self.bank is None or self.cfg.paradigm == "frozen":
+            return {}
+        return {"content": self.bank.content.clone(), "written": self.bank.written.clone()}
+
+    def finish(self, folder: Path, step: int, stale: dict[str, Tensor]) -> dict[str, Result]:
+        cfg, results, frames = self.cfg, {}, []
+        before: dict[str, dict[str, float | None]] = {name: {} for name in PARTS}
+        if self.bank is not None and stale:
+            self.bank.content.copy_(stale["content"])
+            self.bank.written.copy_(stale["written"])
+            for name, part in PARTS.items():
+                values, _, _ = evaluate_part(self, part, cfg.seed)
+                before[name] = {f"stale/{key}": value for key, value in values.items() if "/" not in key}
+        self.refresh(None, step + 1)  # the weights are those of the best epoch: every row is made anew
+        for name, part in PARTS.items():
+            metrics, reasons, frame = evaluate_part(self, part, cfg.seed)
+            results[name] = Result(metrics | before[name], reasons)
+            frames.append(frame)
+        write_table(pl.concat(frames).to_arrow(), folder / "scores.parquet")
+        if cfg.eval.full_ranking:
+            top = evaluate_topk(self, PARTS["test"], cfg.eval.topk)
+            results["test"].metrics |= top.metrics
+            results["test"].reasons |= top.reasons
+            top.write(folder / "topk.parquet")
+        return results
 
     @torch.no_grad()
     def table(self) -> ContentTable | None:
-        """Content of all items of the dataset from the bank as it stands; None for a model on ids alone."""
-        if self.bank is None:
+        """Content of all items of the dataset from the bank (or view) as it stands; None for a model on ids alone."""
+        bank = self._read
+        if bank is None:
             return None
-        return ContentTable(self.read_content(self.bank.content), self.bank.valid & (self.bank.written >= 0))
+        return ContentTable(self.read_content(bank.content), bank.valid & (bank.written >= 0))
 
     def read_content(self, content: Tensor) -> Tensor:
         """The bank's content `[n, bank width]` -> what the ranker reads, `[n, content.dim]`."""
@@ -251,10 +411,16 @@ class System(nn.Module):
                 for name, encoder in self.tower.raw_encoders():
                     encoder.load_trained_state(without_prefix(f"encoder.{name}.", state))
         except (RuntimeError, KeyError):
-            raise UserError(
-                "the saved weights are not of this model: another version of rawrec made them, or config.yaml was "
-                "changed. Train again with this version"
-            ) from None
+            raise UserError(OTHER_MODEL) from None
+
+    def published(self) -> dict[str, Tensor]:
+        return self.state() | ({} if self.bank is None else {"bank.content": self.bank.content})
+
+    def load_published(self, tensors: dict[str, Tensor], step: int) -> None:
+        self.load_state(tensors)
+        if self.bank is not None and "bank.content" in tensors:
+            self.bank.publish(tensors["bank.content"], step)
+        self.eval()
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named trainable parameters: `encoder` (own learning rate), `id` (own weight decay), `rest` (weight decay) and

@@ -1,4 +1,4 @@
-"""What a retrieval model is in training: what it reads of a dataset, its encoders and bank, lists and metrics.
+"""The task of retrieval models: pairs of user and item, lists of the full catalogue; encoders and bank end to end.
 
 End to end, the bank holds what the trained encoders last made of each item: the model reads it, but for the items of
 the batch, which are encoded with gradient.
@@ -6,7 +6,9 @@ the batch, which are encoded with gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -15,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
-from rawrec.content.bank import Bank
+from rawrec.content.bank import Bank, BankView
 from rawrec.content.columns import static_columns
-from rawrec.content.encoders import Encoder
-from rawrec.content.item_model import ItemModel, build_item_model, field_configs
+from rawrec.content.item_model import build_item_model, field_configs
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
@@ -28,27 +29,54 @@ from rawrec.models.graph import Interactions
 from rawrec.models.retrieval import retrieval_model
 from rawrec.onednn import linear
 from rawrec.training import state as checkpoint
-from rawrec.training.evaluate import PARTS, ListTask, TopKResult, make_lists
+from rawrec.training.evaluate import ListTask, TopKResult, make_lists
+from rawrec.training.negatives import Negatives
+from rawrec.training.randomness import generator_of
+from rawrec.training.state import OTHER_MODEL
+from rawrec.training.tasks.base import PARTS, Result, Task
 from rawrec.training.tasks.impressions import choose_device, choose_precision
 
 SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
 
 
-class RetrievalSystem:
+@dataclass
+class StepPairs:
+    """Pairs of a step, each `[n]`, on the device; negatives are None where the model draws none."""
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor | None
+    generator: torch.Generator  # of the model's own draws
+
+    @property
+    def items(self) -> Tensor:
+        """Those with a term in the loss; the positives come first."""
+        return self.positives if self.negatives is None else torch.cat([self.positives, self.negatives])
+
+    def split(self, size: int) -> Iterator[StepPairs]:
+        for start in range(0, len(self.users), size):
+            part = slice(start, start + size)
+            negatives = None if self.negatives is None else self.negatives[part]
+            yield StepPairs(self.users[part], self.positives[part], negatives, self.generator)
+
+
+class PairTask(Task):
     """A retrieval model on the training positives of a dataset, with the features of its items where it reads any.
 
     End to end `tower` has the encoders and `bank` the features that the trained ones make, which the model reads; else
     both are None. Graphs of items that a model freezes are of the features before training.
+
+    known: all training pairs, distinct; pairs: those that training goes through, whose users have not taken everything.
     """
+
+    noun = "pairs"
 
     def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
         self.part = data.retrieval_split(cfg.data.split)
         self.positive = data.label(cfg.data.label) > 0
-        self.tower: ItemModel | None = None
-        self.bank: Bank | None = None
-        self.stats: dict[str, dict[str, int]] = {}
+        self.tower, self.bank, self.stats = None, None, {}
         self.train_counts = np.bincount(data.items[self.part == 0], minlength=data.n_items)
         keys = np.unique(self._keys((self.part == 0) & self.positive))
         if not len(keys):
@@ -66,7 +94,22 @@ class RetrievalSystem:
         self.model = kind(cfg.model, pairs, features, present).to(self.device)
         if self.bank is not None:
             self.model.follow(self.bank.features)
-        self.pairs = Interactions(users.to(self.device), items.to(self.device), data.n_users, data.n_items)
+        self.known = Interactions(users.to(self.device), items.to(self.device), data.n_users, data.n_items)
+        self.pairs, self.negatives = self.known, None
+        if self.model.uses_negatives:
+            self.negatives = Negatives(self.known)
+            self.pairs = self._with_negatives(self.negatives)
+
+    def _with_negatives(self, negatives: Negatives) -> Interactions:
+        """The pairs of users who have not taken every item: the others have no negative to learn from."""
+        pairs = self.known
+        keep = negatives.free[pairs.users] > 0
+        if not keep.any():
+            raise UserError(
+                f"model {self.cfg.model.name} learns from items that a user has not taken, and every user of the "
+                "training part has taken all items"
+            )
+        return Interactions(pairs.users[keep], pairs.items[keep], pairs.n_users, pairs.n_items)
 
     def _keys(self, chosen: np.ndarray) -> np.ndarray:
         return self.data.users[chosen].astype(np.int64) * self.data.n_items + self.data.items[chosen]
@@ -105,18 +148,42 @@ class RetrievalSystem:
             features |= {name: values.cpu() for name, values in self.bank.features.items()}
         return features, present
 
-    # ------------------------------------------------------------------------------------------------------ end to end
-    def go_live(self, items: Tensor, step: int) -> LiveContent | None:
-        """Encode the distinct `items` of a step's loss with gradient, within the live budget, and let the model read
-        them. None where no encoder is trained, or none of the items has media for one.
+    # ------------------------------------------------------------------------------------------------------- training
+    def begin_epoch(self, epoch: int) -> Tensor:
+        generator = generator_of(self.cfg.seed, 0, epoch)
+        order = torch.randperm(len(self.pairs.users), generator=generator).to(self.device)
+        self.model.begin_epoch(self._moved(self.model.draw_epoch(generator)))
+        return order
 
-        The content of what is returned are the features of all trained encoders, side by side.
+    def batch(self, rows: Tensor, epoch: int, step: int) -> StepPairs:
+        generator = generator_of(self.cfg.seed, 1, step)
+        users, positives = self.pairs.users[rows], self.pairs.items[rows]
+        negatives = None if self.negatives is None else self.negatives.draw(users, generator)
+        return StepPairs(users, positives, negatives, generator)
+
+    def losses(self, batch: StepPairs, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
+        total = len(batch.users)
+        for part in batch.split(self.cfg.train.batch_size):
+            triples = (part.users, part.positives, part.negatives)
+            losses = self.model.loss(*triples, self._moved(self.model.draw(*triples, batch.generator)))
+            whole = len(part.users) == total
+            yield losses if whole else {k: v * (len(part.users) / total) for k, v in losses.items()}
+        self.model.live = {}
+
+    def _moved(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.device) for name, value in draws.items()}
+
+    def go_live(self, batch: StepPairs, step: int) -> LiveContent | None:
+        """Encode the distinct items of the loss with gradient, within the live budget, and let the model read them.
+
+        None where no encoder is trained, or none of the items has media for one. The content of what is returned are
+        the features of all trained encoders, side by side.
         """
         bank, tower, cfg = self.bank, self.tower, self.cfg
         self.model.live = {}
         if bank is None or tower is None:
             return None
-        rows = torch.unique(items)
+        rows = torch.unique(batch.items)
         rows = bank.stalest(rows[bank.valid[rows]], cfg.bank.live_budget, generator_of(cfg.seed, 2, step))
         if not len(rows):
             return None
@@ -131,15 +198,29 @@ class RetrievalSystem:
         self.model.live = {name: (rows, values) for name, values in zip(tower.trained, parts, strict=True)}
         return live
 
+    def write(self, live: LiveContent, step: int) -> None:
+        if self.bank is not None:
+            self.bank.write_features(live.encoded, live.features, step)
+
+    @contextmanager
+    def view(self, step: int) -> Iterator[None]:
+        """Inside, the model reads features that are made anew: every item may be recommended."""
+        if self.tower is None or self.bank is None:
+            yield
+            return
+        view = BankView(self.bank)
+        self.tower.refresh(view, view.stale(None, step), step, self.cfg.bank.micro_batch)
+        self.model.follow(view.features)
+        try:
+            yield
+        finally:
+            self.model.follow(self.bank.features)
+
     @torch.no_grad()
     def refresh(self, step: int) -> None:
         """Encode anew, in eval mode, whatever trained encoders made before `step`: every item may be recommended."""
         if self.tower is not None and self.bank is not None:
             self.tower.refresh(self.bank, self.bank.stale(None, step), step, self.cfg.bank.micro_batch)
-
-    def encoders(self) -> dict[str, Encoder]:
-        """Field -> trained encoder."""
-        return {} if self.tower is None else {n: e for n, e in self.tower.raw_encoders() if n in self.tower.trained}
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named trainable parameters: `model` and `encoder` (own learning rate, no weight decay)."""
@@ -152,12 +233,12 @@ class RetrievalSystem:
     @cached_property
     def known_users(self) -> np.ndarray:
         """Bool `[n_users]`: with a training positive."""
-        return np.bincount(self.pairs.users.cpu(), minlength=self.data.n_users) > 0
+        return np.bincount(self.known.users.cpu(), minlength=self.data.n_users) > 0
 
     @cached_property
     def known_items(self) -> np.ndarray:
         """Bool `[n_items]`: with a training positive."""
-        return np.bincount(self.pairs.items.cpu(), minlength=self.data.n_items) > 0
+        return np.bincount(self.known.items.cpu(), minlength=self.data.n_items) > 0
 
     @cached_property
     def tasks(self) -> dict[int, ListTask]:
@@ -199,30 +280,70 @@ class RetrievalSystem:
         metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, self.cfg.eval.topk, masks)
         return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)
 
+    def probe(self) -> Result:
+        users = self.tasks[1].users
+        if not len(users):
+            known = " of a user whom training knows" if self.cfg.eval.protocol == "mmrec" else ""
+            raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no positive{known}")
+        shape = (len(users), max(self.cfg.eval.topk))
+        return self._result(self.judge(1, TopK(np.full(shape, -1), np.full(shape, -np.inf, np.float32))))
+
+    def validate(self, step: int) -> Result:
+        stale = self._stale_metrics(1) if self.bank is not None else {}
+        with self.view(step):
+            result = self._result(self.evaluate(1, buckets="/" in self.cfg.train.metric))
+        return Result(stale | result.metrics, result.reasons)
+
+    def _result(self, lists: TopKResult) -> Result:
+        return Result(lists.metrics, lists.reasons)
+
+    def _stale_metrics(self, part: int) -> dict[str, float | None]:
+        """Of the features as training left them."""
+        metrics = self.evaluate(part, buckets=False).metrics
+        return {f"stale/{name}": value for name, value in metrics.items() if "@" in name}
+
+    def stale(self) -> dict[str, Tensor]:
+        return {} if self.bank is None else {name: value.clone() for name, value in self.bank.state().items()}
+
+    def finish(self, folder: Path, step: int, stale: dict[str, Tensor]) -> dict[str, Result]:
+        before: dict[str, dict[str, float | None]] = {name: {} for name in PARTS}
+        if self.bank is not None:
+            self.bank.load_state(stale)
+            before = {name: self._stale_metrics(part) for name, part in PARTS.items()}
+            self.refresh(step + 1)  # the weights are those of the best epoch: every row is made anew
+        lists = {name: self.evaluate(part) for name, part in PARTS.items()}
+        lists["test"].write(folder / "topk.parquet")
+        return {name: Result(found.metrics | before[name], found.reasons) for name, found in lists.items()}
+
     # ----------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Tensor]:
-        """Everything that training changes: the model by its own names, `encoder.<field>.` and `bank.`."""
+        """The model by its own names, and `encoder.<field>.`."""
         result = dict(self.model.state_dict())
         for name, encoder in self.encoders().items():
             result |= checkpoint.with_prefix(f"encoder.{name}.", encoder.trained_state())
-        if self.bank is not None:
-            result |= checkpoint.with_prefix("bank.", self.bank.state())
         return result
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """The reverse of `state`. Raises UserError where the file is of another model."""
-        parts = ("encoder.", "bank.") if self.bank is not None else ()
+        own = {name: value for name, value in state.items() if not (self.encoders() and name.startswith("encoder."))}
         try:
-            self.model.load_state_dict({name: value for name, value in state.items() if not name.startswith(parts)})
+            self.model.load_state_dict(own)
             for name, encoder in self.encoders().items():
                 encoder.load_trained_state(checkpoint.without_prefix(f"encoder.{name}.", state))
-            if self.bank is not None:
-                self.bank.load_state(checkpoint.without_prefix("bank.", state))
         except (RuntimeError, KeyError):
-            raise UserError(
-                "the saved weights are not of this model: another version of rawrec made them, or config.yaml was "
-                "changed. Train again with this version"
-            ) from None
+            raise UserError(OTHER_MODEL) from None
+
+    def published(self) -> dict[str, Tensor]:
+        bank = {} if self.bank is None else self.bank.state()
+        return self.state() | checkpoint.with_prefix("bank.", bank)
+
+    def load_published(self, tensors: dict[str, Tensor], step: int) -> None:
+        if self.bank is None:
+            return self.load_state(tensors)
+        self.load_state({name: value for name, value in tensors.items() if not name.startswith("bank.")})
+        try:
+            self.bank.load_state(checkpoint.without_prefix("bank.", tensors))
+        except (RuntimeError, KeyError):
+            raise UserError(OTHER_MODEL) from None
 
 
 def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:
@@ -238,9 +359,3 @@ def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:
 def user_batch(n_items: int, device: torch.device) -> int:
     """So many users are scored at once."""
     return min(max(SCORES_AT_ONCE[device.type] // n_items, 16), 8192)
-
-
-def generator_of(*key: int) -> torch.Generator:
-    """A generator whose draws are a function of the key: seed, kind of draw, epoch or step."""
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,270 @@
+"""The one training loop: exact to resume, stopped before anything that is not finite is written.
+
+It knows steps, not recommenders: what a sample, a loss and a metric are, a `Task` says.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rawrec.errors import RunStopped, UserError
+from rawrec.evaluation.ctr import buckets_of
+from rawrec.memory import keep_freed_memory
+from rawrec.training import state as checkpoint
+from rawrec.training.optimiser import Optimiser
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.base import Batch, Result, Task
+
+LOWER_IS_BETTER = ("logloss", "ece")
+FORMAT = 2  # of checkpoints
+
+
+@dataclass
+class Progress:
+    """Where a run stands; with the tensors of a checkpoint, all that a resumed run needs."""
+
+    epoch: int = 0  # epochs finished
+    position: int = 0  # training samples of the current epoch that are done
+    step: int = 0  # optimiser updates made
+    best: float | None = None
+    best_epoch: int = 0
+    bad_epochs: int = 0
+    finished: bool = False  # training, not the final evaluation
+    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch, for its line of metrics
+
+
+class Loop:
+    """Trains a `Task` in a `RunFolder`. `observer(event, **values)` is told of steps and epochs (progress bars)."""
+
+    def __init__(self, task: Task, run: RunFolder, observer: Callable[..., None] | None = None):
+        self.task, self.run, self.cfg = task, run, task.cfg
+        self.observe = observer or (lambda event, **values: None)
+        self.progress = Progress()
+        keep_freed_memory()
+        self.optimiser = Optimiser(task.parameter_groups(), self.cfg.train)
+        buckets = buckets_of(task.train_counts)
+        self._buckets = list(buckets)
+        self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(task.device)  # [buckets, n_items]
+        self._shown = torch.zeros(2, len(buckets), dtype=torch.int64, device=task.device)  # items shown, and encoded
+        self._unproven = task.encoders()  # those that have had no gradient yet
+        self._waiting: set[str] = set()  # those among them that have had items
+        self._best: dict[str, Tensor] = {}  # the state of the best epoch
+        self._saved, self._saving = time.perf_counter(), 0.0
+        self._monitored(task.probe())
+
+    # ---------------------------------------------------------------------------------------------------------- steps
+    def train(self) -> None:
+        """Train to the last epoch or to early stopping, from wherever `progress` stands."""
+        state = self.progress
+        if state.step == 0:
+            self.task.begin()
+        while not state.finished:
+            started, first = time.perf_counter(), state.position
+            samples = self._epoch() - first
+            self._end_of_epoch(time.perf_counter() - started, samples)
+
+    def _epoch(self) -> int:
+        """The rest of an epoch; how many samples it has."""
+        state, train = self.progress, self.cfg.train
+        order = self.task.begin_epoch(state.epoch)
+        self.observe("epoch", epoch=state.epoch, total=len(order), position=state.position)
+        while state.position < len(order):
+            rows = order[state.position : state.position + train.batch_size * train.accumulate]
+            self._step(rows)
+            state.position += len(rows)
+            self.observe("step", samples=len(rows), loss=state.sums["loss"] / state.sums["steps"])
+            if state.step % train.checkpoint_every == 0 and state.position < len(order) and self._may_save():
+                self.save()
+        return len(order)
+
+    def _step(self, rows: Any) -> None:
+        """One optimiser step: live items made once, losses, gradients checked, then weights and bank written."""
+        state, task = self.progress, self.task
+        batch = task.batch(rows, state.epoch, state.step)
+        self.optimiser.zero_grad()
+        live = task.go_live(batch, state.step)
+        names, values = [], []
+        for losses in task.losses(batch, live, state.step):
+            losses["loss"].backward()
+            names += losses
+            values += [value.detach().double() for value in losses.values()]
+        if live is not None:
+            live.backward()
+        norm = self.optimiser.clip()
+        *numbers, norm = torch.stack([*values, norm.double()]).tolist()
+        sums: dict[str, float] = {"steps": 1}
+        for name, number in zip(names, numbers, strict=True):
+            key = name if name == "loss" else f"loss/{name}"
+            sums[key] = sums.get(key, 0.0) + number
+        self._check_finite("loss", sums["loss"], batch)
+        self._check_finite("gradient", norm, batch)
+        if live is not None:
+            self._check_encoders(batch.items, live.encoded)
+            live.settle()
+        self.optimiser.step(state.step, state.epoch)
+        if live is not None:
+            task.write(live, state.step)
+            if task.encoders():
+                shown = self._in_bucket[:, batch.items.flatten()]
+                encoded = torch.isin(batch.items.flatten(), live.encoded)
+                self._shown += torch.stack([shown.sum(1), (shown & encoded).sum(1)])
+        state.step += 1
+        for key, value in sums.items():
+            state.sums[key] = state.sums.get(key, 0.0) + value
+
+    # --------------------------------------------------------------------------------------------------------- guards
+    def _check_finite(self, what: str, value: float, batch: Batch) -> None:
+        if math.isfinite(value):
+            return
+        state, task = self.progress, self.task
+        folder = self.run.path / "checkpoint"
+        there = (folder / "last.safetensors").is_file()
+        where = f"the last good checkpoint is in {folder}" if there else "there is no checkpoint yet"
+        first = zip(batch.users[:5].tolist(), batch.items.reshape(len(batch.users), -1)[:5, 0].tolist(), strict=True)
+        pairs = ", ".join(f"({task.data.user_ids[u]}, {task.data.item_ids[i]})" for u, i in first)
+        trains = bool(task.encoders())
+        raise RunStopped(
+            f"the {what} of step {state.step} (epoch {state.epoch + 1}) is {value}. Nothing of this step was written; "
+            f"{where}. Its batch of {len(batch.users)} {task.noun} begins with the (user, item) pairs {pairs}. Try a "
+            f"lower train.lr{' or train.encoder_lr' * trains}, a smaller train.clip"
+            f"{', or train.precision=fp32' * trains}; look for extreme numbers in the columns of these items with "
+            "`rawrec inspect`"
+        )
+
+    def _check_encoders(self, items: Tensor, encoded: Tensor) -> None:
+        """A trained encoder must have had a gradient after a step in which all items of the loss had media for it.
+
+        Where some lack them, a loss that compares items may rightly have none to compare: it has until the epoch's end.
+        """
+        for name, encoder in list(self._unproven.items()):
+            if any(p.grad is not None and bool(p.grad.any()) for p in encoder.trained_parameters()):
+                del self._unproven[name]
+            elif self.task.present(name, items).all():
+                self._no_gradient(name, f"no gradient reaches the encoder of {name!r}")
+            elif self.task.present(name, encoded).any():
+                self._waiting.add(name)
+
+    def _no_gradient(self, name: str, what: str) -> None:
+        cfg = self.cfg
+        raise UserError(
+            f"content.{name}.train={cfg.content.fields[name].train}: {what} under these settings of model "
+            f"{cfg.model.name}. Set content.{name}.train=none, or train.precision=fp32 if it is lost in rounding"
+        )
+
+    # ------------------------------------------------------------------------------------------------- end of an epoch
+    def _end_of_epoch(self, seconds: float, samples: int) -> None:
+        state, task = self.progress, self.task
+        for name in self._unproven:
+            if name in self._waiting:
+                self._no_gradient(name, f"no gradient reaches the encoder of {name!r}")
+            self._no_gradient(
+                name, f"in a whole epoch no item with {name!r} was encoded, so its encoder learns nothing"
+            )
+        sums, begun = state.sums, time.perf_counter()
+        line: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
+        line |= {key: value / sums["steps"] for key, value in sums.items() if key != "steps"}
+        if task.bank is not None:
+            line |= task.bank.health(state.step)
+        if task.encoders():
+            shown, encoded = self._shown.tolist()
+            counts = zip(self._buckets, shown, encoded, strict=True)
+            line |= {f"live_share/{name}": live / n if n else None for name, n, live in counts}
+        with self.optimiser.averaged():
+            result = task.validate(state.step)
+            line |= {f"valid/{key}": value for key, value in result.metrics.items()}
+            value = self._monitored(result)
+            state.epoch += 1
+            if state.best is None or (value < state.best if self._lower else value > state.best):
+                state.best, state.best_epoch, state.bad_epochs = value, state.epoch, 0
+                self._best = {name: tensor.clone() for name, tensor in task.state().items()}
+                self._best |= checkpoint.with_prefix("stale.", task.stale())
+            else:
+                state.bad_epochs += 1
+        state.position, state.sums = 0, {}
+        self._shown.zero_()
+        patience = self.cfg.train.patience + (self.cfg.eval.protocol == "mmrec")
+        state.finished = state.epoch >= self.cfg.train.epochs or state.bad_epochs >= patience
+        times = {"seconds": seconds, "samples_per_second": samples / seconds}
+        times["validation_seconds"] = time.perf_counter() - begun
+        self.run.append_metrics({**line, **times})
+        if state.finished or self._may_save():  # a resumed run does again, exactly, what was done since
+            self.save()
+        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+
+    @property
+    def _lower(self) -> bool:
+        return self.cfg.train.metric.rpartition("/")[2] in LOWER_IS_BETTER
+
+    def _monitored(self, result: Result) -> float:
+        """The metric that early stopping follows. Raises UserError where it is undefined."""
+        name, metrics = self.cfg.train.metric, result.metrics
+        if name not in metrics:
+            known = ", ".join(sorted(k for k in metrics if "/" not in k))
+            raise UserError(
+                f"train.metric={name!r} is no validation metric. Known: {known}, also with cold/, rare/ ..."
+            )
+        value = metrics[name]
+        if value is None:
+            why = result.reasons.get(name, "undefined")
+            instead = ". Use train.metric=logloss" if "logloss" in metrics else ""
+            raise UserError(f"train.metric={name} is undefined on the validation part: {why}{instead}")
+        return round(value, 4) if self.cfg.eval.protocol == "mmrec" else value
+
+    # ----------------------------------------------------------------------------------------------------- checkpoints
+    def _may_save(self) -> bool:
+        """Checkpoints take no more than train.checkpoint_share of a run's time."""
+        share = self.cfg.train.checkpoint_share
+        return share == 1 or time.perf_counter() - self._saved > self._saving / share
+
+    def save(self) -> None:
+        """The whole state of the run, replaced atomically."""
+        started, task = time.perf_counter(), self.task
+        tensors = checkpoint.with_prefix("model.", task.state()) | checkpoint.with_prefix("best.", self._best)
+        tensors |= self.optimiser.state() | {"shown": self._shown}
+        if task.bank is not None:
+            tensors |= checkpoint.with_prefix("bank.", task.bank.state())
+        encoders = {"unproven": sorted(self._unproven), "waiting": sorted(self._waiting)}
+        state = {"format": FORMAT, "progress": asdict(self.progress), "metrics_lines": self.progress.epoch, **encoders}
+        checkpoint.save(self.run.path / "checkpoint" / "last.safetensors", tensors, state)
+        self._saved = time.perf_counter()
+        self._saving = self._saved - started
+
+    def restore(self) -> None:
+        """Continue where the last checkpoint stands; lines of metrics written after it are taken back."""
+        path = self.run.path / "checkpoint" / "last.safetensors"
+        tensors, state = checkpoint.load(path)
+        if state.get("format") != FORMAT:
+            raise UserError(
+                f"{path} is of another version of rawrec: go on with the one that began this run (its "
+                "environment.json names it), or train again"
+            )
+        self.progress = Progress(**state["progress"])
+        self.task.load_state(checkpoint.without_prefix("model.", tensors))
+        self._best = checkpoint.without_prefix("best.", tensors)
+        self.optimiser.load_state(tensors)
+        self._shown.copy_(tensors["shown"])
+        self._unproven = {name: encoder for name, encoder in self._unproven.items() if name in state["unproven"]}
+        self._waiting = set(state["waiting"])
+        if self.task.bank is not None:
+            self.task.bank.load_state(checkpoint.without_prefix("bank.", tensors))
+        self.run.keep_metrics(state["metrics_lines"])
+
+    def finish(self) -> None:
+        """The best epoch's weights, one evaluation of test, and the files that make the run whole."""
+        self.observe("evaluating")
+        run, task, step = self.run, self.task, self.progress.step
+        task.load_state({name: value for name, value in self._best.items() if not name.startswith("stale.")})
+        results = task.finish(run.path, step, checkpoint.without_prefix("stale.", self._best))
+        about = {"format": 1, "step": step, "model": self.cfg.model.name}
+        checkpoint.save(run.path / "model.safetensors", task.published(), about)
+        metrics: dict[str, Any] = {name: result.metrics for name, result in results.items()}
+        reasons = {name: result.reasons for name, result in results.items()}
+        checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})

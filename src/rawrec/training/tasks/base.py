@@ -1,0 +1,130 @@
+"""What the training loop asks of a task: what a sample, a loss and a metric are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rawrec.config import Config
+from rawrec.content.bank import Bank
+from rawrec.content.encoders import Encoder
+from rawrec.content.item_model import ItemModel
+from rawrec.content.live import LiveContent
+from rawrec.data.dataset import Dataset
+
+PARTS = {"valid": 1, "test": 2}
+
+
+@dataclass
+class Result:
+    """Metrics of one part by name, and for those that are undefined (None) the reason."""
+
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+class Batch(Protocol):
+    """The samples of one step. users: `[n]` user rows; items: rows of all items with a term in the loss, any shape."""
+
+    @property
+    def users(self) -> Tensor: ...
+    @property
+    def items(self) -> Tensor: ...
+
+
+class Task:
+    """A model with the data that it learns from. The loop knows steps; everything else is asked here.
+
+    tower, bank: of the items' content; None where the model reads none. All that is random is a function of seed,
+    epoch and step.
+    """
+
+    noun: ClassVar[str]
+    """What a sample is called."""
+    cfg: Config
+    data: Dataset
+    device: torch.device
+    tower: ItemModel | None
+    bank: Bank | None
+    train_counts: np.ndarray
+    """Training rows of each item, `[n_items]`."""
+    stats: dict[str, dict[str, int]]
+    """Per field, what was cut off or lost while its column was made."""
+
+    # ------------------------------------------------------------------------------------------------------- training
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Named trainable parameters in the groups that `Optimiser` knows."""
+        raise NotImplementedError
+
+    def encoders(self) -> dict[str, Encoder]:
+        """Field -> encoder with trained layers."""
+        return {} if self.tower is None else {n: e for n, e in self.tower.raw_encoders() if n in self.tower.trained}
+
+    def present(self, field: str, rows: Tensor) -> Tensor:
+        """Which of the item rows have media for a trained encoder, bool of the same shape."""
+        assert self.bank is not None and self.tower is not None
+        return self.bank.present[self.tower.column(field)][rows]
+
+    def begin(self) -> None:
+        """What happens before the first step of a run."""
+
+    def begin_epoch(self, epoch: int) -> Any:
+        """The samples of an epoch in their order: anything with a length that slices. Also begins a resumed epoch."""
+        raise NotImplementedError
+
+    def batch(self, rows: Any, epoch: int, step: int) -> Batch:
+        """The samples `rows`, a slice of what `begin_epoch` gave."""
+        raise NotImplementedError
+
+    def go_live(self, batch: Any, step: int) -> LiveContent | None:
+        """The content that the step makes with gradient."""
+        raise NotImplementedError
+
+    def losses(self, batch: Any, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
+        """Of each accumulated batch: "loss", which is minimised, and its parts, for the log."""
+        raise NotImplementedError
+
+    def write(self, live: LiveContent, step: int) -> None:
+        """Write what the step has made of its items into the bank."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------------------------- evaluation
+    def probe(self) -> Result:
+        """Metrics on the validation part of a model that knows nothing: are they defined? Raises UserError."""
+        raise NotImplementedError
+
+    def validate(self, step: int) -> Result:
+        """Metrics of the validation part from a fresh view; `stale/` ones of the bank as training left it."""
+        raise NotImplementedError
+
+    def stale(self) -> dict[str, Tensor]:
+        """What must be kept of the bank for the `stale/` metrics of the end: a copy."""
+        return {}
+
+    def finish(self, folder: Path, step: int, stale: dict[str, Tensor]) -> dict[str, Result]:
+        """Metrics of `valid` and `test` under the weights as they are, content made anew; files with what is behind
+        them go to `folder`. stale: what `stale` gave in the epoch of these weights."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------------- state
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training changes, but the bank."""
+        raise NotImplementedError
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The reverse of `state`. Raises UserError where it is of another model."""
+        raise NotImplementedError
+
+    def published(self) -> dict[str, Tensor]:
+        """What `model.safetensors` holds: the state, and what is served of the bank."""
+        raise NotImplementedError
+
+    def load_published(self, tensors: dict[str, Tensor], step: int) -> None:
+        """The reverse of `published`."""
+        raise NotImplementedError
