@@ -23,8 +23,8 @@ import numpy as np
 from common import emit, folder, say
 from PIL import Image
 
-from rawrec.data.importers.table import import_table
-from rawrec.data.importers.urls import UrlPictures
+from rawrec.sources.download.urls import UrlPictures
+from rawrec.sources.table import import_table
 
 ASKED = 500
 EXAMPLE = "example: python benchmarks/download.py --pictures 10000 --per-host 16"

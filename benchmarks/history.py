@@ -26,8 +26,8 @@ from steps import batches, live_rows, make_trainer
 from torch import Tensor
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers.synthetic import import_synthetic
 from rawrec.data.splits import SplitSpec
+from rawrec.sources.synthetic import import_synthetic
 from rawrec.training.tasks.impressions import System
 
 ASKED = 1.15

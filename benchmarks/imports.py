@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from common import emit, folder, say, seconds
 from PIL import Image
 
-from rawrec.data.importers.table import import_table
+from rawrec.sources.table import import_table
 
 PIECE = 100_000
 DISTINCT = 512

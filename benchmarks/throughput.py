@@ -20,7 +20,7 @@ from steps import batches, live_rows, make_trainer
 from rawrec.content.bank import Bank
 from rawrec.content.item_model import ItemModel
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers.synthetic import import_synthetic
+from rawrec.sources.synthetic import import_synthetic
 
 ASKED = 0.8
 EXAMPLE = "example: python benchmarks/throughput.py --steps 50 --train top:1 --data /tmp/benchmark"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated dataset of about 60 items and 40 users, built once; not to be changed by a test."""
-    from rawrec.data.importers.synthetic import import_synthetic
+    from rawrec.sources.synthetic import import_synthetic
 
     out = tmp_path_factory.mktemp("data") / "shop"
     import_synthetic(out, items=60, users=40, impressions=2000, progress=False)

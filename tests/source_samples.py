@@ -192,7 +192,7 @@ def webdataset(folder: Path) -> None:
 def trained_run(folder: Path) -> None:
     """`data/shop`, a small generated shop, and `runs/em3`, a small model trained on it."""
     import rawrec
-    from rawrec.data.importers.synthetic import import_synthetic
+    from rawrec.sources.synthetic import import_synthetic
 
     data = import_synthetic(folder / "data" / "shop", items=40, users=30, impressions=800, progress=False)
     small = {"content.image.encoder": "random:conv", "content.image.size": 32, "content.text.encoder": "random:bert"}

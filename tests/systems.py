@@ -15,7 +15,7 @@ import torch
 from rawrec.config import Config, resolve
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset, Fields
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.training.runs import RunFolder

@@ -14,9 +14,9 @@ from PIL import Image
 from rawrec.content import columns as cache_module
 from rawrec.content.columns import static_columns
 from rawrec.content.item_model import ItemModel, build_item_model, field_configs
-from rawrec.data.append import append
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
+from rawrec.sources.append import append
 from systems import config
 
 Made = tuple[dict[str, Ragged], dict[str, dict[str, int]]]

@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rawrec.data import _checked, images
-from rawrec.data._checked import WIDTH, Checked
-from rawrec.data.append import append
+from rawrec.data import checked, images
+from rawrec.data.checked import WIDTH, Checked
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers.microlens import import_microlens
-from rawrec.data.importers.report import ImportReport
-from rawrec.data.importers.table import import_table
-from rawrec.data.importers.urls import UrlPictures
-from rawrec.data.importers.webdataset import import_webdataset
+from rawrec.data.import_report import ImportReport
 from rawrec.data.parts import PartWriter
+from rawrec.sources.append import append
+from rawrec.sources.download.urls import UrlPictures
+from rawrec.sources.microlens import import_microlens
+from rawrec.sources.table import import_table
+from rawrec.sources.webdataset import import_webdataset
 from web import Server
 
 N = 60
@@ -61,7 +61,7 @@ class Counter:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(_checked, "BLOCK", 4)
+    monkeypatch.setattr(checked, "BLOCK", 4)
     return tmp_path / "data"
 
 
@@ -256,8 +256,8 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
 import test_checked
-from rawrec.data import _checked, images
-_checked.BLOCK = 4
+from rawrec.data import checked, images
+checked.BLOCK = 4
 whole = images.check
 def slow(data):
     time.sleep(0.02)

@@ -18,7 +18,7 @@ import yaml
 from rich.console import Console
 
 from rawrec.data.dataset import Dataset, Fields
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError

@@ -13,12 +13,12 @@ import yaml
 
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.exporters import export_mmrec, export_recbole
-from rawrec.data.importers.mmrec import import_mmrec
-from rawrec.data.importers.recbole import import_recbole
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.sources.mmrec import import_mmrec
+from rawrec.sources.recbole import import_recbole
 
 VECTORS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 VECTORS[1] = np.nan

@@ -7,7 +7,7 @@ from PIL import Image
 from rich.console import Console
 
 from rawrec.data.dataset import Dataset, Fields
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.import_report import ImportReport
 from rawrec.data.inspect import inspect, print_inspection
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter

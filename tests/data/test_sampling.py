@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawrec.data.dataset import Dataset, Fields
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.import_report import ImportReport
 from rawrec.data.sampling import Histories, Negatives, Samples
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawrec.data import division
-from rawrec.data.cuts import at_rank
+from rawrec.data.boundaries import at_rank
 from rawrec.data.division import Rows, make_split
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError

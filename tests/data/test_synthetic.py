@@ -11,9 +11,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers.synthetic import best_auc, import_synthetic
 from rawrec.data.synthetic import BADGES, COLOURS, PATTERNS, SHAPES, draw, generate
 from rawrec.errors import UserError
+from rawrec.sources.synthetic import best_auc, import_synthetic
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from rawrec import cli
 from rawrec.data import _validate_items
 from rawrec.data.appender import Appender
 from rawrec.data.dataset import Dataset, Fields
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.validate import Validation, print_validation, validate
 from rawrec.data.writer import DatasetWriter

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 import rawrec
 from rawrec import Recommender, UserError
 from rawrec.data.exporters import export_mmrec
-from rawrec.data.importers.mmrec import import_mmrec
-from rawrec.data.importers.table import import_table
 from rawrec.serving import recommender
+from rawrec.sources.mmrec import import_mmrec
+from rawrec.sources.table import import_table
 
 TINY = {
     "train.epochs": 1,

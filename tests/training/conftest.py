@@ -8,7 +8,7 @@ import pytest
 from small_retrieval import ITEMS, USERS
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers.mmrec import import_mmrec
+from rawrec.sources.mmrec import import_mmrec
 
 
 @pytest.fixture(scope="module")

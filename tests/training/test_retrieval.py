@@ -19,9 +19,9 @@ import rawrec
 from rawrec import Recommender, UserError
 from rawrec.config import RETRIEVAL, parse_overrides
 from rawrec.data.dataset import Dataset
-from rawrec.data.importers.mmrec import import_mmrec
 from rawrec.data.splits import SplitSpec
 from rawrec.report import build_report
+from rawrec.sources.mmrec import import_mmrec
 from rawrec.training.job import evaluate, load_system, resume, train
 from rawrec.training.runs import RunFolder
 from systems import Stop, digest, stopping_after

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import rawrec
-from rawrec.data.append import append
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.sources.append import append
 
 
 def test_a_run_stays_with_the_version_that_it_was_trained_on(shop: Path, tmp_path: Path) -> None:

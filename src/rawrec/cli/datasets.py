@@ -50,8 +50,8 @@ def append(
     pictures: Any = None,
 ) -> None:
     """Add new interactions and items, as the next version."""
-    from rawrec.data.append import append as work
-    from rawrec.data.importers.report import ImportReport
+    from rawrec.data.import_report import ImportReport
+    from rawrec.sources.append import append as work
 
     data = work(
         dataset, interactions, user, item, time=time, labels=label or [], positive=positive, extra=extra or [],

@@ -34,7 +34,7 @@ Covers = Annotated[Path | None, typer.Option("--covers", help="folder of <item>.
 
 
 def _imported(data: Any, as_json: bool) -> None:
-    from rawrec.data.importers.report import ImportReport
+    from rawrec.data.import_report import ImportReport
 
     path = data.path / "import.json"
     if as_json:
@@ -76,7 +76,7 @@ def import_table(
     pictures: Any = None,
 ) -> None:
     """Import tables of interactions and items, and a folder of pictures."""
-    from rawrec.data.importers.table import import_table as work
+    from rawrec.sources.table import import_table as work
 
     data = work(
         interactions, user, item, out=out, time=time, labels=label or [], items=items, item_id=item_id,
@@ -105,7 +105,7 @@ def import_movielens(
     pictures: Any = None,
 ) -> None:
     """Import a MovieLens folder, with posters and plots where you have them."""
-    from rawrec.data.importers.movielens import import_movielens as work
+    from rawrec.sources.movielens import import_movielens as work
 
     spec = split_spec(split, "--split", ratios, seed=split_seed)
     data = work(folder, posters, texts, positive, out=out, split=spec, pictures=pictures, overwrite=overwrite)
@@ -125,7 +125,7 @@ def import_mmrec(
     pictures: Any = None,
 ) -> None:
     """Import a dataset in MMRec's format; ready-made features become feature columns."""
-    from rawrec.data.importers.mmrec import import_mmrec as work
+    from rawrec.sources.mmrec import import_mmrec as work
 
     spec = split_spec(split, "--split", ratios, seed=split_seed)
     _imported(work(folder, out=out, split=spec, pictures=pictures, overwrite=overwrite), as_json)
@@ -155,7 +155,7 @@ def import_recbole(
     pictures: Any = None,
 ) -> None:
     """Import RecBole's atomic files; <name>.train.inter and so on become the split."""
-    from rawrec.data.importers.recbole import import_recbole as work
+    from rawrec.sources.recbole import import_recbole as work
 
     data = work(
         folder, out=out, user=user, item=item, time=time, labels=label or [], positive=positive, text=text or [],
@@ -195,7 +195,7 @@ def import_amazon(
     pictures: Any = None,
 ) -> None:
     """Import Amazon's reviews and catalogue, releases 2014, 2018 and 2023."""
-    from rawrec.data.importers.amazon import import_amazon as work
+    from rawrec.sources.amazon import import_amazon as work
 
     spec = split_spec(split or ("random_user" if preset else None), "--split", ratios, seed=split_seed)
     data = work(
@@ -232,7 +232,7 @@ def import_microlens(
     pictures: Any = None,
 ) -> None:
     """Import MicroLens: who watched what in which order, titles, tags and covers."""
-    from rawrec.data.importers.microlens import import_microlens as work
+    from rawrec.sources.microlens import import_microlens as work
 
     spec = split_spec(split, "--split", ratios, seed=split_seed)
     data = work(
@@ -261,7 +261,7 @@ def import_pixelrec(
     pictures: Any = None,
 ) -> None:
     """Import PixelRec: who watched what and when, titles, tags, descriptions and covers."""
-    from rawrec.data.importers.microlens import import_pixelrec as work
+    from rawrec.sources.microlens import import_pixelrec as work
 
     spec = split_spec(split, "--split", ratios, seed=split_seed)
     data = work(
@@ -289,7 +289,7 @@ def import_mind(
     pictures: Any = None,
 ) -> None:
     """Import MIND, Microsoft's news: what was shown, what was clicked, and the news."""
-    from rawrec.data.importers.mind import import_mind as work
+    from rawrec.sources.mind import import_mind as work
 
     spec = split_spec(split, "--split", ratios, seed=split_seed)
     _imported(work(folder, out=out, history=history, split=spec, pictures=pictures, overwrite=overwrite), as_json)
@@ -333,7 +333,7 @@ def import_impressions(
     pictures: Any = None,
 ) -> None:
     """Import a table of shown lists with their clicks, as search engines and feeds log them."""
-    from rawrec.data.importers.impressions import import_impressions as work
+    from rawrec.sources.impressions import import_impressions as work
 
     data = work(
         impressions, user, items_shown, clicks, out=out, clicks_are=clicks_are, query=query, session=session, time=time,
@@ -377,7 +377,7 @@ def import_huggingface(
     pictures: Any = None,
 ) -> None:
     """Import datasets of the Hugging Face hub, or folders of the same layout."""
-    from rawrec.data.importers.huggingface import import_huggingface as work
+    from rawrec.sources.huggingface import import_huggingface as work
 
     data = work(
         interactions, user, item, out=out, time=time, labels=label or [], items=items, item_id=item_id,
@@ -420,7 +420,7 @@ def import_webdataset(
     pictures: Any = None,
 ) -> None:
     """Import items of WebDataset's tar shards, and a table of interactions."""
-    from rawrec.data.importers.webdataset import import_webdataset as work
+    from rawrec.sources.webdataset import import_webdataset as work
 
     data = work(
         shards, interactions, user, item, out=out, time=time, labels=label or [], item_key=item_key, text=text or [],
@@ -444,7 +444,7 @@ def import_synthetic(
     as_json: Json = False,
 ) -> None:
     """Generate a shop: drawn products, described in part, clicked with known probabilities. Not real data."""
-    from rawrec.data.importers.synthetic import import_synthetic as work
+    from rawrec.sources.synthetic import import_synthetic as work
 
     given: dict[str, Any] = {
         "items": items,

@@ -55,7 +55,7 @@ def _pictures(
     per_second: Annotated[float | None, typer.Option(help="requests a second to one host (default: no limit)")] = None,
 ) -> Any:
     """`UrlPictures`, or None where nothing is asked. columns: whether the source's own files have addresses."""
-    from rawrec.data.importers.urls import UrlPictures
+    from rawrec.sources.download.urls import UrlPictures
 
     given: dict[str, Any] = {
         "table": image_url_table,

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rawrec.data.bar import Bar
 from rawrec.data.dataset import ROWS, Dataset
 from rawrec.data.digest import ContentDigest
-from rawrec.data.importers._bar import Bar
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.data.validate import EXAMPLES, Validation
 

@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawrec.data._disk import Lock, sync, writing
 from rawrec.data._updates import ItemUpdates
-from rawrec.data.codes import Codes
 from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Version, write_meta
 from rawrec.data.digest import combined
-from rawrec.data.importers.report import ImportReport
-from rawrec.data.importers.urls import UrlPictures
+from rawrec.data.disk import Lock, sync, writing
+from rawrec.data.import_report import ImportReport
+from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
+from rawrec.sources.download.urls import UrlPictures
 
 TIMED = ("time_user", "time_global", "leave_one_out")
 
@@ -73,7 +73,7 @@ class Appender(PartWriter):
             items = item_schema(data.fields, data.has_launched)
             source = pictures.open(data.path) if pictures is not None else None
             super().__init__(data.path, folder, items, pa.schema(rows), data.meta.labels, source)
-            self._old_codes = Codes()
+            self._old_codes = Numbering()
             self._old_codes.encode(pa.array(data.item_ids, pa.string()))
             self._old = self._old_codes.ids
             self._item_ids.append(self._old)

@@ -30,7 +30,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rawrec.data._disk import Lock, first_line, sync, writing
+from rawrec.data.disk import Lock, first_line, sync, writing
 from rawrec.data.division import Rows, above_zero, make_split
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError

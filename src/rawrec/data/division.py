@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rawrec.data.cuts import Ints, at_rank, by_user_and_time, first_rows, groups, lists_of, parts_of, runs, sizes
+from rawrec.data.boundaries import Ints, at_rank, by_user_and_time, first_rows, groups, lists_of, parts_of, runs, sizes
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 

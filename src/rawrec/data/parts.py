@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
-from rawrec.data._checked import Checked
-from rawrec.data._disk import first_line, writing
-from rawrec.data.codes import Codes
+from rawrec.data.checked import Checked
 from rawrec.data.dataset import ITEMS, NAME, ROW_COLUMNS, Fields, Values, pc, pieces, present_in, unknown_name
 from rawrec.data.digest import ContentDigest
-from rawrec.data.importers._vectors import GivenVectors
+from rawrec.data.disk import first_line, writing
+from rawrec.data.given import GivenVectors
+from rawrec.data.numbering import Numbering
 from rawrec.errors import UserError
 
 if TYPE_CHECKING:
-    from rawrec.data.importers._vector_files import VectorFile
-    from rawrec.data.importers.report import ImportReport
-    from rawrec.data.importers.urls import UrlSource
+    from rawrec.data.import_report import ImportReport
+    from rawrec.sources.download.urls import UrlSource
+    from rawrec.sources.tables.vector_files import VectorFile
 
 
 class PartWriter:
@@ -66,8 +66,8 @@ class PartWriter:
         self._coverage = {n: 0 for n in item_schema.names if "/" not in n and n not in ("item_id", "launched")}
         self._row_buffer: list[pa.Table] = []
         self._n_buffered = 0
-        self._user_codes = Codes()
-        self._item_codes = Codes()
+        self._user_codes = Numbering()
+        self._item_codes = Numbering()
         self._rows: pq.ParquetWriter | None = None
         self._background = ThreadPoolExecutor(1)  # makes rows and items while others are read or written
         self._rows_written: Future[None] | None = None

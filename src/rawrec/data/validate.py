@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.data._disk import first_line
+from rawrec.data.bar import Bar
 from rawrec.data.dataset import ITEMS, Dataset, read_meta, read_version
 from rawrec.data.digest import ContentDigest, combined
-from rawrec.data.importers._bar import Bar
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.disk import first_line
+from rawrec.data.import_report import ImportReport
 from rawrec.data.parts import item_schema
 from rawrec.errors import UserError
 

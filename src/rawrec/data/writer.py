@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawrec.data._disk import Lock, sync, writing
 from rawrec.data.dataset import (
     ITEMS,
     ROWS,
@@ -31,14 +30,15 @@ from rawrec.data.dataset import (
     unknown_name,
     write_meta,
 )
+from rawrec.data.disk import Lock, sync, writing
 from rawrec.data.division import Rows, make_split
-from rawrec.data.importers.report import ImportReport
+from rawrec.data.import_report import ImportReport
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
 
 if TYPE_CHECKING:
-    from rawrec.data.importers.urls import UrlPictures
+    from rawrec.sources.download.urls import UrlPictures
 
 
 class DatasetWriter(PartWriter):

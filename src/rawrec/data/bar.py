@@ -1,0 +1,46 @@
+"""What a person sees while a table is read: a bar on a terminal, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from rawrec.sources.tables import Batch, Source
+
+
+class Bar:
+    """A progress bar on stderr; none where stderr is not a terminal or it is not wanted."""
+
+    def __init__(self, wanted: bool) -> None:
+        console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rows]:,} rows"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (wanted and console.is_terminal),
+        )
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def track(self, label: str, source: Source, columns: Sequence[str]) -> Iterator[Batch]:
+        """The batches of a source, shown as they pass."""
+        task = self.progress.add_task(label, total=1.0, rows=0)
+        rows = 0
+        for batch in source.batches(columns):
+            yield batch
+            rows += len(batch.rows)
+            self.progress.update(task, completed=source.fraction, rows=rows)
+        self.progress.update(task, completed=1.0)

@@ -1,0 +1,159 @@
+"""`rawrec append`: tables of new interactions and items into a dataset that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rawrec.data.appender import Appender
+from rawrec.data.bar import Bar
+from rawrec.data.dataset import Dataset
+from rawrec.data.import_report import ImportReport
+from rawrec.errors import UserError
+from rawrec.sources.append_columns import (
+    NamedColumns,
+    check_features,
+    downloads,
+    field_of_folder,
+    interaction_columns,
+    item_columns,
+)
+from rawrec.sources.catalogue import Catalogue
+from rawrec.sources.download.urls import UrlPictures
+from rawrec.sources.tables import Batch, open_source
+from rawrec.sources.tables.convert import ids
+from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.vector_files import vector_files
+
+ITEMS_AT_ONCE = 4096
+
+
+def append(
+    path: str | Path,
+    interactions: str | Path | None = None,
+    user: str = "user_id",
+    item: str = "item_id",
+    *,
+    time: str | None = None,
+    labels: Sequence[str] = (),
+    positive: float | None = None,
+    extra: Sequence[str] = (),
+    items: str | Path | None = None,
+    item_id: str | None = None,
+    text: Sequence[str] = (),
+    category: Sequence[str] = (),
+    numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
+    image_dir: str | Path | None = None,
+    image_name: str = "{item}.jpg",
+    image_column: Sequence[str] = (),
+    image_field: str | None = None,
+    image_url: Sequence[str] = (),
+    pictures: UrlPictures | None = None,
+    update: bool = False,
+    part: str = "train",
+    moved: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Append interactions, items, or vectors of items, or all of them, to the dataset at `path`, as its next version.
+
+    Tables and their columns are as for `import_table`; the fields are those of the dataset. A column with the name of
+    a field is that field; others are named as "column" or "column=field". positive: a label from here on becomes 1,
+    else 0. feature: columns of vectors, which are lists of numbers or texts of them. vectors: feature -> a file of
+    vectors with item ids (a table, .npz, .npy), for the items of the table of items; without one for those of the
+    interactions; without these for its own. image_field: needed where the dataset has several. image_url: columns of
+    addresses of pictures; pictures: how they are downloaded, or a table of addresses. update: replace the content of
+    items that are there. part: of the new interactions in the default split. moved: part -> part, of all earlier ones
+    there.
+
+    Users, items and interactions that were there keep their numbers; further splits have the new interactions in no
+    part. Raises UserError for what `import_table` does, fields that the dataset has not, and where nothing is new.
+
+    >>> append("data/x", "monday.tsv", "user", "item", time="when", part="test", moved={"test": "train"})
+    """
+    data = Dataset.open(path)
+    vectors = dict(vectors or {})
+    if interactions is None and items is None and not vectors:
+        raise UserError("name what to append: interactions, items or vectors")
+    if interactions is None and items is None and (image_dir is not None or pictures):
+        raise UserError("pictures go to items of tables, not of vectors alone: name a table of items")
+    named = [f"table {Path(name).name}" for name in (interactions, items) if name]
+    report = ImportReport(source=", ".join(named + [f"vectors {Path(file).name}" for file in vectors.values()]))
+    rows, table, found = None, None, None
+    if interactions is not None:
+        source = open_source(Path(interactions), report)
+        source.require("user", [user])
+        source.require("item", [item])
+        rows = interaction_columns(data, source, {"user_id": user, "item_id": item}, time, labels, positive, extra)
+    check_features(data, vectors)
+    columns = {"text": text, "category": category, "numeric": numeric, "feature": feature}
+    columns["image_column"] = image_column
+    folder_field = field_of_folder(data, image_field, image_dir)
+    if image_url or pictures:
+        pictures = downloads(data, pictures or UrlPictures(), folder_field)
+    if items is not None:
+        found = open_source(Path(items), report)
+        found.require("item_id", [item_id or item])
+        found.require("image_url", image_url)
+        elsewhere = {folder_field} | ({pictures.field} if pictures else set())
+        table, columns = item_columns(data, found, item_id or item, columns, image_url, elsewhere, vectors)
+    catalogue = Catalogue(
+        report, table, "item_id", text=columns["text"], category=columns["category"], numeric=columns["numeric"],
+        feature=columns["feature"], vectors=vector_files(vectors, item_id or item), widths=data.fields.feature,
+        image_column=columns["image_column"], image_dir=image_dir, image_name=image_name, image_field=folder_field,
+        image_url=image_url, pictures=pictures,
+    )  # fmt: skip
+    with Appender(path, part, moved, update, pictures) as target, Bar(progress) as bar:
+        target.take_vectors(catalogue.vectors, report)
+        if table is not None:
+            if not update:
+                table.refuse = lambda batch: _new_items(batch, target, report)
+            catalogue.write(target, bar)
+        if rows is not None:
+            _add_interactions(rows, target, bar, positive)
+            if table is None and (catalogue.folder or pictures or catalogue.vectors):
+                catalogue.write_met(target, None if update else target.known)
+        if table is None and rows is None:
+            _add_items_with_vectors(target, update)
+        return target.finish(report)
+
+
+def _add_items_with_vectors(target: Appender, update: bool) -> None:
+    """Add all items that have a vector, the known ones only where they are updated."""
+    items = pl.concat([vectors.ids for vectors in target.vectors.files]).unique(maintain_order=True)
+    if not update:
+        items = items.filter(~pl.Series(target.known(items.to_arrow().cast(pa.string())), dtype=pl.Boolean))
+    for part in items.to_frame().iter_slices(ITEMS_AT_ONCE):
+        found = {vectors.field: vectors.of(part.to_series().to_list()) for vectors in target.vectors.files}
+        some = np.logical_or.reduce([np.isfinite(values).all(1) for values in found.values()])
+        ids = part.to_series().filter(pl.Series(some)).to_list()
+        target.add_items({"item_id": ids, **{name: values[some] for name, values in found.items()}})
+
+
+def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, positive: float | None) -> None:
+    meta, types = target.data.meta, target.column_types()
+    time = "timestamp" if meta.has_time else None
+    cleaner = Rows(rows.report, "user_id", "item_id", time, meta.labels, rows.types)
+    absent = [name for name in meta.extra if name not in rows.types]
+    for batch in bar.track("interactions", rows, cleaner.columns):
+        clean = cleaner.clean(batch)
+        if positive is not None:
+            clean |= {name: (clean[name] >= positive).astype(np.float32) for name in meta.labels}
+        target.add_interactions(clean | {name: pa.nulls(len(clean["user_id"]), types[name]) for name in absent})
+    cleaner.finish(str(rows.path))
+
+
+def _new_items(batch: Batch, target: Appender, report: ImportReport) -> Batch:
+    """The rows of a catalogue whose items the dataset has not; the others are counted."""
+    found, _ = ids(batch.columns["item_id"], f"{batch.file}: item_id")
+    known = target.known(found)
+    if known.any():
+        report.add_read("items", int(known.sum()))
+        reason = "item is in the dataset already (kept as it is; --update replaces its content)"
+        report.skip(reason, batch.examples(known, "item_id"), int(known.sum()))
+    return batch.keep(~known)

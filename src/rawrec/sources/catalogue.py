@@ -1,0 +1,206 @@
+"""The items of an import: columns of a table, or merely the ids that were seen; with the pictures of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from rawrec.data.bar import Bar
+from rawrec.data.checked import Checked
+from rawrec.data.dataset import Fields
+from rawrec.data.import_report import ImportReport
+from rawrec.data.parts import PartWriter
+from rawrec.errors import UserError
+from rawrec.sources.download.urls import UrlPictures, column_addresses
+from rawrec.sources.media.pictures import WORKERS, ImageFolder, Pictures, check_many, spans
+from rawrec.sources.tables import Batch, Source
+from rawrec.sources.tables.convert import binary_lists, ids, numbers, stored_name, string_lists
+from rawrec.sources.tables.vector_columns import VectorColumn, column_width
+from rawrec.sources.tables.vector_files import VectorFile, vector_width
+
+ITEMS_AT_ONCE = 4096
+T = TypeVar("T")
+
+
+class Catalogue:
+    """The items and their fields.
+
+    source: the table of the items, whose column `item_id` holds the id; None: those of the interactions. text,
+    category, numeric, image_column: its columns. Categories are lists, or several values between "|".
+    feature: columns of vectors, "COLUMN" or "COLUMN=FIELD". vectors: files of vectors by item id,
+    which the writer is to take. widths: of features; without it as the columns and files have them.
+    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. image_url: columns of the
+    addresses of pictures. pictures: how they are downloaded, or a table of addresses.
+
+    Raises UserError for columns that do not exist, for columns where there is no table, and for files of vectors that
+    cannot be used.
+    """
+
+    def __init__(
+        self,
+        report: ImportReport,
+        source: Source | None,
+        item_id: str,
+        *,
+        text: Sequence[str] = (),
+        category: Sequence[str] = (),
+        numeric: Sequence[str] = (),
+        feature: Sequence[str] = (),
+        vectors: Sequence[VectorFile] = (),
+        widths: Mapping[str, int] | None = None,
+        image_column: Sequence[str] = (),
+        image_dir: str | Path | None = None,
+        image_name: str = "{item}.jpg",
+        image_field: str = "image",
+        image_url: Sequence[str] = (),
+        pictures: UrlPictures | None = None,
+    ) -> None:
+        self.report, self.source, self.item_id, self.image_field = report, source, item_id, image_field
+        self.text, self.category, self.numeric, self.image_column = text, category, numeric, image_column
+        self.image_url, self.pictures = image_url, pictures or (UrlPictures() if image_url else None)
+        if source is not None:
+            source.require("item_id", [item_id])
+            for setting, columns in (("text", text), ("category", category), ("numeric", numeric)):
+                source.require(setting, columns)
+            source.require("image_column", image_column)
+            source.require("image_url", image_url)
+            if image_column and not source.holds_bytes:
+                raise UserError(
+                    f"image_column: pictures in a column need a Parquet table, {source.path} is none; use image_dir"
+                )
+        elif wanted := [*text, *category, *numeric, *feature, *image_column, *image_url]:
+            raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
+        self.vectors, self.feature = vectors, self._vector_columns(feature, vectors, widths)
+        self.folder = ImageFolder(Path(image_dir), image_name, report) if image_dir is not None else None
+        self.fields = Fields(
+            image=[stored_name(name) for name in image_column] + ([image_field] if self.folder else []),
+            text=[stored_name(name) for name in text],
+            categorical=[stored_name(name) for name in category],
+            numeric=[stored_name(name) for name in numeric],
+            feature={column.field: column.width for column in self.feature}
+            | {file.field: vector_width(file) if widths is None else widths[file.field] for file in self.vectors},
+        )
+
+    def _vector_columns(
+        self, words: Sequence[str], files: Sequence[VectorFile], widths: Mapping[str, int] | None
+    ) -> list[VectorColumn]:
+        """Columns as they were given, for features that are of no other column and of no file."""
+        taken = {file.field: f"the file {file.path}" for file in files}
+        found: list[VectorColumn] = []
+        for word in words:
+            assert self.source is not None
+            name, field = self.source.column_and_field("feature", word, stored_name)
+            if field in taken:
+                raise UserError(f"feature {field!r} comes from {taken[field]} and from column {name!r}: name one")
+            taken[field] = f"column {name!r}"
+            width = column_width(self.source, name) if widths is None else widths[field]
+            advice = ", or rename the column if it holds something else"
+            found.append(VectorColumn(self.source, name, field, width, advice))
+        return found
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        features = [column.name for column in self.feature]
+        fields = [*self.text, *self.category, *self.numeric, *features, *self.image_column]
+        return list(dict.fromkeys([self.item_id, *fields, *self.image_url]))
+
+    def write(self, writer: PartWriter, bar: Bar) -> None:
+        """Add the items of the table; rows without an id are left out and counted."""
+        assert self.source is not None
+        batches = bar.track("items", self.source, self.columns)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for some in _early(self._clean(batch, self.source, pool, writer.checked) for batch in batches):
+                self._add(writer, *some)
+        self._finish()
+
+    def write_met(self, writer: PartWriter, known: Callable[[pa.Array], np.ndarray] | None = None) -> None:
+        """Add the items of the interactions that `writer` has got, less those that are `known`: by their ids alone."""
+        met = writer.items_met()
+        ids = (met if known is None else met.filter(pa.array(~known(met)))).to_pylist()
+        self.report.add_read("items", len(ids))
+        for at in range(0, len(ids), ITEMS_AT_ONCE):
+            self._add(writer, ids[at : at + ITEMS_AT_ONCE], {}, {})
+        self._finish()
+
+    def _add(
+        self,
+        writer: PartWriter,
+        item_ids: list[str],
+        columns: dict[str, Any],
+        pictures_of: dict[str, Callable[[], Pictures]],
+    ) -> None:
+        columns |= {name: checked() for name, checked in pictures_of.items()}
+        for part, pictures in spans(item_ids, self.folder, writer.checked):
+            batch = {"item_id": item_ids[part], **{name: values[part] for name, values in columns.items()}}
+            writer.add_items(batch | ({} if pictures is None else {self.image_field: pictures}))
+
+    def _finish(self) -> None:
+        if self.folder is not None:
+            self.folder.count_unused()
+
+    def _clean(
+        self, batch: Batch, source: Source, pool: ThreadPoolExecutor, checked: Checked
+    ) -> tuple[list[str], dict[str, Any], dict[str, Callable[[], Pictures]]]:
+        """The ids, every field's values by its stored name, and of columns of pictures, which are being checked, what
+        gives their values; rows without an id are left out and counted."""
+        self.report.add_read("items", len(batch.rows))
+        found, good = ids(batch.columns[self.item_id], f"{batch.file}: {self.item_id}")
+        if not good.all():
+            self.report.skip("items: empty item id", batch.examples(~good, self.item_id), int((~good).sum()))
+            found, batch = found.filter(pa.array(good)), batch.keep(good)
+        columns: dict[str, Any] = {}
+        is_json = source.format == "jsonl"
+        for names, separator in ((self.text, None), (self.category, "|")):
+            for name in names:
+                columns[stored_name(name)] = string_lists(
+                    batch.columns[name], f"{batch.file}: {name}", json_lists=is_json, separator=separator
+                )
+        for name in self.numeric:
+            columns[stored_name(name)] = self._numbers(batch, name)
+        for column in self.feature:
+            columns[column.field] = self._finite(column, batch)
+        pictures_of: dict[str, Callable[[], Pictures]] = {}
+        for name in self.image_column:
+            pictures = binary_lists(batch.columns[name], f"{batch.file}: {name}")
+            where = [f"{batch.file}:{row}" for row in batch.rows.tolist()]
+            pictures_of[stored_name(name)] = check_many(pictures, where, self.report, pool, checked)
+        if self.pictures is not None and self.image_url:
+            columns[self.pictures.column] = column_addresses(batch, self.image_url)
+        return found.to_pylist(), columns, pictures_of
+
+    def _finite(self, column: VectorColumn, batch: Batch) -> np.ndarray:
+        """Vectors `[n, width]`; those that are not finite, which are counted, are missing."""
+        values, there = column.read(batch)
+        lost = there & ~np.isfinite(values).all(1)
+        if lost.any():
+            reason = f"feature {column.field}: a value is not finite (missing)"
+            self.report.skip(reason, batch.examples(lost), int(lost.sum()))
+        return values
+
+    def _numbers(self, batch: Batch, name: str) -> np.ndarray:
+        column = batch.columns[name]
+        values = numbers(column, f"{batch.file}: {name}")
+        lost = np.isnan(values) & column.is_valid().to_numpy(zero_copy_only=False)
+        if pa.types.is_string(column.type) and lost.any():
+            lost &= np.asarray(column.to_numpy(zero_copy_only=False) != "", dtype=bool)
+            if lost.any():
+                self.report.skip(
+                    f"items: {name} is no number (kept, empty)", batch.examples(lost, name), int(lost.sum())
+                )
+        return values
+
+
+def _early(things: Iterable[T]) -> Iterator[T]:
+    """The same things; each is made before the one before it is used."""
+    iterator = iter(things)
+    for last in iterator:
+        for following in iterator:
+            yield last
+            last = following
+        yield last

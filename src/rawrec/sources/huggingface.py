@@ -1,0 +1,108 @@
+"""`rawrec import huggingface`: datasets of the Hugging Face hub, or folders of the same layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rawrec.data.dataset import Dataset
+from rawrec.data.import_report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.sources.catalogue import Catalogue
+from rawrec.sources.download.hub import find
+from rawrec.sources.download.hub_table import PART, HubTable
+from rawrec.sources.download.urls import UrlPictures
+from rawrec.sources.table import import_sources
+from rawrec.sources.tables import Batch, Source
+from rawrec.sources.tables.convert import ids
+from rawrec.sources.tables.vector_files import vector_files
+
+
+def import_huggingface(
+    interactions: str,
+    user: str,
+    item: str,
+    *,
+    out: str | Path,
+    time: str | None = None,
+    labels: Sequence[str] = (),
+    items: str | None = None,
+    item_id: str | None = None,
+    text: Sequence[str] = (),
+    category: Sequence[str] = (),
+    numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
+    image: Sequence[str] = (),
+    image_url: Sequence[str] = (),
+    pictures: UrlPictures | None = None,
+    extra: Sequence[str] = (),
+    split: SplitSpec | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Import interactions, and items where there are some, of datasets as the hub has them.
+
+    interactions, items: `NAME[:config][@split]`, NAME being a folder (of `save_to_disk`, or of Parquet, Arrow, CSV or
+    JSON lines files) or a dataset of the hub, which is downloaded into the hub's own cache. Without @split all splits
+    are read, one after the other.
+    user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
+    item_id (default: the same name as `item`), text, category, numeric, feature, image: columns of the items. Without
+    `items` they are columns of the interactions, and the first row of an item describes it. image: pictures as bytes,
+    or as paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
+    numbers, where they stay numbers. feature, vectors: as of `import_table`. image_url: columns of the addresses of
+    pictures. pictures: how these are downloaded; or a table of addresses.
+    split: default as the splits of the interactions say where there are several, else by time per user where there are
+    times, else at random per user.
+
+    Needs the library `datasets`, as `rawrec[huggingface]` installs it. Raises UserError where it is missing, for what
+    cannot be found, reached or read, for absent configs, splits and columns, and when nothing is left to import.
+    """
+    report = ImportReport(source=f"Hugging Face {interactions}")
+    plain = {*labels, *numeric, *filter(None, [time])}
+    rows = HubTable(interactions, find(interactions), report, image, plain)
+    wanted = [*text, *category, *numeric, *feature, *image, *image_url]
+    source: Source | None = None
+    if items is not None:
+        source = HubTable(items, find(items), report, image, plain)
+    elif wanted:
+        source = _FirstRows(rows, item)
+    catalogue = Catalogue(
+        report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
+        vectors=vector_files(vectors, item_id or item), image_column=image, image_url=image_url, pictures=pictures,
+    )  # fmt: skip
+    if split is None and rows.parts:
+        split = SplitSpec.model_validate({"kind": "column", "column": PART})
+    return import_sources(
+        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,
+        progress=progress,
+    )  # fmt: skip
+
+
+class _FirstRows(Source):
+    """Of a table of interactions the row in which each item is first; rows without an item are left out."""
+
+    holds_bytes = True
+
+    def __init__(self, rows: HubTable, item: str) -> None:
+        super().__init__(rows.path, rows.report)
+        rows.require("item", [item])
+        self.rows, self.item = rows.again(), item
+        self.rows.values = rows.report  # rows that cannot be read are counted with the interactions, values here
+        self.columns, self.format = rows.columns, rows.format
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        seen: set[str] = set()
+        for batch in self.rows.batches(list(dict.fromkeys([self.item, *columns]))):
+            self.fraction = self.rows.fraction
+            found, good = ids(batch.columns[self.item], f"{batch.file}: {self.item}")
+            coded = found.dictionary_encode()
+            words, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+            new = np.array([word not in seen for word in words], bool)
+            seen.update(words)
+            first = np.zeros(len(found), bool)
+            first[np.unique(codes, return_index=True)[1]] = True
+            if (keep := first & good & new[codes]).any():
+                yield batch.keep(keep)

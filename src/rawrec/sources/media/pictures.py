@@ -1,0 +1,226 @@
+"""Pictures on their way into a dataset: found by an item's id in a folder, read, checked, counted.
+
+Bytes are stored as they are. A file that is no whole picture is not stored, and is named in the report.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from rawrec.data.checked import Checked
+from rawrec.data.import_report import ImportReport
+from rawrec.errors import UserError
+
+MAX_BYTES = 64 << 20
+"""A larger picture file is skipped."""
+CHUNK = 8
+"""Pictures, or rows of pictures, that a thread works on at a time."""
+FLUSH_BYTES = 4 << 20
+"""Bytes of pictures that go on together."""
+WORKERS = min(8, os.cpu_count() or 1)
+AHEAD = WORKERS + 4
+"""Chunks that are worked on while earlier ones are used."""
+T = TypeVar("T")
+Pictures = list[list[bytes]]
+"""Per row its pictures."""
+
+
+class Skip(Exception):
+    """A picture that is not stored: the reason, and what may differ from picture to picture."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = f"image: {reason}"
+        self.detail = f" ({detail})" if detail else ""
+
+
+class ImageFolder:
+    """The pictures of a folder, one per item, under names made from the item's id.
+
+    Only the files that items name are opened. No id can lead out of the folder: not by `..`, not by an absolute path,
+    not by a link.
+    """
+
+    def __init__(self, folder: Path, name: str, report: ImportReport) -> None:
+        """name: the file's name with `{item}` in place of the id, for example `{item}.jpg`. UserError otherwise."""
+        if not Path(folder).is_dir():
+            raise UserError(f"image folder {folder} does not exist or is not a folder")
+        if "{item}" not in name:
+            raise UserError(f"image name {name!r} must hold {{item}} in place of the item's id, as in '{{item}}.jpg'")
+        self.folder = Path(folder).resolve()
+        self.name = name
+        self.report = report
+        self.used: set[str] = set()
+
+    def read(self, item_id: str) -> tuple[str, bytes | Skip | None]:
+        """The file's name, and its bytes, why they are not read, or None where there is no file."""
+        name = self.name.replace("{item}", item_id)
+        try:
+            return name, self._read(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return name, None
+        except Skip as skip:
+            return name, skip
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                return name, None
+            return name, Skip("cannot be read", getattr(error, "strerror", None) or str(error))
+
+    def _read(self, name: str) -> bytes:
+        if "\0" in name or name.startswith("/") or ".." in name.split("/"):
+            raise Skip("unsafe name (leads out of the image folder)")
+        path, state = self._locate(name)
+        if stat.S_ISDIR(state.st_mode):
+            raise Skip("is a folder, not a file")
+        if not stat.S_ISREG(state.st_mode):
+            raise Skip("is not a plain file")
+        if state.st_size > MAX_BYTES:
+            raise Skip(f"larger than {MAX_BYTES >> 20} MiB")
+        # What has taken the file's place since is neither followed nor waited for.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+
+    def _locate(self, name: str) -> tuple[str, os.stat_result]:
+        """Where the file really is, which is in the folder, and what it is. Only a name with links is resolved."""
+        path = str(self.folder)
+        for part in name.split("/"):
+            path += f"/{part}"
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                real = (self.folder / name).resolve()
+                if not real.is_relative_to(self.folder):
+                    raise Skip("unsafe name (leads out of the image folder)")
+                return str(real), os.lstat(real)
+        return path, os.lstat(path)
+
+    def pictures(self, item_ids: Sequence[str], pool: ThreadPoolExecutor, checked: Checked) -> Iterator[Pictures]:
+        """Chunk by chunk of the items, per item its picture, if there is a good one; all else is counted."""
+
+        def read(few: slice) -> list[tuple[str, bytes | Skip | None]]:
+            return [self._good(item_id, checked) for item_id in item_ids[few]]
+
+        for chunk in ahead(pool, read, chunks(len(item_ids))):
+            result: Pictures = []
+            for name, found in chunk:
+                if found is not None:
+                    self.used.add(os.path.normpath(name))
+                    self.report.add_read("images")
+                if isinstance(found, Skip):
+                    self.report.skip(found.reason, name + found.detail)
+                result.append([found] if isinstance(found, bytes) else [])
+            self.report.add_kept("images", sum(map(len, result)))
+            yield result
+
+    def _good(self, item_id: str, checked: Checked) -> tuple[str, bytes | Skip | None]:
+        """As `read`; and why the bytes are no picture, where they are none."""
+        name, found = self.read(item_id)
+        if isinstance(found, bytes):
+            return name, _reason(found, checked) or found
+        return name, found
+
+    def count_unused(self) -> None:
+        """Count the files of the folder that no item named."""
+        examples, count = [], 0
+        for root, _, files in os.walk(self.folder):
+            inside = os.path.relpath(root, self.folder)
+            for file in files:
+                name = os.path.normpath(os.path.join(inside, file))  # noqa: PTH118
+                if name not in self.used:
+                    count += 1
+                    if len(examples) < 20:
+                        examples.append(name)
+        if count:
+            self.report.skip("file of the image folder that no item names", sorted(examples), count)
+
+
+def check(data: bytes, checked: Checked) -> None:
+    """Raises Skip if the bytes are too many, or no whole picture."""
+    if not data:
+        raise Skip("empty file")
+    if len(data) > MAX_BYTES:
+        raise Skip(f"larger than {MAX_BYTES >> 20} MiB")
+    if reason := checked.check(data):
+        reason, _, detail = reason.partition(": ")
+        raise Skip(reason, detail)
+
+
+def check_many(
+    rows: Pictures, where: Sequence[str], report: ImportReport, pool: ThreadPoolExecutor, checked: Checked
+) -> Callable[[], Pictures]:
+    """Begin to check pictures. What is returned waits for the end, and gives the good pictures of each row; the others
+    are counted with `where` the row stands."""
+
+    def reasons(few: slice) -> list[list[Skip | None]]:
+        return [[_reason(data, checked) for data in pictures] for pictures in rows[few]]
+
+    begun = [pool.submit(reasons, few) for few in chunks(len(rows))]
+
+    def result() -> Pictures:
+        good: Pictures = []
+        found = (skips for future in begun for skips in future.result())
+        for pictures, skips, place in zip(rows, found, where, strict=True):
+            report.add_read("images", len(pictures))
+            for skip in filter(None, skips):
+                report.skip(skip.reason, place + skip.detail)
+            good.append([data for data, skip in zip(pictures, skips, strict=True) if skip is None])
+        report.add_kept("images", sum(map(len, good)))
+        return good
+
+    return result
+
+
+def _reason(data: bytes, checked: Checked) -> Skip | None:
+    try:
+        check(data, checked)
+    except Skip as skip:
+        return skip
+    return None
+
+
+def spans(ids: Sequence[str], folder: ImageFolder | None, checked: Checked) -> Iterator[tuple[slice, Pictures | None]]:
+    """Consecutive parts of `ids` with the pictures of each, so that a part holds no more than some MiB of them."""
+    if folder is None:
+        yield slice(0, len(ids)), None
+        return
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from bounded(folder.pictures(ids, pool, checked))
+
+
+def bounded(found: Iterable[Pictures]) -> Iterator[tuple[slice, Pictures]]:
+    """The pictures of consecutive chunks of rows in parts of some MiB, and which rows these are."""
+    start, held, size = 0, [], 0
+    for chunk in found:
+        held += chunk
+        size += sum(len(data) for pictures in chunk for data in pictures)
+        if size >= FLUSH_BYTES:
+            yield slice(start, start + len(held)), held
+            start, held, size = start + len(held), [], 0
+    if held:
+        yield slice(start, start + len(held)), held
+
+
+def chunks(n: int) -> Iterator[slice]:
+    """`n` rows, cut into chunks."""
+    return (slice(at, min(at + CHUNK, n)) for at in range(0, n, CHUNK))
+
+
+def ahead(pool: ThreadPoolExecutor, work: Callable[[slice], T], parts: Iterable[slice]) -> Iterator[T]:
+    """What `work` makes of each part, in order; the next ones are begun before one is used."""
+    begun: deque[Future[T]] = deque()
+    try:
+        for part in parts:
+            begun.append(pool.submit(work, part))
+            if len(begun) > AHEAD:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()

@@ -1,0 +1,143 @@
+"""`rawrec import movielens`: the folders of MovieLens (.csv or .dat), with posters and plots beside them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rawrec.data.bar import Bar
+from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.import_report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
+from rawrec.errors import UserError
+from rawrec.sources.download.urls import UrlPictures
+from rawrec.sources.media.pictures import ImageFolder, spans
+from rawrec.sources.tables import DoubleColon, Source, open_source
+from rawrec.sources.tables.convert import ids, string_lists
+from rawrec.sources.tables.rows import Rows
+
+RATINGS = ["userId", "movieId", "rating", "timestamp"]
+MOVIES = ["movieId", "title", "genres"]
+NO_GENRE = "(no genres listed)"
+YEAR = re.compile(r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$")
+
+
+def import_movielens(
+    folder: str | Path,
+    posters: str | Path | None = None,
+    texts: str | Path | None = None,
+    positive: float = 4.0,
+    *,
+    out: str | Path,
+    split: SplitSpec | None = None,
+    pictures: UrlPictures | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Import MovieLens: ratings.csv and movies.csv, or ratings.dat and movies.dat, of `folder`.
+
+    posters: folder of `<movieId>.jpg`, the image field `poster`. texts: table with the columns movieId and plot, the
+    text field `plot`. Further fields: text `title`, categorical `genres`, numeric `year` (of the title). pictures: a
+    table of addresses of pictures, to be downloaded.
+    label = rating >= `positive`; the rating is kept. split: default by time per user.
+
+    Raises UserError for absent files and columns and files that cannot be read.
+    """
+    report = ImportReport(source=f"MovieLens {Path(folder).name}")
+    ratings, movies = _open(Path(folder), report)
+    folder_of_posters = ImageFolder(Path(posters), "{item}.jpg", report) if posters is not None else None
+    plots = _plots(Path(texts), report) if texts is not None else None
+    fields = Fields(
+        image=["poster"] if folder_of_posters else [],
+        text=["title"] if plots is None else ["title", "plot"],
+        categorical=["genres"],
+        numeric=["year"],
+        feature={},
+    )
+    cleaner = Rows(report, "userId", "movieId", "timestamp", ["rating"])
+    with (
+        DatasetWriter(
+            out,
+            fields=fields,
+            source=report.source,
+            labels=["label"],
+            label_rule=f"rating >= {positive:g}",
+            extra={"rating": pa.float32()},
+            has_time=True,
+            overwrite=overwrite,
+            pictures=pictures,
+        ) as writer,
+        Bar(progress) as bar,
+    ):
+        for batch in bar.track("movies", movies, MOVIES):
+            report.add_read("items", len(batch.rows))
+            found, good = ids(batch.columns["movieId"], f"{batch.file}: movieId")
+            if not good.all():
+                report.skip("items: empty movieId", batch.examples(~good), int((~good).sum()))
+                found, batch = found.filter(pa.array(good)), batch.keep(good)
+            item_ids = found.to_pylist()
+            titles = string_lists(batch.columns["title"], "title", json_lists=False, separator=None)
+            genres = string_lists(batch.columns["genres"], "genres", json_lists=False, separator="|")
+            columns = {
+                "title": titles,
+                "genres": [[genre for genre in row if genre != NO_GENRE] for row in genres],
+                "year": [_year(title) for title in titles],
+            }
+            if plots is not None:
+                columns["plot"] = [plots.pop(i, []) for i in item_ids]
+            for part, images in spans(item_ids, folder_of_posters, writer.checked):
+                rows = {"item_id": item_ids[part], **{name: values[part] for name, values in columns.items()}}
+                writer.add_items(rows | ({} if images is None else {"poster": images}))
+        if folder_of_posters is not None:
+            folder_of_posters.count_unused()
+        if plots:
+            report.skip("text of a movie that is not in the catalogue", list(plots)[:20], len(plots))
+        positives = 0
+        for batch in bar.track("ratings", ratings, cleaner.columns):
+            rows = cleaner.clean(batch)
+            rows["label"] = (rows["rating"] >= positive).astype(np.float32)
+            positives += int(rows["label"].sum())
+            writer.add_interactions(rows)
+        cleaner.finish(str(ratings.path))
+        if not positives:
+            report.note(f"no positive label: no rating is at least {positive:g}")
+        return writer.finish(split or SplitSpec.model_validate({"kind": "time_user"}), report)
+
+
+def _open(folder: Path, report: ImportReport) -> tuple[Source, Source]:
+    if (folder / "ratings.csv").is_file() and (folder / "movies.csv").is_file():
+        ratings, movies = (open_source(folder / name, report) for name in ("ratings.csv", "movies.csv"))
+        ratings.require("ratings", RATINGS)
+        movies.require("movies", MOVIES)
+        return ratings, movies
+    if (folder / "ratings.dat").is_file() and (folder / "movies.dat").is_file():
+        ratings = DoubleColon(folder / "ratings.dat", report, RATINGS)
+        return ratings, DoubleColon(folder / "movies.dat", report, MOVIES)
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist or is not a folder")
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+    raise UserError(f"{folder} holds neither ratings.csv and movies.csv nor ratings.dat and movies.dat; found: {found}")
+
+
+def _plots(path: Path, report: ImportReport) -> dict[str, list[str]]:
+    """movieId -> its plots."""
+    source = open_source(path, report)
+    source.require("texts", ["movieId", "plot"])
+    result: dict[str, list[str]] = {}
+    for batch in source.batches(["movieId", "plot"]):
+        report.add_read("texts", len(batch.rows))
+        found, _ = ids(batch.columns["movieId"], f"{batch.file}: movieId")
+        texts = string_lists(batch.columns["plot"], "plot", json_lists=source.format == "jsonl", separator=None)
+        for movie, plot in zip(found.to_pylist(), texts, strict=True):
+            result.setdefault(movie, []).extend(plot)
+    return result
+
+
+def _year(title: list[str]) -> float:
+    """1995.0 of ["Toy Story (1995)"]; nan where there is no year."""
+    match = YEAR.search(title[0]) if title else None
+    return float(match[1]) if match else float("nan")

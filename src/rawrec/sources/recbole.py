@@ -1,0 +1,282 @@
+"""`rawrec import recbole`: a folder of RecBole's atomic files, `<name>.inter` and `<name>.item`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rawrec.data.bar import Bar
+from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.import_report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
+from rawrec.errors import UserError
+from rawrec.sources.download.urls import UrlPictures, column_addresses
+from rawrec.sources.tables import Batch, Source, open_delimited
+from rawrec.sources.tables.convert import ids, numbers, stored_name, string_lists
+from rawrec.sources.tables.rows import Rows
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+PARTS = {"train": 0, "valid": 1, "val": 1, "test": 2, "part1": 0, "part2": 1, "part3": 2}
+"""The middle of `<name>.<middle>.inter` -> the part that the file holds."""
+PART = "part"
+ITEMS_AT_ONCE = 4096
+
+
+def import_recbole(
+    folder: str | Path,
+    *,
+    out: str | Path,
+    user: str = "user_id",
+    item: str = "item_id",
+    time: str | None = None,
+    labels: Sequence[str] = (),
+    positive: float | None = None,
+    text: Sequence[str] = (),
+    seq_separator: str = " ",
+    image_url: Sequence[str] = (),
+    pictures: UrlPictures | None = None,
+    split: SplitSpec | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Import `<name>.inter` and, where there is one, `<name>.item`, whose headers name and type each column.
+
+    user, item, time, labels: columns of the interactions (time: `timestamp` if there is one; labels: `label` if there
+    is one). positive: label = rating >= positive. With neither every row is a positive. Further columns are kept: float
+    as numbers, the others as strings.
+    Items: token and token_seq columns are categorical, those named in `text` one text each, float numeric, float_seq
+    features. seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
+    several in a value. pictures: how these are downloaded; or a table of addresses.
+    split: default as the files `<name>.train.inter`, `.valid.inter` and `.test.inter` (or part1 to part3) say, which
+    are read instead of `<name>.inter`; without them by time per user, without times at random per user.
+
+    Raises UserError for absent files and columns and files that cannot be read.
+    """
+    if not seq_separator:
+        raise UserError("seq_separator is empty: name the character between the values of a sequence")
+    folder = Path(folder)
+    report = ImportReport()
+    name, files = _files(folder, report)
+    report.source = f"RecBole {name}"
+    sources = {path: _open(path, report) for path in files}
+    first, types = next(iter(sources.values()))
+    time = time or ("timestamp" if "timestamp" in types else None)
+    labels = labels or (["label"] if "label" in types and positive is None else [])
+    if positive is not None and ("label" in types or labels):
+        raise UserError(f"{first.path} has labels already: leave out positive, or import it as a table")
+    known = [user, item, time, *labels]
+    needed = ["rating"] if positive is not None else []
+    extra = {n: pa.float64() if t == "float" else pa.string() for n, t in types.items() if n not in [*known, *needed]}
+    for source, _ in sources.values():
+        for setting, columns in (("user", [user]), ("item", [item]), ("time", [time]), ("label", labels)):
+            source.require(setting, columns)
+        source.require("positive", needed)
+        source.require("further columns", list(extra))
+    cleaner = Rows(report, user, item, time, [*labels, *needed], extra)
+    parted = len(files) > 1
+    clash = {PART: f"source_{PART}"} if parted else {}
+    names = {n: clash.get(s, s) for n, s in cleaner.names.items()}
+    stored = {names[n]: kind for n, kind in extra.items()}
+    if positive is not None:
+        stored = {"rating": pa.float32()} | stored
+    if parted:
+        stored[PART] = pa.int64()
+    if split is None:
+        kind = {"kind": "column", "column": PART} if parted else {"kind": "time_user" if time else "random_user"}
+        split = SplitSpec.model_validate(kind)
+    catalogue = _Items(folder / f"{name}.item", item, text, seq_separator, report, image_url, pictures)
+    with (
+        DatasetWriter(
+            out,
+            fields=catalogue.fields,
+            source=report.source,
+            labels=[names[n] for n in labels] + ["label"] * len(needed),
+            label_rule=", ".join(f"column {n}" for n in labels)
+            or ("every interaction is positive" if positive is None else f"rating >= {positive:g}"),
+            extra=stored,
+            has_time=time is not None,
+            overwrite=overwrite,
+            pictures=catalogue.pictures,
+        ) as writer,
+        Bar(progress) as bar,
+    ):
+        catalogue.write(writer, bar)
+        positives = 0
+        for path, part in files.items():
+            for batch in bar.track(path.name, sources[path][0], cleaner.columns):
+                rows = {clash.get(n, n): values for n, values in cleaner.clean(batch).items()}
+                if positive is not None:
+                    rows["label"] = (rows["rating"] >= positive).astype(np.float32)
+                    positives += int(rows["label"].sum())
+                if parted:
+                    rows[PART] = np.full(len(rows["user_id"]), part)
+                writer.add_interactions(rows)
+        cleaner.finish(str(first.path))
+        if positive is not None and not positives:
+            report.note(f"no positive label: no rating is at least {positive:g}")
+        return writer.finish(split, report)
+
+
+def _files(folder: Path, report: ImportReport) -> tuple[str, dict[Path, int]]:
+    """The dataset's name and its files of interactions with their parts, train first; the others are noted."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist or is not a folder")
+    inter = sorted(folder.glob("*.inter"))
+    parts = {path: (path.stem.rpartition(".")[0], PARTS.get(path.stem.rpartition(".")[2])) for path in inter}
+    parted = {path: part for path, (_, part) in parts.items() if part is not None}
+    names = {parts[path][0] for path in parted} or {path.stem for path in inter}
+    if len(names) != 1:
+        found = ", ".join(path.name for path in inter or sorted(folder.iterdir())[:20]) or "nothing"
+        raise UserError(f"{folder} must hold one dataset of .inter files; found: {found}")
+    if parted and 0 not in parted.values():
+        raise UserError(f"{folder} has no file of training interactions; found: {', '.join(p.name for p in parted)}")
+    if len(set(parted.values())) != len(parted):
+        raise UserError(f"{folder} has two files of one part: {', '.join(p.name for p in parted)}")
+    name = names.pop()
+    files = dict(sorted(parted.items(), key=lambda entry: entry[1])) or dict.fromkeys(inter, 0)
+    if unread := [p.name for p in sorted(folder.glob(f"{name}.*")) if p not in files and p.suffix != ".item"]:
+        report.note(f"not read: {', '.join(unread)}")
+    return name, files
+
+
+def _open(path: Path, report: ImportReport) -> tuple[Source, dict[str, str]]:
+    """A file, its columns known by their names alone, and the type of each; what has no known type is a token."""
+    source = open_delimited(path, report, "\t", quotes=False)
+    types: dict[str, str] = {}
+    for i, head in enumerate(source.columns):
+        name, _, kind = head.partition(":")
+        if kind not in TYPES:
+            report.note(f"{path.name}: column {head!r} has none of the types {', '.join(TYPES)}; read as token")
+            kind = "token"
+        source.columns[i] = name
+        types.setdefault(name, kind)
+    return source, types
+
+
+class _Items:
+    """The file of the items, if there is one: its fields, and their way into a dataset."""
+
+    def __init__(
+        self,
+        path: Path,
+        item: str,
+        text: Sequence[str],
+        separator: str,
+        report: ImportReport,
+        image_url: Sequence[str],
+        pictures: UrlPictures | None,
+    ) -> None:
+        self.fields = Fields()
+        self.image_url, self.pictures = list(image_url), pictures or (UrlPictures() if image_url else None)
+        self.item, self.text, self.separator, self.report = item, text, separator, report
+        self.source: Source | None = None
+        if not path.exists():
+            if wanted := [*text, *image_url]:
+                raise UserError(f"column {wanted[0]!r} describes items, and there is no file {path}")
+            return
+        self.source, self.types = _open(path, report)
+        self.source.require("item", [item])
+        self.source.require("text", text)
+        self.source.require("image_url", image_url)
+        self.types = {name: kind for name, kind in self.types.items() if name != item and name not in image_url}
+        widths = self._widths()
+        self.types = {name: kind for name, kind in self.types.items() if kind != "float_seq" or name in widths}
+        as_text = {name for name, kind in self.types.items() if kind in ("token", "token_seq") and name in text}
+        if wrong := [name for name in text if name not in as_text]:
+            raise UserError(f"text: column {wrong[0]!r} of {path} holds numbers")
+        words = [name for name, kind in self.types.items() if kind == "token_seq" and name not in text]
+        if words:
+            report.note(f"{', '.join(words)}: stored as categories, one per word; give texts with --text")
+        self.names = {name: _field_name(name) for name in self.types}
+        self.fields = Fields(
+            text=[self.names[name] for name in text],
+            categorical=[self.names[n] for n, kind in self.types.items() if "token" in kind and n not in as_text],
+            numeric=[self.names[n] for n, kind in self.types.items() if kind == "float"],
+            feature={self.names[n]: width for n, width in widths.items()},
+        )
+
+    def _widths(self) -> dict[str, int]:
+        """Name -> width of the features: the commonest of the first rows. Empty ones are left out and noted."""
+        assert self.source is not None
+        names = [name for name, kind in self.types.items() if kind == "float_seq"]
+        if not names:
+            return {}
+        source, _ = _open(self.source.path, ImportReport())
+        first = next(source.batches(names), None)
+        result: dict[str, int] = {}
+        for name in names:
+            lengths = np.zeros(0, np.int64) if first is None else _lengths(_pieces(first.columns[name], self.separator))
+            if not lengths.any():
+                self.report.note(f"{self.source.name}: column {name!r} is empty in the first rows; left out")
+                continue
+            result[name] = int(np.bincount(lengths[lengths > 0]).argmax())
+        return result
+
+    def write(self, writer: DatasetWriter, bar: Bar) -> None:
+        if self.source is None:
+            return
+        for batch in bar.track("items", self.source, [self.item, *self.types, *self.image_url]):
+            self.report.add_read("items", len(batch.rows))
+            found, good = ids(batch.columns[self.item], f"{batch.file}: {self.item}")
+            if not good.all():
+                self.report.skip("items: empty item id", batch.examples(~good, self.item), int((~good).sum()))
+                found, batch = found.filter(pa.array(good)), batch.keep(good)
+            columns: dict[str, Any] = {"item_id": found}
+            for name, kind in self.types.items():
+                columns[self.names[name]] = self._values(batch, name, kind)
+            if self.pictures is not None and self.image_url:
+                columns[self.pictures.column] = column_addresses(batch, self.image_url)
+            for at in range(0, len(found), ITEMS_AT_ONCE):
+                writer.add_items({name: values[at : at + ITEMS_AT_ONCE] for name, values in columns.items()})
+
+    def _values(self, batch: Batch, name: str, kind: str) -> Any:
+        column = batch.columns[name]
+        if kind == "float":
+            values = numbers(column, name)
+            self._count(f"items: {name} is no number (kept, empty)", batch, name, ~np.isfinite(values))
+            return np.where(np.isfinite(values), values, np.nan)
+        if kind == "float_seq":
+            values = _vectors(column, self.separator, self.fields.feature[self.names[name]])
+            reason = f"items: {name} is no row of {values.shape[1]} numbers (kept, empty)"
+            self._count(reason, batch, name, ~np.isfinite(values).all(axis=1))
+            return values
+        separator = self.separator if kind == "token_seq" and name not in self.text else None
+        return string_lists(column, name, json_lists=False, separator=separator)
+
+    def _count(self, reason: str, batch: Batch, name: str, bad: Any) -> None:
+        """Count the rows where `bad` holds, unless they are empty."""
+        bad = bad & (pl.Series(batch.columns[name]).str.strip_chars() != "").to_numpy()
+        if bad.any():
+            self.report.skip(reason, batch.examples(bad, name), int(bad.sum()))
+
+
+def _pieces(column: pa.Array, separator: str) -> pl.Series:
+    """The values of each sequence, as strings; none where it is empty."""
+    pieces = pl.Series(column).str.strip_chars().str.split(separator)
+    return pieces.list.eval(pl.element().filter(pl.element() != ""))
+
+
+def _lengths(lists: pl.Series) -> np.ndarray:
+    return lists.list.len().to_numpy().astype(np.int64)
+
+
+def _vectors(column: pa.Array, separator: str, width: int) -> np.ndarray:
+    """float32 `[n, width]`; nan where there are not `width` numbers."""
+    pieces = _pieces(column, separator)
+    fits = _lengths(pieces) == width
+    result = np.full((len(pieces), width), np.nan, np.float32)
+    if fits.any():
+        found = pieces.filter(pl.Series(fits)).explode().cast(pl.Float32, strict=False).fill_null(np.nan)
+        result[fits] = found.to_numpy().reshape(-1, width)
+    return result
+
+
+def _field_name(name: str) -> str:
+    stored = stored_name(name)
+    return f"source_{stored}" if stored in ("item_id", "launched", "fields") else stored

@@ -1,0 +1,143 @@
+"""Import the generated shop: no download, no licence, and a best possible AUC that is known."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import track
+from scipy.stats import rankdata
+
+from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.import_report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.data.synthetic import VALUES, Shop, generate
+from rawrec.data.writer import DatasetWriter
+from rawrec.errors import UserError
+
+ITEMS_AT_ONCE, ROWS_AT_ONCE = 1_000, 1_000_000
+LIMITS = {"items": (10, 10_000_000), "users": (2, 10_000_000), "impressions": (100, 2_000_000_000), "size": (32, 512)}
+
+
+def import_synthetic(
+    out: str | PathLike[str],
+    *,
+    items: int = 800,
+    users: int = 600,
+    impressions: int = 60_000,
+    seed: int = 0,
+    size: int = 64,
+    overwrite: bool = False,
+    history_events: int | None = None,
+    click_rate: float = 0.25,
+    progress: bool = True,
+) -> Dataset:
+    """Generate a shop (see `rawrec.data.synthetic`) and write it as a dataset; the same data for the same arguments.
+
+    `size` is the side of a picture in pixels. With `history_events` every user has at least so many impressions, of
+    which about the share `click_rate` are positive. The column `probability` holds the true probability of each click.
+    The split is by global time, 80/10/10. Raises UserError for sizes that are out of range.
+    """
+    for name, value in (("items", items), ("users", users), ("impressions", impressions), ("size", size)):
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise UserError(f"{name}={value}: a generated shop needs {name} from {low} to {high:,}")
+    if seed < 0 or not 0.01 <= click_rate <= 0.99 or (history_events is not None and history_events < 1):
+        raise UserError(
+            f"seed={seed}, click_rate={click_rate}, history_events={history_events}: use a seed of at least 0, a click "
+            "rate from 0.01 to 0.99 and at least 1 event"
+        )
+    shop = generate(
+        items=items,
+        users=users,
+        impressions=impressions,
+        seed=seed,
+        size=size,
+        history_events=history_events,
+        click_rate=click_rate,
+    )
+    source = f"generated shop (items={items}, users={users}, impressions={len(shop.users)}, seed={seed}, size={size})"
+    report = ImportReport(source=source)
+    report.note(
+        "This data is generated: the products, words, users and clicks are not real. Pictures are drawn, titles and "
+        "descriptions are put together from templates, and every click is drawn from the known probability in the "
+        "column `probability`."
+    )
+    report.note(f"Best possible AUC over all impressions: {_auc(shop.probability, shop.clicks)!s:.6}")
+    report.add_read("items", items)
+    report.add_read("interactions", len(shop.users))
+    writer = DatasetWriter(
+        Path(out),
+        fields=Fields(
+            image=["image"], text=["title", "description"], categorical=["category"], numeric=["price"], feature={}
+        ),
+        source=source,
+        labels=["label"],
+        label_rule="the impression was clicked (drawn from the column probability)",
+        generated=True,
+        extra={"probability": pa.float32()},
+        has_time=True,
+        overwrite=overwrite,
+        has_launched=True,
+    )
+    with writer:
+        _write_items(writer, shop, progress)
+        _write_interactions(writer, shop)
+        return writer.finish(SplitSpec.model_validate({"kind": "time_global"}), report)
+
+
+def best_auc(dataset: Dataset, rows: np.ndarray) -> float:
+    """AUC of the true click probability over the interactions `rows` (indices or mask): no model can expect more.
+
+    nan where the rows hold only one label. Raises UserError when the dataset was not generated.
+    """
+    if not dataset.meta.generated:
+        raise UserError(f"{dataset.path}: the best possible AUC is known for generated data only")
+    return _auc(dataset.column("probability")[rows], dataset.label()[rows])
+
+
+def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    positive = labels > 0
+    n, p = len(labels), int(positive.sum())
+    if p in (0, n):
+        return float("nan")
+    return float((rankdata(scores)[positive].sum() - p * (p + 1) / 2) / (p * (n - p)))
+
+
+def _write_items(writer: DatasetWriter, shop: Shop, progress: bool) -> None:
+    """Draw and write the catalogue, some products at a time."""
+    console = Console(stderr=True)
+    starts = range(0, len(shop.item_ids), ITEMS_AT_ONCE)
+    for first in track(starts, "Drawing products", console=console, disable=not (progress and console.is_terminal)):
+        rows = range(first, min(first + ITEMS_AT_ONCE, len(shop.item_ids)))
+        pictures = [shop.picture(i) for i in rows]
+        writer.add_items(
+            {
+                "item_id": shop.item_ids[rows.start : rows.stop],
+                "image": [[picture] if picture else [] for picture in pictures],
+                "title": shop.titles[rows.start : rows.stop],
+                "description": shop.descriptions[rows.start : rows.stop],
+                "category": [[VALUES["shape"][code]] for code in shop.codes["shape"][rows.start : rows.stop]],
+                "price": shop.prices[rows.start : rows.stop].tolist(),
+                "launched": shop.launched[rows.start : rows.stop].tolist(),
+            }
+        )
+
+
+def _write_interactions(writer: DatasetWriter, shop: Shop) -> None:
+    user_ids = pa.array([f"u{i + 1}" for i in range(int(shop.users.max()) + 1)])
+    item_ids = pa.array(shop.item_ids)
+    for first in range(0, len(shop.users), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
+        writer.add_interactions(
+            {
+                "user_id": user_ids.take(pa.array(shop.users[rows])),
+                "item_id": item_ids.take(pa.array(shop.items[rows])),
+                "timestamp": shop.timestamps[rows],
+                "label": shop.clicks[rows],
+                "probability": shop.probability[rows],
+            }
+        )

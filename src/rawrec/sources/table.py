@@ -1,0 +1,132 @@
+"""`rawrec import table`: any table of interactions, with or without a table of items and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rawrec.data.bar import Bar
+from rawrec.data.dataset import Dataset
+from rawrec.data.import_report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.data.writer import DatasetWriter
+from rawrec.errors import UserError
+from rawrec.sources.catalogue import Catalogue
+from rawrec.sources.download.urls import UrlPictures
+from rawrec.sources.tables import Source, open_source
+from rawrec.sources.tables.rows import Rows, extra_types
+from rawrec.sources.tables.vector_files import vector_files
+
+
+def import_table(
+    interactions: str | Path,
+    user: str,
+    item: str,
+    *,
+    out: str | Path,
+    time: str | None = None,
+    labels: Sequence[str] = (),
+    items: str | Path | None = None,
+    item_id: str | None = None,
+    text: Sequence[str] = (),
+    category: Sequence[str] = (),
+    numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
+    image_dir: str | Path | None = None,
+    image_name: str = "{item}.jpg",
+    image_column: Sequence[str] = (),
+    image_field: str = "image",
+    image_url: Sequence[str] = (),
+    pictures: UrlPictures | None = None,
+    extra: Sequence[str] = (),
+    split: SplitSpec | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Import a table of interactions (CSV, TSV, JSON lines, Parquet; text also gzipped) into a dataset folder.
+
+    user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
+    items: table of the items, whose column `item_id` (default: the same name as `item`) holds the id; text, category,
+    numeric, image_column: its columns. Without it the items are those of the rows kept. Categories are lists, or
+    several values between "|". feature: columns of vectors, which are lists of numbers or texts of them, as "column" or
+    "column=field". vectors: feature -> a file of vectors with item ids (a table, .npz, .npy). A feature is as wide as
+    its first vector that is all numbers. image_column: bytes, of Parquet. image_dir: a folder of pictures named
+    `image_name`, stored as the field `image_field`. image_url: the addresses of pictures, one or several in a value.
+    pictures: how these are downloaded; or a table of addresses.
+    split: default by time per user where there are times, else at random per user. A `column` split names a column of
+    the interactions.
+
+    Raises UserError for absent files and columns, files that cannot be read, and when nothing is left to import.
+    """
+    report = ImportReport(source=f"table {Path(interactions).name}")
+    rows = open_source(Path(interactions), report)
+    source = open_source(Path(items), report) if items is not None else None
+    catalogue = Catalogue(
+        report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
+        vectors=vector_files(vectors, item_id or item), image_column=image_column, image_dir=image_dir,
+        image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
+    )  # fmt: skip
+    return import_sources(
+        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,
+        progress=progress,
+    )  # fmt: skip
+
+
+def import_sources(
+    rows: Source,
+    user: str,
+    item: str,
+    catalogue: Catalogue,
+    *,
+    out: str | Path,
+    time: str | None,
+    labels: Sequence[str],
+    extra: Sequence[str],
+    split: SplitSpec | None,
+    overwrite: bool,
+    progress: bool,
+) -> Dataset:
+    """Import the interactions of an open table and the items of a catalogue; all else as `import_table`."""
+    report = rows.report
+    rows.require("user", [user])
+    rows.require("item", [item])
+    rows.require("time", [time])
+    rows.require("label", labels)
+    rows.require("extra", extra)
+    split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})
+    extra = list(dict.fromkeys(extra))
+    if split.kind == "column" and split.column is not None:
+        rows.require("split column", [split.column])
+        extra = [*extra, split.column] if split.column not in extra else extra
+    both = [name for name in extra if name in labels]
+    if both:
+        raise UserError(f"column {both[0]!r} is named as a label and as an extra column: name it once")
+    types = extra_types(rows, extra)
+    cleaner = Rows(report, user, item, time, labels, types)
+    names = cleaner.names
+    if split.kind == "column" and split.column is not None:
+        split = split.model_copy(update={"column": names[split.column]})
+    with (
+        DatasetWriter(
+            out,
+            fields=catalogue.fields,
+            source=report.source,
+            labels=[names[name] for name in labels],
+            label_rule=", ".join(f"column {name}" for name in labels),
+            extra={names[name]: kind for name, kind in types.items()},
+            has_time=time is not None,
+            overwrite=overwrite,
+            pictures=catalogue.pictures,
+        ) as writer,
+        Bar(progress) as bar,
+    ):
+        writer.take_vectors(catalogue.vectors, report)
+        if catalogue.source is not None:
+            catalogue.write(writer, bar)
+        for batch in bar.track("interactions", rows, cleaner.columns):
+            writer.add_interactions(cleaner.clean(batch))
+        cleaner.finish(str(rows.path))
+        if catalogue.source is None:
+            catalogue.write_met(writer)
+        return writer.finish(split, report)

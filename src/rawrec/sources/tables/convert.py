@@ -1,0 +1,187 @@
+"""Columns as they were read -> columns as the dataset holds them, all rows at once; what does not fit is marked."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rawrec.data.import_report import ImportReport
+from rawrec.errors import UserError
+
+UNITS = ((1e17, 10**9, "nanoseconds"), (1e14, 10**6, "microseconds"), (1e11, 10**3, "milliseconds"))
+"""A typical time above the first number is in that unit: in seconds it would lie beyond the year 5000."""
+MAX_SECONDS = 1e15
+RESERVED = ("user", "item", "user_id", "item_id", "timestamp", "split")
+DATES = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+
+
+def as_text(column: pa.Array, where: str = "column") -> pa.Array:
+    """The values as strings; whole floats without ".0", nan as null. UserError for lists and other nested types."""
+    kind = column.type
+    if pa.types.is_string(kind):
+        return column
+    if pa.types.is_floating(kind):
+        column = pa.array(column.to_numpy(zero_copy_only=False), from_pandas=True)
+        values = column.drop_null().to_numpy()
+        if np.all(values == np.floor(values)) and np.all(np.abs(values) < 2.0**53):
+            column = column.cast(pa.int64())
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise UserError(f"{where} holds values of type {kind}, which are no plain text or number") from None
+
+
+def ids(column: pa.Array, where: str) -> tuple[pa.Array, np.ndarray]:
+    """Ids as strings without surrounding white space, and where they are not empty `[n]`."""
+    text = pc.fill_null(pc.call_function("utf8_trim_whitespace", [as_text(column, where)]), "")
+    return text, (pl.Series(text) != "").to_numpy()
+
+
+def numbers(column: pa.Array, where: str) -> np.ndarray:
+    """float64 `[n]`; nan where there is no number; true and false are 1 and 0."""
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    text = pl.Series(as_text(column, where)).str.strip_chars()
+    values = text.cast(pl.Float64, strict=False)
+    if values.null_count():
+        truth = text.str.to_lowercase().replace_strict(["true", "false"], [1.0, 0.0], default=None)
+        values = values.fill_null(truth.cast(pl.Float64))
+    return values.fill_null(np.nan).to_numpy()
+
+
+def labels(column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as float32 `[n]`, and where they are finite numbers `[n]`."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is inf, which is no label
+        values = numbers(column, where).astype(np.float32)
+    return values, np.isfinite(values)
+
+
+class Times:
+    """Times as whole seconds since 1970: numbers, ISO dates, or Arrow's own dates and timestamps.
+
+    Numbers are seconds, or a finer unit if the typical time of the first rows says so; the report states it. A mere
+    order (1, 2, 3 ...) passes as seconds. Fractions of a second are dropped.
+    """
+
+    def __init__(self, report: ImportReport) -> None:
+        self.report = report
+        self.divisor: int | None = None
+
+    def __call__(self, column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """int64 `[n]`, and where there is a time that is not negative `[n]`."""
+        kind = column.type
+        if pa.types.is_date(kind):
+            column = column.cast(pa.timestamp("s"))
+        if pa.types.is_timestamp(column.type):
+            per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
+            valid = column.is_valid().to_numpy(zero_copy_only=False)
+            seconds = pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // per_second
+            return seconds, valid & (seconds >= 0)
+        values = numbers(column, where)
+        if self.divisor is None and np.isfinite(values).any():
+            typical = float(np.median(values[np.isfinite(values)]))
+            unit = next(((d, name) for least, d, name in UNITS if typical > least), None)
+            self.divisor, name = unit or (1, "seconds")
+            if unit:
+                self.report.note(f"times are in {name}; divided by {self.divisor:,}")
+        values = np.floor(values / (self.divisor or 1))
+        if np.isnan(values).any() and pa.types.is_string(kind):
+            dates = _dates(pl.Series(column))
+            values = np.where(np.isnan(values), dates, values)
+        good = (values >= 0) & (values < MAX_SECONDS)
+        return np.where(good, values, 0).astype(np.int64), good
+
+
+def _dates(text: pl.Series) -> np.ndarray:
+    """Seconds of ISO dates, float64 `[n]`, nan where there is none; without a zone they are UTC."""
+    text = text.str.strip_chars().str.replace(" ", "T", literal=True).str.replace("[zZ]$", "+00:00")
+    values = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(text))
+    for form in DATES:
+        if not values.null_count():
+            break
+        found = text.str.strptime(pl.Datetime("us"), form, strict=False)
+        values = values.fill_null(found.dt.epoch("s").cast(pl.Float64))
+    return values.fill_null(np.nan).to_numpy()
+
+
+def extra_type(column: pa.Array, where: str) -> pa.DataType:
+    """The type that an extra column gets, judged by its first rows: its own, or int64, float64 or string of a text.
+
+    UserError for lists and other nested types.
+    """
+    if pa.types.is_nested(column.type):
+        raise UserError(f"{where} holds values of type {column.type}; an extra column holds single values")
+    if not pa.types.is_string(column.type):
+        return column.type
+    text = pl.Series(column).str.strip_chars()
+    text = text.filter(text != "")
+    if len(text) and text.cast(pl.Int64, strict=False).null_count() == 0:
+        return pa.int64()
+    return pa.float64() if len(text) and text.cast(pl.Float64, strict=False).null_count() == 0 else pa.string()
+
+
+def extra(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    """An extra column in its type, and where a value was lost because it does not fit `[n]`."""
+    if column.type == kind:
+        return column, np.zeros(len(column), dtype=bool)
+    text = pl.Series(column).str.strip_chars()
+    values = text.cast(pl.Int64 if kind == pa.int64() else pl.Float64, strict=False)
+    lost = (values.is_null() & (text != "")).fill_null(False).to_numpy()
+    return values.to_arrow().cast(kind), lost
+
+
+def string_lists(column: pa.Array, where: str, *, json_lists: bool, separator: str | None) -> list[list[str]]:
+    """Per item its non-empty strings. A list stays one; a string is one value, or several between `separator`.
+
+    json_lists: a string that is a JSON list is read as that list (values of JSON lines).
+    """
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        rows = [[str(v) for v in row if v is not None] for row in column.fill_null([]).to_pylist()]
+    else:
+        rows = [[] if value is None else [value] for value in as_text(column, where).to_pylist()]
+        if json_lists:
+            rows = [_json_list(row[0]) if row else [] for row in rows]
+        if separator:
+            rows = [[part for value in row for part in value.split(separator)] for row in rows]
+    return [[text for value in row if (text := value.strip())] for row in rows]
+
+
+def _json_list(value: str) -> list[str]:
+    if value.startswith("["):
+        try:
+            return [str(v) for v in json.loads(value) if v is not None]
+        except ValueError:
+            pass
+    return [value]
+
+
+def binary_lists(column: pa.Array, where: str) -> list[list[bytes]]:
+    """Per item its pictures' bytes: of a binary column, a list of binaries, or structs that have a field `bytes`."""
+    rows = column.to_pylist()
+    result = []
+    for row in rows:
+        pictures = row if isinstance(row, list) else [row]
+        pictures = [p.get("bytes") if isinstance(p, dict) else p for p in pictures]
+        if not all(p is None or isinstance(p, bytes) for p in pictures):
+            raise UserError(f"{where} holds values of type {column.type}; a picture column holds bytes")
+        result.append([p for p in pictures if p is not None])
+    return result
+
+
+def stored_name(name: str) -> str:
+    """The name under which a source's column is stored: letters, digits, `-` and `_`, a letter first."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    return name if name[:1].isalpha() else f"x{name}"
+
+
+def row_name(name: str) -> str:
+    """The name under which a further column of the interactions is stored."""
+    stored = stored_name(name)
+    return f"source_{stored}" if stored in RESERVED else stored

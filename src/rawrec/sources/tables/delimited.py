@@ -1,0 +1,149 @@
+"""Values between separators: CSV, TSV and their like."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from rawrec.data.import_report import EXAMPLES, ImportReport, Skipped
+from rawrec.errors import UserError
+from rawrec.sources.tables import lines
+from rawrec.sources.tables.quotes import closed
+from rawrec.sources.tables.source import Batch, Source, reading
+
+SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+
+
+class Delimited(Source):
+    """CSV and its like. The separator is found in the header; quotation marks bind as in CSV, in a file separated by
+    tabs only where every value that begins with one also ends with one."""
+
+    format = "text"
+
+    def __init__(
+        self,
+        path: Path,
+        report: ImportReport,
+        head: bytes,
+        separator: str,
+        columns: list[str] | None = None,
+        quotes: bool | None = None,
+    ) -> None:
+        super().__init__(path, report)
+        text = head.decode("utf-8-sig", errors="replace")
+        stripped = text.lstrip("\r\n")
+        if not stripped.strip():
+            raise UserError(f"{path} holds nothing but blank lines")
+        self.header_rows = 1 if columns is None else 0
+        self.skip_rows = self.header_rows + text[: len(text) - len(stripped)].count("\n")
+        header = stripped.splitlines()[0]
+        if separator not in header:
+            found = max(SEPARATOR_NAMES, key=header.count)
+            if found in header:
+                report.note(f"{path.name}: columns are separated by {SEPARATOR_NAMES[found]}, not as its suffix says")
+                separator = found
+        self.separator = separator
+        self.quotes = separator != "\t" or _quoted(text, separator) if quotes is None else quotes
+        if columns is None:
+            try:
+                quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
+                columns = next(csv.reader([header], delimiter=separator, quoting=quoting))
+            except csv.Error as error:  # of a name that is too long
+                raise UserError(f"{path}: the header, its first line, cannot be read: {error}") from None
+        self.columns = [name.strip() for name in columns]
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        names = [f"c{i}" for i in range(len(self.columns))]
+        wanted = {name: names[self.columns.index(name)] for name in columns}
+        reason = f"row has not the {len(names)} columns of the header"
+        ragged, entry = array("q"), Skipped()  # numbers of rows, for there can be millions
+
+        def on_ragged(row: pa_csv.InvalidRow) -> str:
+            ragged.append(row.number)
+            if len(entry.examples) < EXAMPLES:
+                entry.examples.append(f"{self.name}:{row.number} {row.actual_columns} columns")
+            entry.count += 1
+            return "skip"
+
+        blocks = lines.line_blocks(self.path, self, "replace")
+        if self.quotes:
+            blocks = closed(blocks, self.separator, self._note_open)
+        with reading(self.path):
+            reader = pa_csv.open_csv(
+                pa.PythonFile(_File(blocks), mode="r"),
+                read_options=pa_csv.ReadOptions(
+                    use_threads=False, block_size=lines.BLOCK, column_names=names, skip_rows=self.skip_rows
+                ),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=self.separator,
+                    quote_char='"' if self.quotes else False,
+                    newlines_in_values=self.quotes,
+                    invalid_row_handler=on_ragged,
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(wanted.values(), pa.string()),
+                    include_columns=list(dict.fromkeys(wanted.values())),
+                    strings_can_be_null=False,
+                    check_utf8=False,
+                ),
+            )
+            number = 1 + self.header_rows
+            for table in reader:
+                left_out = np.array(ragged, np.int64)  # also rows of tables to come
+                rows, number = _numbers(number, table.num_rows, left_out)
+                del ragged[: int(np.searchsorted(left_out, number))]
+                yield Batch(self.name, rows, {name: table.column(c) for name, c in wanted.items()})
+            if entry.count:
+                self.report.skip(reason, entry.examples, entry.count)
+
+    def _note_open(self, value: bytes) -> None:
+        reason = "quotation mark that nothing closes (row kept, the mark stands for itself)"
+        self.report.skip(reason, f"{self.name}: {value[:200].decode(errors='replace')}")
+
+
+def _numbers(first: int, count: int, left_out: np.ndarray) -> tuple[np.ndarray, int]:
+    """The next `count` row numbers from `first` that are not in `left_out` (ascending, none below `first`), and the
+    one after them, which is not in it either."""
+    if not len(left_out):
+        return np.arange(first, first + count), first + count
+    numbers = np.setdiff1d(np.arange(first, first + count + len(left_out) + 1), left_out, assume_unique=True)
+    return numbers[:count], int(numbers[count])
+
+
+def _quoted(text: str, separator: str) -> bool:
+    """Whether every value in the text that begins with a quotation mark also ends with one, and there are some."""
+    between = re.escape(separator)
+    text = text[: text.rfind("\n") + 1]
+    value = re.compile(rf'(?:(?P<whole>"(?:[^"]|"")*")|(?P<open>"?)[^{between}\n]*)\r?(?:{between}|\n)')
+    some = False
+    for match in value.finditer(text):
+        if match["open"]:
+            return False
+        some = some or match["whole"] is not None
+    return some
+
+
+class _File(io.RawIOBase):
+    """Blocks of lines, as a file."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self.blocks = blocks
+        self.rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if not self.rest:
+            self.rest = next(self.blocks, b"")
+        size = len(self.rest) if size < 0 else size
+        part, self.rest = self.rest[:size], self.rest[size:]
+        return part

@@ -1,0 +1,117 @@
+"""Interactions as they were read -> interactions as the dataset holds them; the rows that do not fit are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rawrec.data.import_report import ImportReport
+from rawrec.errors import UserError
+from rawrec.sources.tables import Batch, Source
+from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, row_name
+
+
+class Rows:
+    """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
+    named, or no label; it counts once, under the first of these reasons.
+
+    item: None where a row is no single interaction. what: what a row is called in the report.
+    extra: further columns and the types they get; a value that does not fit becomes empty and is counted.
+    names: label and further columns -> the names under which they are stored.
+    """
+
+    def __init__(
+        self,
+        report: ImportReport,
+        user: str,
+        item: str | None,
+        time: str | None = None,
+        label_names: Sequence[str] = (),
+        extra: Mapping[str, pa.DataType] | None = None,
+        what: str = "interactions",
+    ) -> None:
+        self.report = report
+        self.what = what
+        self.user, self.item, self.time = user, item, time
+        self.label_names = list(label_names)
+        self.extra = dict(extra or {})
+        self.names = {name: row_name(name) for name in [*label_names, *self.extra]}
+        self.times = Times(report)
+        self.kept = 0
+        self.positive = dict.fromkeys(label_names, 0)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        return list(dict.fromkeys([self.user, *filter(None, [self.item, self.time]), *self.label_names, *self.extra]))
+
+    def clean(self, batch: Batch) -> dict[str, Any]:
+        """`user_id`, `item_id`, `timestamp` if there is one, labels and extra columns under their stored names."""
+        result, good = self.check(batch)
+        if not good.all():
+            mask = pa.array(good)
+            result = {n: v[good] if isinstance(v, np.ndarray) else v.filter(mask) for n, v in result.items()}
+        for name in self.label_names:
+            self.positive[name] += int((result[self.names[name]] > 0).sum())
+        return result
+
+    def check(self, batch: Batch) -> tuple[dict[str, Any], np.ndarray]:
+        """The columns of all rows, and which rows are good `[n]`."""
+        self.report.add_read(self.what, len(batch.rows))
+        good = np.ones(len(batch.rows), dtype=bool)
+        result: dict[str, Any] = {}
+
+        def take(name: str, column: str, reason: str, values: Any, fits: np.ndarray) -> None:
+            bad = good & ~fits
+            if bad.any():
+                self.report.skip(reason, batch.examples(bad, column), int(bad.sum()))
+                np.logical_and(good, fits, out=good)
+            result[name] = values
+
+        columns = batch.columns
+        take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
+        if self.item is not None:
+            take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))
+        if self.time is not None:
+            values, fits = self.times(columns[self.time], f"{batch.file}: {self.time}")
+            take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
+        for name in self.label_names:
+            values, fits = labels(columns[name], f"{batch.file}: {name}")
+            take(
+                self.names[name],
+                name,
+                f"no usable label in column {name!r}: give numbers, or true and false",
+                values,
+                fits,
+            )
+        for name, kind in self.extra.items():
+            values, lost = extra(columns[name], kind)
+            if lost.any():
+                reason = f"value of column {name!r} is no {kind} (row kept, the value left empty)"
+                self.report.skip(reason, batch.examples(lost, name), int(lost.sum()))
+            result[self.names[name]] = values
+        self.kept += int(good.sum())
+        return result, good
+
+    def finish(self, file: str) -> None:
+        """UserError if no row was left for want of times; a note for a label that is never positive."""
+        reason = f"no usable time in column {self.time!r}"
+        if not self.kept and reason in self.report.skipped:
+            found = ", ".join(self.report.skipped[reason].examples[:3])
+            raise UserError(f"{file}: {reason} of any row ({found}): name another column, or import without times")
+        for name, count in self.positive.items():
+            if self.kept and not count:
+                self.report.note(f"no positive label: column {name!r} is never above 0")
+
+
+def extra_types(source: Source, names: Sequence[str]) -> dict[str, pa.DataType]:
+    """The types of extra columns, judged by the first batch."""
+    if not names:
+        return {}
+    first = next(source.again().batches(names), None)
+    if first is None:
+        return dict.fromkeys(names, pa.string())
+    return {name: extra_type(first.columns[name], f"{source.name}: {name}") for name in names}

@@ -1,0 +1,105 @@
+"""A table on disk and its rows in batches: what every format gives."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rawrec.data.import_report import ImportReport
+from rawrec.errors import UserError
+
+
+@dataclass
+class Batch:
+    """Some rows of a table: their numbers in the file `[n]` and the columns that were asked for, each `[n]`."""
+
+    file: str
+    rows: np.ndarray
+    columns: dict[str, pa.Array]
+
+    def examples(self, bad: np.ndarray, column: str | None = None, limit: int = 20) -> list[str]:
+        """`file:row value` of the first rows where `bad` `[n]` holds."""
+        at = np.flatnonzero(bad)[:limit]
+        values = ["" if column is None else f" {self.columns[column][i].as_py()!r}" for i in at.tolist()]
+        return [f"{self.file}:{row}{value}" for row, value in zip(self.rows[at].tolist(), values, strict=True)]
+
+    @property
+    def places(self) -> np.ndarray:
+        """`file:row` of each row `[n]`."""
+        return np.char.add(f"{self.file}:", self.rows.astype(str))
+
+    def keep(self, good: np.ndarray) -> Batch:
+        """The rows where `good` `[n]` holds."""
+        if good.all():
+            return self
+        mask = pa.array(good)
+        return Batch(self.file, self.rows[good], {name: col.filter(mask) for name, col in self.columns.items()})
+
+
+class Source:
+    """One table on disk. `columns`: the names found; `fraction`: how much of it has been read, 0 to 1; `holds_bytes`:
+    whether its values can be bytes, as of pictures."""
+
+    format: str
+    columns: list[str]
+    holds_bytes = False
+
+    def __init__(self, path: Path, report: ImportReport) -> None:
+        self.path = path
+        self.name = path.name
+        self.report = report
+        self.fraction = 0.0
+
+    def again(self) -> Source:
+        """The same table for one more reading, whose findings are not counted a second time."""
+        other = copy.copy(self)
+        other.report = ImportReport()
+        return other
+
+    def require(self, setting: str, names: Sequence[str | None]) -> None:
+        """UserError if a column that `setting` names does not exist."""
+        for name in names:
+            if name is not None and name not in self.columns:
+                near = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                raise UserError(
+                    f"{setting}: {self.path} has no column {name!r}{hint} Columns found: {', '.join(self.columns)}"
+                )
+
+    def name_in_file(self, column: str) -> str:
+        """What the table itself calls a column, for messages."""
+        return column
+
+    def column_and_field(self, setting: str, word: str, stored: Callable[[str], str]) -> tuple[str, str]:
+        """What "COLUMN" or "COLUMN=FIELD" names; `stored`: a column's field where none is given.
+
+        UserError if the column does not exist.
+        """
+        column, field = word, stored(word)
+        if word not in self.columns and "=" in word:
+            column, _, field = word.rpartition("=")
+        self.require(setting, [column])
+        return column, field
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """All rows in the file's order, with these columns."""
+        raise NotImplementedError
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what the readers below raise into a UserError that names the file."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        if isinstance(error, pa.ArrowInvalid) and ("straddling" in reason or "out of sync" in reason):
+            reason = "a quoted value does not end, or a row is longer than 8 MiB; look for an unpaired quotation mark"
+        raise UserError(f"{path} cannot be read: {reason}") from None

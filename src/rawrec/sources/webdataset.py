@@ -1,0 +1,76 @@
+"""`rawrec import webdataset`: items as samples of tar shards, interactions of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rawrec.data.dataset import Dataset
+from rawrec.data.import_report import ImportReport
+from rawrec.data.splits import SplitSpec
+from rawrec.errors import UserError
+from rawrec.sources.catalogue import Catalogue
+from rawrec.sources.download.urls import UrlPictures
+from rawrec.sources.media.shards import KEY, Shards, expand
+from rawrec.sources.table import import_sources
+from rawrec.sources.tables import open_source
+from rawrec.sources.tables.convert import stored_name
+from rawrec.sources.tables.vector_files import vector_files
+
+
+def import_webdataset(
+    shards: str | Sequence[str],
+    interactions: str | Path,
+    user: str,
+    item: str,
+    *,
+    out: str | Path,
+    time: str | None = None,
+    labels: Sequence[str] = (),
+    item_key: str | None = None,
+    text: Sequence[str] = (),
+    category: Sequence[str] = (),
+    numeric: Sequence[str] = (),
+    feature: Sequence[str] = (),
+    vectors: Mapping[str, str | Path] | None = None,
+    image: Sequence[str] = (),
+    image_url: Sequence[str] = (),
+    pictures: UrlPictures | None = None,
+    extra: Sequence[str] = (),
+    split: SplitSpec | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Dataset:
+    """Import items from tar shards (plain or gzipped), and interactions from a table as of `import_table`.
+
+    shards: paths, which may hold `{000..009}`, `{a,b}`, `*` and `?`. The files of a sample follow one another and share
+    what stands before the first dot, the key, which is the item's id, or `item_key` names a key of the JSON that is.
+    `.jpg` and other pictures become the field `image` (`.front.jpg`: `image_front`), `.txt` a text `text`, `.cls` a
+    category `cls`. image: take only these, for example `jpg` and `front.jpg`. text, category, numeric, feature,
+    image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
+    these are downloaded; or a table of addresses. vectors: as of `import_table`.
+    user, item, time, labels, extra: columns of the interactions. split: as of `import_table`.
+
+    Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
+    """
+    names = [shards] if isinstance(shards, str) else list(shards)
+    report = ImportReport(source=f"WebDataset {' '.join(names)}")
+    rows = open_source(Path(interactions), report)
+    samples = Shards(expand(names), names[0], image, report)
+    known = [*text, *category, *numeric]
+    own = {kind: [n for n, k in samples.fields.items() if k == kind] for kind in ("image", "text", "cls")}
+    if both := [name for name in own["image"] + own["text"] + own["cls"] if name in map(stored_name, known)]:
+        raise UserError(
+            f"the shards hold files of a field {both[0]!r}, and so is a key of the JSON called: leave it out"
+        )
+    catalogue = Catalogue(
+        report, samples, item_key or KEY, text=[*own["text"], *text], category=[*own["cls"], *category],
+        numeric=numeric, feature=feature, vectors=vector_files(vectors, item), image_column=own["image"],
+        image_url=image_url, pictures=pictures,
+    )  # fmt: skip
+    if unused := [name for name in samples.keys if name not in catalogue.columns]:
+        report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
+    return import_sources(
+        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,
+        progress=progress,
+    )  # fmt: skip
