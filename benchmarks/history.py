@@ -28,14 +28,14 @@ from torch import Tensor
 from rawrec.data.dataset import Dataset
 from rawrec.data.splits import SplitSpec
 from rawrec.sources.synthetic import import_synthetic
-from rawrec.training.tasks.impressions import System
+from rawrec.training.tasks.impressions import ImpressionTask
 
 ASKED = 1.15
 EXAMPLE = "example: python benchmarks/history.py --lengths 20 100 500 1000 --steps 50 --data /tmp/benchmark"
 SPLIT = "late"  # nearly everything is for training, so that histories of 1,000 are full there
 
 
-class WithoutBank(System):
+class WithoutBank(ImpressionTask):
     """Encodes the items of the histories with gradient too, as training without a bank must."""
 
     def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -68,8 +68,8 @@ def measure(data: Path, run: Path, length: int, bank: bool, args: argparse.Names
     torch.set_num_threads(args.threads)
     found = Dataset.open(data)
     overrides = {"data.history": length, "data.split": SPLIT, "train.batch_size": args.batch}
-    trainer = make_trainer(found, run, overrides, System if bank else WithoutBank)
-    samples = trainer.samples
+    trainer = make_trainer(found, run, overrides, ImpressionTask if bank else WithoutBank)
+    samples = trainer.task.samples
     rows, histories = samples.rows(0), samples.train_histories
     users, times = found.users[rows], None if samples.times is None else samples.times[rows]
     rows = rows[histories.ends(users, times) - histories.ptr[users] >= max(args.lengths)]

@@ -32,9 +32,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rawrec.config import RETRIEVAL, parse_overrides, resolve
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.onednn import linear
-from rawrec.training.retrieval_trainer import RetrievalTrainer
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.pairs import RetrievalSystem, user_batch
+from rawrec.training.tasks.pairs import PairTask, user_batch
 
 BOTH = ("bm3", "freedom")  # published with trained features, the larger part of their time
 MODELS = [*RETRIEVAL, *(f"{name}:model.train_features=false" for name in BOTH)]
@@ -53,7 +53,7 @@ ROWS = ("embedding", "embedding_dense_backward", "index", "index_select", "index
 
 @dataclass
 class Graph:
-    """Random interactions in memory, and random features: what a `RetrievalSystem` reads of a `Dataset`."""
+    """Random interactions in memory, and random features: what a `PairTask` reads of a `Dataset`."""
 
     n_users: int
     n_items: int
@@ -112,10 +112,10 @@ def measure(model: str, data: Any, overrides: dict[str, Any], epochs: int, threa
     cfg = resolve(model, {"train.device": "cpu", "eval.topk": [20], **overrides})
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
-        system = RetrievalSystem(cfg, cast(Dataset, data), Path(scratch))
+        system = PairTask(cfg, cast(Dataset, data), Path(scratch))
         run = RunFolder(Path(scratch) / "run")
         run.path.mkdir()
-        trainer = RetrievalTrainer(system, run)
+        trainer = Loop(system, run)
         made = time.perf_counter() - started
         epoch = min(_epoch(trainer) for _ in range(epochs))
         evaluation = min(seconds(lambda: system.evaluate(1, buckets=False)) for _ in range(epochs))
@@ -126,20 +126,20 @@ def measure(model: str, data: Any, overrides: dict[str, Any], epochs: int, threa
         model=model, **options, threads=threads, seconds=epoch + evaluation, epoch=epoch, epoch_floor=floor,
         epoch_ratio=epoch / floor, evaluation=evaluation, evaluation_floor=floor_evaluation,
         evaluation_ratio=evaluation / floor_evaluation, setup=made, peak_mb=round(peak),
-        users=data.n_users, items=data.n_items, pairs=len(trainer.pairs.users),
+        users=data.n_users, items=data.n_items, pairs=len(trainer.task.pairs.users),
     )  # fmt: skip
 
 
-def _epoch(trainer: RetrievalTrainer) -> float:
+def _epoch(trainer: Loop) -> float:
     taken = seconds(trainer._epoch)
     trainer.progress.epoch += 1
     trainer.progress.sums = {}
     return taken
 
 
-def _floor(trainer: RetrievalTrainer) -> float:
+def _floor(trainer: Loop) -> float:
     """Seconds of the products and updates of an epoch: its beginning, its first step, and the others as the second."""
-    model, pairs = trainer.model, trainer.pairs
+    model, pairs = trainer.task.model, trainer.task.pairs
     generator = torch.Generator().manual_seed(0)
     rows = torch.randperm(len(pairs.users), generator=generator).split(trainer.cfg.train.batch_size)
     begin = floor_of(lambda: model.begin_epoch(model.draw_epoch(generator)))
@@ -147,7 +147,7 @@ def _floor(trainer: RetrievalTrainer) -> float:
     return begin + first + other * (len(pairs.users) / trainer.cfg.train.batch_size - 1)
 
 
-def _floor_of_evaluation(system: RetrievalSystem) -> float:
+def _floor_of_evaluation(system: PairTask) -> float:
     users, items = system.embeddings()
     rows = torch.from_numpy(system.tasks[1].users)
     size = user_batch(system.data.n_items, system.device)
@@ -161,10 +161,10 @@ def scale(threads: int, steps: int = 100, sampled: int = 10_000) -> None:
     cfg = resolve("lightgcn", {"train.device": "cpu", "train.batch_size": 65536, "eval.topk": [20]})
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
-        system = RetrievalSystem(cfg, cast(Dataset, data), Path(scratch))
-        trainer = RetrievalTrainer(system, RunFolder(Path(scratch)))
+        system = PairTask(cfg, cast(Dataset, data), Path(scratch))
+        trainer = Loop(system, RunFolder(Path(scratch)))
         emit(what="scale", part="setup", seconds=time.perf_counter() - started)
-        order = torch.randperm(len(trainer.pairs.users), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(len(trainer.task.pairs.users), generator=torch.Generator().manual_seed(0))
         taken = seconds(lambda: [trainer._step(rows) for rows in order.split(65536)[:steps]])
         emit(what="scale", part=f"{steps} steps of 65536", seconds=taken)
         task = system.tasks[1]

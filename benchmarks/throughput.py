@@ -67,10 +67,10 @@ def main() -> None:
         }
         say("encoding what is below the trained layers")
         trainer = make_trainer(Dataset.open(path), place / "run", overrides)
-        tower, bank = trainer.system.tower, trainer.system.bank
+        tower, bank = trainer.task.tower, trainer.task.bank
         assert tower is not None and bank is not None
         steps, bares, items = [], [], []
-        for k, rows in enumerate(batches(trainer.samples.rows(0), args.batch, args.warmup + args.steps)):
+        for k, rows in enumerate(batches(trainer.task.samples.rows(0), args.batch, args.warmup + args.steps)):
             live = live_rows(trainer, rows)
             items.append(len(live))
             if k % 2:  # neither is always the first to meet the batch
@@ -80,7 +80,7 @@ def main() -> None:
                 bares.append(bare(tower, bank, live))
                 steps.append(seconds(lambda rows=rows: trainer._step(rows)))
         step, least = (float(np.median(times[args.warmup :])) for times in (steps, bares))
-        count = min(args.batch, len(trainer.samples.rows(0)))
+        count = min(args.batch, len(trainer.task.samples.rows(0)))
         emit(
             step_ms=1e3 * step,
             bare_ms=1e3 * least,

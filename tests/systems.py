@@ -18,9 +18,9 @@ from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import System
-from rawrec.training.trainer import Trainer
+from rawrec.training.tasks.impressions import ImpressionTask
 
 FAST: dict[str, Any] = {
     "model.name": "em3",
@@ -69,34 +69,34 @@ def settings(**overrides: Any) -> dict[str, Any]:
     return tree
 
 
-def system(data: Path | Dataset, cache: Path, **overrides: Any) -> System:
+def system(data: Path | Dataset, cache: Path, **overrides: Any) -> ImpressionTask:
     """A fresh system on one thread."""
     torch.set_num_threads(1)
     data = data if isinstance(data, Dataset) else Dataset.open(data)
-    return System(config(**overrides), data, cache)
+    return ImpressionTask(config(**overrides), data, cache)
 
 
-def trainer(data: Path | Dataset, folder: Path, **overrides: Any) -> Trainer:
+def trainer(data: Path | Dataset, folder: Path, **overrides: Any) -> Loop:
     """A trainer that has made no step yet, in the run folder `folder/run`, its bank filled."""
     made = system(data, folder / "cache", **overrides)
     made.refresh(None, 0)
-    return Trainer(made, RunFolder.create(folder / "run", made.cfg, made.data, overwrite=True))
+    return Loop(made, RunFolder.create(folder / "run", made.cfg, made.data, overwrite=True))
 
 
-def content_of(made: System, rows: torch.Tensor) -> torch.Tensor:
+def content_of(made: ImpressionTask, rows: torch.Tensor) -> torch.Tensor:
     """Content of item rows, encoded now, with gradient."""
     tower, bank = made.tower, made.bank
     assert tower is not None and bank is not None
     return tower.content(bank, rows, rows, tower.encode(bank, rows))
 
 
-def live_of(made: System, rows: torch.Tensor, micro_batch: int = 1000, seed: int = 0) -> LiveContent:
+def live_of(made: ImpressionTask, rows: torch.Tensor, micro_batch: int = 1000, seed: int = 0) -> LiveContent:
     """`rows` live, each of them encoded."""
     made.cfg.bank.micro_batch = micro_batch
     return made.live_content_of(rows, rows, seed)
 
 
-def weights(made: System) -> dict[str, torch.Tensor]:
+def weights(made: ImpressionTask) -> dict[str, torch.Tensor]:
     """A copy of every parameter and buffer, by name."""
     return {name: value.clone() for name, value in made.state_dict().items()}
 

@@ -11,7 +11,7 @@ from rawrec.content.item_model import ItemModel
 from rawrec.data.ragged import Ragged
 from rawrec.errors import RunStopped
 from rawrec.models.ranking.em3 import HistoryContent, RankingBatch
-from rawrec.training.tasks.impressions import System
+from rawrec.training.tasks.impressions import ImpressionTask
 from systems import STILL, content_of, live_of, system, trainer, weights
 
 
@@ -170,9 +170,9 @@ def test_history_content_is_the_plain_substitution(length: int, n_live: int) -> 
 
 
 # ---------------------------------------------------------------------------------------------------------- in a system
-def some_batch(made: System, n: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rows = made.samples.rows(0)[-n:]
-    return made.tensors(made.samples.impressions(rows, 0, np.random.default_rng(0)), 0)
+def some_batch(made: ImpressionTask, n: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows = made.task.samples.rows(0)[-n:]
+    return made.tensors(made.task.samples.impressions(rows, 0, np.random.default_rng(0)), 0)
 
 
 @pytest.mark.parametrize("history_grad", ["live", "none"])
@@ -270,16 +270,16 @@ def test_a_step_writes_each_live_row_once_after_the_checks(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = trainer(shop, tmp_path, train__accumulate=3, train__batch_size=20, bank__micro_batch=7, **STILL)
-    bank, rows, writes = made.system.bank, made.samples.rows(0)[:60], []
-    address, optimizer_step = bank.content.data_ptr(), made.optimizer.step
-    monkeypatch.setattr(made.optimizer, "step", lambda: (writes.append("update"), optimizer_step()))
+    bank, rows, writes = made.task.bank, made.task.samples.rows(0)[:60], []
+    address, optimizer_step = bank.content.data_ptr(), made.optimiser.torch.step
+    monkeypatch.setattr(made.optimiser.torch, "step", lambda: (writes.append("update"), optimizer_step()))
     write = bank.write
     monkeypatch.setattr(bank, "write", lambda r, c, s: (writes.append((r.clone(), c, s)), write(r, c, s)))
-    before, expected = bank.content.clone(), content_of(made.system, torch.arange(60)).detach()
+    before, expected = bank.content.clone(), content_of(made.task, torch.arange(60)).detach()
     made._step(rows)
     assert len(writes) == 2 and writes[0] == "update"
     written, _, step = writes[1]
-    items = np.unique(made.system.data.items[rows])
+    items = np.unique(made.task.data.items[rows])
     assert written.tolist() == items[bank.valid.numpy()[items]].tolist() and step == 0
     assert bank.content.data_ptr() == address and not bank.content.requires_grad
     torch.testing.assert_close(bank.content[written], expected[written])  # the content that the loss has seen
@@ -292,19 +292,19 @@ def test_the_table_is_never_copied_in_a_step(shop: Path, tmp_path: Path) -> None
     from torch.utils._python_dispatch import TorchDispatchMode
 
     made = trainer(shop, tmp_path, train__batch_size=8, **STILL)
-    made.optimizer.zero_grad()
-    size, large = made.system.bank.content.numel(), []
+    made.optimiser.torch.zero_grad()
+    size, large = made.task.bank.content.numel(), []
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
-            same = isinstance(out, torch.Tensor) and out.data_ptr() == made.system.bank.content.data_ptr()
-            if isinstance(out, torch.Tensor) and out.shape == made.system.bank.content.shape and not same:
+            same = isinstance(out, torch.Tensor) and out.data_ptr() == made.task.bank.content.data_ptr()
+            if isinstance(out, torch.Tensor) and out.shape == made.task.bank.content.shape and not same:
                 large.append(str(function))
             return out
 
     with Watch():
-        made._step(made.samples.rows(0)[:8])
+        made._step(made.task.samples.rows(0)[:8])
     assert size == 60 * 16 and large == []
 
 
@@ -313,7 +313,7 @@ def test_nothing_is_written_when_a_step_is_not_finite(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     made = trainer(shop, tmp_path, **STILL)
-    forward = made.system.ranker.forward
+    forward = made.task.ranker.forward
 
     def broken(batch: RankingBatch) -> torch.Tensor:
         logits = forward(batch)
@@ -322,13 +322,13 @@ def test_nothing_is_written_when_a_step_is_not_finite(
         logits.register_hook(lambda grad: grad * torch.inf)
         return logits
 
-    monkeypatch.setattr(made.system.ranker, "forward", broken)
-    before, content, written = weights(made.system), made.system.bank.content.clone(), made.system.bank.written.clone()
+    monkeypatch.setattr(made.task.ranker, "forward", broken)
+    before, content, written = weights(made.task), made.task.bank.content.clone(), made.task.bank.written.clone()
     with pytest.raises(RunStopped, match=f"the {what} of step 0"):
-        made._step(made.samples.rows(0)[:32])
-    after = weights(made.system)
+        made._step(made.task.samples.rows(0)[:32])
+    after = weights(made.task)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert torch.equal(made.system.bank.content, content) and torch.equal(made.system.bank.written, written)
+    assert torch.equal(made.task.bank.content, content) and torch.equal(made.task.bank.written, written)
 
 
 def test_refresh_encodes_exactly_the_stale_rows(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ from rawrec.content.item_model import FEATURE_NORM, ItemModel, field_configs
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError
-from rawrec.training.tasks.impressions import System
+from rawrec.training.tasks.impressions import ImpressionTask
 from systems import STILL, config, content_of, live_of, small_dataset, system
 
 
-def gradients(made: System, live: LiveContent, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(made: ImpressionTask, live: LiveContent, weight: torch.Tensor) -> dict[str, torch.Tensor]:
     """Of a loss that uses some rows twice."""
     made.zero_grad()
     (live.leaf * weight).sum().backward()
@@ -177,7 +177,7 @@ def test_ready_made_features(tmp_path: Path) -> None:
     data = small_dataset(tmp_path / "d", rows, 6, feature=feature, valid=valid)
     from rawrec.config import resolve
 
-    made = System(resolve({}, {"content.dim": 4, "paradigm": "hybrid"}), data, tmp_path / "cache")
+    made = ImpressionTask(resolve({}, {"content.dim": 4, "paradigm": "hybrid"}), data, tmp_path / "cache")
     assert made.bank.valid.tolist() == valid.tolist()
     made.refresh(None, 0)
     normal = torch.from_numpy(feature)

@@ -12,9 +12,9 @@ from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import auc
 from rawrec.training.evaluate import evaluate_part
-from rawrec.training.job import load_system, train
+from rawrec.training.job import load_task, train
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import System
+from rawrec.training.tasks.impressions import ImpressionTask
 from systems import small_dataset
 
 USERS, ITEMS, COLD = 12, 30, 6
@@ -86,10 +86,10 @@ class RankingMixin:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def trained(cls, run: RunFolder) -> System:
-        return load_system(run)
+    def trained(cls, run: RunFolder) -> ImpressionTask:
+        return load_task(run)
 
-    def test_learns_a_checkerboard(self, trained: System) -> None:
+    def test_learns_a_checkerboard(self, trained: ImpressionTask) -> None:
         _, _, frame = evaluate_part(trained, 2, 0)
         cold = (frame["item"] >= ITEMS - COLD).to_numpy()
         known = frame.filter(~cold)
@@ -112,13 +112,13 @@ class RankingMixin:
         lines = train(settings, data, tmp_path / "run").metrics_lines()
         assert lines[0]["loss/bce"] > 0.5 and lines[-1]["loss/bce"] < 0.02
 
-    def test_survives_save_and_load(self, run: RunFolder, trained: System) -> None:
+    def test_survives_save_and_load(self, run: RunFolder, trained: ImpressionTask) -> None:
         written = pl.read_parquet(run.path / "scores.parquet").filter(pl.col("split") == 2)
         _, _, frame = evaluate_part(trained, 2, 0)
         assert frame["row"].to_list() == written["row"].to_list()
         np.testing.assert_allclose(frame["score"], written["score"], 1e-6, 1e-7)
         assert frame["score"].std() > 0.05
-        untrained = System(resolve(self.config()), trained.data, run.cache).eval()
+        untrained = ImpressionTask(resolve(self.config()), trained.data, run.cache).eval()
         untrained.refresh(None, 1)
         _, _, other = evaluate_part(untrained, 2, 0)
         assert np.abs(other["score"].to_numpy() - frame["score"].to_numpy()).max() > 0.05
@@ -131,7 +131,7 @@ class RankingMixin:
         first, again, other = ((run.path / "model.safetensors").read_bytes() for run in runs)
         assert first == again and first != other
 
-    def test_a_missing_modality_and_a_cold_item(self, trained: System) -> None:
+    def test_a_missing_modality_and_a_cold_item(self, trained: ImpressionTask) -> None:
         """Item 3 has interactions but no content, the last item has neither, the one before has content alone."""
         items = torch.tensor([[3, ITEMS - 1, ITEMS - 2, ITEMS - 3]])
         history = torch.tensor([[-1, -1, 3, ITEMS - 1, 0, 1]])
@@ -145,7 +145,7 @@ class RankingMixin:
         else:
             assert scores[1] == scores[2] == scores[3]
 
-    def test_an_empty_history(self, trained: System, board: Dataset, tmp_path: Path) -> None:
+    def test_an_empty_history(self, trained: ImpressionTask, board: Dataset, tmp_path: Path) -> None:
         table, users, items = trained.table(), torch.tensor([0, -1]), torch.arange(ITEMS).repeat(2, 1)
         with torch.no_grad():
             padding = trained.ranker(trained.batch_of(users, items, torch.full((2, 6), -1), table))

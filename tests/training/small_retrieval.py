@@ -7,9 +7,9 @@ from typing import Any
 
 from rawrec.config import RETRIEVAL, resolve
 from rawrec.data.dataset import Dataset
-from rawrec.training.retrieval_trainer import RetrievalTrainer
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.pairs import RetrievalSystem
+from rawrec.training.tasks.pairs import PairTask
 
 USERS, ITEMS = 40, 30
 SMALL: dict[str, Any] = {
@@ -31,8 +31,8 @@ def settings(model: str, **overrides: Any) -> dict[str, Any]:
     return SMALL | own | {key.replace("__", "."): value for key, value in overrides.items()}
 
 
-def make(data: Dataset, folder: Path, model: str = "lightgcn", **overrides: Any) -> RetrievalTrainer:
+def make(data: Dataset, folder: Path, model: str = "lightgcn", **overrides: Any) -> Loop:
     """A trainer before its first step."""
     cfg = resolve(model, settings(model, **overrides))
-    system = RetrievalSystem(cfg, data, folder / "cache")
-    return RetrievalTrainer(system, RunFolder.create(folder / "run", system.cfg, data, overwrite=True))
+    system = PairTask(cfg, data, folder / "cache")
+    return Loop(system, RunFolder.create(folder / "run", system.cfg, data, overwrite=True))

@@ -11,10 +11,10 @@ from sklearn.metrics import roc_auc_score
 
 from rawrec.data.dataset import Dataset
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
-from rawrec.training.job import evaluate, load_system, train
+from rawrec.training.job import evaluate, load_task, train
+from rawrec.training.loop import best_possible
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import System
-from rawrec.training.trainer import best_possible
+from rawrec.training.tasks.impressions import ImpressionTask
 from systems import settings, small_dataset, system
 
 
@@ -24,8 +24,8 @@ def run(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def trained(run: RunFolder) -> System:
-    return load_system(run)
+def trained(run: RunFolder) -> ImpressionTask:
+    return load_task(run)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_scores_belong_to_their_interactions(run: RunFolder, shop: Path, metrics
     assert metrics["test"]["cold/auc"] == pytest.approx(roc_auc_score(cold["label"], cold["score"]), abs=1e-9)
 
 
-def test_one_impression_at_a_time_is_the_same(trained: System) -> None:
+def test_one_impression_at_a_time_is_the_same(trained: ImpressionTask) -> None:
     """Nothing of a batch leaks into a score: a few impressions, each scored alone."""
     sample = trained.samples.impressions(trained.samples.rows(2), 2, np.random.default_rng(0))
     together = trained.score_impressions(sample, 2)
@@ -71,7 +71,7 @@ def test_one_impression_at_a_time_is_the_same(trained: System) -> None:
         assert float(torch.sigmoid(logit)) == pytest.approx(float(together[k, 0]), abs=1e-6)
 
 
-def test_the_best_possible_and_the_share_of_it(trained: System, shop: Path, metrics: dict) -> None:
+def test_the_best_possible_and_the_share_of_it(trained: ImpressionTask, shop: Path, metrics: dict) -> None:
     data = Dataset.open(shop)
     for name, value in (("valid", 1), ("test", 2)):
         rows = np.flatnonzero(data.split() == value)
@@ -103,7 +103,7 @@ def test_saved_metrics_are_what_an_evaluation_finds(run: RunFolder, metrics: dic
 
 
 # -------------------------------------------------------------------------------------------------------- full rankings
-def positives(folder: Path, mode: str = "rolling") -> System:
+def positives(folder: Path, mode: str = "rolling") -> ImpressionTask:
     """A fresh id model on positive-only data: nine users with positives in every part, and one who knows every item.
 
     Thus no item is cold, and no two have the same score.
@@ -120,9 +120,9 @@ def positives(folder: Path, mode: str = "rolling") -> System:
     return system(data, folder, model__name="id", data__history=4, data__history_mode=mode, data__negatives=3)
 
 
-def brute_force(made: System, part: int, k: int) -> tuple[list[int], list[list[int]], dict[str, float]]:
+def brute_force(made: ImpressionTask, part: int, k: int) -> tuple[list[int], list[list[int]], dict[str, float]]:
     """Every item scored for every user one at a time, ranked by a plain sort."""
-    samples, data, table = made.samples, made.data, made.table()
+    samples, data, table = made.task.samples, made.data, made.table()
     positive = samples.labels > 0
     users = sorted(set(data.users[(samples.part == part) & positive].tolist()))
     lists, recalls, gains, precisions = [], [], [], []
@@ -154,7 +154,7 @@ def brute_force(made: System, part: int, k: int) -> tuple[list[int], list[list[i
 
 
 @pytest.mark.parametrize("which", ["rolling", "train", "shop"])
-def test_lists_against_brute_force(tmp_path: Path, trained: System, which: str) -> None:
+def test_lists_against_brute_force(tmp_path: Path, trained: ImpressionTask, which: str) -> None:
     made = (trained if which == "shop" else positives(tmp_path, which)).eval()
     for part in (1, 2):
         result = evaluate_topk(made, part, [3, 8], user_batch=4)
@@ -167,7 +167,7 @@ def test_lists_against_brute_force(tmp_path: Path, trained: System, which: str) 
         assert result.metrics["topk_users"] == len(users)
 
 
-def test_saved_lists(run: RunFolder, trained: System) -> None:
+def test_saved_lists(run: RunFolder, trained: ImpressionTask) -> None:
     result, frame = evaluate_topk(trained, 2, [3, 8]), pl.read_parquet(run.path / "topk.parquet")
     assert frame["user"].to_list() == result.users.tolist()
     assert frame["items"].to_list() == result.lists.items.tolist()

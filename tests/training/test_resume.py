@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from rawrec.training import state as checkpoint
-from rawrec.training.job import load_system, resume, train
+from rawrec.training.job import load_task, resume, train
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
-from rawrec.training.trainer import Trainer
 from systems import Stop, digest, settings, stopping_after
 
 TREE = settings(
@@ -80,14 +80,14 @@ def test_the_average_goes_on_where_it_was(
     shutil.copytree(tmp_path / "run", tmp_path / "anew")
     assert digest(resume(tmp_path / "run").path) == whole
 
-    restore = Trainer.restore
+    restore = Loop.restore
 
-    def forgetful(self: Trainer) -> None:
+    def forgetful(self: Loop) -> None:
         restore(self)
-        for average, parameter in zip(self.average, self.parameters, strict=True):
+        for average, parameter in zip(self.optimiser.average, self.optimiser.parameters, strict=True):
             average.copy_(parameter.detach())
 
-    monkeypatch.setattr(Trainer, "restore", forgetful)
+    monkeypatch.setattr(Loop, "restore", forgetful)
     assert digest(resume(tmp_path / "anew").path)["model.safetensors"] != whole["model.safetensors"]
 
 
@@ -96,7 +96,7 @@ def test_stopped_in_the_middle_of_writing_an_epoch(
     shop: Path, tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
     """The best weights, or the line of metrics too, are on disk; the checkpoint that knows of them is not."""
-    owner, name = (RunFolder, "append_metrics") if after == "best" else (Trainer, "save")
+    owner, name = (RunFolder, "append_metrics") if after == "best" else (Loop, "save")
     original = getattr(owner, name)
 
     def broken(self: Any, *args: Any) -> None:
@@ -126,7 +126,7 @@ def test_fields_left_out_stay_out(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(tree, shop, tmp_path / "run", observer=stopping_after(6))
     assert digest(resume(tmp_path / "run").path) == digest(train(tree, shop, tmp_path / "whole").path)
-    system = load_system(RunFolder.open(tmp_path / "run"))
+    system = load_task(RunFolder.open(tmp_path / "run"))
     assert [name for name, _ in system.raw_encoders()] == ["image"]
 
 

@@ -22,7 +22,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.splits import SplitSpec
 from rawrec.report import build_report
 from rawrec.sources.mmrec import import_mmrec
-from rawrec.training.job import evaluate, load_system, resume, train
+from rawrec.training.job import evaluate, load_task, resume, train
 from rawrec.training.runs import RunFolder
 from systems import Stop, digest, stopping_after
 
@@ -77,7 +77,7 @@ def test_stopped_between_training_and_the_final_evaluation(graph: Dataset, tmp_p
         train("bpr", graph, tmp_path / "run", settings("bpr"), observer=at_the_end)
     assert not (tmp_path / "run" / "metrics.json").exists()
     with pytest.raises(UserError, match="is not finished"):
-        load_system(RunFolder.open(tmp_path / "run"))
+        load_task(RunFolder.open(tmp_path / "run"))
     assert digest(resume(tmp_path / "run").path) == whole
 
 

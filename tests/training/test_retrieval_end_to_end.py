@@ -21,10 +21,10 @@ from rawrec.content.item_model import ItemModel
 from rawrec.data.dataset import Dataset
 from rawrec.models.retrieval import retrieval_model
 from rawrec.training import state as checkpoint
-from rawrec.training.job import evaluate, load_system, resume, train
-from rawrec.training.retrieval_trainer import RetrievalTrainer
+from rawrec.training.job import evaluate, load_task, resume, train
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.pairs import RetrievalSystem
+from rawrec.training.tasks.pairs import PairTask
 from systems import FAST, Stop, digest, small_dataset, stopping_after
 
 MODELS = sorted(name for name in RETRIEVAL if retrieval_model(name).needs_features)
@@ -37,23 +37,23 @@ def settings(model: str, **overrides: Any) -> dict[str, Any]:
     return small(model) | RAW | {"paradigm": "end_to_end", "train.precision": "fp32"} | small(model, **overrides)
 
 
-def make_system(data: Path, model: str = "vbpr", **overrides: Any) -> RetrievalSystem:
+def make_system(data: Path, model: str = "vbpr", **overrides: Any) -> PairTask:
     torch.set_num_threads(1)
-    return RetrievalSystem(resolve(model, settings(model, **overrides)), Dataset.open(data), data / "cache")
+    return PairTask(resolve(model, settings(model, **overrides)), Dataset.open(data), data / "cache")
 
 
-def make(data: Path, folder: Path, model: str = "vbpr", **overrides: Any) -> RetrievalTrainer:
+def make(data: Path, folder: Path, model: str = "vbpr", **overrides: Any) -> Loop:
     """A trainer before its first step."""
     system = make_system(data, model, **overrides)
-    return RetrievalTrainer(system, RunFolder.create(folder / "run", system.cfg, system.data, overwrite=True))
+    return Loop(system, RunFolder.create(folder / "run", system.cfg, system.data, overwrite=True))
 
 
-def encode(system: RetrievalSystem) -> dict[str, Tensor]:
+def encode(system: PairTask) -> dict[str, Tensor]:
     """Field -> features of all items, encoded now, with gradient."""
     return system.tower.encode(system.bank, torch.arange(system.data.n_items))
 
 
-def gradients(system: RetrievalSystem, loss: Tensor) -> dict[str, Tensor]:
+def gradients(system: PairTask, loss: Tensor) -> dict[str, Tensor]:
     """Of all parameters, by name; system.model.live is done with."""
     groups = system.parameter_groups()
     named = [*groups["model"], *groups["encoder"]]
@@ -67,8 +67,8 @@ def gradients(system: RetrievalSystem, loss: Tensor) -> dict[str, Tensor]:
 class Batch:
     """One batch of a system, whose bank is not what its encoders would make now, and the model's draws for it."""
 
-    def __init__(self, system: RetrievalSystem):
-        self.system, model, generator = system, system.model, torch.Generator().manual_seed(0)
+    def __init__(self, system: PairTask):
+        self.task, model, generator = system, system.model, torch.Generator().manual_seed(0)
         torch.manual_seed(0)
         for name, values in system.bank.features.items():
             values += 0.3 * torch.randn_like(values) * model.present(name)[:, None]
@@ -86,25 +86,25 @@ class Batch:
 
     def loss(self) -> Tensor:
         """In the first step of an epoch."""
-        self.system.model.begin_epoch(self.epoch)
-        return self.system.model.loss(self.users, self.positives, self.negatives, self.draws)["loss"]
+        self.task.model.begin_epoch(self.epoch)
+        return self.task.model.loss(self.users, self.positives, self.negatives, self.draws)["loss"]
 
     def live(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss and gradients of the way of a training step, and the items that were encoded."""
-        live = self.system.go_live(self.items, 0)
+        live = self.task.go_live(self.items, 0)
         loss = self.loss()
-        result = gradients(self.system, loss)
+        result = gradients(self.task, loss)
         live.backward()
-        self.system.model.live = {}
-        groups = self.system.parameter_groups()
+        self.task.model.live = {}
+        groups = self.task.parameter_groups()
         return loss.detach(), result | {name: p.grad for name, p in groups["encoder"]}, live.encoded
 
     def plain(self, tables: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The same by plain autograd through whole tables of features."""
-        self.system.model.follow(tables)
+        self.task.model.follow(tables)
         loss = self.loss()
-        result = loss.detach(), gradients(self.system, loss)
-        self.system.model.follow(self.system.bank.features)
+        result = loss.detach(), gradients(self.task, loss)
+        self.task.model.follow(self.task.bank.features)
         return result
 
 
@@ -176,12 +176,12 @@ def test_trained_tables_are_no_parameters(shop: Path) -> None:
 
 def test_a_step_writes_what_it_encoded(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(shop, tmp_path, bank__live_budget=6, bank__micro_batch=4, train__encoder_lr=0.01)
-    bank, calls = made.system.bank, []
+    bank, calls = made.task.bank, []
     original = ItemModel.encode
     monkeypatch.setattr(ItemModel, "encode", lambda *args: (calls.append(args[2].tolist()), original(*args))[1])
     made.progress.step = 7
     bank.encoded[torch.tensor([2, 30])] = -1
-    fresh = encode(made.system)
+    fresh = encode(made.task)
     calls.clear()
     before = {name: values.clone() for name, values in bank.features.items()}
     made._step(torch.arange(50))
@@ -192,13 +192,13 @@ def test_a_step_writes_what_it_encoded(shop: Path, tmp_path: Path, monkeypatch: 
         torch.testing.assert_close(values[encoded], fresh[name][encoded].detach())  # by the weights before the update
         others = torch.ones(60, dtype=torch.bool).index_fill(0, encoded, False)
         assert torch.equal(values[others], before[name][others]) and not values.requires_grad
-        assert not torch.allclose(encode(made.system)[name][encoded], values[encoded], atol=1e-5)
-    assert made.model.live == {}
+        assert not torch.allclose(encode(made.task)[name][encoded], values[encoded], atol=1e-5)
+    assert made.task.model.live == {}
 
 
 def test_the_learning_rates_are_two(shop: Path, tmp_path: Path) -> None:
     made = make(shop, tmp_path, train__encoder_lr=1e-5, train__lr_decay=0.5, train__weight_decay=0.1)
-    own, of_encoders = made.optimizer.param_groups
+    own, of_encoders = made.optimiser.torch.param_groups
     assert (own["weight_decay"], of_encoders["weight_decay"]) == (0.1, 0)
     assert (own["lr"], of_encoders["lr"]) == (0.01, 1e-5)
     made.progress.epoch = 50
@@ -212,11 +212,11 @@ def test_three_steps_are_those_of_plain_adam(shop: Path, tmp_path: Path) -> None
     for name in ("fused", "plain"):
         made = make(shop, tmp_path / name, train__encoder_lr=0.01, train__weight_decay=0.01, bank__micro_batch=7)
         if name == "plain":
-            groups = [{**group, "fused": False, "foreach": False} for group in made.optimizer.param_groups]
-            made.optimizer = torch.optim.Adam(groups)
+            groups = [{**group, "fused": False, "foreach": False} for group in made.optimiser.torch.param_groups]
+            made.optimiser.torch = torch.optim.Adam(groups)
         for rows in torch.arange(120).split(40):
             made._step(rows)
-        parameters.append(dict(zip(made.names, made.parameters, strict=True)))
+        parameters.append(dict(zip(made.optimiser.names, made.optimiser.parameters, strict=True)))
     assert any(p.ndim == 4 and not p.is_contiguous() for p in parameters[0].values())
     for name, expected in parameters[1].items():
         torch.testing.assert_close(parameters[0][name], expected, rtol=1e-3, atol=1e-4, msg=name)
@@ -227,33 +227,33 @@ def test_nothing_is_written_when_a_step_is_not_finite(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     made = make(shop, tmp_path)
-    original = made.model.loss
+    original = made.task.model.loss
 
     def broken(*args: Any) -> dict[str, Tensor]:
         losses = original(*args)
         if what == "loss":
             return losses | {"loss": losses["loss"] * torch.nan}
-        made.model.live["image"][1].register_hook(lambda grad: grad * torch.inf)
+        made.task.model.live["image"][1].register_hook(lambda grad: grad * torch.inf)
         return losses
 
-    monkeypatch.setattr(made.model, "loss", broken)
-    before = {name: value.clone() for name, value in made.system.state().items()}
+    monkeypatch.setattr(made.task.model, "loss", broken)
+    before = {name: value.clone() for name, value in made.task.state().items()}
     with pytest.raises(RunStopped, match=rf"the {what} of step 0 .* train\.encoder_lr"):
         made._step(torch.arange(50))
-    assert all(torch.equal(value, before[name]) for name, value in made.system.state().items())
+    assert all(torch.equal(value, before[name]) for name, value in made.task.state().items())
 
 
 def test_metrics_are_of_fresh_features(shop: Path, tmp_path: Path) -> None:
     """And stale/ ones of the features as training left them."""
     made = make(shop, tmp_path, train__encoder_lr=0.05, bank__live_budget=5, train__epochs=1)
     made._epoch()
-    left = made.system.evaluate(1, buckets=False).metrics
+    left = made.task.evaluate(1, buckets=False).metrics
     made._end_of_epoch(1.0)
-    line, bank = made.run.metrics_lines()[-1], made.system.bank
+    line, bank = made.run.metrics_lines()[-1], made.task.bank
     for name, values in bank.features.items():
-        torch.testing.assert_close(values, encode(made.system)[name].detach())
+        torch.testing.assert_close(values, encode(made.task)[name].detach())
     assert bank.encoded[bank.valid].unique().tolist() == [made.progress.step]
-    fresh = made.system.evaluate(1, buckets=False).metrics
+    fresh = made.task.evaluate(1, buckets=False).metrics
     names = [name for name in fresh if "@" in name]
     assert [line[f"valid/{name}"] for name in names] == [fresh[name] for name in names]
     assert [line[f"valid/stale/{name}"] for name in names] == [left[name] for name in names]
@@ -293,8 +293,8 @@ def test_every_model_trains_its_encoders(shop: Path, tmp_path: Path, model: str)
 
 def test_what_the_bank_holds_is_what_is_evaluated(shop: Path, tmp_path: Path) -> None:
     run = train("vbpr", shop, tmp_path / "run", settings("vbpr", train__epochs=1, train__encoder_lr=0.01))
-    system = load_system(run)
-    assert isinstance(system, RetrievalSystem)
+    system = load_task(run)
+    assert isinstance(system, PairTask)
     for name, values in system.bank.features.items():
         torch.testing.assert_close(values, encode(system)[name].detach())
 
@@ -363,7 +363,7 @@ def test_no_gradient_is_told_after_the_first_step_or_where_items_lack_media_the_
     assert made._waiting == {"image", "title", "description"}
     with pytest.raises(UserError, match="no gradient reaches"):
         made._end_of_epoch(1.0)
-    made.model.get_buffer("title_present").fill_(True)
+    made.task.model.get_buffer("title_present").fill_(True)
     with pytest.raises(UserError, match=r"content\.title\.train=top:1: no gradient reaches the encoder of 'title'"):
         made._step(torch.arange(50))
 
@@ -371,9 +371,9 @@ def test_no_gradient_is_told_after_the_first_step_or_where_items_lack_media_the_
 def test_a_rare_modality_is_no_mistake(shop: Path, tmp_path: Path) -> None:
     """FREEDOM ranks by a modality where both items of a pair have it; a batch may have no such pair."""
     made = make(shop, tmp_path, "freedom")
-    present = made.model.get_buffer("image_present")
+    present = made.task.model.get_buffer("image_present")
     everywhere = present.clone()
-    present.fill_(False)[made.pairs.items[0]] = True
+    present.fill_(False)[made.task.pairs.items[0]] = True
     made._step(torch.arange(50))
     assert made._waiting == {"image"} and set(made._unproven) == {"image"}
     present.copy_(everywhere)

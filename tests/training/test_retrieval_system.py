@@ -11,8 +11,8 @@ from small_retrieval import ITEMS, make, settings
 from rawrec import UserError
 from rawrec.data.dataset import Dataset
 from rawrec.data.splits import SplitSpec
-from rawrec.training.job import load_system, train
-from rawrec.training.tasks.pairs import RetrievalSystem
+from rawrec.training.job import load_task, train
+from rawrec.training.tasks.pairs import PairTask
 
 
 @pytest.mark.parametrize("protocol", ["default", "mmrec"])
@@ -20,9 +20,9 @@ from rawrec.training.tasks.pairs import RetrievalSystem
 def test_protocols_against_a_plain_computation(graph: Dataset, tmp_path: Path, protocol: str, part: int) -> None:
     trainer = make(graph, tmp_path, eval__protocol=protocol)
     trainer._epoch()
-    result = trainer.system.evaluate(part)
+    result = trainer.task.evaluate(part)
     split, users, items = graph.split(), graph.users, graph.items
-    user_vectors, item_vectors = (vectors.numpy() for vectors in trainer.system.embeddings())
+    user_vectors, item_vectors = (vectors.numpy() for vectors in trainer.task.embeddings())
     recalls, judged = [], []
     for user in range(graph.n_users):
         mine = users == user
@@ -47,7 +47,7 @@ def test_missing_rows_and_fields_left_out(graph: Dataset, tmp_path: Path) -> Non
     assert model.modalities == ("image", "text")
     assert not model.present("image")[7] and model.present("image").sum() == ITEMS - 1 and model.present("text").all()
     trainer = make(graph, tmp_path, "vbpr", content__image__use=False)
-    assert trainer.model.modalities == ("text",)
+    assert trainer.task.model.modalities == ("text",)
     assert not trainer.cfg.content.fields["image"].use  # in config.yaml, for whoever loads the run
 
 
@@ -56,8 +56,8 @@ def test_features_of_raw_fields(shop: Path, tmp_path: Path) -> None:
     tiny = {"content.image.encoder": "random:conv", "content.image.size": 32, "content.text.encoder": "random:bert"}
     data = Dataset.open(shop)
     run = train("vbpr", data, tmp_path / "run", settings("vbpr") | tiny | {"train.precision": "fp32"})
-    system = load_system(run)
-    assert isinstance(system, RetrievalSystem)
+    system = load_task(run)
+    assert isinstance(system, PairTask)
     assert set(system.model.modalities) == {*data.fields.image, *data.fields.text}
     assert all(system.model.present(name).any() for name in system.model.modalities)
     liked = (data.split() == 0) & (data.label() > 0)
@@ -89,8 +89,8 @@ def test_a_ready_item_graph_needs_no_features(graph: Dataset, tmp_path: Path, mo
     run = train("freedom", graph, tmp_path / "run", given)
     assert run.info()["paradigm"] is None
     monkeypatch.chdir(tmp_path.parent)
-    system = load_system(run)
-    assert isinstance(system, RetrievalSystem) and not system.reads_features and not system.model.modalities
+    system = load_task(run)
+    assert isinstance(system, PairTask) and not system.reads_features and not system.model.modalities
     with pytest.raises(UserError, match="reads no features"):
         train("freedom", graph, tmp_path / "again", given | {"content.image.use": False})
 
@@ -101,8 +101,8 @@ def test_the_order_of_modalities(graph: Dataset, tmp_path: Path) -> None:
     first = make(graph, tmp_path / "b", "freedom", content__order=["text", "image"]).model
     assert first.modalities == ("text", "image") and first.width("text") == 5
     run = train("freedom", graph, tmp_path / "run", settings("freedom", content__order=["text", "image"]))
-    loaded = load_system(run)
-    assert isinstance(loaded, RetrievalSystem) and loaded.model.modalities == ("text", "image")
+    loaded = load_task(run)
+    assert isinstance(loaded, PairTask) and loaded.model.modalities == ("text", "image")
     alone = make(graph, tmp_path / "c", "freedom", content__order=["text"], content__image__use=False)
     assert alone.model.modalities == ("text",)
 

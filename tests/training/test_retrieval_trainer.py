@@ -17,7 +17,6 @@ from rawrec.evaluation.topk import TopK
 from rawrec.models.graph import Interactions
 from rawrec.training.job import train
 from rawrec.training.negatives import Negatives
-from rawrec.training.retrieval_trainer import DECAY_EPOCHS
 from systems import TIMES
 
 
@@ -41,39 +40,41 @@ def test_early_stopping(graph: Dataset, tmp_path: Path, protocol: str, epochs: i
 def test_only_mmrec_rounds_before_it_compares(graph: Dataset, tmp_path: Path) -> None:
     for protocol, expected in (("default", 0.12344), ("mmrec", 0.1234)):
         trainer = make(graph, tmp_path, eval__protocol=protocol)
-        result = trainer.system.judge(1, TopK(np.zeros((len(trainer.system.tasks[1].users), 20), int), np.zeros(0)))
+        result = trainer.task.judge(1, TopK(np.zeros((len(trainer.task.tasks[1].users), 20), int), np.zeros(0)))
         result.metrics["recall@20"] = 0.12344
         assert trainer._monitored(result) == expected
 
 
 def test_users_who_have_taken_everything_give_no_negatives(graph: Dataset, tmp_path: Path) -> None:
     trainer = make(graph, tmp_path)
-    assert 0 in trainer.system.pairs.users and 0 not in trainer.pairs.users
+    assert 0 in trainer.task.pairs.users and 0 not in trainer.task.pairs.users
     all_of_it = Interactions(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2, 2)
-    trainer.pairs = all_of_it
+    trainer.task.pairs = all_of_it
     with pytest.raises(UserError, match="every user of the training part has taken all items"):
         trainer._with_negatives(Negatives(all_of_it))
 
 
 def test_models_without_negatives_learn_from_every_pair(graph: Dataset, tmp_path: Path) -> None:
     trainer = make(graph, tmp_path, "bm3")
-    assert trainer.negatives is None and len(trainer.pairs.users) == (graph.split() == 0).sum()
+    assert trainer.task.negatives is None and len(trainer.task.pairs.users) == (graph.split() == 0).sum()
 
 
 def test_three_steps_are_those_of_dense_adam(graph: Dataset, tmp_path: Path) -> None:
     trainer = make(graph, tmp_path, train__weight_decay=0.01, train__lr=0.01)
     plain = make(graph, tmp_path / "plain", train__weight_decay=0.01)
-    optimizer = torch.optim.Adam(plain.parameters, lr=0.01, weight_decay=0.01, fused=False, foreach=False)
-    for rows in torch.randperm(len(trainer.pairs.users), generator=torch.Generator().manual_seed(0)).split(70)[:3]:
-        draw = trainer.negatives.draw
+    optimizer = torch.optim.Adam(plain.optimiser.parameters, lr=0.01, weight_decay=0.01, fused=False, foreach=False)
+    for rows in torch.randperm(len(trainer.task.pairs.users), generator=torch.Generator().manual_seed(0)).split(70)[:3]:
+        draw = trainer.task.negatives.draw
         drawn: list[torch.Tensor] = []
-        trainer.negatives.draw = lambda *a, draw=draw, drawn=drawn: drawn.append(draw(*a)) or drawn[0]  # type: ignore
+        trainer.task.negatives.draw = lambda *a, draw=draw, drawn=drawn: drawn.append(draw(*a)) or drawn[0]  # type: ignore
         trainer._step(rows)
-        trainer.negatives.draw = draw  # type: ignore[method-assign]
+        trainer.task.negatives.draw = draw  # type: ignore[method-assign]
         optimizer.zero_grad()
-        plain.model.loss(plain.pairs.users[rows], plain.pairs.items[rows], drawn[0], {})["loss"].backward()
+        plain.task.model.loss(plain.task.pairs.users[rows], plain.task.pairs.items[rows], drawn[0], {})[
+            "loss"
+        ].backward()
         optimizer.step()
-    for ours, theirs in zip(trainer.parameters, plain.parameters, strict=True):
+    for ours, theirs in zip(trainer.optimiser.parameters, plain.optimiser.parameters, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -83,18 +84,21 @@ def test_the_learning_rate_falls(graph: Dataset, tmp_path: Path) -> None:
     for epoch in (0, DECAY_EPOCHS // 2, DECAY_EPOCHS):
         trainer.progress.epoch = epoch
         trainer._epoch()
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        rates.append(trainer.optimiser.torch.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.1 * 0.5**0.5, 0.05])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(graph: Dataset, tmp_path: Path) -> None:
     trainer = make(graph, tmp_path)
     with torch.no_grad():
-        trainer.parameters[0].fill_(torch.inf)
-    before = [p.detach().clone() for p in trainer.parameters]
+        trainer.optimiser.parameters[0].fill_(torch.inf)
+    before = [p.detach().clone() for p in trainer.optimiser.parameters]
     with pytest.raises(RunStopped, match=r"no checkpoint yet.*lower train\.lr"):
         trainer._epoch()
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True)) and not trainer.progress.step
+    assert (
+        all(torch.equal(a, b) for a, b in zip(before, trainer.optimiser.parameters, strict=True))
+        and not trainer.progress.step
+    )
 
 
 def test_metrics_of_every_epoch(graph: Dataset, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from rawrec.errors import RunStopped, UserError
 from rawrec.models.ranking.em3 import Ranker
 from rawrec.training import state as checkpoint
 from rawrec.training.job import resume, train
-from rawrec.training.trainer import Trainer, impression_metrics
+from rawrec.training.loop import Loop
+from rawrec.training.metrics import impression_metrics
 from systems import STILL, changed, content_of, settings, small_dataset, system, trainer, weights
 
 
@@ -37,12 +38,12 @@ def test_accumulated_batches_are_one_large_batch(shop: Path, tmp_path: Path, par
             paradigm=paradigm,
             **STILL,
         )
-        before, rows = weights(made.system), made.samples.order(0, 0)[:64]
+        before, rows = weights(made.task), made.task.samples.order(0, 0)[:64]
         made._step(rows)
         assert made.progress.step == 1
-        after = weights(made.system)
-        gradients = {n: p.grad.clone() for n, p in made.system.named_parameters() if p.grad is not None}
-        results.append((after, gradients, made.progress.sums, made.system.bank.content.clone(), changed(before, after)))
+        after = weights(made.task)
+        gradients = {n: p.grad.clone() for n, p in made.task.named_parameters() if p.grad is not None}
+        results.append((after, gradients, made.progress.sums, made.task.bank.content.clone(), changed(before, after)))
     whole = results[0]
     for parts in results[1:]:
         assert parts[4] == whole[4] and len(whole[4]) > 20
@@ -63,25 +64,25 @@ def test_a_step_of_items_without_media(shop: Path, tmp_path: Path) -> None:
     """Nothing to encode: the ranker learns alone, under every paradigm."""
     for paradigm in ("end_to_end", "hybrid", "frozen"):
         made = trainer(shop, tmp_path / paradigm, paradigm=paradigm)
-        made.system.bank.valid[:] = False
-        before = made.system.ranker.item.weight.clone()
-        made._step(made.samples.rows(0)[:16])
+        made.task.bank.valid[:] = False
+        before = made.task.ranker.item.weight.clone()
+        made._step(made.task.samples.rows(0)[:16])
         assert np.isfinite(made.progress.sums["loss"]) and made.progress.sums["loss/cic"] == 0
-        assert not torch.equal(before, made.system.ranker.item.weight)
+        assert not torch.equal(before, made.task.ranker.item.weight)
 
 
 def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
     made = trainer(shop, tmp_path, train__warmup_steps=4, train__lr=0.1, train__encoder_lr=0.02)
     rates = []
     for k in range(5):
-        made._step(made.samples.rows(0)[k * 8 : k * 8 + 8])
-        rates.append([group["lr"] for group in made.optimizer.param_groups])
+        made._step(made.task.samples.rows(0)[k * 8 : k * 8 + 8])
+        rates.append([group["lr"] for group in made.optimiser.torch.param_groups])
     np.testing.assert_allclose(rates, np.outer([0.25, 0.5, 0.75, 1, 1], [0.02, 0.1, 0.1, 0.1]))
-    decay = [group["weight_decay"] for group in made.optimizer.param_groups]
+    decay = [group["weight_decay"] for group in made.optimiser.torch.param_groups]
     assert decay == [0, made.cfg.train.id_weight_decay, made.cfg.train.weight_decay, 0]
-    groups = made.system.parameter_groups()
+    groups = made.task.parameter_groups()
     names = [name for group in groups.values() for name, _ in group]
-    assert sorted(names) == sorted(name for name, p in made.system.named_parameters() if p.requires_grad)
+    assert sorted(names) == sorted(name for name, p in made.task.named_parameters() if p.requires_grad)
     assert all(p.ndim < 2 or name.endswith(".queries") for name, p in groups["plain"])
     assert all(p.ndim == 2 and not name.endswith(".queries") for name, p in groups["rest"])
     assert all(name.startswith("tower.encoders.") for name, _ in groups["encoder"]) and groups["encoder"]
@@ -92,24 +93,24 @@ def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
 
 def test_clipping_bounds_the_update(shop: Path, tmp_path: Path) -> None:
     made = trainer(shop, tmp_path, train__clip=1e-3)
-    made._step(made.samples.rows(0)[:64])
-    norm = torch.cat([p.grad.flatten() for p in made.parameters if p.grad is not None]).norm()
+    made._step(made.task.samples.rows(0)[:64])
+    norm = torch.cat([p.grad.flatten() for p in made.optimiser.parameters if p.grad is not None]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------------ paradigms
-def after_an_epoch(shop: Path, folder: Path, **overrides: Any) -> tuple[Trainer, set[str], torch.Tensor]:
+def after_an_epoch(shop: Path, folder: Path, **overrides: Any) -> tuple[Loop, set[str], torch.Tensor]:
     """A trainer after one epoch, the names of what changed, and the bank before it."""
     made = trainer(shop, folder, train__epochs=1, train__lr=0.01, train__encoder_lr=0.01, **overrides)
-    before, content = weights(made.system), made.system.bank.content.clone()
+    before, content = weights(made.task), made.task.bank.content.clone()
     made.train()
-    return made, changed(before, weights(made.system)), content
+    return made, changed(before, weights(made.task)), content
 
 
 def test_frozen_leaves_the_bank_as_the_first_pass_made_it(shop: Path, tmp_path: Path) -> None:
     made, names, content = after_an_epoch(shop, tmp_path, paradigm="frozen")
-    assert torch.equal(made.system.bank.content, content)
-    assert made.system.bank.written.unique().tolist() == [-1, 0]
+    assert torch.equal(made.task.bank.content, content)
+    assert made.task.bank.written.unique().tolist() == [-1, 0]
     assert names and all(name.startswith(("ranker.", "content_in.")) for name in names)
     assert {"content_in.weight", "ranker.candidate.weight"} <= names
 
@@ -120,7 +121,7 @@ def test_hybrid_trains_the_fusion_and_no_encoder(shop: Path, tmp_path: Path) -> 
     assert "tower.fusion.fusion.queries" in names and "tower.fusion.mm_proj.weight" in names
     for field in ("image", "title", "description"):
         assert f"tower.proj.{field}.weight" in names
-    assert not torch.equal(made.system.bank.content, content)
+    assert not torch.equal(made.task.bank.content, content)
 
 
 @pytest.mark.parametrize("how", ["top:1", "lora", "all"])
@@ -129,27 +130,27 @@ def test_end_to_end_changes_exactly_the_trained_layers(shop: Path, tmp_path: Pat
         shop, tmp_path, content__image__train=how, content__text__train="none", content__title__train="top:1"
     )
     encoder = {name for name in names if name.startswith("tower.encoders.")}
-    trained = {name for name, p in made.system.named_parameters() if p.requires_grad and "encoders" in name}
+    trained = {name for name, p in made.task.named_parameters() if p.requires_grad and "encoders" in name}
     assert encoder == trained
     assert {name.split(".")[2] for name in encoder} == {"image", "title"}
     layers = {name.split(".")[5] for name in encoder if ".image." in name}
     assert layers == ({"3"} if how == "top:1" else {"0", "1", "2", "3"})
-    buffers = {name for name, _ in made.system.named_buffers()}
+    buffers = {name for name, _ in made.task.named_buffers()}
     assert any("running_mean" in name for name in buffers) and not buffers & names
-    assert not torch.equal(made.system.bank.content, content)
+    assert not torch.equal(made.task.bank.content, content)
 
 
 def test_the_bank_is_fresh_where_it_is_read(shop: Path, tmp_path: Path) -> None:
     made, _, _ = after_an_epoch(shop, tmp_path)
-    bank = made.system.bank
-    read = made.rows_read(made.evaluation_sample(1), 1)
+    bank = made.task.bank
+    read = made.task.rows_read(made.task.evaluation_sample(1), 1)
     read = read[read >= 0]
     read = read[bank.valid[read]]
     assert (bank.written[read] == made.progress.step).all()
-    made.system.eval()
-    with made.averaged():  # the weights that were evaluated
-        torch.testing.assert_close(bank.content[read], content_of(made.system, read).detach())
-    cold = torch.from_numpy(made.samples.train_counts == 0)
+    made.task.eval()
+    with made.optimiser.averaged():  # the weights that were evaluated
+        torch.testing.assert_close(bank.content[read], content_of(made.task, read).detach())
+    cold = torch.from_numpy(made.task.samples.train_counts == 0)
     assert cold[read].any()
 
 
@@ -163,20 +164,20 @@ def test_the_live_budget_is_kept_and_logged(shop: Path, tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- averaged weights
-def own(made: Trainer) -> list[torch.Tensor]:
+def own(made: Loop) -> list[torch.Tensor]:
     """A copy of every trained parameter, in the trainer's order."""
-    return [p.detach().clone() for p in made.parameters]
+    return [p.detach().clone() for p in made.optimiser.parameters]
 
 
-def kept(made: Trainer) -> dict[str, torch.Tensor]:
+def kept(made: Loop) -> dict[str, torch.Tensor]:
     """The weights of the best epoch."""
     tensors, _ = checkpoint.load(made.run.path / "checkpoint" / "best.safetensors")
     return tensors
 
 
-def named(made: Trainer) -> dict[str, torch.Tensor]:
+def named(made: Loop) -> dict[str, torch.Tensor]:
     """What `kept` would hold, were the weights kept as they are."""
-    return {name: value.clone() for name, value in made.system.state().items()}
+    return {name: value.clone() for name, value in made.task.state().items()}
 
 
 def test_the_average_of_the_weights_by_hand(shop: Path, tmp_path: Path) -> None:
@@ -184,41 +185,43 @@ def test_the_average_of_the_weights_by_hand(shop: Path, tmp_path: Path) -> None:
     made = trainer(shop, tmp_path, train__ema=0.25, train__lr=0.01)
     expected = own(made)
     for step in range(1, 7):
-        made._step(made.samples.rows(0)[step * 32 : step * 32 + 32])
+        made._step(made.task.samples.rows(0)[step * 32 : step * 32 + 32])
         decay = min(0.25, step / (step + 10))
         assert (decay == 0.25) == (step >= 4)
         expected = [decay * a + (1 - decay) * p for a, p in zip(expected, own(made), strict=True)]
-    for name, got, want in zip(made.names, made.average, expected, strict=True):
+    for name, got, want in zip(made.optimiser.names, made.optimiser.average, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6, msg=name)
-    assert sum(not torch.allclose(a, p, atol=1e-5) for a, p in zip(made.average, own(made), strict=True)) > 20
+    assert sum(not torch.allclose(a, p, atol=1e-5) for a, p in zip(made.optimiser.average, own(made), strict=True)) > 20
 
 
 def test_the_averaged_weights_are_evaluated_and_kept(shop: Path, tmp_path: Path) -> None:
     made = trainer(shop, tmp_path, train__ema=0.9, train__lr=0.01, train__epochs=1, train__batch_size=64)
     made.train()
-    sample, after = made.evaluation_sample(1), own(made)
-    scores = made.system.score_impressions(sample, 1)
+    sample, after = made.task.evaluation_sample(1), own(made)
+    scores = made.task.score_impressions(sample, 1)
     best = kept(made)
-    with made.averaged():
-        assert all(torch.equal(p, a) for p, a in zip(made.parameters, made.average, strict=True))
+    with made.optimiser.averaged():
+        assert all(torch.equal(p, a) for p, a in zip(made.optimiser.parameters, made.optimiser.average, strict=True))
         assert all(torch.equal(best[name], value) for name, value in named(made).items())
-        metrics, _ = impression_metrics(made.system, sample, made.system.score_impressions(sample, 1))
+        metrics, _ = impression_metrics(made.task, sample, made.task.score_impressions(sample, 1))
     assert made.run.metrics_lines()[-1]["valid/logloss"] == pytest.approx(metrics["logloss"], rel=1e-6)
-    assert all(torch.equal(p, w) for p, w in zip(made.parameters, after, strict=True))  # training goes on from its own
-    assert np.array_equal(scores, made.system.score_impressions(sample, 1))
+    assert all(
+        torch.equal(p, w) for p, w in zip(made.optimiser.parameters, after, strict=True)
+    )  # training goes on from its own
+    assert np.array_equal(scores, made.task.score_impressions(sample, 1))
     different = [name for name, value in named(made).items() if not torch.equal(best[name], value)]
     assert any(name.startswith("encoder.image.") for name in different) and len(different) > 20
-    with pytest.raises(RuntimeError), made.averaged():
+    with pytest.raises(RuntimeError), made.optimiser.averaged():
         raise RuntimeError
-    assert all(torch.equal(p, w) for p, w in zip(made.parameters, after, strict=True))
+    assert all(torch.equal(p, w) for p, w in zip(made.optimiser.parameters, after, strict=True))
 
 
 def test_without_an_average_the_last_weights_are_kept(shop: Path, tmp_path: Path) -> None:
     made = trainer(shop, tmp_path, train__ema=0, train__lr=0.01, train__epochs=1)
     made.train()
     best = kept(made)
-    assert made.average == [] and all(torch.equal(best[name], value) for name, value in named(made).items())
-    with made.averaged():
+    assert made.optimiser.average == [] and all(torch.equal(best[name], value) for name, value in named(made).items())
+    with made.optimiser.averaged():
         assert all(torch.equal(best[name], value) for name, value in named(made).items())
 
 
@@ -228,7 +231,7 @@ def test_the_average_does_not_change_the_training(shop: Path, tmp_path: Path) ->
     for ema in (0.0, 0.9):
         made = trainer(shop, tmp_path / str(ema), train__ema=ema, train__lr=0.01)
         for k in range(3):
-            made._step(made.samples.rows(0)[k * 32 : k * 32 + 32])
+            made._step(made.task.samples.rows(0)[k * 32 : k * 32 + 32])
         steps.append(own(made))
     assert all(torch.equal(a, b) for a, b in zip(*steps, strict=True))
 
@@ -264,8 +267,8 @@ def test_a_run_stops_before_it_writes_what_is_not_finite(
         return logits
 
     saved: list[dict[str, str]] = []
-    save = Trainer.save
-    monkeypatch.setattr(Trainer, "save", lambda self: (save(self), saved.append(digests(self.run.path)))[0])
+    save = Loop.save
+    monkeypatch.setattr(Loop, "save", lambda self: (save(self), saved.append(digests(self.run.path)))[0])
     monkeypatch.setattr(Ranker, "forward", broken)
     tree, out = settings(train__checkpoint_every=2), tmp_path / "run"
     with pytest.raises(RunStopped) as stopped:
@@ -290,25 +293,25 @@ def test_an_encoder_without_gradient_is_named(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     made = trainer(shop, tmp_path)
-    encoder = dict(made.system.raw_encoders())[field]
+    encoder = dict(made.task.raw_encoders())[field]
     upper = encoder.upper
     monkeypatch.setattr(encoder, "upper", lambda hidden: upper(hidden).detach())
     with pytest.raises(
         UserError, match=rf"content\.{field}\.train=top:1: no gradient reaches the encoder of '{field}'"
     ):
-        made._step(made.samples.rows(0)[:64])
+        made._step(made.task.samples.rows(0)[:64])
 
 
 def test_an_encoder_that_has_nothing_to_do_is_no_mistake(shop: Path, tmp_path: Path) -> None:
     """No item of the first batches has a picture: that is judged when one has."""
     made = trainer(shop, tmp_path)
-    column = made.system.bank.static["hidden/image"]
-    with_image = column.lengths.numpy()[made.system.data.items] > 0
-    without = made.samples.rows(0)[~with_image[made.samples.rows(0)]]
+    column = made.task.bank.static["hidden/image"]
+    with_image = column.lengths.numpy()[made.task.data.items] > 0
+    without = made.task.samples.rows(0)[~with_image[made.task.samples.rows(0)]]
     assert len(without)
     made._step(without[:8])
     assert set(made._unproven) == {"image"}
-    made._step(made.samples.rows(0)[:64])
+    made._step(made.task.samples.rows(0)[:64])
     assert not made._unproven
 
 
@@ -331,7 +334,7 @@ def test_an_encoder_that_has_nothing_to_do_is_no_mistake(shop: Path, tmp_path: P
 def test_mistakes_in_settings_are_named_before_the_first_step(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("a step was made"))
+    monkeypatch.setattr(Loop, "_step", lambda *_: pytest.fail("a step was made"))
     with pytest.raises(UserError, match=message):
         train(settings(**{key.replace(".", "__"): value for key, value in overrides.items()}), shop, tmp_path / "run")
 
@@ -413,9 +416,9 @@ def test_early_stopping_keeps_the_best_epoch(
 LOSSES = ("loss", "loss/bce", "loss/cic")
 
 
-def mark(made: Trainer, value: int) -> None:
+def mark(made: Loop, value: int) -> None:
     with torch.no_grad():
-        made.system.ranker.user.weight[0, 0] = value
+        made.task.ranker.user.weight[0, 0] = value
 
 
 def test_encoders_stay_in_eval_mode(shop: Path, tmp_path: Path) -> None:
