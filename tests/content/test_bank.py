@@ -10,7 +10,7 @@ from rawrec.content.bank import Bank
 from rawrec.content.item_model import ItemModel
 from rawrec.data.ragged import Ragged
 from rawrec.errors import RunStopped
-from rawrec.models.ranking.em3 import HistoryContent, RankingBatch
+from rawrec.models.ranking.inputs import HistoryContent, RankingBatch
 from rawrec.training.tasks.impressions import System
 from systems import STILL, content_of, live_of, system, trainer, weights
 

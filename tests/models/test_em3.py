@@ -14,7 +14,7 @@ from rawrec.config import RankerConfig
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
-from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
+from rawrec.models.ranking.inputs import HistoryContent, ItemColumns, Ranker, RankingBatch
 from rawrec.training.tasks.impressions import item_columns
 from systems import small_dataset, system
 

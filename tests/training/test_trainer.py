@@ -11,7 +11,7 @@ import torch
 from rawrec.content.encoders.base import Encoder
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
-from rawrec.models.ranking.em3 import Ranker
+from rawrec.models.ranking.inputs import Ranker
 from rawrec.training import state as checkpoint
 from rawrec.training.job import resume, train
 from rawrec.training.trainer import Trainer, impression_metrics

@@ -21,7 +21,7 @@ from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
-from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
+from rawrec.models.ranking.inputs import HistoryContent, ItemColumns, Ranker, RankingBatch
 from rawrec.training.state import with_prefix, without_prefix
 
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this
