@@ -160,7 +160,7 @@ def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool
             run.log(f"resumed at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
         else:
             run.keep_metrics(0)
-            run.log(f"training {cfg.model.name} on {data.path}")
+            run.log(f"training {cfg.label} on {data.path}")
         trainer.train()
         if isinstance(trainer, RetrievalTrainer):
             trainer.finish()
@@ -238,5 +238,5 @@ def _finish(run: RunFolder, system: System, trainer: Trainer, observe: Any) -> N
     model = system.state()
     if system.bank is not None:
         model["bank.content"] = system.bank.content
-    checkpoint.save(run.path / "model.safetensors", model, {"format": 1, "step": step, "model": cfg.model.name})
+    checkpoint.save(run.path / "model.safetensors", model, {"format": 1, "step": step, "model": cfg.label})
     checkpoint.write_json(run.path / "metrics.json", {**results, "reasons": reasons})

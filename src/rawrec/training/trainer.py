@@ -18,6 +18,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
+from rawrec.models.ranking.ranker import present_name
 from rawrec.training import state as checkpoint
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import System
@@ -305,6 +306,7 @@ class Trainer:
     def restore(self) -> None:
         """Continue where the last checkpoint stands; lines of metrics written after it are taken back."""
         tensors, state = checkpoint.load(self.run.path / "checkpoint" / "last.safetensors")
+        tensors = {present_name(name): value for name, value in tensors.items()}
         self.progress = Progress(**state["progress"])
         self.system.load_state(checkpoint.without_prefix("model.", tensors))
         for name, parameter in zip(self.names, self.parameters, strict=True):
