@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ TINY: dict[str, Any] = {
 RANKER = TINY | {"model.dim": 8, "model.hidden": [16], "content.dim": 16, "data.history": 5, "train.warmup_steps": 5}
 RETRIEVAL = TINY | {"train.batch_size": 500, "train.lr": 0.01, "train.metric": "recall@20"}
 FIELDS = ("image", "text")
+PART = re.compile(r"^ranker\.(inputs\.ids|inputs|content|head)\.")
 WITH_FEATURES = [
     "vbpr",
     "freedom",
@@ -85,9 +87,13 @@ def sha(text: bytes) -> str:
 
 
 def weights_of(file: Path) -> str:
-    """Of the tensors in order of their names, so that other metadata in the file's head changes nothing."""
+    """Of the tensors in order of their names, so that other metadata in the file's head changes nothing.
+
+    A ranker's names are taken without its parts, as they were before it had any.
+    """
     digest = hashlib.sha256()
-    for name, value in sorted(load_file(file).items()):
+    named = {PART.sub("ranker.", name): value for name, value in load_file(file).items()}
+    for name, value in sorted(named.items()):
         digest.update(f"{name} {list(value.shape)}".encode() + value.contiguous().numpy().tobytes())
     return digest.hexdigest()
 

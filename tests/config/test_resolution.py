@@ -18,7 +18,7 @@ from rawrec.errors import UserError
 @pytest.mark.parametrize("name", presets())
 def test_presets_resolve_and_come_back_from_yaml(name: str) -> None:
     cfg = resolve(name)
-    assert cfg.model.name == name
+    assert cfg.label == name
     text = yaml.safe_dump(cfg.dump(), sort_keys=False)
     assert validate(yaml.safe_load(text)) == cfg
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 from ranking_mixin import RankingMixin
 
-from rawrec.config import RankerConfig
+from rawrec.config import DotMlpConfig
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
-from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
-from rawrec.training.tasks.impressions import item_columns
+from rawrec.models.ranking.columns import ItemColumns, item_columns
+from rawrec.models.ranking.history import HistoryContent, attend
+from rawrec.models.ranking.inputs import RankingBatch
+from rawrec.models.ranking.ranker import Ranker
 from systems import small_dataset, system
 
 MODEL = {"dim": 8, "hidden": [32], "dropout": 0.0}
@@ -57,8 +59,8 @@ KNOWN_ITEMS = torch.tensor([True] * 6 + [False] * 3)
 
 def ranker(content: int | None = 5, columns: ItemColumns = NO_COLUMNS, **settings) -> Ranker:
     torch.manual_seed(0)
-    made = Ranker(RankerConfig(dim=4, hidden=[8], **settings), KNOWN_USERS, KNOWN_ITEMS, columns, content).eval()
-    for table in (made.user_bias, made.item_bias):
+    made = Ranker(DotMlpConfig(dim=4, hidden=[8], **settings), KNOWN_USERS, KNOWN_ITEMS, columns, content).eval()
+    for table in (made.inputs.ids.user_bias, made.inputs.ids.item_bias):
         torch.nn.init.normal_(table.weight)
     return made
 
@@ -76,18 +78,18 @@ def batch(users: list[int], items: list[list[int]], content: int | None = 5) -> 
 
 def test_the_unknown_share_one_row() -> None:
     made = ranker()
-    ids = made._ids(torch.tensor([0, 5, 6, 8, -1]), KNOWN_ITEMS)
+    ids = made.inputs.ids.item_codes(torch.tensor([0, 5, 6, 8, -1]))
     assert ids.tolist() == [1, 6, 0, 0, 0]
     base = made(batch([2, 2, 2], [[6, 7], [7, 8], [8, 0]]))
     other = made(batch([-1, 2, -1], [[6, 7], [7, 8], [8, 0]]))
     assert torch.equal(base, other)  # a user without training rows is as unknown as one not in the data
     assert not torch.equal(base, made(batch([0, 0, 0], [[6, 7], [7, 8], [8, 0]])))
     with torch.no_grad():
-        made.user.weight[3] += 1
-        made.item.weight[7:] += 1  # rows of unknown users and items are never read
+        made.inputs.ids.user.weight[3] += 1
+        made.inputs.ids.item.weight[7:] += 1  # rows of unknown users and items are never read
     assert torch.equal(base, made(batch([2, 2, 2], [[6, 7], [7, 8], [8, 0]])))
     with torch.no_grad():
-        made.item.weight[0] += 1
+        made.inputs.ids.item.weight[0] += 1
     assert not torch.equal(base, made(batch([2, 2, 2], [[6, 7], [7, 8], [8, 0]])))
 
 
@@ -108,13 +110,13 @@ def test_id_dropout_trains_the_unknown_rows() -> None:
         torch.zeros(200, 1, dtype=torch.int64),
         torch.full((200, 1), -1),
     )
-    share = (made._ids(many.items, KNOWN_ITEMS) == 0).float().mean()
+    share = (made.inputs.ids.item_codes(many.items) == 0).float().mean()
     assert 0.35 < share < 0.65
     made(many).sum().backward()
-    assert made.item.weight.grad.any(1).tolist() == [True, True] + [False] * 8
-    assert made.user.weight.grad.any(1).tolist()[:2] == [True, True]
+    assert made.inputs.ids.item.weight.grad.any(1).tolist() == [True, True] + [False] * 8
+    assert made.inputs.ids.user.weight.grad.any(1).tolist()[:2] == [True, True]
     made.eval()
-    assert made._ids(many.items, KNOWN_ITEMS).min() == 1
+    assert made.inputs.ids.item_codes(many.items).min() == 1
 
 
 def test_one_list_of_candidates_for_all_users() -> None:
@@ -138,16 +140,16 @@ def test_interest_by_hand() -> None:
     """Equations 7 and 8: softmax over the history's valid items of (W_q c)(W_k h) / sqrt(d), sum of their content."""
     made, given = ranker(), batch([0, 1, 3], [[0, 1]] * 3)
     history = given.history_content
-    got = made._attend(history, made.query(given.content) @ made.key.weight)
+    got = attend(history, made.content.query(given.content) @ made.content.key.weight, 4)
     for user in range(3):
         valid = history.valid[user]
         past = history.bank[user][valid]
         for k in range(2):
-            scores = made.key(past) @ made.query(given.content[user, k]) / 4**0.5
+            scores = made.content.key(past) @ made.content.query(given.content[user, k]) / 4**0.5
             expected = torch.softmax(scores, 0) @ past
             torch.testing.assert_close(got[user, k], expected)
     empty = HistoryContent(torch.ones(1, 3, 5), torch.zeros(1, 3, dtype=torch.bool))
-    assert not made._attend(empty, torch.ones(1, 2, 5)).any()
+    assert not attend(empty, torch.ones(1, 2, 5), 4).any()
 
 
 def test_padding_has_no_influence() -> None:
@@ -162,8 +164,8 @@ def test_ids_can_be_left_out(switch: str) -> None:
     made = ranker(**{switch: False})
     given = batch([0, 1, 3], [[0, 1]] * 3)
     base = made(given)
-    table = made.user if switch == "user_id" else made.item
-    bias = made.user_bias if switch == "user_id" else made.item_bias
+    table = made.inputs.ids.user if switch == "user_id" else made.inputs.ids.item
+    bias = made.inputs.ids.user_bias if switch == "user_id" else made.inputs.ids.item_bias
     with torch.no_grad():
         table.weight += 1
         bias.weight += 1
@@ -197,7 +199,7 @@ def test_contrast_leaves_untrained_ids_out() -> None:
     made = ranker()
     content = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
     got = made.contrast(torch.tensor([0, 7, 3, 8, 5]), content)
-    expected = made.cic(content[[0, 2, 4]], made.item.weight[torch.tensor([1, 4, 6])])
+    expected = made.content.cic(content[[0, 2, 4]], made.inputs.ids.item.weight[torch.tensor([1, 4, 6])])
     torch.testing.assert_close(got, expected)
 
 
@@ -310,14 +312,14 @@ def bag_sum(made: Ranker, item: int) -> torch.Tensor:
     for name, (codes, ptr, _) in KINDS.bags.items():
         own = codes[ptr[item] : ptr[item + 1]]
         if len(own):
-            total = total + made.bags[name].weight[own].mean(0)
+            total = total + made.inputs.bags[name].weight[own].mean(0)
     return total
 
 
 def test_categories_are_sums_of_mean_vectors() -> None:
     made = ranker(columns=KINDS)
     wanted = torch.tensor([[0, 1, 8], [-1, 8, 2]]), torch.tensor([7, 0, -1, 1])
-    found = made._categories(*wanted)
+    found = made.inputs._categories(*wanted)
     for rows, values in zip(wanted, found, strict=True):
         assert values.shape == (*rows.shape, 4)
         for row, value in zip(rows.flatten().tolist(), values.view(-1, 4), strict=True):
@@ -327,21 +329,17 @@ def test_categories_are_sums_of_mean_vectors() -> None:
 def test_categories_are_part_of_the_ids_of_the_history() -> None:
     """The interest in ids is of id vectors plus categories, which cold items share with known ones."""
     made, given = ranker(None, columns=KINDS), batch([0, 1, 3], [[0, 1]] * 3, None)
-    seen: list[tuple[HistoryContent, torch.Tensor]] = []
-    attend = made._attend
-    made._attend = lambda history, query: (seen.append((history, query)), attend(history, query))[1]  # type: ignore
-    made(given)
-    (history, query) = seen[0]
+    candidate, history = made.tokens(given).histories["ids"]
     for user, rows in enumerate(given.history.tolist()):
         for k, row in enumerate(rows):
             if row >= 0:
-                own = made.item.weight[row + 1 if KNOWN_ITEMS[row] else 0]
+                own = made.inputs.ids.item.weight[row + 1 if KNOWN_ITEMS[row] else 0]
                 torch.testing.assert_close(history.bank[user, k], own + bag_sum(made, row))
     for k, row in enumerate((0, 1)):
-        torch.testing.assert_close(query[0, k], made.id_query(made.item.weight[row + 1] + bag_sum(made, row)))
+        torch.testing.assert_close(candidate[0, k], made.inputs.ids.item.weight[row + 1] + bag_sum(made, row))
     base = made(given)
     with torch.no_grad():
-        made.bags["kind"].weight[0] += 1  # of item 2 alone, which is in two of the three histories
+        made.inputs.bags["kind"].weight[0] += 1  # of item 2 alone, which is in two of the three histories
     assert (made(given) != base).any(1).tolist() == [True, False, True]
 
 
@@ -349,10 +347,10 @@ def test_categories_are_part_of_the_contrast() -> None:
     made = ranker(columns=KINDS)
     content = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
     got = made.contrast(torch.tensor([0, 7, 3, 8, 5]), content)
-    ids = torch.stack([made.item.weight[row + 1] + bag_sum(made, row) for row in (0, 3, 5)])
-    torch.testing.assert_close(got, made.cic(content[[0, 2, 4]], ids))
+    ids = torch.stack([made.inputs.ids.item.weight[row + 1] + bag_sum(made, row) for row in (0, 3, 5)])
+    torch.testing.assert_close(got, made.content.cic(content[[0, 2, 4]], ids))
     got.backward()
-    assert made.bags["kind"].weight.grad.any(1).tolist() == [False, True, True]
+    assert made.inputs.bags["kind"].weight.grad.any(1).tolist() == [False, True, True]
     assert made.contrast(torch.tensor([7, 8]), content[:2]).item() == 0  # no trained id among them
 
 
@@ -362,7 +360,7 @@ def test_columns_reach_the_score(shop: Path, tmp_path: Path) -> None:
     items, history = torch.arange(60)[None], torch.full((1, 5), -1)
     given = made.batch_of(torch.tensor([0]), items, history, made.table())
     base = made.ranker(given)
-    made.ranker.columns.numbers[:, 1] += 1  # the price; the first is popularity
+    made.ranker.inputs.columns.numbers[:, 1] += 1  # the price; the first is popularity
     assert (made.ranker(given) - base).abs().min() > 0
     outside = made.ranker(
         RankingBatch(given.users, torch.full((1, 60), -1), history, given.content, given.history_content)

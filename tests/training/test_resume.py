@@ -76,7 +76,7 @@ def test_the_average_goes_on_where_it_was(
     averages = checkpoint.without_prefix("average.", tensors)
     assert state["progress"]["step"] > 0 and len(averages) > 20
     own = checkpoint.without_prefix("model.", tensors)
-    assert not torch.equal(averages["ranker.user.weight"], own["ranker.user.weight"])
+    assert not torch.equal(averages["ranker.inputs.ids.user.weight"], own["ranker.inputs.ids.user.weight"])
     shutil.copytree(tmp_path / "run", tmp_path / "anew")
     assert digest(resume(tmp_path / "run").path) == whole
 

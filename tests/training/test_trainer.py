@@ -11,7 +11,7 @@ import torch
 from rawrec.content.encoders.base import Encoder
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
-from rawrec.models.ranking.em3 import Ranker
+from rawrec.models.ranking.ranker import Ranker
 from rawrec.training import state as checkpoint
 from rawrec.training.job import resume, train
 from rawrec.training.loop import Loop
@@ -65,10 +65,10 @@ def test_a_step_of_items_without_media(shop: Path, tmp_path: Path) -> None:
     for paradigm in ("end_to_end", "hybrid", "frozen"):
         made = trainer(shop, tmp_path / paradigm, paradigm=paradigm)
         made.task.bank.valid[:] = False
-        before = made.task.ranker.item.weight.clone()
+        before = made.task.ranker.inputs.ids.item.weight.clone()
         made._step(made.task.samples.rows(0)[:16])
-        assert np.isfinite(made.progress.sums["loss"]) and made.progress.sums["loss/cic"] == 0
-        assert not torch.equal(before, made.task.ranker.item.weight)
+        assert np.isfinite(made.progress.sums["loss"]) and "loss/cic" not in made.progress.sums
+        assert not torch.equal(before, made.task.ranker.inputs.ids.item.weight)
 
 
 def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_frozen_leaves_the_bank_as_the_first_pass_made_it(shop: Path, tmp_path: 
     assert torch.equal(made.task.bank.content, content)
     assert made.task.bank.written.unique().tolist() == [-1, 0]
     assert names and all(name.startswith(("ranker.", "content_in.")) for name in names)
-    assert {"content_in.weight", "ranker.candidate.weight"} <= names
+    assert {"content_in.weight", "ranker.content.candidate.weight"} <= names
 
 
 def test_hybrid_trains_the_fusion_and_no_encoder(shop: Path, tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_early_stopping_keeps_the_best_epoch(
     made.train()
     assert made.progress.epoch == epochs and made.progress.best_epoch == best
     tensors, state = checkpoint.load(made.run.path / "checkpoint" / "best.safetensors")
-    assert state["epoch"] == best and float(tensors["ranker.user.weight"][0, 0]) == best - 1
+    assert state["epoch"] == best and float(tensors["ranker.inputs.ids.user.weight"][0, 0]) == best - 1
     assert [line["epoch"] for line in made.run.metrics_lines()] == list(range(1, epochs + 1))
 
 
@@ -418,7 +418,7 @@ LOSSES = ("loss", "loss/bce", "loss/cic")
 
 def mark(made: Loop, value: int) -> None:
     with torch.no_grad():
-        made.task.ranker.user.weight[0, 0] = value
+        made.task.ranker.inputs.ids.user.weight[0, 0] = value
 
 
 def test_encoders_stay_in_eval_mode(shop: Path, tmp_path: Path) -> None:

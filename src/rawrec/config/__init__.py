@@ -5,19 +5,22 @@ impossible combination is a `UserError` that names the setting, the value and wh
 """
 
 from rawrec.config.content import BankConfig, ContentConfig, FieldConfig, FusionConfig
-from rawrec.config.models import RETRIEVAL, RankerConfig
+from rawrec.config.models import RETRIEVAL
 from rawrec.config.page import describe
+from rawrec.config.ranking import RANKERS, DotMlpConfig, RankerConfig
 from rawrec.config.resolution import parse_overrides, presets, resolve
 from rawrec.config.run import Config
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig
 from rawrec.config.validation import validate
 
 __all__ = [
+    "RANKERS",
     "RETRIEVAL",
     "BankConfig",
     "Config",
     "ContentConfig",
     "DataConfig",
+    "DotMlpConfig",
     "EvalConfig",
     "FieldConfig",
     "FusionConfig",

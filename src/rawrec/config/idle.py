@@ -31,8 +31,8 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     return [
         (
             r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr|precision)",
-            cfg.model.name == "id",
-            "model id has no content. Leave it out, or train em3",
+            not cfg.reads_content,
+            f"model {cfg.label} has no content. Leave it out, or train em3",
         ),
         (r"train\.encoder_lr", not end_to_end, f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"),
         (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
@@ -46,14 +46,14 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"model\.cic_temperature", not cfg.model.cic_weight, "model.cic_weight=0 switches that loss off"),
         (
             r"model\.id_dropout",
-            not (cfg.model.item_id or cfg.model.user_id or cfg.model.cic_weight),
+            not (cfg.model.item_id or cfg.model.user_id or (cfg.reads_content and cfg.model.cic_weight)),
             "the model reads no ids (model.item_id=false, model.user_id=false)",
         ),
         (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
         (
             r"eval\.protocol|content\.order",
             True,
-            f"it is a setting of retrieval models, and {cfg.model.name} is none",
+            f"it is a setting of retrieval models, and {cfg.label} is none",
         ),
     ]
 

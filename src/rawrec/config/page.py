@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rawrec.config.content import FieldConfig, FusionConfig
-from rawrec.config.models import RANKERS, RETRIEVAL, RankerConfig
+from rawrec.config.models import RETRIEVAL
+from rawrec.config.ranking import RANKERS
 from rawrec.config.resolution import flatten
 from rawrec.config.run import RETRIEVAL_DEFAULTS, Config
 
@@ -29,9 +30,8 @@ def describe() -> str:
         "This page is generated from `rawrec.config` (`python -m rawrec.config > docs/settings.md`).",
         "",
         *_table("Run", Config, ""),
-        *_table(f"model ({', '.join(RANKERS)})", RankerConfig, "model."),
     ]
-    for name, record in RETRIEVAL.items():
+    for name, record in {**RANKERS, **RETRIEVAL}.items():
         lines += _table(f"model ({name})", record, "model.")
     lines += _retrieval_defaults()
     for name, field in Config.model_fields.items():

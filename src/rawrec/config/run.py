@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rawrec.config.content import BankConfig, ContentConfig
-from rawrec.config.models import RETRIEVAL, ModelConfig, RankerConfig, record_name
+from rawrec.config.models import RETRIEVAL, ModelConfig, record_name
+from rawrec.config.ranking import DotMlpConfig, present_form
 from rawrec.config.records import Record
 from rawrec.config.training import LIST_METRIC, DataConfig, EvalConfig, TrainConfig
 from rawrec.models.retrieval.configs import RetrievalConfig
@@ -42,7 +43,7 @@ class Config(Record):
     """Every setting of a run; `config.yaml` of a run folder holds all of it, resolved."""
 
     model: ModelConfig = Field(
-        default_factory=RankerConfig, description="the model; its name says which settings it has"
+        default_factory=DotMlpConfig, description="the model; its name says which settings it has"
     )
     paradigm: Literal["frozen", "hybrid", "end_to_end"] = Field(
         default="end_to_end",
@@ -61,13 +62,23 @@ class Config(Record):
         """Whether the model scores all items for a user (retrieval) or one impression (ranking)."""
         return isinstance(self.model, RetrievalConfig)
 
+    @property
+    def reads_content(self) -> bool:
+        """Whether the model is a ranker with a content part, so that there is a bank of content."""
+        return not self.retrieval and self.model.reads_content
+
+    @property
+    def label(self) -> str:
+        """What the model is called in reports, comparisons and messages; see `RankerConfig.label`."""
+        return self.model.name if self.retrieval else self.model.label
+
     @model_validator(mode="before")
     @classmethod
     def _fitting_defaults(cls, value: Any) -> Any:
         """A model without a name is the default one; a retrieval model has defaults of its own."""
         if not isinstance(value, Mapping) or not isinstance(value.get("model"), Mapping):
             return value
-        model = {"name": RankerConfig().name, **value["model"]}
+        model = present_form({"name": DotMlpConfig().name, **value["model"]})
         value = {**value, "model": model}
         name = record_name(model)
         if name is None or name not in RETRIEVAL or not isinstance(value.get("train", {}), Mapping):
@@ -82,7 +93,7 @@ class Config(Record):
 
     @model_validator(mode="after")
     def _metric_fits(self) -> Config:
-        metric, name = self.train.metric, self.model.name
+        metric, name = self.train.metric, self.label
         cut = LIST_METRIC.match(metric)
         if not self.retrieval and cut:
             raise ValueError(f"train.metric={metric}: model {name} is judged by impressions; use for example auc")
@@ -98,7 +109,7 @@ class Config(Record):
     @model_validator(mode="after")
     def _heads(self) -> Config:
         dim, fusion = self.content.dim, self.content.fusion
-        if self.model.name == "em3" and self.paradigm != "frozen" and fusion.kind == "fqformer" and dim % fusion.heads:
+        if self.reads_content and self.paradigm != "frozen" and fusion.kind == "fqformer" and dim % fusion.heads:
             raise ValueError(
                 f"content.dim={dim} is no multiple of content.fusion.heads={fusion.heads}; "
                 f"use for example content.dim={math.ceil(dim / fusion.heads) * fusion.heads}"

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from rawrec.config.content import ContentConfig, FieldConfig
-from rawrec.config.models import RANKERS, RETRIEVAL, RankerConfig, record_name
+from rawrec.config.models import RETRIEVAL, record_name
+from rawrec.config.ranking import PRESETS, RANKERS, DotMlpConfig
 from rawrec.config.run import Config
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig
 from rawrec.config.wording import has_settings, short, unknown
@@ -32,7 +33,7 @@ def validate(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        model = RETRIEVAL.get(record_name(tree.get("model")) or "", RankerConfig)
+        model = {**RANKERS, **RETRIEVAL}.get(record_name(tree.get("model")) or "", DotMlpConfig)
         raise UserError("\n".join(dict.fromkeys(_explain(e, model) for e in error.errors()))) from None
 
 
@@ -48,14 +49,14 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
             break
         if record is ContentConfig and part == "fields":
             continue
-        if record is RankerConfig and path == ["model"] and part in (*RANKERS, *RETRIEVAL):  # a branch of the union
-            record = RETRIEVAL.get(part, RankerConfig)
+        if record is DotMlpConfig and path == ["model"] and part in (*RANKERS, *RETRIEVAL):  # a branch of the union
+            record = {**RANKERS, **RETRIEVAL}[part]
             continue
         path.append(part)
         if part in record.model_fields:
             kind = record.model_fields[part].annotation
             record = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-            record = RankerConfig if path == ["model"] else record
+            record = DotMlpConfig if path == ["model"] else record
         elif record is ContentConfig:
             record = FieldConfig
         elif meant := _elsewhere(part, model):
@@ -64,7 +65,7 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
             return unknown(".".join(path), part, list(record.model_fields))
     where, message = ".".join(path), error["msg"].removeprefix("Value error, ")
     if error["type"] == "union_tag_invalid":
-        return unknown("model.name", str(error["ctx"]["tag"]), [*RANKERS, *RETRIEVAL])
+        return unknown("model.name", str(error["ctx"]["tag"]), [*RANKERS, *PRESETS, *RETRIEVAL])
     if record is None:
         return f"{where}={short(error['input'])}: {message[:1].lower()}{message[1:]}"
     if error["type"] == "value_error":  # a check across settings, which names them itself

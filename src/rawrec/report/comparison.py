@@ -222,8 +222,8 @@ def _names(runs: list[_Run]) -> list[str]:
     """The model's name; where several share it, with the settings in which they differ, else the folder's name."""
     names = []
     for run in runs:
-        name = run.cfg.model.name
-        alike = [other for other in runs if other.cfg.model.name == name]
+        name = run.cfg.label
+        alike = [other for other in runs if other.cfg.label == name]
         keys = [k for k in run.same if any(other.same.get(k) != run.same[k] for other in alike)]
         words = [name, *(f"{key.rpartition('.')[2]}={run.same[key]}" for key in keys)]
         names.append(" ".join(words) if len(keys) <= 3 else run.path.name)

@@ -328,7 +328,7 @@ class Recommender:
         return int(self.data.item_rows([str(item)])[0]) if row is None else row
 
     def _model(self) -> str:
-        return self.run.config().model.name
+        return self.run.config().label
 
     def _lacking(self) -> str:
         """What an item without a vector lacks."""
@@ -353,8 +353,7 @@ class Recommender:
     def _vectors(self) -> tuple[Tensor, Tensor]:
         if self._table is not None:
             return self._table.values, self._table.valid
-        ranker = self.system.ranker
-        return ranker.item.weight[1:].detach(), ranker.known_items
+        return self.system.ranker.inputs.ids.item_vectors()
 
     def _feature_widths(self) -> dict[str, int]:
         """Field -> width of its features, for all that the model reads."""

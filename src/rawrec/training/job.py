@@ -152,7 +152,7 @@ def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool
             run.log(f"resumed at epoch {loop.progress.epoch + 1}, step {loop.progress.step}")
         else:
             run.keep_metrics(0)
-            run.log(f"training {cfg.model.name} on {data.path}")
+            run.log(f"training {cfg.label} on {data.path}")
         loop.train()
         loop.finish()
     finally:

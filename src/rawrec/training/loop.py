@@ -263,7 +263,7 @@ class Loop:
         run, task, step = self.run, self.task, self.progress.step
         task.load_state({name: value for name, value in self._best.items() if not name.startswith("stale.")})
         results = task.finish(run.path, step, checkpoint.without_prefix("stale.", self._best))
-        about = {"format": 1, "step": step, "model": self.cfg.model.name}
+        about = {"format": 1, "step": step, "model": self.cfg.label}
         checkpoint.save(run.path / "model.safetensors", task.published(), about)
         metrics: dict[str, Any] = {name: result.metrics for name, result in results.items()}
         reasons = {name: result.reasons for name, result in results.items()}

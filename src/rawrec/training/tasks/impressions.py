@@ -25,7 +25,10 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.files import write_table
-from rawrec.models.ranking.em3 import HistoryContent, ItemColumns, Ranker, RankingBatch
+from rawrec.models.ranking.columns import item_columns
+from rawrec.models.ranking.history import HistoryContent
+from rawrec.models.ranking.inputs import RankingBatch
+from rawrec.models.ranking.ranker import Ranker, present_name
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.metrics import impression_metrics
 from rawrec.training.randomness import mixed
@@ -73,20 +76,15 @@ class ImpressionTask(Task, nn.Module):
         self.train_counts = self.samples.train_counts
         self.tower, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
-        if cfg.model.name == "em3":
+        if cfg.reads_content:
             self.tower, self.bank = self._content(cache, progress)
         torch.manual_seed(cfg.seed)
         known_users = torch.from_numpy(self.samples.train_users > 0)
         known_items = torch.from_numpy(self.samples.train_counts > 0)
-        columns = item_columns(data, self.samples, cfg.model.columns, cfg.model.popularity)
-        to = self.device
-        columns = ItemColumns(
-            {k: (codes.to(to), ptr.to(to), size) for k, (codes, ptr, size) in columns.bags.items()},
-            columns.numbers.to(to),
-            columns.users.to(to),
-        )
+        columns = item_columns(data, self.samples, cfg.model.columns, cfg.model.popularity).to(self.device)
         width = None if self.tower is None else cfg.content.dim
-        self.ranker = Ranker(cfg.model, known_users.to(to), known_items.to(to), columns, width)
+        known = known_users.to(self.device), known_items.to(self.device)
+        self.ranker = Ranker(cfg.model, *known, columns, width)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
         frozen = self.tower is not None and self.tower.frozen
         self.content_in = nn.Linear(self.tower.dim, cfg.content.dim) if frozen and self.tower else None
@@ -135,18 +133,20 @@ class ImpressionTask(Task, nn.Module):
 
     def losses(self, batch: StepImpressions, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
         torch.manual_seed(mixed(self.cfg.seed, step) + 1)
-        total = batch.labels.numel()
+        ranker, total = self.ranker, batch.labels.numel()
         for start in range(0, len(batch.users), self.cfg.train.batch_size):
             part = slice(start, start + self.cfg.train.batch_size)
             inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
-            logits = self.ranker(inputs).float()
-            bce = nn.functional.binary_cross_entropy_with_logits(logits, batch.labels[part], reduction="sum") / total
-            yield {"loss": bce, "bce": bce}
-        weight = self.cfg.model.cic_weight
-        if live is not None and weight and len(live.rows):
+            parts = ranker.losses(inputs, batch.labels[part])
+            yield self._weighted({name: value / total for name, value in parts.items()})
+        if live is not None:
             candidates = torch.isin(live.rows, batch.items)
-            contrast = self.ranker.contrast(live.rows[candidates], live.leaf[candidates])
-            yield {"loss": weight * contrast.double(), "cic": contrast}
+            if parts := ranker.step_losses(live.rows[candidates], live.leaf[candidates]):
+                yield self._weighted(parts)
+
+    def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        weights = self.ranker.loss_weights
+        return {"loss": torch.stack([weights[name] * value.double() for name, value in parts.items()]).sum(), **parts}
 
     def write(self, live: LiveContent, step: int) -> None:
         if self.bank is not None and self.content_in is None and len(live.rows):
@@ -400,6 +400,7 @@ class ImpressionTask(Task, nn.Module):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The reverse of `state`. Raises UserError where the file is of another model."""
+        state = {present_name(name): value for name, value in state.items()}
         try:
             self.ranker.load_state_dict(without_prefix("ranker.", state))
             if self.content_in is not None:
@@ -448,54 +449,6 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
         sample.labels[part],
         None if sample.times is None else sample.times[part],
     )
-
-
-def item_columns(data: Dataset, samples: Samples, wanted: str | list[str], popularity: bool) -> ItemColumns:
-    """The categorical and numeric item columns that a ranker reads, made of training items only.
-
-    wanted: "all", "none" or names. A value that no training item has becomes code 0; numbers are standardised by the
-    training items' mean and deviation. popularity: log(training rows) of items and of users as one more number, where
-    what training never saw counts as what it saw once.
-    """
-    trained = samples.train_counts > 0
-    fields = data.fields
-    known = [*fields.categorical, *fields.numeric]
-    names = known if wanted == "all" else [] if wanted == "none" else list(wanted)
-    for name in names:
-        if name not in known:
-            raise UserError(f"model.columns: the dataset has no column {name!r}. Known: {', '.join(known) or 'none'}")
-    bags: dict[str, tuple[Tensor, Tensor, int]] = {}
-    numbers = []
-    if popularity:
-        numbers.append(_log_counts(samples.train_counts))
-    for name in names:
-        if name in fields.categorical:
-            ptr, codes, vocabulary = data.categorical(name)
-            seen = np.zeros(len(vocabulary) + 1, bool)
-            owners = np.repeat(np.arange(data.n_items), np.diff(ptr))
-            seen[codes[trained[owners]]] = True
-            remap = np.where(seen, np.cumsum(seen), 0)
-            bags[name] = (torch.from_numpy(remap[codes]), torch.from_numpy(ptr), int(seen.sum()) + 1)
-        else:
-            values = np.append(data.numeric(name).astype(np.float64), np.nan)
-            missing = ~np.isfinite(values)
-            scaled = _standardised(np.where(missing, 0, values), np.append(trained, False) & ~missing)
-            numbers += [np.where(missing, 0, scaled), missing.astype(np.float64)]
-    stacked = np.stack(numbers, 1) if numbers else np.zeros((data.n_items + 1, 0))
-    users = _log_counts(samples.train_users)[:, None] if popularity else np.zeros((data.n_users + 1, 0))
-    return ItemColumns(bags, torch.from_numpy(stacked).float(), torch.from_numpy(users).float())
-
-
-def _log_counts(counts: np.ndarray) -> np.ndarray:
-    """Standardised log(counts), zero counts as one; one more row for what is not in the table."""
-    return _standardised(np.append(np.log(counts.clip(min=1)), 0.0), np.append(counts > 0, False))
-
-
-def _standardised(values: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """`values` by mean and deviation of those in `base` (bool), cut at five deviations."""
-    known = values[base]
-    mean, deviation = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
-    return ((values - mean) / (deviation or 1.0)).clip(-5, 5)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,107 @@
+"""Settings of ranking models, by the part that reads them: inputs, content part, and one record per head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+
+from rawrec.config.records import Count, Record
+
+PRESETS: dict[str, tuple[str, str]] = {"id": ("dot_mlp", "none"), "em3": ("dot_mlp", "em3")}
+"""Short names of pairs of `model.name` (the head) and `model.content`: what a user reads in reports and comparisons.
+
+Folders of runs made before heads had names of their own say them as `model.name`.
+"""
+
+
+class InputsConfig(Record):
+    """What a ranker reads beside content."""
+
+    dim: int = Field(default=32, ge=1, description="width of id embeddings and of attention")
+    item_id: bool = Field(default=True, description="item id embedding as an input of the ranker")
+    user_id: bool = Field(default=True, description="user id embedding as an input of the ranker")
+    id_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of ids read as the unknown id while training")
+    id_history: int = Field(
+        default=20,
+        ge=1,
+        description="most recent items whose ids the ranker attends to; content reads all of data.history",
+    )
+    columns: Literal["all", "none"] | list[str] = Field(
+        default="none", description="categorical and numeric item columns that the ranker reads"
+    )
+    popularity: bool = Field(
+        default=False, description="log of the item's and of the user's training rows as inputs of the ranker"
+    )
+
+    @field_validator("columns", mode="wrap")
+    @classmethod
+    def _columns(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError("use all, none or a list of columns, for example [genres,year]") from None
+
+
+class ContentPartConfig(Record):
+    """What a ranker makes of content embeddings."""
+
+    content: Literal["none", "em3"] = Field(
+        default="em3", description="none: ids alone; em3: content of the candidate and of the history beside ids"
+    )
+    cic_weight: float = Field(
+        default=0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none"
+    )
+    cic_temperature: float = Field(default=0.1, gt=0, description="temperature of that loss")
+
+
+class _Named(Record):
+    """The head's name, which comes first."""
+
+    name: str = Field(default="dot_mlp", description="the head")
+
+
+class RankerConfig(ContentPartConfig, InputsConfig, _Named):
+    """A ranking model: what it reads, its content part, and a head, which adds settings of its own."""
+
+    @property
+    def reads_content(self) -> bool:
+        """Whether the ranker has a content part."""
+        return self.content != "none"
+
+    @property
+    def label(self) -> str:
+        """What the model is called: the preset's name where it has one, else head and content part."""
+        pair = (self.name, self.content)
+        named = next((label for label, other in PRESETS.items() if other == pair), None)
+        return named or (f"{self.name}+{self.content}" if self.reads_content else self.name)
+
+
+class DotMlpConfig(RankerConfig):
+    """Tokens and their dot products into an MLP; the presets `id` (no content) and `em3` are of it."""
+
+    name: Literal["dot_mlp"] = Field(default="dot_mlp", description="tokens and their dot products into an MLP")
+    hidden: list[Count] = Field(default=[128, 64], description="widths of the MLP's hidden layers")
+    dropout: float = Field(default=0.4, ge=0, lt=1, description="dropout after each hidden layer")
+
+
+RANKERS: dict[str, type[RankerConfig]] = {"dot_mlp": DotMlpConfig}
+"""The record of every head by name."""
+
+
+def present_form(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a model with the short name of a ranker (`id`, `em3`) as its name, as head and content part.
+
+    Raises ValueError where the content part is given too, and is another one.
+    """
+    name = model.get("name")
+    if not isinstance(name, str) or name not in PRESETS:
+        return dict(model)
+    head, content = PRESETS[name]
+    if model.get("content", content) != content:
+        raise ValueError(
+            f"model.name={name} means model.name={head} with model.content={content}, but "
+            f"model.content={model['content']} is given; use model.name={head}"
+        )
+    return {**model, "name": head, "content": content}

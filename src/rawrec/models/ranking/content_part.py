@@ -1,0 +1,48 @@
+"""What EM3 adds to a ranker (Deng et al., 2024): content of the candidate and of the history, beside ids.
+
+The candidate's content c (eq. 6), the user's content interest u (eq. 7-8), which also meets its candidate element by
+element, the user's profile (the mean of the history's content), a bias of the content, and the Content-ID contrast
+(eq. 14).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from rawrec.config.ranking import ContentPartConfig
+from rawrec.models.losses import ContentIdContrast
+from rawrec.models.ranking.history import HistoryContent, attend
+from rawrec.models.ranking.tokens import Part, Past, Token
+from rawrec.onednn import Linear
+
+
+class Em3Content(nn.Module):
+    """content_dim: width of content embeddings; dim: of tokens and of id embeddings."""
+
+    names = ("content", "content_interest", "content*interest", "profile")
+
+    def __init__(self, cfg: ContentPartConfig, content_dim: int, dim: int):
+        super().__init__()
+        self.cfg, self.dim = cfg, dim
+        self.query, self.key = Linear(content_dim, dim), Linear(content_dim, dim, bias=False)
+        self.candidate, self.interest = Linear(content_dim, dim), Linear(content_dim, dim)
+        self.profile, self.content_bias = Linear(content_dim, dim), Linear(content_dim, 1)
+        self.cic = ContentIdContrast(content_dim, dim, cfg.cic_temperature)
+
+    def forward(self, content: Tensor, history: HistoryContent) -> Part:
+        """content: `[batch or 1, candidates, content_dim]`, zeros where an item has none."""
+        query = self.query(content) @ self.key.weight  # (W_k h)q = h(q W_k): histories are never projected
+        candidate, interest = self.candidate(content), attend(history, query, self.dim)
+        interest = self.interest(interest)
+        valid = history.valid[:, None].to(content.dtype)
+        profile = history.mix(valid / valid.sum(2, keepdim=True).clamp(min=1))
+        known, past = (content != 0).any(2), history.valid.any(1)[:, None]
+        values = (candidate, interest, candidate * interest, self.profile(profile))
+        present = (known, past, known & past, past)
+        tokens = [Token(*token) for token in zip(self.names, values, present, strict=True)]
+        bias = self.content_bias(content)[..., 0]
+        return Part(tokens, [bias], {"content": Past(content, history)})
+
+    def contrast(self, content: Tensor, ids: Tensor) -> Tensor:
+        """Eq. 14, unweighted: content `[n, content_dim]` and id vectors `[n, dim]` of distinct items."""
+        return self.cic(content, ids)

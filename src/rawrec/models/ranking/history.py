@@ -1,0 +1,62 @@
+"""The past of users as attention reads it: bank rows with live ones in their place, scored and mixed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class HistoryContent:
+    """Content of the histories of a batch: bank rows, with live rows in their place (DESIGN, rule 1).
+
+    bank: `[batch, history, dim]`, detached. valid: `[batch, history]`, False = padding or no content.
+    position: `[batch, history]` index into `live` `[n, dim]`, -1 = take the bank's row. live carries gradient.
+    """
+
+    bank: Tensor
+    valid: Tensor
+    position: Tensor | None = None
+    live: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Few live rows: keep them apart, so that no gradient of the size of the history is ever made."""
+        self.split = False
+        if self.live is None or self.position is None or not len(self.live):
+            self.live = self.position = None
+            return
+        self.split = len(self.live) <= 2 * self.bank.shape[1]
+        self.is_live = self.position >= 0
+        if not self.split:
+            self.bank = torch.where(self.is_live[..., None], self.live[self.position.clamp(min=0)], self.bank)
+
+    def scores(self, query: Tensor) -> Tensor:
+        """Dot products of `query` `[batch, candidates, dim]` with the history, `[batch, candidates, history]`."""
+        scores = query @ self.bank.transpose(1, 2)
+        if self.split and self.live is not None and self.position is not None:
+            index = self.position.clamp(min=0)[:, None].expand_as(scores)
+            scores = torch.where(self.is_live[:, None], (query @ self.live.T).gather(2, index), scores)
+        return scores
+
+    def mix(self, weights: Tensor) -> Tensor:
+        """Weighted sums of the history's content: `[batch, candidates, history]` -> `[batch, candidates, dim]`."""
+        if not (self.split and self.live is not None and self.position is not None):
+            return weights @ self.bank
+        live = weights * self.is_live[:, None]
+        index = self.position.clamp(min=0)[:, None].expand_as(weights)
+        sums = weights.new_zeros(*weights.shape[:2], len(self.live)).scatter_add(2, index, live)
+        return (weights - live) @ self.bank + sums @ self.live
+
+
+def attend(history: HistoryContent, query: Tensor, dim: int) -> Tensor:
+    """User interest, eq. 7-8: `[batch, candidates, width of the history]`, zero for an empty history.
+
+    query: `[batch or 1, candidates, width of the history]`. dim: the width of attention, which scales the scores.
+    """
+    valid = history.valid[:, None]
+    scores = history.scores(query.expand(len(history.valid), -1, -1)) / math.sqrt(dim)
+    weights = torch.softmax(scores.masked_fill(~valid, -1e9), 2) * valid
+    return history.mix(weights)

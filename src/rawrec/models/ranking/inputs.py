@@ -1,0 +1,157 @@
+"""What a ranker reads beside content: ids of user and item, histories of ids, columns of items, popularity.
+
+Each becomes a token: the item's categories and numbers, the user's numbers, the user's id, the candidate's id (with its
+categories, as in section 3.4 of EM3), and the interest in ids, alone and element by element with the candidate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rawrec.config.ranking import InputsConfig
+from rawrec.models.ranking.columns import ItemColumns
+from rawrec.models.ranking.history import HistoryContent, attend
+from rawrec.models.ranking.tokens import Part, Past, Token
+from rawrec.onednn import Linear
+
+
+@dataclass
+class RankingBatch:
+    """Impressions of `batch` users with `candidates` items each.
+
+    users: `[batch]` user rows, -1 = unknown. items: `[batch or 1, candidates]` item rows, -1 = not in the catalogue.
+    history: `[batch, history]` item rows, oldest first, -1 = padding. content `[batch or 1, candidates, dim]` and
+    history_content: None for a model without content.
+    """
+
+    users: Tensor
+    items: Tensor
+    history: Tensor
+    content: Tensor | None = None
+    history_content: HistoryContent | None = None
+
+
+class IdTables(nn.Module):
+    """Vectors and biases of users and items by id, and the one way to them: a code is row + 1, 0 is the unknown id.
+
+    Code 0 is read for what training never saw, and trained by id dropout.
+    """
+
+    def __init__(self, known_users: Tensor, known_items: Tensor, dim: int, dropout: float):
+        super().__init__()
+        self.known_users, self.known_items, self.dropout = known_users, known_items, dropout
+        self.user = nn.Embedding(len(known_users) + 1, dim)
+        self.item = nn.Embedding(len(known_items) + 1, dim)
+        self.user_bias = nn.Embedding(len(known_users) + 1, 1)
+        self.item_bias = nn.Embedding(len(known_items) + 1, 1)
+
+    def begin(self) -> None:
+        """The values that tables have before training."""
+        for table in (self.user, self.item):
+            nn.init.normal_(table.weight, std=0.05)
+        for table in (self.user_bias, self.item_bias):
+            nn.init.zeros_(table.weight)
+
+    def tables(self) -> list[Tensor]:
+        """Parameters with one row per user or item."""
+        return [self.user.weight, self.item.weight, self.user_bias.weight, self.item_bias.weight]
+
+    def user_codes(self, rows: Tensor) -> Tensor:
+        """Codes of user rows (-1 = unknown); while training some are dropped."""
+        return self._codes(rows, self.known_users)
+
+    def item_codes(self, rows: Tensor) -> Tensor:
+        """Codes of item rows (-1 = none); while training some are dropped."""
+        return self._codes(rows, self.known_items)
+
+    def _codes(self, rows: Tensor, known: Tensor) -> Tensor:
+        ids = torch.where((rows >= 0) & known[rows.clamp(min=0)], rows + 1, 0)
+        if self.training and self.dropout:
+            ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.dropout)
+        return ids
+
+    def item_vectors(self) -> tuple[Tensor, Tensor]:
+        """Vectors of all items `[items, dim]`, and which of them training saw `[items]`."""
+        return self.item.weight[1:].detach(), self.known_items
+
+
+class Inputs(nn.Module):
+    """Ids, columns and popularity as tokens. `known_users` and `known_items`: bool, seen in training."""
+
+    def __init__(self, cfg: InputsConfig, known_users: Tensor, known_items: Tensor, columns: ItemColumns):
+        super().__init__()
+        self.cfg, self.columns, d = cfg, columns, cfg.dim
+        self.ids = IdTables(known_users, known_items, d, cfg.id_dropout)
+        self.id_query = Linear(d, d)
+        self.bags = nn.ModuleDict({k: nn.EmbeddingBag(v[2], d, mode="mean") for k, v in columns.bags.items()})
+        numbers, user_numbers = columns.numbers.shape[1], columns.users.shape[1]
+        self.numbers = Linear(numbers, d) if numbers else None
+        self.user_numbers = Linear(user_numbers, d) if user_numbers else None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tokens that `forward` gives."""
+        given = {
+            "categories": bool(self.bags),
+            "numbers": self.numbers is not None,
+            "user_numbers": self.user_numbers is not None,
+            "user": self.cfg.user_id,
+            **dict.fromkeys(("item", "interest", "item*interest"), self.cfg.item_id),
+        }
+        return [name for name, there in given.items() if there]
+
+    def begin(self) -> None:
+        """The values that tables have before training."""
+        self.ids.begin()
+        for bag in self.bags.values():
+            nn.init.normal_(bag.weight, std=0.05)  # type: ignore[arg-type]
+
+    def forward(self, batch: RankingBatch) -> Part:
+        """Tokens, biases and the history of ids of a batch."""
+        part, ids = Part(), self.ids
+        users, items = ids.user_codes(batch.users), ids.item_codes(batch.items)
+        recent = batch.history[:, -self.cfg.id_history :]
+        categories, past_categories = self._categories(batch.items, recent) if self.bags else (0.0, 0.0)
+        if isinstance(categories, Tensor):
+            part.tokens.append(Token("categories", categories))
+        if self.numbers is not None:  # -1, an item outside the catalogue, reads the last row
+            part.tokens.append(Token("numbers", self.numbers(self.columns.numbers[batch.items])))
+        if self.user_numbers is not None:
+            part.tokens.append(Token("user_numbers", self.user_numbers(self.columns.users[batch.users])[:, None]))
+        if self.cfg.user_id:
+            part.tokens.append(Token("user", ids.user(users)[:, None]))
+            part.linear.append(ids.user_bias(users))
+        if self.cfg.item_id:
+            item = ids.item(items) + categories
+            past = ids.item(ids.item_codes(recent)) + past_categories
+            history = HistoryContent(past, recent >= 0)
+            interest, some = attend(history, self.id_query(item), self.cfg.dim), history.valid.any(1)[:, None]
+            part.tokens += [Token("item", item), Token("interest", interest, some)]
+            part.tokens.append(Token("item*interest", item * interest, some))
+            part.linear.append(ids.item_bias(items)[..., 0])
+            part.histories["ids"] = Past(item, history)
+        return part
+
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """Vectors `[n, dim]` of trained item rows `[n]` as the ranker reads them: of the id, with its categories."""
+        ids = self.ids.item(items + 1)
+        return ids + self._categories(items)[0] if self.bags and len(ids) else ids
+
+    def _categories(self, *wanted: Tensor) -> list[Tensor]:
+        """For each tensor of item rows (-1 = none) the sum of its categorical columns' vectors, `[*shape, dim]`.
+
+        Each item's bags are read once, however often it stands in the batch.
+        """
+        rows, index = torch.unique(torch.cat([w.flatten() for w in wanted]), return_inverse=True)
+        total, inside, at = 0, (rows >= 0)[:, None], rows.clamp(min=0)
+        for name, (codes, ptr, _) in self.columns.bags.items():
+            lengths = ptr[at + 1] - ptr[at]
+            ends = lengths.cumsum(0)
+            pieces = torch.arange(int(ends[-1]), device=rows.device)
+            pieces += torch.repeat_interleave(ptr[at] - ends + lengths, lengths)
+            total = total + self.bags[name](codes[pieces], ends - lengths) * inside
+        flat = nn.functional.embedding(index, total).split([w.numel() for w in wanted])  # type: ignore[arg-type]
+        return [part.view(*w.shape, -1) for part, w in zip(flat, wanted, strict=True)]

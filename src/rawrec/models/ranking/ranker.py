@@ -1,0 +1,113 @@
+"""A ranking model in three parts: inputs, a content part (or none), and a head, which is one paper's own.
+
+Inputs and content part give tokens (`tokens.py`); the head makes a logit of them. Which content part and which head is
+a setting each, so that every pair is a configuration: `id` is the head `dot_mlp` without content, `em3` the same with
+EM3's content part.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+from rawrec.config.ranking import RankerConfig
+from rawrec.errors import UserError
+from rawrec.models.ranking.columns import ItemColumns
+from rawrec.models.ranking.content_part import Em3Content
+from rawrec.models.ranking.dot_mlp import DotMlp
+from rawrec.models.ranking.inputs import Inputs, RankingBatch
+from rawrec.models.ranking.tokens import Head, Tokens
+
+HEADS: dict[str, type[Head]] = {"dot_mlp": DotMlp}
+"""Head of every `model.name`; the records of their settings are `config.ranking.RANKERS`."""
+CONTENT_PARTS: dict[str, type[Em3Content]] = {"em3": Em3Content}
+"""Content part of every `model.content` but none."""
+
+
+class Ranker(nn.Module):
+    """Logits of impressions. `known_users` and `known_items`: bool, seen in training; the others share one row.
+
+    content_dim: width of content embeddings, None for a ranker without a content part.
+    """
+
+    def __init__(
+        self, cfg: RankerConfig, known_users: Tensor, known_items: Tensor, columns: ItemColumns, content_dim: int | None
+    ):
+        super().__init__()
+        self.cfg = cfg
+        self.inputs = Inputs(cfg, known_users, known_items, columns)
+        self.content = None if content_dim is None else CONTENT_PARTS[cfg.content](cfg, content_dim, cfg.dim)
+        names = [*self.inputs.names, *(self.content.names if self.content is not None else ())]
+        if not names:
+            raise UserError(
+                "model.user_id=false and model.item_id=false leave the ranker nothing to read; set one of them to "
+                "true, name model.columns, or train `em3`"
+            )
+        self.head = HEADS[cfg.name](cfg, names, cfg.dim)
+        self.inputs.begin()  # last, so that one seed gives the weights that it always gave
+
+    def tokens(self, batch: RankingBatch) -> Tokens:
+        """What the head reads of a batch."""
+        parts = [self.inputs(batch)]
+        if self.content is not None and batch.content is not None and batch.history_content is not None:
+            parts.append(self.content(batch.content, batch.history_content))
+        return Tokens(parts, (len(batch.users), batch.items.shape[1]))
+
+    def forward(self, batch: RankingBatch) -> Tensor:
+        """Logits `[batch, candidates]`."""
+        return self.head(self.tokens(batch))[..., 0]
+
+    def id_parameters(self) -> list[Tensor]:
+        """Tables with one row per user or item, which have a weight decay of their own."""
+        return self.inputs.ids.tables()
+
+    # --------------------------------------------------------------------------------------------------------- losses
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight in the loss of every part that `losses` and `step_losses` give."""
+        return {"bce": 1.0} | ({"cic": self.cfg.cic_weight} if self._contrasts else {})
+
+    @property
+    def _contrasts(self) -> bool:
+        return self.content is not None and self.cfg.cic_weight > 0
+
+    def losses(self, batch: RankingBatch, labels: Tensor) -> dict[str, Tensor]:
+        """Parts of the loss of one batch, unweighted, each a sum over its real candidates (item row >= 0).
+
+        bce: binary cross entropy (eq. 1) with `labels` `[batch, candidates]`.
+        """
+        logits = self(batch).float()
+        real = (batch.items >= 0).expand_as(logits).to(logits.dtype)
+        bce = nn.functional.binary_cross_entropy_with_logits(logits, labels, weight=real, reduction="sum")
+        return {"bce": bce}
+
+    def step_losses(self, rows: Tensor, content: Tensor) -> dict[str, Tensor]:
+        """Parts of the loss that are of an optimiser step as a whole, unweighted.
+
+        rows: the distinct live candidates `[n]`; content: theirs, with gradient, `[n, content_dim]`. cic: eq. 14.
+        """
+        return {"cic": self.contrast(rows, content)} if self._contrasts and len(rows) else {}
+
+    def contrast(self, items: Tensor, content: Tensor) -> Tensor:
+        """Unweighted Content-ID contrast of distinct item rows `[n]` with content `[n, dim]`; without untrained ids."""
+        assert self.content is not None
+        known = self.inputs.ids.known_items[items]
+        return self.content.contrast(content[known], self.inputs.item_vectors(items[known]))
+
+
+_PART_OF = {
+    **dict.fromkeys(("user", "item", "user_bias", "item_bias"), "inputs.ids"),
+    **dict.fromkeys(("id_query", "bags", "numbers", "user_numbers"), "inputs"),
+    **dict.fromkeys(("query", "key", "candidate", "interest", "profile", "content_bias", "cic"), "content"),
+    "mlp": "head",
+}
+_EARLIER = re.compile(rf"(^|\.)ranker\.(?=({'|'.join(_PART_OF)})\.)")
+
+
+def present_name(name: str) -> str:
+    """The name of a saved tensor, given by any version of rawrec, as rankers in three parts have it.
+
+    `model.ranker.user.weight` -> `model.ranker.inputs.ids.user.weight`; others stay as they are.
+    """
+    return _EARLIER.sub(lambda found: f"{found[1]}ranker.{_PART_OF[found[2]]}.", name)
