@@ -133,7 +133,7 @@ def measure(model: str, data: Any, overrides: dict[str, Any], epochs: int, threa
 def _epoch(trainer: Loop) -> float:
     taken = seconds(trainer._epoch)
     trainer.progress.epoch += 1
-    trainer.progress.sums = {}
+    trainer.progress.position, trainer.progress.sums = 0, {}
     return taken
 
 

@@ -40,6 +40,7 @@ FAST: dict[str, Any] = {
     "train.precision": "fp32",
     "train.device": "cpu",
     "train.threads": 1,
+    "train.checkpoint_share": 1,
     "eval.topk": [5],
 }
 """Settings of a small em3 on the generated shop, by dotted key."""

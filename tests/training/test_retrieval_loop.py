@@ -13,10 +13,11 @@ from small_retrieval import make, settings
 
 from rawrec import RunStopped, UserError
 from rawrec.data.dataset import Dataset
-from rawrec.evaluation.topk import TopK
 from rawrec.models.graph import Interactions
 from rawrec.training.job import train
 from rawrec.training.negatives import Negatives
+from rawrec.training.optimiser import DECAY_EPOCHS
+from rawrec.training.tasks.base import Result
 from systems import TIMES
 
 
@@ -40,18 +41,16 @@ def test_early_stopping(graph: Dataset, tmp_path: Path, protocol: str, epochs: i
 def test_only_mmrec_rounds_before_it_compares(graph: Dataset, tmp_path: Path) -> None:
     for protocol, expected in (("default", 0.12344), ("mmrec", 0.1234)):
         trainer = make(graph, tmp_path, eval__protocol=protocol)
-        result = trainer.task.judge(1, TopK(np.zeros((len(trainer.task.tasks[1].users), 20), int), np.zeros(0)))
-        result.metrics["recall@20"] = 0.12344
-        assert trainer._monitored(result) == expected
+        assert trainer._monitored(Result({"recall@20": 0.12344})) == expected
 
 
 def test_users_who_have_taken_everything_give_no_negatives(graph: Dataset, tmp_path: Path) -> None:
     trainer = make(graph, tmp_path)
-    assert 0 in trainer.task.pairs.users and 0 not in trainer.task.pairs.users
+    assert 0 in trainer.task.known.users and 0 not in trainer.task.pairs.users
     all_of_it = Interactions(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2, 2)
-    trainer.task.pairs = all_of_it
+    trainer.task.known = all_of_it
     with pytest.raises(UserError, match="every user of the training part has taken all items"):
-        trainer._with_negatives(Negatives(all_of_it))
+        trainer.task._with_negatives(Negatives(all_of_it))
 
 
 def test_models_without_negatives_learn_from_every_pair(graph: Dataset, tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_three_steps_are_those_of_dense_adam(graph: Dataset, tmp_path: Path) -> 
     for rows in torch.randperm(len(trainer.task.pairs.users), generator=torch.Generator().manual_seed(0)).split(70)[:3]:
         draw = trainer.task.negatives.draw
         drawn: list[torch.Tensor] = []
-        trainer.task.negatives.draw = lambda *a, draw=draw, drawn=drawn: drawn.append(draw(*a)) or drawn[0]  # type: ignore
+        trainer.task.negatives.draw = lambda *a, f=draw, drawn=drawn: drawn.append(f(*a)) or drawn[0]  # type: ignore
         trainer._step(rows)
         trainer.task.negatives.draw = draw  # type: ignore[method-assign]
         optimizer.zero_grad()
@@ -82,7 +81,7 @@ def test_the_learning_rate_falls(graph: Dataset, tmp_path: Path) -> None:
     trainer = make(graph, tmp_path, train__lr_decay=0.5, train__lr=0.1)
     rates = []
     for epoch in (0, DECAY_EPOCHS // 2, DECAY_EPOCHS):
-        trainer.progress.epoch = epoch
+        trainer.progress.epoch, trainer.progress.position = epoch, 0
         trainer._epoch()
         rates.append(trainer.optimiser.torch.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.1 * 0.5**0.5, 0.05])

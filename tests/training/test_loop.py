@@ -10,6 +10,7 @@ import torch
 
 from rawrec.content.encoders.base import Encoder
 from rawrec.data.dataset import Dataset
+from rawrec.data.ragged import Ragged
 from rawrec.errors import RunStopped, UserError
 from rawrec.models.ranking.ranker import Ranker
 from rawrec.training import state as checkpoint
@@ -87,7 +88,7 @@ def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
     assert all(p.ndim == 2 and not name.endswith(".queries") for name, p in groups["rest"])
     assert all(name.startswith("tower.encoders.") for name, _ in groups["encoder"]) and groups["encoder"]
     assert {name for name, _ in groups["id"]} == {
-        f"ranker.{table}.weight" for table in ("user", "item", "user_bias", "item_bias")
+        f"ranker.inputs.ids.{table}.weight" for table in ("user", "item", "user_bias", "item_bias")
     }
 
 
@@ -140,18 +141,48 @@ def test_end_to_end_changes_exactly_the_trained_layers(shop: Path, tmp_path: Pat
     assert not torch.equal(made.task.bank.content, content)
 
 
-def test_the_bank_is_fresh_where_it_is_read(shop: Path, tmp_path: Path) -> None:
+def test_evaluation_reads_fresh_content_and_leaves_the_bank_alone(shop: Path, tmp_path: Path) -> None:
     made, _, _ = after_an_epoch(shop, tmp_path)
-    bank = made.task.bank
-    read = made.task.rows_read(made.task.evaluation_sample(1), 1)
+    task, bank, step = made.task, made.task.bank, made.progress.step
+    read = task.rows_read(task.evaluation_sample(1), 1)
     read = read[read >= 0]
     read = read[bank.valid[read]]
-    assert (bank.written[read] == made.progress.step).all()
-    made.task.eval()
+    assert (bank.written[read] < step).all()  # validation wrote nothing
+    before = {name: value.clone() for name, value in bank.state().items()}
+    task.eval()
     with made.optimiser.averaged():  # the weights that were evaluated
-        torch.testing.assert_close(bank.content[read], content_of(made.task, read).detach())
-    cold = torch.from_numpy(made.task.samples.train_counts == 0)
-    assert cold[read].any()
+        stale = task.table()
+        with task.view(read, step):
+            fresh = task.table()
+            torch.testing.assert_close(fresh.values[read], content_of(task, read).detach())
+        assert not torch.allclose(fresh.values[read], stale.values[read], atol=1e-5)
+        assert torch.equal(task.table().values, bank.content)
+    assert all(torch.equal(value, before[name]) for name, value in bank.state().items())
+    assert torch.from_numpy(task.samples.train_counts == 0)[read].any()
+
+
+@pytest.mark.parametrize("paradigm", ["end_to_end", "hybrid"])
+def test_what_is_validated_changes_nothing_that_is_trained(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paradigm: str
+) -> None:
+    weights_of, given = [], {"train__lr": 0.01, "train__epochs": 2, "bank__live_budget": 9}
+    if paradigm == "hybrid":
+        del given["bank__live_budget"]
+    for part in (1, 2):
+        made = trainer(shop, tmp_path / str(part), paradigm=paradigm, **given)
+        sample = type(made.task).evaluation_sample
+        with monkeypatch.context() as patch:
+            patch.setattr(type(made.task), "evaluation_sample", lambda self, _, s=sample, p=part: s(self, p))
+            made.train()
+        weights_of.append(weights(made.task) | {"bank": made.task.bank.content.clone()})
+    assert not changed(*weights_of)
+
+
+def test_no_dropout_sample_stays_in_the_bank(shop: Path, tmp_path: Path) -> None:
+    """With a learning rate of nothing, what a step writes is what was there: drift is none, whatever the dropout."""
+    made = trainer(shop, tmp_path, content__fusion__dropout=0.5, train__lr=1e-30, train__encoder_lr=1e-30, train__ema=0)
+    made._step(made.task.samples.rows(0)[:64])
+    assert made.task.bank.health(1)["bank/drift"] == pytest.approx(0, abs=1e-5)
 
 
 def test_the_live_budget_is_kept_and_logged(shop: Path, tmp_path: Path) -> None:
@@ -171,8 +202,8 @@ def own(made: Loop) -> list[torch.Tensor]:
 
 def kept(made: Loop) -> dict[str, torch.Tensor]:
     """The weights of the best epoch."""
-    tensors, _ = checkpoint.load(made.run.path / "checkpoint" / "best.safetensors")
-    return tensors
+    tensors, _ = checkpoint.load(made.run.path / "checkpoint" / "last.safetensors")
+    return checkpoint.without_prefix("best.", tensors)
 
 
 def named(made: Loop) -> dict[str, torch.Tensor]:
@@ -292,14 +323,27 @@ def test_a_run_stops_before_it_writes_what_is_not_finite(
 def test_an_encoder_without_gradient_is_named(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    made = trainer(shop, tmp_path)
+    made = trainer(shop, tmp_path, train__epochs=1)
     encoder = dict(made.task.raw_encoders())[field]
     upper = encoder.upper
     monkeypatch.setattr(encoder, "upper", lambda hidden: upper(hidden).detach())
     with pytest.raises(
         UserError, match=rf"content\.{field}\.train=top:1: no gradient reaches the encoder of '{field}'"
     ):
-        made._step(made.task.samples.rows(0)[:64])
+        made.train()
+    assert not made.run.metrics_lines()
+
+
+def test_an_encoder_that_never_has_an_item_is_named(shop: Path, tmp_path: Path) -> None:
+    made = trainer(shop, tmp_path, train__epochs=1)
+    made.task.bank.present["hidden/image"][:] = False
+    made.task.bank.static["hidden/image"] = Ragged.from_lengths(
+        made.task.bank.static["hidden/image"].values[:0], torch.zeros(60, dtype=torch.int64)
+    )
+    with pytest.raises(
+        UserError, match=r"content\.image\.train=top:1: no item with 'image' was encoded in a whole epoch"
+    ):
+        made.train()
 
 
 def test_an_encoder_that_has_nothing_to_do_is_no_mistake(shop: Path, tmp_path: Path) -> None:
@@ -408,8 +452,7 @@ def test_early_stopping_keeps_the_best_epoch(
     )
     made.train()
     assert made.progress.epoch == epochs and made.progress.best_epoch == best
-    tensors, state = checkpoint.load(made.run.path / "checkpoint" / "best.safetensors")
-    assert state["epoch"] == best and float(tensors["ranker.inputs.ids.user.weight"][0, 0]) == best - 1
+    assert float(kept(made)["ranker.inputs.ids.user.weight"][0, 0]) == best
     assert [line["epoch"] for line in made.run.metrics_lines()] == list(range(1, epochs + 1))
 
 
