@@ -172,8 +172,8 @@ def test_history_content_is_the_plain_substitution(length: int, n_live: int) -> 
 
 # ---------------------------------------------------------------------------------------------------------- in a system
 def some_batch(made: ImpressionTask, n: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rows = made.task.samples.rows(0)[-n:]
-    return made.tensors(made.task.samples.impressions(rows, 0, np.random.default_rng(0)), 0)
+    rows = made.samples.rows(0)[-n:]
+    return made.tensors(made.samples.impressions(rows, 0, np.random.default_rng(0)), 0)
 
 
 @pytest.mark.parametrize("history_grad", ["live", "none"])

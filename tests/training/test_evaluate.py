@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from rawrec.data.dataset import Dataset
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.job import evaluate, load_task, train
-from rawrec.training.loop import best_possible
+from rawrec.training.metrics import best_possible
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
 from systems import settings, small_dataset, system
@@ -122,7 +122,7 @@ def positives(folder: Path, mode: str = "rolling") -> ImpressionTask:
 
 def brute_force(made: ImpressionTask, part: int, k: int) -> tuple[list[int], list[list[int]], dict[str, float]]:
     """Every item scored for every user one at a time, ranked by a plain sort."""
-    samples, data, table = made.task.samples, made.data, made.table()
+    samples, data, table = made.samples, made.data, made.table()
     positive = samples.labels > 0
     users = sorted(set(data.users[(samples.part == part) & positive].tolist()))
     lists, recalls, gains, precisions = [], [], [], []

@@ -43,7 +43,7 @@ def test_protocols_against_a_plain_computation(graph: Dataset, tmp_path: Path, p
 
 
 def test_missing_rows_and_fields_left_out(graph: Dataset, tmp_path: Path) -> None:
-    model = make(graph, tmp_path, "vbpr").model
+    model = make(graph, tmp_path, "vbpr").task.model
     assert model.modalities == ("image", "text")
     assert not model.present("image")[7] and model.present("image").sum() == ITEMS - 1 and model.present("text").all()
     trainer = make(graph, tmp_path, "vbpr", content__image__use=False)
@@ -62,16 +62,16 @@ def test_features_of_raw_fields(shop: Path, tmp_path: Path) -> None:
     assert all(system.model.present(name).any() for name in system.model.modalities)
     liked = (data.split() == 0) & (data.label() > 0)
     pairs = set(zip(data.users[liked].tolist(), data.items[liked].tolist(), strict=True))
-    found = zip(system.pairs.users.tolist(), system.pairs.items.tolist(), strict=True)
+    found = zip(system.known.users.tolist(), system.known.items.tolist(), strict=True)
     assert sorted(pairs) == sorted(found)
 
 
 def test_rows_that_make_histories_only_are_positives_of_training(graph: Dataset, tmp_path: Path) -> None:
     graph.add_split("later", SplitSpec(kind="random_user", history="x_label"))
-    system = make(graph, tmp_path, data__split="later").system
+    system = make(graph, tmp_path, data__split="later").task
     before, parts = graph.column("x_label") > 0, graph.split("later")
     assert before.any() and (parts[before] == -1).all()
-    trained = set(zip(system.pairs.users.tolist(), system.pairs.items.tolist(), strict=True))
+    trained = set(zip(system.known.users.tolist(), system.known.items.tolist(), strict=True))
     rows = before | (parts == 0)
     assert trained == set(zip(graph.users[rows].tolist(), graph.items[rows].tolist(), strict=True))
     task = system.tasks[1]
@@ -97,14 +97,14 @@ def test_a_ready_item_graph_needs_no_features(graph: Dataset, tmp_path: Path, mo
 
 def test_the_order_of_modalities(graph: Dataset, tmp_path: Path) -> None:
     """It is the dataset's unless given, and a run that is loaded again has it."""
-    assert make(graph, tmp_path / "a", "freedom").model.modalities == ("image", "text")
-    first = make(graph, tmp_path / "b", "freedom", content__order=["text", "image"]).model
+    assert make(graph, tmp_path / "a", "freedom").task.model.modalities == ("image", "text")
+    first = make(graph, tmp_path / "b", "freedom", content__order=["text", "image"]).task.model
     assert first.modalities == ("text", "image") and first.width("text") == 5
     run = train("freedom", graph, tmp_path / "run", settings("freedom", content__order=["text", "image"]))
     loaded = load_task(run)
     assert isinstance(loaded, PairTask) and loaded.model.modalities == ("text", "image")
     alone = make(graph, tmp_path / "c", "freedom", content__order=["text"], content__image__use=False)
-    assert alone.model.modalities == ("text",)
+    assert alone.task.model.modalities == ("text",)
 
 
 @pytest.mark.parametrize("order", [[], ["text"], ["text", "image", "text"], ["text", "audio"]])

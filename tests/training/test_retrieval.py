@@ -94,7 +94,7 @@ def test_stopped_between_training_and_the_final_evaluation(graph: Dataset, tmp_p
         ("bpr content.image.use=false", ["model bpr reads no features"]),
         ("bpr data.history=3", ["reads no histories"]),
         ("bpr data.negatives=3", ["one negative per positive"]),
-        ("bpr train.ema=0.9", ["ranking models"]),
+        ("bpr train.id_weight_decay=0.9", ["ranking models", "train.weight_decay"]),
         ("bpr bank.warm_start=false", ["model bpr"]),
         ("bpr eval.full_ranking=false", ["always evaluated by lists"]),
         ("bpr train.metric=auc", ["train.metric=auc", "recall@20"]),
@@ -106,7 +106,6 @@ def test_stopped_between_training_and_the_final_evaluation(graph: Dataset, tmp_p
         ("lightgcn model.name=lightgnc", ["model.name", "did you mean lightgcn", "em3"]),
         ("lightgcn model=3", ["model=3", "settings of its own"]),
         ("id eval.protocol=mmrec", ["setting of retrieval models"]),
-        ("id train.lr_decay=0.9", ["setting of retrieval models"]),
         ("id train.metric=recall@20", ["model id is judged by impressions"]),
     ],
 )

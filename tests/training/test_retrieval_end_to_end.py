@@ -91,7 +91,7 @@ class Batch:
 
     def live(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss and gradients of the way of a training step, and the items that were encoded."""
-        live = self.task.go_live(self.items, 0)
+        live = self.task.go_live(self, 0)  # type: ignore[arg-type]
         loss = self.loss()
         result = gradients(self.task, loss)
         live.backward()
@@ -140,7 +140,7 @@ def test_a_loss_of_the_batch_alone_needs_no_bank(shop: Path, model: str) -> None
     """With all of the batch live, whatever the bank holds of other items: the gradient of encoding everything."""
     batch = Batch(make_system(shop, model))
     loss, got, _ = batch.live()
-    plain_loss, expected = batch.plain(encode(batch.system))
+    plain_loss, expected = batch.plain(encode(batch.task))
     torch.testing.assert_close(loss, plain_loss)
     assert_same(got, expected)
 
@@ -248,12 +248,14 @@ def test_metrics_are_of_fresh_features(shop: Path, tmp_path: Path) -> None:
     made = make(shop, tmp_path, train__encoder_lr=0.05, bank__live_budget=5, train__epochs=1)
     made._epoch()
     left = made.task.evaluate(1, buckets=False).metrics
-    made._end_of_epoch(1.0)
+    made._end_of_epoch(1.0, 120)
     line, bank = made.run.metrics_lines()[-1], made.task.bank
-    for name, values in bank.features.items():
-        torch.testing.assert_close(values, encode(made.task)[name].detach())
-    assert bank.encoded[bank.valid].unique().tolist() == [made.progress.step]
-    fresh = made.task.evaluate(1, buckets=False).metrics
+    assert (bank.encoded < made.progress.step).all()  # validation wrote nothing
+    with made.task.view(made.progress.step):
+        for name, values in encode(made.task).items():
+            torch.testing.assert_close(made.task.model.feature(name), values.detach())
+        fresh = made.task.evaluate(1, buckets=False).metrics
+    assert made.task.model.feature("image").data_ptr() == bank.features["image"].data_ptr()
     names = [name for name in fresh if "@" in name]
     assert [line[f"valid/{name}"] for name in names] == [fresh[name] for name in names]
     assert [line[f"valid/stale/{name}"] for name in names] == [left[name] for name in names]
@@ -273,7 +275,7 @@ def test_metrics_are_of_fresh_features(shop: Path, tmp_path: Path) -> None:
 def test_every_model_trains_its_encoders(shop: Path, tmp_path: Path, model: str) -> None:
     """An epoch; the run, loaded again, says the same, whatever graphs its model froze."""
     given = settings(model, train__epochs=1, train__encoder_lr=0.01, bank__live_budget=25)
-    before = make_system(shop, model).state()
+    before = make_system(shop, model).published()
     run = train(model, shop, tmp_path / "run", given)
     after, _ = checkpoint.load(run.path / "model.safetensors")
     assert before.keys() == after.keys()
@@ -362,8 +364,8 @@ def test_no_gradient_is_told_after_the_first_step_or_where_items_lack_media_the_
     made._step(torch.arange(50))
     assert made._waiting == {"image", "title", "description"}
     with pytest.raises(UserError, match="no gradient reaches"):
-        made._end_of_epoch(1.0)
-    made.task.model.get_buffer("title_present").fill_(True)
+        made._end_of_epoch(1.0, 120)
+    made.task.bank.present["hidden/title"].fill_(True)
     with pytest.raises(UserError, match=r"content\.title\.train=top:1: no gradient reaches the encoder of 'title'"):
         made._step(torch.arange(50))
 
@@ -379,4 +381,4 @@ def test_a_rare_modality_is_no_mistake(shop: Path, tmp_path: Path) -> None:
     present.copy_(everywhere)
     made._step(torch.arange(50))
     assert not made._unproven
-    made._end_of_epoch(1.0)
+    made._end_of_epoch(1.0, 120)

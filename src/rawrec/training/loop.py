@@ -148,26 +148,32 @@ class Loop:
             if any(p.grad is not None and bool(p.grad.any()) for p in encoder.trained_parameters()):
                 del self._unproven[name]
             elif self.task.present(name, items).all():
-                self._no_gradient(name, f"no gradient reaches the encoder of {name!r}")
+                self._no_gradient(name)
             elif self.task.present(name, encoded).any():
                 self._waiting.add(name)
 
-    def _no_gradient(self, name: str, what: str) -> None:
-        cfg = self.cfg
+    def _no_gradient(self, name: str) -> None:
+        setting = f"content.{name}.train"
         raise UserError(
-            f"content.{name}.train={cfg.content.fields[name].train}: {what} under these settings of model "
-            f"{cfg.model.name}. Set content.{name}.train=none, or train.precision=fp32 if it is lost in rounding"
+            f"{setting}={self.cfg.content.fields[name].train}: no gradient reaches the encoder of {name!r} under these "
+            f"settings of model {self.cfg.label}. Set {setting}=none, or train.precision=fp32 if it is lost in rounding"
         )
+
+    def _check_all_encoders(self) -> None:
+        """At the end of an epoch: each must have had an item and a gradient."""
+        for name in self._unproven:
+            if name in self._waiting:
+                self._no_gradient(name)
+            setting = f"content.{name}.train"
+            raise UserError(
+                f"{setting}={self.cfg.content.fields[name].train}: in a whole epoch no item with {name!r} was encoded, "
+                f"so its encoder learns nothing. Set {setting}=none, or raise bank.live_budget where it is small"
+            )
 
     # ------------------------------------------------------------------------------------------------- end of an epoch
     def _end_of_epoch(self, seconds: float, samples: int) -> None:
         state, task = self.progress, self.task
-        for name in self._unproven:
-            if name in self._waiting:
-                self._no_gradient(name, f"no gradient reaches the encoder of {name!r}")
-            self._no_gradient(
-                name, f"in a whole epoch no item with {name!r} was encoded, so its encoder learns nothing"
-            )
+        self._check_all_encoders()
         sums, begun = state.sums, time.perf_counter()
         line: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
         line |= {key: value / sums["steps"] for key, value in sums.items() if key != "steps"}

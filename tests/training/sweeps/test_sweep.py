@@ -332,7 +332,7 @@ def test_mistakes_are_found_before_anything_runs(data: Dataset, tmp_path: Path) 
         ({"search": {"train.lrr": [0.1]}}, "did you mean lr"),
         ({"search": {"train.lr": [0.1, -1]}}, "train.lr=-1"),
         ({"search": {"train.lr": [0.1], "model.n_layers": [1]}}, "n_layers"),
-        ({"search": {"train.ema": [0.5, 0.9]}}, "would do nothing"),
+        ({"search": {"train.id_weight_decay": [0.5, 0.9]}}, "would do nothing"),
         ({"model": "mmgcn", "search": {"model.reg_weight": [0.1, 1.0]}}, "would do nothing: ids and preferences"),
         ({"search": {"seed": [1, 2]}}, "seeds"),
         ({"fixed": {"seed": 1}}, "seeds"),
