@@ -11,6 +11,7 @@ from rawrec.config.records import Count, Record
 
 BUCKET = r"((cold|rare|medium|warm)/)?"
 IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")
+DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
 LIST_METRIC = re.compile(rf"^{BUCKET}(recall|ndcg|precision|map)@([1-9][0-9]*)$")
 
 
@@ -75,7 +76,16 @@ class TrainConfig(Record):
     checkpoint_share: float = Field(
         default=0.05, gt=0, le=1, description="checkpoints take at most this share of the time; 1: none is left out"
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; null: all cores")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads; null: the cores that are there for this process"
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not DEVICE.fullmatch(value):
+            raise ValueError("use auto, cpu, cuda or cuda:<n>; rawrec computes on no other device")
+        return value
 
     @field_validator("metric")
     @classmethod
