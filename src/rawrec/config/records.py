@@ -36,4 +36,5 @@ class Record(BaseModel):
 
 
 Count = Annotated[int, Field(ge=1)]
-Width = Annotated[int, Field(ge=1, le=65536)]
+Size = Annotated[int, Field(ge=1, le=65536)]
+"""Of an embedding, a layer, a list: more would fill any memory."""

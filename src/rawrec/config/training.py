@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from rawrec.config.records import Count, Record
+from rawrec.config.records import Record, Size
 
 BUCKET = r"((cold|rare|medium|warm)/)?"
 IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")
@@ -22,7 +22,9 @@ class DataConfig(Record):
     label: str = Field(
         default="label", description="label column that the model learns; the only one, where there is one"
     )
-    history: int = Field(default=20, ge=0, description="most recent earlier positives of the user that the model sees")
+    history: int = Field(
+        default=20, ge=0, le=65536, description="most recent earlier positives of the user that the model sees"
+    )
     history_mode: Literal["rolling", "train"] = Field(
         default="rolling", description="evaluation sees all that came before (rolling) or training rows only (train)"
     )
@@ -101,7 +103,7 @@ class TrainConfig(Record):
 class EvalConfig(Record):
     """What is measured, and how."""
 
-    topk: list[Count] = Field(
+    topk: list[Size] = Field(
         default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
     )
     protocol: Literal["default", "mmrec"] = Field(
