@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-SPINS = "0"
+SPINS = "1000"
 """Turns of an idle loop that a thread makes at a barrier before it sleeps (GNU's OpenMP, which torch brings)."""
 GIVEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Who sets one of these has chosen how threads wait."""

@@ -450,5 +450,3 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
         sample.labels[part],
         None if sample.times is None else sample.times[part],
     )
-
-
