@@ -107,7 +107,7 @@ class GoldenModel:
         features = {name: torch.from_numpy(arrays[key]) for name, key in self.features.items() if key in arrays}
         cfg = self.config(**self.settings(about["hyper_parameters"]))
         model = retrieval_model(str(cfg.model_dump()["name"]))(cfg, Interactions(users, items, *sizes), features)
-        model.load_state_dict(self.convert(self.optimiser.parameters(arrays)))
+        model.load_state_dict(self.convert(self.parameters(arrays)))
         model.begin_epoch(self.epoch_draws(arrays))
         return model
 
