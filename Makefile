@@ -29,8 +29,10 @@ lint: install
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
 
+# One worker per core that is there for us, each on one thread; a module's tests stay together, as their fixtures do.
+WORKERS ?= $$($(BIN)/python -c "from rawrec import cores; print(cores.usable())")
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 clean:
 	rm -rf data runs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +32,23 @@ def folder(given: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="rawrec-benchmark-") as name:
         yield Path(name)
+
+
+@contextmanager
+def busy(loops: int) -> Iterator[None]:
+    """Inside, so many processes that never rest run on every core that this one may use."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops * cores())]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def seconds(work: Callable[[], object]) -> float:

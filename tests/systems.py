@@ -102,8 +102,8 @@ def weights(made: ImpressionTask) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in made.state_dict().items()}
 
 
-class Stop(Exception):
-    pass
+class Stop(BaseException):
+    """An interruption, as Ctrl-C is one: no error of the run, which can be gone on with."""
 
 
 def stopping_after(events: int) -> Any:

@@ -107,6 +107,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Arrays], None]] = {
 sys.path.append(str(MODELS))
 for file in sorted(MODELS.glob("golden_*.py")):
     CHECKS |= import_module(file.stem).CHECKS
+GoldenModel = import_module("golden").GoldenModel
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -128,7 +129,66 @@ def test_fixture(path: Path) -> None:
         pytest.skip(f"no check for fixtures of kind {path.stem!r} yet")
     whole = path.with_stem(path.stem.removesuffix("-step3"))
     arrays = load(whole) if whole == path else load(whole) | load(path)
+    if not isinstance(CHECKS[kind], GoldenModel):
+        assert not any(key.startswith("rand/") for key in arrays), f"no check of {kind} reads random draws"
     CHECKS[kind](json.loads(whole.read_text()), arrays)
+
+
+def smore_with_dropout() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A fixture as the kept one, but with dropout: masks that the model drew, and what it made of them."""
+    path = Path(__file__).parent / "golden" / "smore.json"
+    about, arrays = json.loads(path.read_text()), load(path)
+    about["hyper_parameters"]["dropout_rate"] = 0.4
+    arrays = {k: v for k, v in arrays.items() if not k.startswith(("grad/", "step3", "out/loss", "out/side"))}
+    model = CHECKS["smore"].build(about, arrays)
+    users, positives, negatives = (torch.from_numpy(arrays[f"batch/{name}"]) for name in ("users", "pos", "neg"))
+    draws = model.draw(users, positives, negatives, torch.Generator().manual_seed(3))
+    losses = model.loss(users, positives, negatives, draws)
+    losses["loss"].backward()
+    with torch.no_grad():
+        side = model._side(*model._views(), model.node_present, draws)
+    short = {"image": "v", "text": "t", "fusion": "f"}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            theirs = re.sub(r"^(gate|query)_(image|text|fusion)\b", lambda m: f"{m[1]}_{short[m[2]]}", name)
+            arrays[f"grad/{theirs}"] = parameter.grad.numpy()
+    arrays |= {f"rand/{name}": mask.numpy() for name, mask in draws.items()}
+    return about, arrays | {"out/side_embeddings": side.numpy(), "out/loss": losses["loss"].detach().numpy()}
+
+
+def test_recorded_masks_of_dropout_are_replayed() -> None:
+    """Each mask matters to the loss; the side representation is that of the masked pass, the embeddings are not."""
+    about, arrays = smore_with_dropout()
+    check = CHECKS["smore"]
+    check(about, arrays)
+    masks = [key for key in arrays if key.startswith("rand/")]
+    assert len(masks) == 3
+    for key in masks:
+        with pytest.raises(AssertionError, match="loss"):
+            check(about, arrays | {key: ~arrays[key]})
+    without_masks = load(Path(__file__).parent / "golden" / "smore.npz")["out/side_embeddings"]
+    with pytest.raises(AssertionError, match="side"):
+        check(about, arrays | {"out/side_embeddings": without_masks})
+
+
+RECORDED = [path for path in FIXTURES if isinstance(CHECKS.get(str(kind_of(path.stem))), GoldenModel)]
+
+
+@pytest.mark.parametrize("path", [p for p in RECORDED if not p.stem.endswith("-step3")], ids=lambda p: p.stem)
+def test_an_unknown_draw_is_an_error(path: Path) -> None:
+    """Of every retrieval model: by our check, or because the model cannot take it."""
+    with pytest.raises((AssertionError, LookupError, AttributeError, RuntimeError)) as caught:
+        CHECKS[str(kind_of(path.stem))](
+            json.loads(path.read_text()), load(path) | {"rand/never_heard_of": np.ones(3, bool)}
+        )
+    assert "never_heard_of" in str(caught.value) or not isinstance(caught.value, AssertionError)
+
+
+def test_a_draw_that_the_adapter_leaves_out_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    about, arrays = smore_with_dropout()
+    monkeypatch.setattr(CHECKS["smore"], "draws", lambda arrays: {})
+    with pytest.raises(AssertionError, match="does not read rand/keep_image"):
+        CHECKS["smore"](about, arrays)
 
 
 def test_every_folder_holds_fixtures() -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rawrec import cores
+
 if TYPE_CHECKING:
     from rawrec.data.dataset import Dataset
     from rawrec.errors import RunStopped, UserError
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Dataset", "Recommender", "RunStopped", "UserError", "compare", "evaluate", "resume", "sweep", "train"]
+
+cores.prepare()  # before anything loads torch
 
 _HOMES = {
     "Dataset": "rawrec.data.dataset",
@@ -41,3 +45,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion and `help(rawrec)`."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -63,6 +63,8 @@ class Bars:
             self.progress.update(self.task, advance=values["samples"], note=f"loss {values['loss']:.4f}")
         elif event == "validated":
             self._validated(values["line"], values["best"])
+        elif event == "note":
+            self._say(values["text"])
         elif event == "evaluating":
             self._begin("evaluating", 1)
             self._say("evaluating the best epoch ...")

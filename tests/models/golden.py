@@ -5,7 +5,8 @@ them.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,27 @@ def assert_close(ours: Tensor, expected: Any, what: str) -> None:
     np.testing.assert_allclose(ours.detach().numpy(), np.asarray(expected), TOLERANCE, TOLERANCE, err_msg=what)
 
 
+class Draws(Mapping[str, Tensor]):
+    """Random draws as a model gets them. read: gathers the names of those that are read."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], read: set[str]) -> None:
+        self.tensors, self.read = tensors, read
+
+    def __getitem__(self, name: str) -> Tensor:
+        value = self.tensors[name]
+        self.read.add(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
 class GoldenModel:
     """Adapter of one model; subclasses override what does not correspond by name.
 
@@ -54,13 +76,13 @@ class GoldenModel:
         """State (or gradients, or later state) by the reference's names -> by ours; what we do not have is left out."""
         return tensors
 
-    def epoch_draws(self, arrays: Arrays) -> Tensors:
+    def epoch_draws(self, arrays: Arrays) -> Mapping[str, Tensor]:
         """What `begin_epoch` gets."""
         return {}
 
-    def draws(self, arrays: Arrays) -> Tensors:
-        """What `loss` gets."""
-        return {}
+    def draws(self, arrays: Arrays) -> Mapping[str, Tensor]:
+        """What `loss` gets; here all that the fixture has, by its own names."""
+        return section(arrays, "rand")
 
     def graphs(self, model: RetrievalModel) -> Tensors:
         """Dense, by the names under `graph/`; after `begin_epoch`."""
@@ -85,7 +107,7 @@ class GoldenModel:
         features = {name: torch.from_numpy(arrays[key]) for name, key in self.features.items() if key in arrays}
         cfg = self.config(**self.settings(about["hyper_parameters"]))
         model = retrieval_model(str(cfg.model_dump()["name"]))(cfg, Interactions(users, items, *sizes), features)
-        model.load_state_dict(self.convert(self.optimiser.parameters(arrays)))
+        model.load_state_dict(self.convert(self.parameters(arrays)))
         model.begin_epoch(self.epoch_draws(arrays))
         return model
 
@@ -95,6 +117,26 @@ class GoldenModel:
         return model.loss(batch["users"], batch["pos"], batch.get("neg"), self.draws(arrays))
 
     def __call__(self, about: Mapping[str, Any], arrays: Arrays) -> None:
+        """Checks all; every recorded draw must be among those that the adapter gives, and each of these be read."""
+        names, read = self.draw_names(arrays), set[str]()
+        for key in arrays:
+            if key.startswith("rand/"):
+                try:
+                    without = self.draw_names({k: v for k, v in arrays.items() if k != key})
+                except KeyError:  # it is asked for by name
+                    continue
+                assert without != names, f"the adapter does not read {key}"
+        noting = copy(self)
+        noting.epoch_draws = lambda arrays: Draws(self.epoch_draws(arrays), read)  # type: ignore[method-assign]
+        noting.draws = lambda arrays: Draws(self.draws(arrays), read)  # type: ignore[method-assign]
+        noting.check(about, arrays)
+        unread = set().union(*names) - read
+        assert not unread, f"nothing reads the draws {', '.join(sorted(unread))}"
+
+    def draw_names(self, arrays: Arrays) -> tuple[set[str], set[str]]:
+        return set(self.epoch_draws(arrays)), set(self.draws(arrays))
+
+    def check(self, about: Mapping[str, Any], arrays: Arrays) -> None:
         model = self.build(about, arrays)
         for name, graph in self.graphs(model).items():
             if f"graph/{name}" in arrays:

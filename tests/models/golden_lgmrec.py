@@ -16,7 +16,7 @@ class GoldenLGMRec(GoldenModel):
     config = LGMRecConfig
 
     def parameters(self, arrays: Arrays) -> Tensors:
-        return super().parameters(arrays) | self.epoch_draws(arrays)
+        return {**super().parameters(arrays), **self.epoch_draws(arrays)}
 
     def convert(self, tensors: Tensors) -> Tensors:
         """`v_hyper` -> `image_hyper`; the features are not among our parameters."""

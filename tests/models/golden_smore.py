@@ -25,12 +25,12 @@ class GoldenSMORE(WeightedReg):
         return graphs
 
     def more(self, about: Mapping[str, Any], arrays: Arrays) -> None:
-        """The two representations that the final one is the sum of."""
+        """Behaviour, and the side representation as in training: dropout is in it where the fixture has masks."""
         model = self.build(about, arrays)
         assert isinstance(model, SMORE)
         with torch.no_grad():
             behaviour, views = model._views()
-            side = model._side(behaviour, views, model.node_present, {})
+            side = model._side(behaviour, views, model.node_present, self.draws(arrays))
             assert_close(behaviour, arrays["out/content_embeddings"], "behaviour")
             assert_close(side, arrays["out/side_embeddings"], "side")
 

@@ -55,10 +55,16 @@ def test_accumulated_batches_are_one_large_batch(shop: Path, tmp_path: Path, par
             torch.testing.assert_close(
                 parts[1][name], grad, rtol=1e-4, atol=1e-5 * float(grad.abs().max()) + 1e-8, msg=name
             )
-        for name, value in whole[0].items():  # Adam makes steps of noise: compare where there is a gradient
-            grad = whole[1].get(name)
-            clear = torch.ones_like(value, dtype=torch.bool) if grad is None else grad.abs() > 1e-3 * grad.abs().max()
+        # Adam makes whole steps of noise too: compare where the gradient is far above what may differ by rounding. In
+        # the bias of keys, which has no true gradient, and where an attention is near uniform, it is not.
+        compared = 0
+        for name, value in whole[0].items():
+            grad, clear = whole[1].get(name), torch.ones_like(value, dtype=torch.bool)
+            if grad is not None:
+                clear = grad.abs() > max(1e-3 * float(grad.abs().max()), 1e-6)
+                compared += int(clear.any())
             torch.testing.assert_close(parts[0][name][clear], value[clear], rtol=1e-4, atol=2e-5, msg=name)
+        assert compared > 0.8 * len(whole[1])
 
 
 def test_a_step_of_items_without_media(shop: Path, tmp_path: Path) -> None:

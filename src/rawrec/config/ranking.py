@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
-from rawrec.config.records import Count, Record
+from rawrec.config.records import Record, Size
 
 PRESETS: dict[str, tuple[str, str]] = {"id": ("dot_mlp", "none"), "em3": ("dot_mlp", "em3")}
 """Short names of pairs of `model.name` (the head) and `model.content`: what a user reads in reports and comparisons.
@@ -19,7 +19,7 @@ Folders of runs made before heads had names of their own say them as `model.name
 class InputsConfig(Record):
     """What a ranker reads beside content."""
 
-    dim: int = Field(default=32, ge=1, description="width of id embeddings and of attention")
+    dim: int = Field(default=32, ge=1, le=65536, description="width of id embeddings and of attention")
     item_id: bool = Field(default=True, description="item id embedding as an input of the ranker")
     user_id: bool = Field(default=True, description="user id embedding as an input of the ranker")
     id_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of ids read as the unknown id while training")
@@ -82,7 +82,7 @@ class DotMlpConfig(RankerConfig):
     """Tokens and their dot products into an MLP; the presets `id` (no content) and `em3` are of it."""
 
     name: Literal["dot_mlp"] = Field(default="dot_mlp", description="tokens and their dot products into an MLP")
-    hidden: list[Count] = Field(default=[128, 64], description="widths of the MLP's hidden layers")
+    hidden: list[Size] = Field(default=[128, 64], description="widths of the MLP's hidden layers")
     dropout: float = Field(default=0.4, ge=0, lt=1, description="dropout after each hidden layer")
 
 

@@ -6,11 +6,24 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+LARGEST = 2**31 - 1
+
 
 class Record(BaseModel):
     """Settings of one component: unknown keys, wrong types and numbers out of bounds are refused."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any, info: ValidationInfo) -> Any:
+        """Whole numbers that fit where arrays and libraries keep sizes; a setting may have a bound of its own."""
+        field = cls.model_fields.get(info.field_name or "")
+        bounded = field is not None and any(hasattr(limit, "le") or hasattr(limit, "lt") for limit in field.metadata)
+        numbers = value if isinstance(value, list) else [value]
+        if not bounded and any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
+            raise ValueError(f"give at most {LARGEST}")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -23,3 +36,5 @@ class Record(BaseModel):
 
 
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=65536)]
+"""Of an embedding, a layer, a list: more would fill any memory."""

@@ -50,7 +50,9 @@ class Config(Record):
         description="what is trained of the content: nothing (frozen), fusion (hybrid), encoders too (end_to_end); "
         "retrieval models map and join features in ways of their own, so that frozen and hybrid are the same for them",
     )
-    seed: int = Field(default=0, ge=0, description="of weights, order and negatives; the same seed gives the same run")
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="of weights, order and negatives; the same seed gives the same run"
+    )
     data: DataConfig = Field(default_factory=DataConfig, description="what is read")
     content: ContentConfig = Field(default_factory=ContentConfig, description="from raw fields to content embeddings")
     bank: BankConfig = Field(default_factory=BankConfig, description="the table of content that histories read")

@@ -7,10 +7,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from rawrec.config.records import Count, Record
+from rawrec.config.records import Record, Size
 
 BUCKET = r"((cold|rare|medium|warm)/)?"
 IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")
+DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
 LIST_METRIC = re.compile(rf"^{BUCKET}(recall|ndcg|precision|map)@([1-9][0-9]*)$")
 
 
@@ -21,7 +22,9 @@ class DataConfig(Record):
     label: str = Field(
         default="label", description="label column that the model learns; the only one, where there is one"
     )
-    history: int = Field(default=20, ge=0, description="most recent earlier positives of the user that the model sees")
+    history: int = Field(
+        default=20, ge=0, le=65536, description="most recent earlier positives of the user that the model sees"
+    )
     history_mode: Literal["rolling", "train"] = Field(
         default="rolling", description="evaluation sees all that came before (rolling) or training rows only (train)"
     )
@@ -75,7 +78,16 @@ class TrainConfig(Record):
     checkpoint_share: float = Field(
         default=0.05, gt=0, le=1, description="checkpoints take at most this share of the time; 1: none is left out"
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; null: all cores")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads; null: the cores that are there for this process"
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not DEVICE.fullmatch(value):
+            raise ValueError("use auto, cpu, cuda or cuda:<n>; rawrec computes on no other device")
+        return value
 
     @field_validator("metric")
     @classmethod
@@ -91,7 +103,7 @@ class TrainConfig(Record):
 class EvalConfig(Record):
     """What is measured, and how."""
 
-    topk: list[Count] = Field(
+    topk: list[Size] = Field(
         default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
     )
     protocol: Literal["default", "mmrec"] = Field(

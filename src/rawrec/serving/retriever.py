@@ -12,6 +12,7 @@ from torch import Tensor
 from rawrec.errors import UserError
 from rawrec.onednn import linear
 from rawrec.serving.recommender import Item, Recommender, check_list, unseen
+from rawrec.threads import count
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ContentTable
 from rawrec.training.tasks.pairs import PairTask
@@ -31,7 +32,7 @@ class Retriever(Recommender):
         self._open(data, run, system.positive, data.timestamps)
         self._users, self._items = system.embeddings()
         self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
-        self._workers = torch.get_num_threads() if self._items.device.type == "cpu" else 1
+        self._workers = count() if self._items.device.type == "cpu" else 1
 
     def score(
         self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None

@@ -12,7 +12,9 @@ import torch
 from rawrec.config import Config, DataConfig, resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.threads import Crowding, computing
 from rawrec.training import state as checkpoint
+from rawrec.training.device import choose_device
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
@@ -43,8 +45,8 @@ def train(
     run = RunFolder.create(out, cfg, data, overwrite)
     try:
         return _work(run, cfg, data, observer, fresh=True)
-    except UserError:
-        if not (run.path / "checkpoint").is_dir():
+    except Exception as error:
+        if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
             run.withdraw()
         raise
 
@@ -101,6 +103,7 @@ def load_task(
         raise UserError(f"{run.path} is not finished: `rawrec resume {run.path}` goes on with it")
     cfg = run.config()
     if device is not None:
+        choose_device(device, "device")
         cfg.train.device = device
     task = task_of(cfg)(cfg, run.dataset(data), run.cache)
     tensors, state = checkpoint.load(run.path / "model.safetensors")
@@ -134,18 +137,20 @@ def evaluate(
 
 
 def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
+    with computing(cfg.train.threads):
+        return _train(run, cfg, data, observer, fresh)
+
+
+def _train(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
     started = time.perf_counter()
     strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
-    if cfg.train.threads:
-        torch.set_num_threads(cfg.train.threads)
     mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
-    observe = observer or (lambda event, **values: None)
+    observe = _watched(run, observer or (lambda event, **values: None))
     try:
         torch.set_deterministic_debug_mode("warn")
         strict.fill_uninitialized_memory = False  # it finds bugs, and costs a fifth of an epoch
         loop = Loop(_task(run, cfg, data, observe), run, observe)
-        run.settle()
         last = run.path / "checkpoint" / "last.safetensors"
         if not fresh and last.is_file():
             loop.restore()
@@ -159,6 +164,7 @@ def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool
         run.write_info(seconds=before + time.perf_counter() - started)
         torch.set_deterministic_debug_mode(mode)
         strict.fill_uninitialized_memory = filling
+    run.settle()
     run.write_info(finished=True, best_epoch=loop.progress.best_epoch, steps=loop.progress.step)
     run.log("finished")
     return run
@@ -181,6 +187,21 @@ def _task(run: RunFolder, cfg: Config, data: Dataset, observe: Any) -> Task:
 
 def task_of(cfg: Config) -> type[ImpressionTask] | type[PairTask]:
     return PairTask if cfg.retrieval else ImpressionTask
+
+
+def _watched(run: RunFolder, observe: Any) -> Any:
+    """The observer, told as well where other processes hold the machine; with its first step the run has begun."""
+    crowding = Crowding()
+
+    def watch(event: str, **values: Any) -> None:
+        if event == "step" and not run.begun:
+            run.settle()
+        observe(event, **values)
+        if event == "validated" and (note := crowding.note()):
+            run.log(note)
+            observe("note", text=note)
+
+    return watch
 
 
 def _observed(observe: Any, text: str, chunks: Any) -> Any:

@@ -32,6 +32,7 @@ class RunFolder:
         self.path = path
         self._replaced = path.with_name(f".{path.name}.replaced")  # where a run stands that this one may replace
         self._board: Any = None
+        self.begun = False  # this process has made a step of it
 
     @classmethod
     def create(cls, path: str | Path, cfg: Config, data: Dataset, overwrite: bool = False) -> RunFolder:
@@ -93,7 +94,8 @@ class RunFolder:
         )
 
     def settle(self) -> None:
-        """The new run is sound: the one that it replaces goes."""
+        """The new run has begun: the one that it replaces goes."""
+        self.begun = True
         shutil.rmtree(self._replaced, ignore_errors=True)
 
     def withdraw(self) -> None:

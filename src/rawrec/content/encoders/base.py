@@ -8,13 +8,13 @@ one token, and a frozen encoder's row is the feature itself.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rawrec import cores
 from rawrec.config import FieldConfig
 from rawrec.content import lora
 from rawrec.data import images, texts
@@ -204,7 +204,7 @@ class ImageEncoder(Encoder):
     def prepare(self, raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, Tensor]]:
         kept = [pictures[: self.max_images] for pictures in raw]
         flat = [picture for pictures in kept for picture in pictures]
-        pixels, valid = images.decode_many(flat, self.size, os.cpu_count() or 1)
+        pixels, valid = images.decode_many(flat, self.size, cores.usable())
         pieces = Ragged.from_lengths(torch.from_numpy(valid), torch.tensor([len(p) for p in kept], dtype=torch.int64))
         lengths = torch.zeros(len(raw), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
         given = torch.tensor([len(pictures) for pictures in raw], dtype=torch.int64)

@@ -138,7 +138,7 @@ class SMORE(RetrievalModel):
         behaviour, views = self._views()
         nodes = torch.cat([users, positives + self.n_users, negatives + self.n_users])
         ids = behaviour[nodes]
-        kept = {name: mask[nodes] for name, mask in draws.items()}
+        kept = {name: draws[name][nodes] for name in map("keep_{}".format, self.views) if draws}
         return side_losses(self.cfg, self._side(ids, views[nodes], self.node_present[nodes], kept), ids)
 
     @torch.no_grad()

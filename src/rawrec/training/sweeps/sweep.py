@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +29,7 @@ from rich.text import Text
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
+from rawrec.threads import count
 from rawrec.training.job import configure
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json, write_text
@@ -112,7 +112,7 @@ class Sweep:
         self.trials = read_trials(self.journal)
         self.waiting: deque[tuple[Trial, int]] = deque()  # runs to start
         self.active: set[tuple[int, int]] = set()  # (trial, seed) of runs that wait or go on
-        self.threads = max(1, torch.get_num_threads() // self.cfg.jobs)
+        self.threads = max(1, count() // self.cfg.jobs)
 
     def run(self) -> dict[str, Any]:
         """Make all runs, then choose."""

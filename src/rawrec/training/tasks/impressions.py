@@ -29,6 +29,7 @@ from rawrec.models.ranking.columns import item_columns
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.inputs import RankingBatch
 from rawrec.models.ranking.ranker import Ranker, present_name
+from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.metrics import impression_metrics
 from rawrec.training.randomness import mixed
@@ -449,25 +450,3 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
         sample.labels[part],
         None if sample.times is None else sample.times[part],
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one. Raises UserError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"train.device={name!r} is no device; use auto, cpu, cuda or cuda:<n>") from None
-    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        raise UserError(f"train.device={name!r}: this machine has {torch.cuda.device_count()} GPUs; use auto or cpu")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """bf16 for the encoders where the hardware computes it natively (auto) or where asked for; None: float32."""
-    if name == "auto":
-        on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # no public name for it; absent: no
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else on_cpu()
-        name = "bf16" if native else "fp32"
-    return torch.bfloat16 if name == "bf16" else None

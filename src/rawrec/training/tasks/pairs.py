@@ -28,13 +28,14 @@ from rawrec.evaluation.topk import TopK, topk_metrics, undefined
 from rawrec.models.graph import Interactions
 from rawrec.models.retrieval import retrieval_model
 from rawrec.onednn import linear
+from rawrec.threads import count
 from rawrec.training import state as checkpoint
+from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, TopKResult, make_lists
 from rawrec.training.negatives import Negatives
 from rawrec.training.randomness import generator_of
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
-from rawrec.training.tasks.impressions import choose_device, choose_precision
 
 SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
 
@@ -266,7 +267,7 @@ class PairTask(Task):
         def score(rows: np.ndarray) -> Tensor:
             return linear(users[torch.from_numpy(rows).to(users.device)], items)
 
-        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+        workers = count() if self.device.type == "cpu" else 1
         return make_lists(score, task, depth, user_batch(self.data.n_items, self.device), workers)
 
     def evaluate(self, part: int, buckets: bool = True) -> TopKResult:
