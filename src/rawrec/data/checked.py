@@ -22,6 +22,8 @@ VERSION = 1
 """Of `images.check`: with another number, records made before count for nothing."""
 WIDTH = 16
 """Bytes of a digest."""
+WORKERS = min(8, os.cpu_count() or 1)
+"""Threads that check pictures."""
 BLOCK = 1024
 """Digests that are written at a time; an import of fewer pictures leaves no file."""
 
