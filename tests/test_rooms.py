@@ -28,7 +28,10 @@ ABOVE_THE_GROUND = {
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
     "cli": {"report", "serving", "training", "evaluation", "models", "content", "sources", "data", "config"},
 }
-"""Which rooms a room imports, beside the ground. `evaluation` is metrics alone: of the ground it takes `errors` and `threads`."""
+"""Which rooms a room imports, beside the ground.
+
+`evaluation` is metrics alone: of the ground it takes `errors` and `threads`.
+"""
 
 WITHIN_SOURCES = {
     "tables": set(),
