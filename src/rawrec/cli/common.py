@@ -1,16 +1,15 @@
-"""What commands share: the apps that they belong to, options, printing."""
+"""What commands share: the apps that they belong to, what becomes of their options, printing."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from rawrec.errors import UserError
 
@@ -34,15 +33,42 @@ ORDER = [
 ORDER += ["report", "export"]
 
 
-class Ordered(TyperGroup):
+class Once(TyperCommand):
+    """A command that refuses an option given twice where it takes one value, instead of dropping the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for param in given:
+            if isinstance(param, TyperOption) and not param.multiple and given.count(param) > 1:
+                raise UserError(f"{'/'.join([*param.opts, *param.secondary_opts])} is given twice: give it once")
+        return super().parse_args(ctx, args)
+
+
+class Group(TyperGroup):
+    """Commands with their summaries, none of which is cut off."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, " ".join((c.help or "").split())) for name, c in commands.items() if c])
+
+
+class Ordered(Group):
     """Commands in the order in which one needs them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
 
+class App(typer.Typer):
+    """Whose commands are `Once`."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Any:
+        return super().command(*args, **({"cls": Once} | kwargs))
+
+
 # Everything heavy is imported inside the commands, so that --help is instant.
-app = typer.Typer(
+app = App(
     help="Train recommenders end to end from pictures, words and clicks.",
     epilog="Example: rawrec import synthetic --out data/shop && rawrec train em3 --data data/shop --out runs/em3",
     cls=Ordered,
@@ -51,39 +77,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-importing = typer.Typer(
+importing = App(
     help="Make a dataset folder from your data.",
     epilog="Example: rawrec import table --interactions clicks.csv --user user --item item --out data/x",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(importing, name="import")
-
-Out = Annotated[Path, typer.Option("--out", help="folder to write")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what rawrec wrote there before")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="time_user | time_global | random_user | leave_one_out | column:<name> | new_items[:<field>]",
-    ),
-]
-Ratios = Annotated[str | None, typer.Option("--ratios", help="train, valid and test shares (default: 80,10,10)")]
-SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="seed of a random split (default: 0)")]
-Feature = Annotated[
-    list[str] | None,
-    typer.Option("--feature", metavar="COLUMN[=FIELD]", help="column of vectors, of the items; repeatable"),
-]
-Vectors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--vectors", metavar="FIELD=FILE", help="vectors by item id, for a feature: table, .npz, .npy; repeatable"
-    ),
-]
-RunArgument = Annotated[Path, typer.Argument(help="run folder")]
-Data = Annotated[Path | None, typer.Option("--data", help="where the run's dataset is now, if it has moved")]
-K = Annotated[int, typer.Option("-k", min=1, help="number of items")]
 
 
 def console() -> Console:
@@ -92,7 +93,7 @@ def console() -> Console:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8", indent=1))
+    print(json.dumps(value, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", indent=1))
 
 
 def tell(text: str, value: dict[str, Any], as_json: bool) -> None:

@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from rawrec.cli.common import Feature, Json, Ratios, Vectors, app, console, print_json, split_spec, tell, vector_files
+from rawrec.cli.common import app, console, print_json, split_spec, tell, vector_files
+from rawrec.cli.options import (
+    Feature,
+    ImageDir,
+    ImageName,
+    Item,
+    ItemId,
+    Json,
+    Many,
+    Ratios,
+    Timestamp,
+    User,
+    Vectors,
+)
 from rawrec.cli.pictures import picture_options
 from rawrec.errors import UserError
 
@@ -18,32 +31,32 @@ from rawrec.errors import UserError
 def append(
     dataset: Annotated[Path, typer.Argument(help="dataset folder")],
     interactions: Annotated[Path | None, typer.Option(help="new interactions; formats as for import table")] = None,
-    user: Annotated[str, typer.Option(help="column of the user's id")] = "user_id",
-    item: Annotated[str, typer.Option(help="column of the item's id")] = "item_id",
-    time: Annotated[str | None, typer.Option(help="column of the time (default: timestamp)")] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="label; repeatable")] = None,
+    user: User = "user_id",
+    item: Item = "item_id",
+    time: Timestamp = None,
+    label: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="label; repeatable")] = None,
     positive: Annotated[float | None, typer.Option(help="a label from here on is 1, below 0")] = None,
-    extra: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="further column")] = None,
+    extra: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="further column")] = None,
     items: Annotated[Path | None, typer.Option(help="table of the items; those known are left as they are")] = None,
-    item_id: Annotated[str | None, typer.Option(help="its id column (default: as --item)")] = None,
-    text: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="text; repeatable")] = None,
-    category: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="categorical column")] = None,
-    numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="numeric column")] = None,
+    item_id: ItemId = None,
+    text: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="text; repeatable")] = None,
+    category: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="categorical column")] = None,
+    numeric: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="numeric column")] = None,
     feature: Feature = None,
     vectors: Vectors = None,
-    image_dir: Annotated[Path | None, typer.Option(help="folder of pictures")] = None,
-    image_name: Annotated[str, typer.Option(help="file name of an item's picture")] = "{item}.jpg",
+    image_dir: ImageDir = None,
+    image_name: ImageName = "{item}.jpg",
     image_column: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN[=FIELD]", help="column of picture bytes (Parquet)")
+        Many, typer.Option(metavar="COLUMN[=FIELD]", help="column of picture bytes (Parquet)")
     ] = None,
     image_field: Annotated[str | None, typer.Option(help="field of --image-dir, where there are several")] = None,
-    image_url: Annotated[list[str] | None, typer.Option(help="column of addresses of pictures; repeatable")] = None,
+    image_url: Annotated[Many, typer.Option(help="column of addresses of pictures; repeatable")] = None,
     update: Annotated[bool, typer.Option("--update", help="replace the content of items that are known")] = False,
     part: Annotated[
         str, typer.Option(help="train | valid | test: the new interactions in the default split")
     ] = "train",
     move: Annotated[
-        list[str] | None, typer.Option(metavar="FROM:TO", help="parts that earlier interactions change; repeatable")
+        Many, typer.Option(metavar="FROM:TO", help="parts that earlier interactions change; repeatable")
     ] = None,
     as_json: Json = False,
     *,

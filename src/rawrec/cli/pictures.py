@@ -16,19 +16,29 @@ KEEP = "keep"
 """`--image-urls keep` downloads nothing."""
 
 
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def with_signature(run: Callable[..., None], options: list[inspect.Parameter], like: Callable[..., Any]) -> None:
+    """Give `run` these options, from which typer makes the command, and the name and help of `like`."""
+    functools.update_wrapper(run, like)
+    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    run.__dict__["__signature__"] = inspect.Signature(options)
+    run.__annotations__ = {option.name: option.annotation for option in options}
+
+
 def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `_pictures`; it gets what they say as `pictures`, None where nothing is asked."""
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "pictures"]
-    shared = [p for p in inspect.signature(_pictures, eval_str=True).parameters.values() if p.name != "columns"]
+    own = [parameter for parameter in parameters(command) if parameter.name != "pictures"]
+    shared = [parameter for parameter in parameters(_pictures) if parameter.name != "columns"]
 
-    @functools.wraps(command)
     def run(**given: Any) -> None:
         options = {p.name: given.pop(p.name) for p in shared}
         columns = bool(given.get("image_url")) or given.get("image_urls") not in (None, KEEP)
         command(**given, pictures=_pictures(columns, **options))
 
-    run.__dict__["__signature__"] = inspect.Signature([*own, *shared])  # from which typer makes the options
-    run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+    with_signature(run, [*own, *shared], command)
     return run
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.cli.common import Data, Json, Out, Overwrite, RunArgument, app, console, print_json
+from rawrec.cli.common import app, console, print_json
+from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
 from rawrec.errors import UserError
 
 

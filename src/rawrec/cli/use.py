@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.cli.common import Data, Json, K, RunArgument, app, console, print_json, tell
+from rawrec.cli.common import app, console, print_json, tell
+from rawrec.cli.options import Data, Json, K, RunArgument
 from rawrec.errors import UserError
 
 

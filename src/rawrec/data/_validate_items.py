@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from rawrec.data import images
 from rawrec.data.bar import Bar
+from rawrec.data.checked import WORKERS
 from rawrec.data.dataset import ITEMS, Dataset, pc, pieces
 from rawrec.data.digest import ContentDigest
+from rawrec.data.findings import Validation
 from rawrec.data.inspect import spread
 from rawrec.data.parts import item_schema
-from rawrec.data.validate import Validation
-from rawrec.sources.media.pictures import WORKERS
 
 SAMPLE = 1000
 ITEMS_AT_ONCE = 4096

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import ROWS, Dataset
 from rawrec.data.digest import ContentDigest
+from rawrec.data.findings import EXAMPLES, Validation
 from rawrec.data.splits import PARTS, SplitSpec
-from rawrec.data.validate import EXAMPLES, Validation
 
 ROWS_AT_ONCE = 1 << 19
 STATED = ("statement", "as_made", "counts", "version")

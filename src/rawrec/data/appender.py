@@ -22,12 +22,12 @@ from rawrec.data._updates import ItemUpdates
 from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Version, write_meta
 from rawrec.data.digest import combined
 from rawrec.data.disk import Lock, sync, writing
+from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
 from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
-from rawrec.sources.download.urls import UrlPictures
 
 TIMED = ("time_user", "time_global", "leave_one_out")
 
@@ -52,7 +52,7 @@ class Appender(PartWriter):
         part: str = "train",
         moved: Mapping[str, str] | None = None,
         update: bool = False,
-        pictures: UrlPictures | None = None,
+        pictures: Addresses | None = None,
     ) -> None:
         self._part, self._moved = part, dict(moved or {})
         for name in (part, *self._moved, *self._moved.values()):

@@ -1,14 +1,32 @@
-"""What a person sees while a table is read: a bar on a terminal, on stderr."""
+"""What a person sees while tables are read or checked: a bar on a terminal, on stderr."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from types import TracebackType
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from rawrec.sources.tables import Batch, Source
+
+class Numbered(Protocol):
+    """Some rows of a table, with their numbers in it."""
+
+    @property
+    def rows(self) -> Sized: ...
+
+
+Rows = TypeVar("Rows", bound=Numbered, covariant=True)
+
+
+class Read(Protocol[Rows]):
+    """A table that is read in batches, and how much of it has been, 0 to 1."""
+
+    @property
+    def fraction(self) -> float: ...
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Rows]: ...
 
 
 class Bar:
@@ -35,7 +53,7 @@ class Bar:
     ) -> None:
         self.progress.stop()
 
-    def track(self, label: str, source: Source, columns: Sequence[str]) -> Iterator[Batch]:
+    def track(self, label: str, source: Read[Rows], columns: Sequence[str]) -> Iterator[Rows]:
         """The batches of a source, shown as they pass."""
         task = self.progress.add_task(label, total=1.0, rows=0)
         rows = 0

@@ -15,6 +15,7 @@ from threading import Lock
 import numpy as np
 import PIL
 
+from rawrec import cores
 from rawrec.data import images
 from rawrec.data.import_report import ImportReport
 
@@ -22,6 +23,8 @@ VERSION = 1
 """Of `images.check`: with another number, records made before count for nothing."""
 WIDTH = 16
 """Bytes of a digest."""
+WORKERS = min(8, cores.usable())
+"""Threads that check pictures."""
 BLOCK = 1024
 """Digests that are written at a time; an import of fewer pictures leaves no file."""
 

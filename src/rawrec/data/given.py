@@ -1,22 +1,65 @@
-"""Ready-made vectors of items on their way into a dataset, found by item id."""
+"""What comes to items from elsewhere than their own batch, as writers see it: vectors, and pictures by address."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rawrec.data.checked import Checked
 from rawrec.data.dataset import Values
 from rawrec.data.import_report import ImportReport
-from rawrec.sources.tables.vector_files import VectorFile, read_vectors
 
 AT_ONCE = 16 << 20
 """Bytes of vectors of items in memory at a time."""
+
+Found = tuple[pl.Series, NDArray[np.int64], NDArray[Any]]
+"""Ids `[n]`, the row of each `[n]`, and the values, which have these rows."""
+
+
+class VectorFile(Protocol):
+    """A file of vectors of items, for the feature `field`."""
+
+    @property
+    def field(self) -> str: ...
+
+    def read(self, width: int, folder: Path, report: ImportReport) -> Found:
+        """Its vectors, which must be `width` wide. folder: where they are put if they cannot be read in any order from
+        where they are. Raises UserError for a file that cannot be used."""
+        ...
+
+
+class Addresses(Protocol):
+    """Where the addresses of pictures are, which become the image field `field` of a dataset."""
+
+    @property
+    def field(self) -> str: ...
+
+    def open(self, out: Path) -> PictureSource:
+        """The pictures for the dataset `out`. Raises UserError for addresses that cannot be used."""
+        ...
+
+
+class PictureSource(Protocol):
+    """Puts pictures in the place of addresses, in batches of items on their way into a dataset."""
+
+    def parts(
+        self, item_ids: Sequence[str], batch: Mapping[str, Values], checked: Checked
+    ) -> Iterator[dict[str, Values]]:
+        """The batch in parts with some MiB of pictures each. item_ids `[n]`: its ids, as the dataset holds them."""
+        ...
+
+    def account(self, report: ImportReport) -> None:
+        """Add to `report` what was read and skipped, and what there is to say."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class ItemVectors:
@@ -28,7 +71,7 @@ class ItemVectors:
 
     def __init__(self, file: VectorFile, width: int, folder: Path, report: ImportReport) -> None:
         self.field, self.width, self._report = file.field, width, report
-        found, rows, self._values = read_vectors(file, width, folder, report)
+        found, rows, self._values = file.read(width, folder, report)
         again = ~found.is_first_distinct()
         self._count("an item has several vectors (the first counts)", found.filter(again))
         found, rows = found.filter(~again), rows[~again.to_numpy()]

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,10 @@ from rawrec.data.checked import Checked
 from rawrec.data.dataset import ITEMS, NAME, ROW_COLUMNS, Fields, Values, pc, pieces, present_in, unknown_name
 from rawrec.data.digest import ContentDigest
 from rawrec.data.disk import first_line, writing
-from rawrec.data.given import GivenVectors
+from rawrec.data.given import GivenVectors, PictureSource, VectorFile
+from rawrec.data.import_report import ImportReport
 from rawrec.data.numbering import Numbering
 from rawrec.errors import UserError
-
-if TYPE_CHECKING:
-    from rawrec.data.import_report import ImportReport
-    from rawrec.sources.download.urls import UrlSource
-    from rawrec.sources.tables.vector_files import VectorFile
 
 
 class PartWriter:
@@ -51,7 +47,7 @@ class PartWriter:
         item_schema: pa.Schema,
         row_schema: pa.Schema,
         labels: list[str],
-        pictures: UrlSource | None = None,
+        pictures: PictureSource | None = None,
     ) -> None:
         self.out = out
         self._pictures = pictures

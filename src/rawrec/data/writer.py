@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lance
 import numpy as np
@@ -32,13 +32,11 @@ from rawrec.data.dataset import (
 )
 from rawrec.data.disk import Lock, sync, writing
 from rawrec.data.division import Rows, make_split
+from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
-
-if TYPE_CHECKING:
-    from rawrec.sources.download.urls import UrlPictures
 
 
 class DatasetWriter(PartWriter):
@@ -72,7 +70,7 @@ class DatasetWriter(PartWriter):
         has_time: bool,
         overwrite: bool = False,
         has_launched: bool = False,
-        pictures: UrlPictures | None = None,
+        pictures: Addresses | None = None,
     ) -> None:
         if pictures is not None:
             fields = fields.model_copy(update={"image": [*fields.image, pictures.field]})

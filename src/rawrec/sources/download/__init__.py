@@ -1,0 +1,1 @@
+"""What comes from elsewhere: pictures by address, datasets of the Hugging Face hub."""

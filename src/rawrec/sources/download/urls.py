@@ -74,7 +74,7 @@ class UrlSource:
     """Puts pictures in the place of addresses, in batches of items on their way into a dataset."""
 
     def __init__(self, pictures: UrlPictures, out: Path) -> None:
-        from rawrec.sources.download.folder import Downloads
+        from rawrec.sources.download.folder import Downloads  # its HTTP client takes a while to load
         from rawrec.sources.download.safe_http import Limits, is_public
 
         self._report = ImportReport()

@@ -1,0 +1,1 @@
+"""Pictures on this machine: files of a folder, members of tar shards."""

@@ -14,8 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from rawrec import cores
-from rawrec.data.checked import Checked
+from rawrec.data.checked import WORKERS, Checked
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 
@@ -25,7 +24,6 @@ CHUNK = 8
 """Pictures, or rows of pictures, that a thread works on at a time."""
 FLUSH_BYTES = 4 << 20
 """Bytes of pictures that go on together."""
-WORKERS = min(8, cores.usable())
 AHEAD = WORKERS + 4
 """Chunks that are worked on while earlier ones are used."""
 T = TypeVar("T")

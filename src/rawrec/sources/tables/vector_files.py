@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rawrec.data.given import Found
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, open_source
@@ -27,8 +28,6 @@ MAX_IDS = 2 << 30
 """Bytes of the ids of an .npz file, which are read whole."""
 VECTOR, VALID = "vector", "valid"
 """The columns of the tables of vectors that `rawrec export` writes; where VALID is false there is none."""
-
-Found = tuple[pl.Series, NDArray[np.int64], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,31 @@ class VectorFile:
             raise UserError(f"{self.path}: none of {', '.join(found)} holds the {what}: name it {names}")
         return item, vector, [VALID] if vector == VECTOR and VALID in found else []
 
+    def read(self, width: int, folder: Path, report: ImportReport) -> Found:
+        """Ids of items; the row of each item's vector; and all vectors `[rows, width]`, on disk, numbers of any type.
+
+        folder: for vectors that cannot be mapped where they are. Rows without an id or a vector are left out.
+        Raises UserError for a file that cannot be used.
+        """
+        suffix = _suffix(self.path)
+        if not suffix:
+            return _table(self, width, folder / f"{self.field}.vectors", report)
+        if suffix == ".npy":
+            batches, values = _npy(self, report)
+        else:
+            batches, values = _npz(self, width, folder / f"{self.field}.npy")
+        _checked(self, values.shape, values.dtype, width)
+        parts, last = [(pl.Series([], dtype=pl.String), np.zeros(0, np.int64))], 0
+        for batch in batches:
+            found, kept = _ids(batch, report)
+            parts.append((found, batch.rows[kept] - 1))
+            last = max(last, int(batch.rows.max(initial=0)))
+        if last != len(values):
+            raise UserError(
+                f"{self.path} has {len(values):,} vectors and {last:,} ids: each vector needs its item's id"
+            )
+        return pl.concat([found for found, _ in parts]), np.concatenate([rows for _, rows in parts]), values
+
 
 def vector_files(files: Mapping[str, str | Path] | None, item_id: str) -> list[VectorFile]:
     """Files by feature; item_id: the column or array of ids of those that have one of this name."""
@@ -76,30 +100,6 @@ def vector_width(file: VectorFile) -> int:
             return _checked(file, values.shape, values.dtype)
         with zipfile.ZipFile(file.path) as packed:
             return _checked_head(file, packed, file.names(_arrays(packed))[1])
-
-
-def read_vectors(file: VectorFile, width: int, folder: Path, report: ImportReport) -> Found:
-    """Ids of items; the row of each item's vector; and all vectors `[rows, width]`, on disk, numbers of any type.
-
-    folder: for vectors that cannot be mapped where they are. Rows without an id or a vector are left out.
-    Raises UserError for a file that cannot be used.
-    """
-    suffix = _suffix(file.path)
-    if not suffix:
-        return _table(file, width, folder / f"{file.field}.vectors", report)
-    if suffix == ".npy":
-        batches, values = _npy(file, report)
-    else:
-        batches, values = _npz(file, width, folder / f"{file.field}.npy")
-    _checked(file, values.shape, values.dtype, width)
-    parts, last = [(pl.Series([], dtype=pl.String), np.zeros(0, np.int64))], 0
-    for batch in batches:
-        found, kept = _ids(batch, report)
-        parts.append((found, batch.rows[kept] - 1))
-        last = max(last, int(batch.rows.max(initial=0)))
-    if last != len(values):
-        raise UserError(f"{file.path} has {len(values):,} vectors and {last:,} ids: each vector needs its item's id")
-    return pl.concat([found for found, _ in parts]), np.concatenate([rows for _, rows in parts]), values
 
 
 def _ids(batch: Batch, report: ImportReport) -> tuple[pl.Series, NDArray[np.bool_]]:

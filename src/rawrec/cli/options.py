@@ -1,0 +1,64 @@
+"""Options that several commands have, each declared once: of where a command writes, of tables, of items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Many = list[str] | None
+"""Of an option that can be repeated."""
+
+# ------------------------------------------------------------------------------------------------------------ in common
+Out = Annotated[Path, typer.Option("--out", help="folder to write")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what rawrec wrote there before")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="time_user | time_global | random_user | leave_one_out | column:<name> | new_items[:<field>]",
+    ),
+]
+Ratios = Annotated[str | None, typer.Option("--ratios", help="train, valid and test shares (default: 80,10,10)")]
+SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="seed of a random split (default: 0)")]
+RunArgument = Annotated[Path, typer.Argument(help="run folder")]
+Data = Annotated[Path | None, typer.Option("--data", help="where the run's dataset is now, if it has moved")]
+K = Annotated[int, typer.Option("-k", min=1, help="number of items")]
+
+# --------------------------------------------------------------------------------------------------------- interactions
+Interactions = Annotated[Path, typer.Option("--interactions", help="CSV, TSV, JSON lines or Parquet; text also as .gz")]
+User = Annotated[str, typer.Option("--user", help="column of the user's id")]
+Item = Annotated[str, typer.Option("--item", help="column of the item's id")]
+Time = Annotated[str | None, typer.Option("--time", help="column of the time (seconds, ms or ISO)")]
+Timestamp = Annotated[str | None, typer.Option("--time", help="column of the time (default: timestamp)")]
+Labels = Annotated[Many, typer.Option("--label", help="label column; repeatable; none: all are positives")]
+Extra = Annotated[Many, typer.Option("--extra", help="further column of the interactions to keep")]
+
+# ------------------------------------------------------------------------------------------------------------- items
+Items = Annotated[Path | None, typer.Option("--items", help="table of the items")]
+ItemId = Annotated[str | None, typer.Option("--item-id", help="its id column (default: as --item)")]
+Text = Annotated[Many, typer.Option("--text", help="text column of the items; repeatable")]
+Category = Annotated[Many, typer.Option("--category", help="categorical column; several values between |")]
+Numeric = Annotated[Many, typer.Option("--numeric", help="numeric column; repeatable")]
+Feature = Annotated[
+    Many,
+    typer.Option("--feature", metavar="COLUMN[=FIELD]", help="column of vectors, of the items; repeatable"),
+]
+Vectors = Annotated[
+    Many,
+    typer.Option(
+        "--vectors", metavar="FIELD=FILE", help="vectors by item id, for a feature: table, .npz, .npy; repeatable"
+    ),
+]
+ImageDir = Annotated[Path | None, typer.Option("--image-dir", help="folder of pictures")]
+ImageName = Annotated[str, typer.Option("--image-name", help="file name of an item's picture")]
+ImageColumn = Annotated[Many, typer.Option("--image-column", help="column of picture bytes (Parquet)")]
+ImageField = Annotated[str, typer.Option("--image-field", help="name of the field of --image-dir")]
+ImageUrl = Annotated[Many, typer.Option("--image-url", help="column of addresses of pictures to download; repeatable")]
+
+# --------------------------------------------------------------------------------------- folders of MicroLens, PixelRec
+Pairs = Annotated[Path | None, typer.Option("--pairs", help="the interactions, where the folder holds several")]
+Titles = Annotated[Path | None, typer.Option("--titles", help="the items, where the folder holds several")]
+Covers = Annotated[Path | None, typer.Option("--covers", help="folder of <item>.jpg (default: as found)")]
