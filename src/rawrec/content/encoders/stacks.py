@@ -1,4 +1,4 @@
-"""Encoders of the transformers library: by hub name, from a local folder, or with random weights for tests."""
+"""The piles of layers that encoders are made of."""
 
 from __future__ import annotations
 
@@ -6,65 +6,118 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rawrec.content.encoders.base import Kind, Stack, mean
-from rawrec.data.texts import HashTokenizer, Tokenizer
+from rawrec.content.encoders.base import Kind, Stack
+from rawrec.content.encoders.padding import pad
+from rawrec.data.ragged import Ragged
+from rawrec.data.texts import Tokenizer
 from rawrec.errors import UserError
 
-RANDOM_VOCABULARY = 2048
+Probe = tuple[Tensor, Tensor | None]
+"""Token ids `[2, tokens]` and which of them are no padding, or pixels `[1, 3, size, size]` and None."""
 TOLERANCE = 1e-4
+UNSAID = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+
+
+class ConvStack(Stack):
+    """Layers one after the other; the feature is the mean over the picture of what the last one puts out."""
+
+    def __init__(self, layers: list[nn.Module], width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # faster on CPUs and GPUs
+        self.width = width
+        self.depth = len(layers)
+
+    def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
+        for layer in self.layers[first:last]:
+            x = layer(x)
+        return x.float().mean((2, 3)) if last == self.depth else x
+
+    def can_split(self, boundary: int) -> bool:
+        return True
+
+    def above(self, boundary: int | None) -> list[nn.Parameter]:
+        return [p for layer in self.layers_above(boundary or 0) for p in layer.parameters()]
+
+    def below(self, boundary: int) -> list[nn.Parameter]:
+        return [p for layer in self.layers[:boundary] for p in layer.parameters()]
+
+    def layers_above(self, boundary: int) -> list[nn.Module]:
+        return list(self.layers[boundary:])
 
 
 class TransformerStack(Stack):
-    """Any transformers model that has a list of layers, such as BERT, RoBERTa, ViT, CLIP's towers, Swin, ConvNeXt.
+    """A transformers model with a list of layers, such as BERT, ViT, CLIP's towers, Swin, ConvNeXt.
 
     The model's own `forward` runs every part of the way: its list of layers is shortened to those wanted, and what
     comes from below the boundary is put in at the first of them. Whether a model stands this is tried out, with the
-    whole model as the judge, before it is relied upon.
-
-    pooling: texts: `mean` over tokens, `cls` or `last` token; pictures: the model's own pooled output, else the first
-    token or the mean over the picture.
+    whole model as the judge, before it is relied upon. What the model's last layer puts out becomes the feature in
+    `feature`, which subclasses say.
     """
 
-    def __init__(self, model: nn.Module, kind: Kind, pooling: str, probe: Tensor, size: int) -> None:
-        """probe: token ids `[2, tokens]` or pixels `[1, 3, size, size]`, to try the model with."""
+    def __init__(self, model: nn.Module, kind: Kind, probe: Probe, tower: str = "") -> None:
+        """probe: to try the model with; pictures have its size. tower: the part of the model that has the embeddings
+        and the layers; all, if not said."""
         super().__init__()
         self.model = model
         self.kind = kind
-        self.pooling = pooling
-        self._probe = probe
-        self._mask = None if kind == "image" else _probe_mask(probe)
-        self._size = size
-        self._owner, self._attribute = _find_layers(model)
+        self._probe, self._mask = probe
+        self._size = self._probe.shape[-1]
+        self._tower = tower
+        self._owner, self._attribute = _find_layers(model, tower)
+        self._configs = _configs(model)
         self.depth = len(self._layers())
+        self.description = f"{type(self).__name__} {_described(model)}"
         model.eval()
-        self.width = self.run(probe, self._mask, 0, self.depth).shape[-1]
+        self.width = self.run(self._probe, self._mask, 0, self.depth).shape[-1]
+
+    def feature(self, inputs: dict[str, Any], mask: Tensor | None) -> Tensor:
+        """`model` run on `inputs` and pooled, `[batch, width]`."""
+        raise NotImplementedError
+
+    def stand_ins(self, mask: Tensor) -> Tensor:
+        """Token ids `[batch, tokens]` in the place of those that are known below the boundary only."""
+        return torch.ones(mask.shape, dtype=torch.int64, device=mask.device)
+
+    def attention_mask(self, mask: Tensor) -> dict[str, Tensor]:
+        """What the model is told of padding."""
+        return {"attention_mask": mask.long()}
 
     def _layers(self) -> nn.ModuleList:
         return getattr(self.model.get_submodule(self._owner), self._attribute)
 
     def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
-        if x.device.type == "cpu":  # where the fused attention's backward takes longer than the layer beside it
-            config: Any = self.model.config
-            config._attn_implementation = "eager"
+        self._attend(x.device.type)
         inputs: dict[str, Any]
         if self.kind == "text":
             assert mask is not None
-            ids = x if first == 0 else torch.ones(mask.shape, dtype=torch.int64, device=x.device)
-            inputs = {"input_ids": ids, "attention_mask": mask.long()}
+            inputs = {"input_ids": self.stand_ins(mask) if first else x, **self.attention_mask(mask)}
         else:
             pixels = x if first == 0 else x.new_zeros(1).expand(len(x), 3, self._size, self._size)
-            inputs = {"pixel_values": pixels}
-            if "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters:
-                inputs["interpolate_pos_encoding"] = self._size != getattr(self.model.config, "image_size", self._size)
+            inputs = {"pixel_values": pixels, **self.positions()}
         with self._window(x, first, last) as outputs:
-            result = self.model(**inputs)
-        return self._pool(result, mask) if last == self.depth else outputs[0]
+            feature = self.feature(inputs, mask)
+        return feature if last == self.depth else outputs[0]
+
+    def _attend(self, device: str) -> None:
+        """On a CPU the fused attention's backward takes longer than the layer beside it: plain attention there, on
+        other devices that which the model was loaded with."""
+        for config, loaded in self._configs:
+            wanted = "eager" if device == "cpu" else loaded
+            if config._attn_implementation != wanted:
+                config._attn_implementation = wanted
+
+    def positions(self) -> dict[str, bool]:
+        """Pictures of another size than the model's own need positions in between, where it can make them."""
+        tower = self.model.get_submodule(self._tower)
+        if "interpolate_pos_encoding" not in inspect.signature(tower.forward).parameters:
+            return {}
+        return {"interpolate_pos_encoding": self._size != (native_size(tower) or self._size)}
 
     @contextmanager
     def _window(self, x: Tensor, first: int, last: int) -> Iterator[list[Tensor]]:
@@ -72,7 +125,7 @@ class TransformerStack(Stack):
         last one is noted in the list that is handed out."""
         layers, owner = self._layers(), self.model.get_submodule(self._owner)
         part = nn.ModuleList(layers[first:last])
-        embeddings = getattr(self.model, "embeddings", None) if first else None
+        embeddings = getattr(self.model.get_submodule(self._tower), "embeddings", None) if first else None
         outputs: list[Tensor] = []
 
         def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
@@ -96,18 +149,6 @@ class TransformerStack(Stack):
             if embeddings is not None:
                 del embeddings.forward
 
-    def _pool(self, result: Any, mask: Tensor | None) -> Tensor:
-        hidden = result.last_hidden_state
-        if self.kind == "image":
-            if result.get("pooler_output") is not None:
-                return result.pooler_output.flatten(1)
-            return hidden.mean((2, 3)) if hidden.ndim == 4 else hidden[:, 0]
-        assert mask is not None
-        if self.pooling == "mean":
-            return mean(hidden, mask)
-        place = torch.zeros_like(mask[:, 0], dtype=torch.int64) if self.pooling == "cls" else mask.sum(1) - 1
-        return hidden[torch.arange(len(hidden), device=hidden.device), place]
-
     @torch.no_grad()
     def can_split(self, boundary: int) -> bool:
         if boundary == 0:
@@ -127,11 +168,20 @@ class TransformerStack(Stack):
         handle = None
         if boundary is not None:
             handle = self._layers()[boundary].register_forward_pre_hook(_detach, with_kwargs=True)
+        try:
+            return self._reached(self.depth)
+        finally:
+            if handle is not None:
+                handle.remove()
+
+    def below(self, boundary: int) -> list[nn.Parameter]:
+        """Those that a gradient reaches from what enters layer `boundary`."""
+        return self._reached(boundary)
+
+    def _reached(self, last: int) -> list[nn.Parameter]:
         self.model.requires_grad_(True)
         with torch.enable_grad():
-            self.run(self._probe, self._mask, 0, self.depth).sum().backward()
-        if handle is not None:
-            handle.remove()
+            self.run(self._probe, self._mask, 0, last).sum().backward()
         reached = [p for p in self.model.parameters() if p.grad is not None]
         self.model.zero_grad(set_to_none=True)
         return reached
@@ -140,209 +190,51 @@ class TransformerStack(Stack):
         return list(self._layers()[boundary:])
 
 
-class FastTokenizer:
-    """A tokenizer of the tokenizers library, with its special tokens."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        backend.no_padding()
-
-    def __call__(self, texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
-        self.backend.enable_truncation(max_length)
-        encodings = self.backend.encode_batch(texts)
-        return [e.ids for e in encodings], [bool(e.overflowing) for e in encodings]
-
-
-# ------------------------------------------------------------------------------------------------------------- loading
-def text_model(name: str, max_length: int) -> tuple[TransformerStack, Tokenizer]:
-    """The text encoder in the folder or hub repository `name`, and its tokenizer."""
-    folder = _folder(name)
-    model = _load(folder, name, "text")
-    from transformers import AutoTokenizer
-
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise UserError(f"encoder {name}: its tokenizer cannot be loaded: {_first_line(error)}") from None
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise UserError(f"encoder {name}: its tokenizer has no fast version (tokenizer.json); convert it first")
-    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    limit = int(min(positions, tokenizer.model_max_length))
-    if max_length > limit:
-        raise UserError(
-            f"max_length={max_length}: the encoder {name} reads at most {limit} tokens; use {limit} or less"
-        )
-    fast = FastTokenizer(backend)
-    return TransformerStack(model, "text", _text_pooling(folder, model), _probe_tokens(fast), 0), fast
-
-
-def image_model(name: str, size: int) -> tuple[TransformerStack, list[float], list[float]]:
-    """The vision encoder in the folder or hub repository `name`, and the mean and deviation of its pixels (0-255)."""
-    folder = _folder(name)
-    model = _load(folder, name, "image")
-    settings = _settings(folder / "preprocessor_config.json")
-    mean_, std = settings.get("image_mean") or [0.5] * 3, settings.get("image_std") or [0.5] * 3
-    try:
-        stack = TransformerStack(model, "image", "", _probe_pixels(size), size)
-    except (ValueError, RuntimeError) as error:
-        native = getattr(model.config, "image_size", None)
-        hint = f"; use size={native}" if native else ""
-        raise UserError(
-            f"size={size}: the encoder {name} cannot read such pictures: {_first_line(error)}{hint}"
-        ) from None
-    return stack, [255 * float(m) for m in mean_], [255 * float(s) for s in std]
-
-
-def random_bert(max_length: int) -> tuple[TransformerStack, Tokenizer]:
-    """A tiny BERT with random weights and hashed words: 2 layers, width 32."""
-    from transformers import BertConfig, BertModel
-
-    config = BertConfig(
-        vocab_size=RANDOM_VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=max(512, max_length),
+def probe_tokens(tokenizer: Tokenizer) -> Probe:
+    """Two texts of different lengths."""
+    ids, _ = tokenizer(["a small probe of words", "a probe"], 8)
+    x = Ragged.from_lengths(
+        torch.tensor([token for one in ids for token in one]), torch.tensor([len(one) for one in ids])
     )
-    tokenizer = HashTokenizer(RANDOM_VOCABULARY)
-    model = BertModel(config, add_pooling_layer=False)
-    return TransformerStack(model, "text", "mean", _probe_tokens(tokenizer), 0), tokenizer
+    return pad(x)
 
 
-def random_vit(size: int) -> TransformerStack:
-    """A tiny vision transformer with random weights: 2 layers, width 32, 4 x 4 patches or a few more."""
-    from transformers import ViTConfig, ViTModel
-
-    config = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        image_size=size,
-        patch_size=size // 4,
-    )
-    return TransformerStack(ViTModel(config, add_pooling_layer=False), "image", "", _probe_pixels(size), size)
+def probe_pixels(size: int) -> Probe:
+    return torch.linspace(-1, 1, 3 * size * size).view(1, 3, size, size).sin(), None
 
 
-def _folder(name: str) -> Path:
-    """The local folder with the model's files, downloaded if `name` is of the hub and not there yet."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
-    except Exception as error:  # no network, no such repository, no permission: all have one way out
-        raise UserError(
-            f"encoder {name}: there is no such folder, and the hub did not give it ({_first_line(error)}). "
-            "Give a local folder with config.json and model.safetensors, or check the name and the network."
-        ) from None
+def native_size(model: Any) -> int | None:
+    """The side of the pictures that a network was made for; None where it takes any, or they are no squares."""
+    size = getattr(model.config, "image_size", None)
+    if isinstance(size, list | tuple) and len(set(size)) == 1:
+        size = size[0]
+    return size if isinstance(size, int) else None
 
 
-def _load(folder: Path, name: str, kind: Kind) -> nn.Module:
-    from transformers import AutoModel
-
-    try:
-        with _quiet():
-            model, info = AutoModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"encoder {name}: not a model that can be loaded: {_first_line(error)}. "
-            "The folder needs config.json and model.safetensors of a model that transformers knows."
-        ) from None
-    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise UserError(f"encoder {name}: its weights lack {len(missing)} parts of the network, first {missing[0]}")
-    return _tower(model, name, kind)
+def _configs(model: nn.Module) -> list[tuple[Any, str | None]]:
+    """Every config that a part of `model` reads, and the attention that it was loaded with."""
+    found = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    return [(c, c._attn_implementation) for c in found.values() if hasattr(c, "_attn_implementation")]
 
 
-def _tower(model: Any, name: str, kind: Kind) -> nn.Module:
-    """The part of `model` that reads pictures or texts, without a head that was trained for something else."""
-    tower = getattr(model, "vision_model" if kind == "image" else "text_model", model)
-    if tower is model and model.config.is_encoder_decoder:
-        tower = model.get_encoder()
-    expected = "pixel_values" if kind == "image" else "input_ids"
-    if getattr(tower, "main_input_name", expected) != expected:
-        raise UserError(
-            f"encoder {name} reads {tower.main_input_name}, but the field is of kind {kind}; choose another"
-        )
-    if hasattr(getattr(tower, "pooler", None), "dense"):
-        tower.pooler = None
-    tower.config.use_cache = False
-    return tower
+def _described(model: Any) -> str:
+    """All that the model's config says of the way from the input to the output: heads, activation, epsilons ..."""
+    said = {key: value for key, value in model.config.to_dict().items() if key not in UNSAID}
+    return json.dumps(said, sort_keys=True, default=str)
 
 
-def _text_pooling(folder: Path, model: Any) -> str:
-    """What the folder says (sentence-transformers writes it down), else the end token for CLIP, else the mean."""
-    if _settings(folder / "1_Pooling" / "config.json").get("pooling_mode_cls_token"):
-        return "cls"
-    return "last" if model.config.model_type == "clip_text_model" else "mean"
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if there is no such file."""
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {_first_line(error)}") from None
-
-
-def _find_layers(model: nn.Module) -> tuple[str, str]:
-    """Owner and attribute of the longest list of layers that lies in no other list."""
-    lists = {name: len(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+def _find_layers(model: nn.Module, tower: str) -> tuple[str, str]:
+    """Owner and attribute of the longest list of layers of `tower` that lies in no other list."""
+    part = model.get_submodule(tower)
+    lists = {name: len(module) for name, module in part.named_modules() if isinstance(module, nn.ModuleList)}
     outer = {n: c for n, c in lists.items() if not any(n.startswith(other + ".") for other in lists)}
     if not outer:
-        raise UserError(f"{type(model).__name__} has no list of layers; choose another encoder")
+        raise UserError(f"{type(part).__name__} has no list of layers; choose another encoder")
     owner, _, attribute = max(outer, key=lambda n: outer[n]).rpartition(".")
-    return owner, attribute
+    return ".".join(name for name in (tower, owner) if name), attribute
 
 
 def _detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
     if args:
         return (args[0].detach(), *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach()}
-
-
-def _probe_tokens(tokenizer: Tokenizer) -> Tensor:
-    """Two texts of the same length; `_probe_mask` shortens the second."""
-    return torch.tensor(tokenizer(["a small probe of words"], 8)[0]).expand(2, -1)
-
-
-def _probe_mask(tokens: Tensor) -> Tensor:
-    mask = torch.ones(tokens.shape, dtype=torch.bool)
-    mask[1, -2:] = False
-    return mask
-
-
-def _probe_pixels(size: int) -> Tensor:
-    return torch.linspace(-1, 1, 3 * size * size).view(1, 3, size, size).sin()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither progress bars nor advice from transformers."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
