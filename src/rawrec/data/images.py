@@ -36,6 +36,8 @@ TURNS = {
 }
 MIRRORED = {2: (1, 0), 3: (1, 1), 4: (0, 1), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
 """Orientations whose turn reverses the file's x and y axis."""
+STRIP = 4
+"""Pictures longer than so many times their shorter side are not resized as a whole."""
 FINE = 4
 """JPEGs that are not decoded in a hurry keep sides of at least so many times those they are resized to."""
 
@@ -185,12 +187,7 @@ def _loaded(data: bytes, size: int) -> Iterator[Image.Image]:
 def _square(image: Image.Image, framing: Framing) -> np.ndarray:
     orientation = _orientation(image)
     turn = TURNS.get(orientation)
-    square = _plain(image).resize(
-        (framing.side, framing.side),
-        Image.Resampling[framing.resampling],
-        box=_middle(image.size, orientation, framing),
-        reducing_gap=2.0 if framing.quick else None,
-    )
+    square = _resized(_plain(image), orientation, framing)
     if square.mode == "RGBA":
         white = Image.new("RGBA", square.size, "white")
         square = Image.alpha_composite(white, square).convert("RGB")
@@ -199,24 +196,26 @@ def _square(image: Image.Image, framing: Framing) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(square, np.uint8).transpose(2, 0, 1))
 
 
-def _middle(size: tuple[int, int], orientation: int, framing: Framing) -> tuple[float, float, float, float] | None:
-    """The part of a picture of `size` (as it lies in the file) that the square shows; None: the whole.
+def _resized(image: Image.Image, orientation: int, framing: Framing) -> Image.Image:
+    """The square of a picture as it lies in the file.
 
-    Only this part is ever resized, whatever the picture's shape: a strip of 1 x 4000 pixels would else fill the memory.
-    Where what is cut off is an odd number of pixels of the resized picture, the smaller half is that at the left and at
-    the top of the picture as it is shown.
+    Where what is cut off is an odd number of pixels, the smaller half is that at the left and at the top of the picture
+    as it is shown.
     """
+    filter_, side = Image.Resampling[framing.resampling], framing.side
     if framing.edge is None:
-        return None
-    short = min(size)
-    starts, ends = [], []
-    for length, mirrored in zip(size, MIRRORED.get(orientation, (0, 0)), strict=True):
-        resized = int(framing.edge * length / short)
-        rest = resized - framing.side
-        start = rest - rest // 2 if mirrored else rest // 2
-        starts.append(start * length / resized)
-        ends.append(min((start + framing.side) * length / resized, length))
-    return starts[0], starts[1], ends[0], ends[1]
+        return image.resize((side, side), filter_, reducing_gap=2.0 if framing.quick else None)
+    short = min(image.size)
+    width, height = (int(framing.edge * length / short) for length in image.size)
+    rests = (width - side, height - side)
+    mirrored = MIRRORED.get(orientation, (0, 0))
+    left, top = (rest - rest // 2 if turned else rest // 2 for rest, turned in zip(rests, mirrored, strict=True))
+    if max(image.size) <= STRIP * short:
+        return image.resize((width, height), filter_).crop((left, top, left + side, top + side))
+    # only the middle is ever resized: a strip of 1 x 4000 pixels would else fill the memory
+    across, down = image.width / width, image.height / height
+    right, bottom = min((left + side) * across, image.width), min((top + side) * down, image.height)
+    return image.resize((side, side), filter_, box=(left * across, top * down, right, bottom))
 
 
 def _plain(image: Image.Image) -> Image.Image:

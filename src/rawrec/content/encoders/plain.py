@@ -27,8 +27,8 @@ FIRST = {"beit", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "
 MEAN = {
     "albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert",
     "electra", "ernie", "flaubert", "fnet", "funnel", "ibert", "longformer", "megatron-bert", "mobilebert",
-    "modernbert", "mpnet", "mra", "mt5", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roformer",
-    "squeezebert", "t5", "xlm", "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
+    "modernbert", "mpnet", "mra", "mt5", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm",
+    "roformer", "squeezebert", "t5", "xlm", "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
 }
 """Networks that see a text in both directions: the mean over tokens stands for it, if the folder says nothing else."""
 # fmt: on
