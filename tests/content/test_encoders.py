@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from rawrec.config import FieldConfig
-from rawrec.content.encoders import base, make_encoder
+from rawrec.content.encoders import make_encoder, padding
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 
@@ -281,18 +281,18 @@ def test_the_mean_over_pictures():
 
 def test_buckets():
     lengths = torch.tensor([3, 0, 64, 60, 5, 0, 4, 64, 1] * 30)
-    groups = list(base.buckets(lengths))
+    groups = list(padding.buckets(lengths))
     assert torch.equal(torch.cat(groups).sort().values, torch.nonzero(lengths).flatten())
     padded = sum(int(lengths[g].max()) * len(g) for g in groups)
     assert padded < 1.2 * int(lengths.sum())
-    assert all(int(lengths[g].max()) * len(g) <= base.TOKENS_AT_ONCE["cpu"] for g in groups)
+    assert all(int(lengths[g].max()) * len(g) <= padding.TOKENS_AT_ONCE["cpu"] for g in groups)
 
 
 def test_rows_and_padding():
     x = Ragged.from_lengths(torch.arange(6.0), torch.tensor([2, 0, 3, 1]))
     items = torch.tensor([3, 0, 1, 2])
-    assert torch.equal(base.rows(x.ptr, items), torch.tensor([5, 0, 1, 2, 3, 4]))
-    padded, mask = base.pad(x)
+    assert torch.equal(padding.rows(x.ptr, items), torch.tensor([5, 0, 1, 2, 3, 4]))
+    padded, mask = padding.pad(x)
     assert padded.tolist() == [[0, 1, 0], [0, 0, 0], [2, 3, 4], [5, 0, 0]]
     assert mask.sum(1).tolist() == [2, 0, 3, 1]
 
@@ -359,7 +359,7 @@ def test_clip_towers(tmp_path):
     assert encoder.boundary == 2
     assert float(encoder.mean[0]) == pytest.approx(102)
     text = make("text", str(tmp_path), "top:1")
-    assert (text.boundary, text.width) == (2, 32)
+    assert (text.boundary, text.width) == (2, 16)
     with pytest.raises(UserError, match="at most 77"):
         make("text", str(tmp_path), max_length=100)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rawrec.config import resolve
-from rawrec.content.item_model import FEATURE_NORM, ItemModel, field_configs
+from rawrec.content.item_model import FEATURE_NORM, ItemModel, field_configs, one_length
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError
@@ -121,8 +121,8 @@ def test_frozen_content_is_the_normalised_features_side_by_side(shop: Path, tmp_
         column = made.bank.static[f"feature/{field}"]
         part = made.bank.content[:, start : start + width]
         there = column.lengths > 0
-        expected = torch.nn.functional.layer_norm(column.values.float(), (width,)) * FEATURE_NORM / width**0.5
-        torch.testing.assert_close(expected.norm(dim=1), torch.full((len(expected),), FEATURE_NORM), rtol=1e-3, atol=0)
+        expected = torch.nn.functional.layer_norm(column.values.float(), (width,), eps=0) * FEATURE_NORM / width**0.5
+        torch.testing.assert_close(expected.norm(dim=1), torch.full((len(expected),), FEATURE_NORM))
         torch.testing.assert_close(part[there], expected, rtol=1e-4, atol=1e-5)
         assert there.any() and not there.all() and not part[~there].any()
         start += width
@@ -231,3 +231,26 @@ def test_ready_made_features_alone_have_no_encoder_to_train_end_to_end() -> None
     with pytest.raises(UserError, match=r"ready-made features \(image\): choose paradigm=hybrid"):
         field_configs(resolve("em3", {"paradigm": "end_to_end"}), fields)
     assert field_configs(resolve("em3", {"paradigm": "hybrid"}), fields) == {}
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-4, 1e-3, 3e-3, 1.0, 1e4])
+def test_features_of_any_deviation_come_to_one_length(scale: float) -> None:
+    features = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    made = one_length(features * scale)
+    torch.testing.assert_close(made.norm(dim=1), torch.full((6,), 4.0))
+    torch.testing.assert_close(made.mean(1), torch.zeros(6), rtol=0, atol=1e-6)
+    torch.testing.assert_close(made, one_length(features), rtol=1e-5, atol=1e-6)
+
+
+def test_ordinary_features_are_as_layer_norm_has_them() -> None:
+    features = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    usual = torch.nn.functional.layer_norm(features, (32,)) * 4 / 32**0.5
+    torch.testing.assert_close(one_length(features), usual, rtol=1e-4, atol=1e-5)  # of its epsilon
+
+
+def test_features_that_say_nothing_stay_zero_and_have_a_finite_gradient() -> None:
+    features = torch.stack([torch.zeros(32), torch.full((32,), 7.3), torch.arange(32.0)]).requires_grad_()
+    made = one_length(features)
+    assert not made[:2].any() and made[2].any()
+    made.square().sum().backward()
+    assert features.grad is not None and features.grad.isfinite().all() and not features.grad[:2].any()

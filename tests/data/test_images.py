@@ -8,7 +8,7 @@ from concurrent.futures import TimeoutError as Late
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rawrec.data import images
 
@@ -200,3 +200,36 @@ def test_random_damage_never_escapes():
             for place in rng.integers(0, len(damaged), 5):
                 damaged[place] = int(rng.integers(256))
             images.check(bytes(damaged))
+
+
+@pytest.mark.parametrize("size", [(97, 61), (61, 97), (300, 201), (40, 40), (33, 500), (224, 225)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_middle_is_cut_out_of_the_picture_as_it_is_shown(size: tuple[int, int], orientation: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC), "PNG", exif=exif)
+    for edge, side in ((48, 48), (56, 47)):
+        found = images.decode(data, images.Framing(side, edge, quick=False)).astype(int)
+        shown = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        width, height = (int(edge * length / min(shown.size)) for length in shown.size)
+        left, top = (width - side) // 2, (height - side) // 2
+        whole = shown.resize((width, height), Image.Resampling.BICUBIC)
+        expected = np.asarray(whole.crop((left, top, left + side, top + side))).transpose(2, 0, 1).astype(int)
+        turned = orientation > 4  # columns are then resized before rows
+        strip = max(size) > images.STRIP * min(size)
+        assert np.abs(found - expected).max() <= (6 if turned else 2 if strip else 0)
+        assert np.abs(found - expected).mean() < 0.3
+
+
+def test_a_strip_is_not_resized_as_a_whole() -> None:
+    data = encode(Image.new("RGB", (1, 4000), RED), "PNG")
+    assert (images.decode(data, images.Framing(224, 224, quick=False)) == images.decode(data, 224)).all()
+
+
+def test_a_large_jpeg_decoded_at_a_smaller_scale_is_nearly_the_same() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise).resize((1000, 1500), Image.Resampling.BICUBIC), "JPEG", quality=92)
+    whole = Image.open(io.BytesIO(data)).resize((64, 96), Image.Resampling.BICUBIC).crop((0, 16, 64, 80))
+    found = images.decode(data, images.Framing(64, 64, quick=False)).astype(int)
+    assert np.abs(found - np.asarray(whole).transpose(2, 0, 1)).mean() < 0.6

@@ -28,9 +28,24 @@ class FieldConfig(Record):
     )
     lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
     lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
-    size: int = Field(default=128, ge=16, le=1024, description="images: side in pixels after resizing")
+    output: Literal["projected", "pooled"] = Field(
+        default="projected",
+        description="CLIP and its relatives: the feature in the space that pictures and texts share, or the one before "
+        "the projection; other encoders have one feature",
+    )
+    size: int | None = Field(
+        default=None,
+        ge=16,
+        le=1024,
+        description="images: side in pixels after resizing; null: as the encoder was made for, else 128",
+    )
     max_images: int = Field(default=4, ge=1, description="images: at most so many per item, the first ones")
-    max_length: int = Field(default=64, ge=4, le=8192, description="texts: tokens kept; what is cut off is counted")
+    max_length: int | None = Field(
+        default=None,
+        ge=4,
+        le=8192,
+        description="texts: tokens kept, what is cut off is counted; null: 64, or as CLIP and its kin were trained",
+    )
 
     @field_validator("train")
     @classmethod

@@ -6,7 +6,6 @@ the hidden state below the encoder's trained layers. Everything above that bound
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -23,6 +22,7 @@ from rawrec.errors import UserError
 from rawrec.onednn import Linear
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
+FLAT = 1e-6  # a feature whose deviation is no larger a share of it says nothing: it is rounding
 CHUNK = 256  # items decoded and encoded at once while a static column is made
 
 
@@ -80,8 +80,7 @@ class ItemModel(nn.Module):
         """Features of all fields `[n, width]` and which of them are there `[n]` bool -> content `[n, dim]`."""
         tokens = []
         for name in self.fields:
-            width = self.widths[name]
-            feature = nn.functional.layer_norm(features[name], (width,)) * (FEATURE_NORM / math.sqrt(width))
+            feature = one_length(features[name])
             tokens.append(feature * present[name][:, None] if self.frozen else self.proj[name](feature))
         if self.fusion is None:
             return torch.cat(tokens, 1)
@@ -192,6 +191,17 @@ def build_item_model(cfg: Config, fields: Fields, configs: dict[str, FieldConfig
                 f"content.{name}.{error}" if "=" in str(error).split()[0] else f"content.{name}: {error}"
             ) from None
     return ItemModel(encoders, dict(fields.feature), cfg.content, frozen=cfg.paradigm == "frozen" or not fused)
+
+
+def one_length(features: Tensor) -> Tensor:
+    """Features `[n, width]`, each centred and brought to length FEATURE_NORM, however small or large its values are.
+
+    Zeros where a feature's entries are all the same but for rounding.
+    """
+    centred = features - features.mean(1, keepdim=True)
+    length = centred.norm(dim=1, keepdim=True)
+    flat = length <= FLAT * features.norm(dim=1, keepdim=True)
+    return centred * torch.where(flat, 0.0, FEATURE_NORM / length.masked_fill(flat, 1.0))
 
 
 def _dense(column: Ragged, width: int) -> Tensor:

@@ -11,6 +11,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import Condition
 
 import numpy as np
@@ -33,6 +34,12 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MIRRORED = {2: (1, 0), 3: (1, 1), 4: (0, 1), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
+"""Orientations whose turn reverses the file's x and y axis."""
+STRIP = 4
+"""Pictures longer than so many times their shorter side are not resized as a whole."""
+FINE = 4
+"""JPEGs that are not decoded in a hurry keep sides of at least so many times those they are resized to."""
 
 # Pillow warns of a decompression bomb and decodes it all the same; here the warning is a refusal. What else Pillow
 # warns of (odd EXIF, palettes) concerns nobody: the picture decodes or it does not.
@@ -46,6 +53,26 @@ Image.core.set_block_size(64 << 20)
 
 class ImageError(ValueError):
     """Bytes that are no usable picture; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a picture becomes a square of `side` pixels.
+
+    edge: the shorter side becomes `edge` pixels long and the middle is cut out; None: the whole is stretched.
+    resampling: Pillow's name of the filter. quick: JPEGs are decoded at the smallest scale that is large enough, and
+    large pictures are made smaller in two steps; a value may be some levels off.
+    """
+
+    side: int
+    edge: int | None = None
+    resampling: str = "BICUBIC"
+    quick: bool = True
+
+    @property
+    def enough(self) -> int:
+        """The shortest side at which a JPEG may be decoded."""
+        return self.side if self.quick else FINE * (self.edge or self.side)
 
 
 class _Room:
@@ -86,36 +113,37 @@ def check(data: bytes) -> str | None:
     try:
         with _loaded(data, 1) as image:
             if image.mode not in CERTAIN or "transparency" in image.info:
-                _square(image, CHECK_SIZE)
+                _square(image, Framing(CHECK_SIZE))
     except ImageError as error:
         return str(error)
     return None
 
 
-def decode(data: bytes, size: int) -> np.ndarray:
-    """The picture as `[3, size, size]` uint8 RGB.
+def decode(data: bytes, framing: Framing | int) -> np.ndarray:
+    """The picture as `[3, side, side]` uint8 RGB; a number for the framing: stretched to such a square, quickly.
 
-    The whole picture is stretched to the square (no crop, no border), antialiased; JPEG is decoded at the smallest
-    scale that is large enough. EXIF rotation is applied, transparency laid over white, of an animation the first frame
-    is taken, 16-bit values are scaled to 8.
+    Resizing is antialiased. EXIF rotation is applied, transparency laid over white, of an animation the first frame is
+    taken, 16-bit values are scaled to 8.
 
     Raises ImageError with a reason.
     """
-    with _loaded(data, size) as image:
-        return _square(image, size)
+    framing = Framing(framing) if isinstance(framing, int) else framing
+    with _loaded(data, framing.enough) as image:
+        return _square(image, framing)
 
 
-def decode_many(data: Sequence[bytes], size: int, workers: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels `[n, 3, size, size]` uint8 and a mask `[n]` bool of what was decodable; the rest is zeros.
+def decode_many(data: Sequence[bytes], framing: Framing | int, workers: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels `[n, 3, side, side]` uint8 and a mask `[n]` bool of what was decodable; the rest is zeros.
 
     Runs in `workers` threads (Pillow decodes outside the interpreter's lock).
     """
-    pixels = np.zeros((len(data), 3, size, size), np.uint8)
+    framing = Framing(framing) if isinstance(framing, int) else framing
+    pixels = np.zeros((len(data), 3, framing.side, framing.side), np.uint8)
     valid = np.zeros(len(data), bool)
 
     def work(index: int) -> None:
         try:
-            pixels[index] = decode(data[index], size)
+            pixels[index] = decode(data[index], framing)
             valid[index] = True
         except ImageError:
             pass
@@ -156,15 +184,38 @@ def _loaded(data: bytes, size: int) -> Iterator[Image.Image]:
         raise ImageError(f"damaged picture: {str(error) or type(error).__name__}"[:200]) from None
 
 
-def _square(image: Image.Image, size: int) -> np.ndarray:
-    turn = TURNS.get(_orientation(image))
-    square = _plain(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+def _square(image: Image.Image, framing: Framing) -> np.ndarray:
+    orientation = _orientation(image)
+    turn = TURNS.get(orientation)
+    square = _resized(_plain(image), orientation, framing)
     if square.mode == "RGBA":
         white = Image.new("RGBA", square.size, "white")
         square = Image.alpha_composite(white, square).convert("RGB")
     if turn is not None:  # a square can be turned after resizing
         square = square.transpose(turn)
     return np.ascontiguousarray(np.asarray(square, np.uint8).transpose(2, 0, 1))
+
+
+def _resized(image: Image.Image, orientation: int, framing: Framing) -> Image.Image:
+    """The square of a picture as it lies in the file.
+
+    Where what is cut off is an odd number of pixels, the smaller half is that at the left and at the top of the picture
+    as it is shown.
+    """
+    filter_, side = Image.Resampling[framing.resampling], framing.side
+    if framing.edge is None:
+        return image.resize((side, side), filter_, reducing_gap=2.0 if framing.quick else None)
+    short = min(image.size)
+    width, height = (int(framing.edge * length / short) for length in image.size)
+    rests = (width - side, height - side)
+    mirrored = MIRRORED.get(orientation, (0, 0))
+    left, top = (rest - rest // 2 if turned else rest // 2 for rest, turned in zip(rests, mirrored, strict=True))
+    if max(image.size) <= STRIP * short:
+        return image.resize((width, height), filter_).crop((left, top, left + side, top + side))
+    # only the middle is ever resized: a strip of 1 x 4000 pixels would else fill the memory
+    across, down = image.width / width, image.height / height
+    right, bottom = min((left + side) * across, image.width), min((top + side) * down, image.height)
+    return image.resize((side, side), filter_, box=(left * across, top * down, right, bottom))
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -17,7 +17,12 @@ _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
 class Tokenizer(Protocol):
-    """What `tokenise` needs: token ids of each text with the special tokens, and whether tokens were cut off."""
+    """What `tokenise` needs: token ids of each text with the special tokens, and whether tokens were cut off.
+
+    identity: changes with whatever changes the ids.
+    """
+
+    identity: str
 
     def __call__(self, texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]: ...
 
@@ -56,6 +61,7 @@ class HashTokenizer:
 
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
+        self.identity = f"hash({vocabulary})"
 
     def __call__(self, texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
         words = [_WORDS.findall(text.lower()) for text in texts]

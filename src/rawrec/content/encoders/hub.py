@@ -1,0 +1,69 @@
+"""Models of the transformers library, by folder or hub name: each read as its family is, or refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rawrec.config import FieldConfig
+from rawrec.content.encoders import plain
+from rawrec.content.encoders.base import Kind, Stack
+from rawrec.content.encoders.chinese_clip import ChineseClipStack
+from rawrec.content.encoders.clip import ClipStack
+from rawrec.content.encoders.loading import find_folder, load_model, settings
+from rawrec.content.encoders.metaclip2 import MetaClip2Stack
+from rawrec.content.encoders.pictures import Pictures
+from rawrec.content.encoders.siglip import SiglipStack
+from rawrec.content.encoders.tokens import Words
+from rawrec.content.encoders.two_towers import TwoTowerStack
+from rawrec.errors import UserError
+
+FAMILIES: dict[str, type[TwoTowerStack]] = {
+    "clip": ClipStack,
+    "metaclip_2": MetaClip2Stack,
+    "siglip": SiglipStack,
+    "chinese_clip": ChineseClipStack,
+}
+"""By the model_type of config.json. SigLIP 2 of fixed size says siglip; siglip2 is the one that reads any shape."""
+NAFLEX = "siglip2"
+
+
+def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
+    """The text encoder in the folder or hub repository `name`, and how its texts become tokens."""
+    folder = find_folder(name)
+    _refuse(settings(folder / "config.json"), name, "text")
+    model: Any = load_model(folder, name)
+    family = FAMILIES.get(model.config.model_type)
+    return (family.of_texts if family else plain.text_stack)(model, folder, name, cfg)
+
+
+def pictures(name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
+    """The vision encoder in the folder or hub repository `name`, and how its pictures are prepared."""
+    folder = find_folder(name)
+    _refuse(settings(folder / "config.json"), name, "image")
+    model: Any = load_model(folder, name)
+    family = FAMILIES.get(model.config.model_type)
+    return (family.of_pictures if family else plain.image_stack)(model, folder, name, cfg)
+
+
+def _refuse(config: dict[str, Any], name: str, kind: Kind) -> None:
+    """Models that would load, and make features of which nothing is known."""
+    model_type = str(config.get("model_type"))
+    if model_type in FAMILIES:
+        return
+    known = ", ".join(family.name for family in FAMILIES.values())
+    if model_type.startswith(NAFLEX):
+        raise UserError(
+            f"encoder {name}: SigLIP 2 NaFlex ({model_type}), which reads pictures of any shape, is not supported; use "
+            "the same model with a fixed size, whose config.json says siglip (google/siglip2-base-patch16-224)"
+        )
+    tower = next((f for f in FAMILIES if model_type.startswith(f"{f}_")), None)
+    if tower:
+        raise UserError(
+            f"encoder {name}: one tower of {FAMILIES[tower].name} ({model_type}) without what joins it to the other; "
+            f"use a folder with the whole model, whose config.json says {tower}"
+        )
+    if "vision_config" in config or ("text_config" in config and kind == "image"):
+        raise UserError(
+            f"encoder {name}: how a {model_type} makes one vector of a picture or a text is not known. Of models that "
+            f"read both, {known} are; or choose one that reads the field's kind alone"
+        )

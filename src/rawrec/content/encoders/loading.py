@@ -1,0 +1,123 @@
+"""Folders and hub repositories of the transformers library: their files, weights and tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rawrec.content.encoders.tokens import Cleaned, FastTokenizer, SlowTokenizer
+from rawrec.data.texts import Tokenizer
+from rawrec.errors import UserError
+
+
+def find_folder(name: str) -> Path:
+    """The local folder with the model's files, downloaded if `name` is of the hub and not there yet."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+    except Exception as error:  # no network, no such repository, no permission: all have one way out
+        raise UserError(
+            f"encoder {name}: there is no such folder, and the hub did not give it ({first_line(error)}). "
+            "Give a local folder with config.json and model.safetensors, or check the name and the network."
+        ) from None
+
+
+def load_model(folder: Path, name: str) -> nn.Module:
+    """The network in `folder`, float32, from safetensors; UserError where weights of a part in use are missing."""
+    if not (folder / "config.json").is_file() and (folder / "open_clip_config.json").is_file():
+        raise UserError(
+            f"encoder {name}: a folder of open_clip, which cannot be read; use the same weights in the form of "
+            "transformers (config.json and model.safetensors)"
+        )
+    from transformers import AutoModel
+
+    try:
+        with quiet():
+            model, info = AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"encoder {name}: not a model that can be loaded: {first_line(error)}. "
+            "The folder needs config.json and model.safetensors of a model that transformers knows."
+        ) from None
+    missing = sorted(key for key in info["missing_keys"] if "pooler.dense" not in key)  # which is thrown away
+    if missing:
+        raise UserError(f"encoder {name}: its weights lack {len(missing)} parts of the network, first {missing[0]}")
+    return model
+
+
+def load_tokenizer(folder: Path, name: str) -> tuple[Tokenizer, Any]:
+    """The tokenizer in `folder` as ours, and as the object of transformers, for what it knows of itself."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise UserError(f"encoder {name}: its tokenizer cannot be loaded: {first_line(error)}") from None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    ours = SlowTokenizer(tokenizer) if backend is None else FastTokenizer(backend)
+    lower = settings(folder / "sentence_bert_config.json").get("do_lower_case")  # of the sentence-transformers library
+    return (Cleaned(ours, lower_case) if lower else ours), tokenizer
+
+
+def lower_case(text: str) -> str:
+    return text.lower()
+
+
+def checked_length(wanted: int | None, usual: int, limit: int, name: str) -> int:
+    """How many tokens are kept: what the user wants, else what is usual; UserError for more than the encoder reads."""
+    if wanted is not None and wanted > limit:
+        raise UserError(f"max_length={wanted}: the encoder {name} reads at most {limit} tokens; use {limit} or less")
+    return min(usual, limit) if wanted is None else wanted
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """What a JSON file holds by name; nothing if there is no such file."""
+    found = read_json(path) or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: settings by name are expected, found a {type(found).__name__}")
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None if there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither progress bars nor advice from transformers."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

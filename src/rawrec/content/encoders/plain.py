@@ -1,0 +1,147 @@
+"""Networks that read pictures alone or texts alone, such as ViT, Swin, ConvNeXt, BERT, RoBERTa, MPNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rawrec.config import FieldConfig
+from rawrec.content.encoders.base import Kind, Stack
+from rawrec.content.encoders.loading import checked_length, first_line, load_tokenizer, read_json, settings
+from rawrec.content.encoders.padding import mean
+from rawrec.content.encoders.pictures import SIZE, Pictures, read_pictures
+from rawrec.content.encoders.stacks import Probe, TransformerStack, native_size, probe_pixels, probe_tokens
+from rawrec.content.encoders.tokens import Words
+from rawrec.data.images import Framing
+from rawrec.errors import UserError
+
+S = TypeVar("S", bound=Stack)
+LENGTH = 64  # tokens kept, where the user does not say
+FIRST = {"beit", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "vit", "vit_msn"}
+"""Networks whose first token stands for the picture."""
+# fmt: off
+MEAN = {
+    "albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert",
+    "electra", "ernie", "flaubert", "fnet", "funnel", "ibert", "longformer", "megatron-bert", "mobilebert",
+    "modernbert", "mpnet", "mra", "mt5", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm",
+    "roformer", "squeezebert", "t5", "xlm", "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
+}
+"""Networks that see a text in both directions: the mean over tokens stands for it, if the folder says nothing else."""
+# fmt: on
+POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken", "max": "max_tokens"}
+"""Names of the sentence-transformers library, and the ends of the flags that older folders have for them."""
+
+
+class PlainStack(TransformerStack):
+    """pooling: of texts, a key of POOLINGS. Of pictures: the model's own pooled output, else the first token where it
+    stands for the picture, else the mean over a map of features."""
+
+    def __init__(self, model: nn.Module, kind: Kind, probe: Probe, pooling: str = "") -> None:
+        self.pooling = pooling
+        super().__init__(model, kind, probe)
+        self.description += f" {pooling}"
+
+    def feature(self, inputs: dict[str, Any], mask: Tensor | None) -> Tensor:
+        result = self.model(**inputs)
+        hidden = result.last_hidden_state
+        if self.kind == "image":
+            if result.get("pooler_output") is not None:
+                return result.pooler_output.flatten(1)
+            return hidden.mean((2, 3)) if hidden.ndim == 4 else hidden[:, 0]
+        assert mask is not None
+        if self.pooling == "mean":
+            return mean(hidden, mask)
+        if self.pooling == "max":
+            return hidden.masked_fill(~mask[..., None], -torch.inf).amax(1)
+        last = mask.sum(1) - 1 if self.pooling == "lasttoken" else torch.zeros_like(mask[:, 0], dtype=torch.int64)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def text_stack(model: Any, folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
+    """`model`, its pooling as the folder or its kind has it, and its tokenizer."""
+    pooling = _text_pooling(folder, model, name)
+    model = _encoder(model, name, "text")
+    tokenizer, theirs = load_tokenizer(folder, name)
+    positions = getattr(model.config, "max_position_embeddings", None) or theirs.model_max_length
+    limit = int(min(positions, theirs.model_max_length))
+    length = checked_length(cfg.max_length, LENGTH, limit, name)
+    return PlainStack(model, "text", probe_tokens(tokenizer), pooling=pooling), Words(tokenizer, length)
+
+
+def image_stack(model: Any, folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
+    """`model`, and its pictures: as its image processor has them, else stretched, values from -1 to 1."""
+    model = _encoder(model, name, "image")
+    native = native_size(model)
+    usual = Pictures.of(Framing(native or SIZE), [0.5] * 3, [0.5] * 3)
+    pictures = (read_pictures(folder, name, native) or usual).sized(cfg.size)
+    size = pictures.framing.side
+    stack = fitting(lambda: PlainStack(model, "image", probe_pixels(size)), name, size, native)
+    with torch.no_grad():
+        result = model(pixel_values=probe_pixels(size)[0], **stack.positions())
+    kind = model.config.model_type
+    if result.get("pooler_output") is None and result.last_hidden_state.ndim == 3 and kind not in FIRST:
+        raise UserError(
+            f"encoder {name}: how a {kind} makes one vector of a picture is not known; choose another encoder"
+        )
+    return stack, pictures
+
+
+def fitting(make: Callable[[], S], name: str, size: int, native: int | None) -> S:
+    """What `make` makes; UserError where the network cannot read pictures of `size`."""
+    try:
+        return make()
+    except (ValueError, RuntimeError) as error:
+        hint = f"; use size={native}" if native else ""
+        raise UserError(
+            f"size={size}: the encoder {name} cannot read such pictures: {first_line(error)}{hint}"
+        ) from None
+
+
+def _encoder(model: Any, name: str, kind: Kind) -> nn.Module:
+    """The part of `model` that reads pictures or texts, without a head that was trained for something else."""
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    expected = "pixel_values" if kind == "image" else "input_ids"
+    if getattr(model, "main_input_name", expected) != expected:
+        raise UserError(
+            f"encoder {name} reads {model.main_input_name}, but the field is of kind {kind}; choose another"
+        )
+    if hasattr(getattr(model, "pooler", None), "dense"):
+        model.pooler = None
+    model.config.use_cache = False
+    return model
+
+
+def _text_pooling(folder: Path, model: Any, name: str) -> str:
+    """What the folder says, as the sentence-transformers library writes it down, else what is known of the kind."""
+    path = "1_Pooling"
+    for module in read_json(folder / "modules.json") or []:
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            path = str(module.get("path", path))
+        elif kind not in ("Transformer", "Normalize"):
+            raise UserError(
+                f"encoder {name}: its modules.json has a part {kind}, which is not known here; choose another encoder"
+            )
+    said = settings(folder / path / "config.json")
+    if not said:
+        if model.config.model_type in MEAN:
+            return "mean"
+        raise UserError(
+            f"encoder {name}: how a {model.config.model_type} makes one vector of a text is not known, and the folder "
+            f"does not say it ({path}/config.json of the sentence-transformers library); choose another encoder"
+        )
+    flags = {key.removeprefix("pooling_mode_") for key, on in said.items() if key.startswith("pooling_mode_") and on}
+    modes = {mode for mode, flag in POOLINGS.items() if flag in flags}
+    if isinstance(said.get("pooling_mode"), str):
+        modes, flags = {said["pooling_mode"]} & POOLINGS.keys(), {said["pooling_mode"]}
+    if len(modes) != 1 or len(flags) != 1:
+        raise UserError(
+            f"encoder {name}: {path}/config.json pools by {', '.join(sorted(flags)) or 'nothing'}; known are one of "
+            f"{', '.join(POOLINGS)}. Choose another encoder"
+        )
+    return modes.pop()
