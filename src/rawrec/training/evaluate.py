@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,11 +15,8 @@ from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
 from rawrec.files import write_table
-from rawrec.training.metrics import impression_metrics
+from rawrec.training.metrics import Scorer, impression_metrics
 from rawrec.training.tasks.base import PARTS
-
-if TYPE_CHECKING:
-    from rawrec.training.tasks.impressions import ImpressionTask
 
 __all__ = ["PARTS", "ListTask", "TopKResult", "evaluate_part", "evaluate_topk", "make_lists"]
 
@@ -39,7 +36,7 @@ class TopKResult:
         write_table(frame.to_arrow(), path)
 
 
-def evaluate_part(system: ImpressionTask, part: int, seed: int) -> tuple[dict[str, Any], dict[str, str], pl.DataFrame]:
+def evaluate_part(system: Scorer, part: int, seed: int) -> tuple[dict[str, Any], dict[str, str], pl.DataFrame]:
     """CTR metrics of a part from the bank as it stands, why some are undefined, and the scores behind them."""
     rng = np.random.default_rng([seed, 7919, part])
     sample = system.samples.impressions(system.samples.rows(part), part, rng)
@@ -98,7 +95,7 @@ def make_lists(
     return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch, workers)
 
 
-def evaluate_topk(system: ImpressionTask, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:
+def evaluate_topk(system: Scorer, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:
     """Lists over the full catalogue for every user with a positive in the part.
 
     The history is what the user did before the first such positive; positives of the earlier parts are left out of the

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.sampling import Impressions
+from rawrec.data.sampling import Impressions, Samples
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
 
-if TYPE_CHECKING:
-    from rawrec.training.tasks.impressions import ImpressionTask
+
+class Scorer(Protocol):
+    """What is judged by impressions: `ImpressionTask`, seen from below."""
+
+    data: Dataset
+    samples: Samples
+
+    def score_impressions(self, sample: Impressions, part: int) -> np.ndarray: ...
+    def score_all(self, users: np.ndarray, history: np.ndarray, table: Any) -> Tensor: ...
+    def table(self) -> Any: ...
 
 
 def impression_metrics(
-    task: ImpressionTask, sample: Impressions, scores: np.ndarray
+    task: Scorer, sample: Impressions, scores: np.ndarray
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """CTR metrics of scored impressions by bucket; for generated data also the share of the best possible AUC."""
     users = np.repeat(sample.users, sample.items.shape[1])
