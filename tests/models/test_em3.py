@@ -319,7 +319,7 @@ def bag_sum(made: Ranker, item: int) -> torch.Tensor:
 def test_categories_are_sums_of_mean_vectors() -> None:
     made = ranker(columns=KINDS)
     wanted = torch.tensor([[0, 1, 8], [-1, 8, 2]]), torch.tensor([7, 0, -1, 1])
-    found = made.inputs._categories(*wanted)
+    found = made.inputs._categories(KINDS, *wanted)
     for rows, values in zip(wanted, found, strict=True):
         assert values.shape == (*rows.shape, 4)
         for row, value in zip(rows.flatten().tolist(), values.view(-1, 4), strict=True):

@@ -30,8 +30,9 @@ Item = str | Mapping[str, Any]
 """An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name.
 
 Fields are those of the dataset; `image` and `text` stand for the only one of their kind. A text field takes a string or
-a list of strings, an image field a file's path, its bytes or a list of them, a feature field a vector. Fields that the
-model's content is not made from are left aside, so that a whole row of a catalogue can be given.
+a list of strings, an image field a file's path, its bytes or a list of them, a feature field a vector, a categorical
+field a string or a list of strings, a numeric field a number. Fields that the model does not read are left aside, so
+that a whole row of a catalogue can be given.
 """
 
 OWN_FILES = ("model.safetensors", "metrics.jsonl", "scores.parquet", "topk.parquet")
@@ -151,7 +152,10 @@ class Recommender:
     def score(
         self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
     ) -> list[float]:
-        """Click probabilities of items, known ones by id or new ones as picture and text; see `recommend` for who."""
+        """Click probabilities of items, known ones by id or new ones by their fields; see `recommend` for who.
+
+        A new item has the score that it would have as an item of the dataset without a training interaction.
+        """
         check_list(items, "items")
         users, past, _ = self._who(user, history)
         if not len(items):
@@ -370,18 +374,25 @@ class Recommender:
     def _extended(self, extra: ContentTable | None) -> ContentTable | None:
         if extra is None or self._table is None:
             return self._table
-        return ContentTable(torch.cat([self._table.values, extra.values]), torch.cat([self._table.valid, extra.valid]))
+        columns = self._table.columns or self.system.ranker.inputs.columns
+        assert extra.columns is not None
+        return ContentTable(
+            torch.cat([self._table.values, extra.values]),
+            torch.cat([self._table.valid, extra.valid]),
+            columns.extended(extra.columns),
+        )
 
     @torch.no_grad()
     def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
-        """Content of new items; `first`: the number of the first one, for messages."""
+        """Content and columns of new items; `first`: the number of the first one, for messages."""
         tower = self.system.tower
         if tower is None:
             raise UserError(unseen(self._model()))
         parts = [self._embed_part(items[at : at + ENCODE], first + at) for at in range(0, len(items), ENCODE)]
-        return ContentTable(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        values, valid = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return ContentTable(values, valid, self.system.ranker.inputs.columns.of_new(items, first))
 
-    def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> ContentTable:
+    def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> tuple[Tensor, Tensor]:
         tower, data = self.system.tower, self.data
         assert tower is not None
         encoded = {name for name, _ in tower.raw_encoders()}
@@ -401,7 +412,7 @@ class Recommender:
             valid = torch.from_numpy(given[name])
             columns[f"feature/{name}"] = Ragged.from_lengths(torch.from_numpy(values)[valid], valid.long())
         valid = torch.stack([columns[tower.column(name)].lengths > 0 for name in tower.fields]).any(0)
-        return ContentTable(self.system.read_content(tower(columns)), valid.to(self.system.device))
+        return self.system.read_content(tower(columns)), valid.to(self.system.device)
 
     def _field(self, key: str, fields: list[str]) -> str | None:
         """The field that a new item's key means: its name, or `image` / `text` where there is one of that kind only."""

@@ -24,7 +24,8 @@ class RankingBatch:
 
     users: `[batch]` user rows, -1 = unknown. items: `[batch or 1, candidates]` item rows, -1 = not in the catalogue.
     history: `[batch, history]` item rows, oldest first, -1 = padding. content `[batch or 1, candidates, dim]` and
-    history_content: None for a model without content.
+    history_content: None for a model without content. columns: where rows go on beyond the ranker's own items, the
+    columns of all of them; their ids are unknown.
     """
 
     users: Tensor
@@ -32,6 +33,7 @@ class RankingBatch:
     history: Tensor
     content: Tensor | None = None
     history_content: HistoryContent | None = None
+    columns: ItemColumns | None = None
 
 
 class IdTables(nn.Module):
@@ -64,11 +66,12 @@ class IdTables(nn.Module):
         return self._codes(rows, self.known_users)
 
     def item_codes(self, rows: Tensor) -> Tensor:
-        """Codes of item rows (-1 = none); while training some are dropped."""
+        """Codes of item rows (-1, or beyond the table: unknown); while training some are dropped."""
         return self._codes(rows, self.known_items)
 
     def _codes(self, rows: Tensor, known: Tensor) -> Tensor:
-        ids = torch.where((rows >= 0) & known[rows.clamp(min=0)], rows + 1, 0)
+        inside = (rows >= 0) & (rows < len(known))
+        ids = torch.where(inside & known[rows.clamp(0, len(known) - 1)], rows + 1, 0)
         if self.training and self.dropout:
             ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.dropout)
         return ids
@@ -111,16 +114,16 @@ class Inputs(nn.Module):
 
     def forward(self, batch: RankingBatch) -> Part:
         """Tokens, biases and the history of ids of a batch."""
-        part, ids = Part(), self.ids
+        part, ids, columns = Part(), self.ids, batch.columns or self.columns
         users, items = ids.user_codes(batch.users), ids.item_codes(batch.items)
         recent = batch.history[:, -self.cfg.id_history :]
-        categories, past_categories = self._categories(batch.items, recent) if self.bags else (0.0, 0.0)
+        categories, past_categories = self._categories(columns, batch.items, recent) if self.bags else (0.0, 0.0)
         if isinstance(categories, Tensor):
             part.tokens.append(Token("categories", categories))
         if self.numbers is not None:  # -1, an item outside the catalogue, reads the last row
-            part.tokens.append(Token("numbers", self.numbers(self.columns.numbers[batch.items])))
+            part.tokens.append(Token("numbers", self.numbers(columns.numbers[batch.items])))
         if self.user_numbers is not None:
-            part.tokens.append(Token("user_numbers", self.user_numbers(self.columns.users[batch.users])[:, None]))
+            part.tokens.append(Token("user_numbers", self.user_numbers(columns.users[batch.users])[:, None]))
         if self.cfg.user_id:
             part.tokens.append(Token("user", ids.user(users)[:, None]))
             part.linear.append(ids.user_bias(users))
@@ -138,16 +141,16 @@ class Inputs(nn.Module):
     def item_vectors(self, items: Tensor) -> Tensor:
         """Vectors `[n, dim]` of trained item rows `[n]` as the ranker reads them: of the id, with its categories."""
         ids = self.ids.item(items + 1)
-        return ids + self._categories(items)[0] if self.bags and len(ids) else ids
+        return ids + self._categories(self.columns, items)[0] if self.bags and len(ids) else ids
 
-    def _categories(self, *wanted: Tensor) -> list[Tensor]:
+    def _categories(self, columns: ItemColumns, *wanted: Tensor) -> list[Tensor]:
         """For each tensor of item rows (-1 = none) the sum of its categorical columns' vectors, `[*shape, dim]`.
 
         Each item's bags are read once, however often it stands in the batch.
         """
         rows, index = torch.unique(torch.cat([w.flatten() for w in wanted]), return_inverse=True)
         total, inside, at = 0, (rows >= 0)[:, None], rows.clamp(min=0)
-        for name, (codes, ptr, _) in self.columns.bags.items():
+        for name, (codes, ptr, _) in columns.bags.items():
             lengths = ptr[at + 1] - ptr[at]
             ends = lengths.cumsum(0)
             pieces = torch.arange(int(ends[-1]), device=rows.device)

@@ -25,7 +25,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.files import write_table
-from rawrec.models.ranking.columns import item_columns
+from rawrec.models.ranking.columns import ItemColumns, item_columns
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.inputs import RankingBatch
 from rawrec.models.ranking.ranker import Ranker, present_name
@@ -42,11 +42,13 @@ ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x t
 class ContentTable(NamedTuple):
     """Content of items as a ranker reads it: values `[rows, content.dim]`, valid `[rows]` (False = nothing known).
 
-    The first rows are the dataset's items; a recommender appends those that it met later.
+    The first rows are the dataset's items; a recommender appends those that it met later, and then gives the columns of
+    all rows too.
     """
 
     values: Tensor
     valid: Tensor
+    columns: ItemColumns | None = None
 
 
 @dataclass
@@ -340,16 +342,12 @@ class ImpressionTask(Task, nn.Module):
 
     def batch_of(self, users: Tensor, items: Tensor, history: Tensor, table: ContentTable | None) -> RankingBatch:
         """A batch for evaluation, all content from `table`; rows past the dataset's items have content but no id."""
-
-        def ids(rows: Tensor) -> Tensor:
-            return torch.where(rows < self.data.n_items, rows, -1)
-
         if table is None:
-            return RankingBatch(users, ids(items), ids(history))
+            return RankingBatch(users, items, history)
         at_items, at_history = items.clamp(min=0), history.clamp(min=0)
         content = table.values[at_items] * ((items >= 0) & table.valid[at_items])[..., None]
         past = HistoryContent(table.values[at_history], (history >= 0) & table.valid[at_history])
-        return RankingBatch(users, ids(items), ids(history), content, past)
+        return RankingBatch(users, items, history, content, past, table.columns)
 
     @torch.no_grad()
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray:
