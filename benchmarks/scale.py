@@ -4,7 +4,8 @@ Each model makes whole optimiser steps (samples, histories, negatives, bank, for
 averages) on data in memory: 2,000 users are active among `n`, each with 200 interactions, and items are any of `n`.
 Steps of `n` and of the smallest size take turns in one process; printed are medians of processor seconds, so that
 other work on the machine counts as little as it can, and the ratio of the two. Row `id`: a ranker on ids; `em3`: the
-hybrid one on ready-made features; `negatives`: `id` on data with positives alone; `bpr`: with train.optimizer=sparse_adam.
+hybrid one on ready-made features; `negatives`: `id` on data with positives alone; `bpr`: the retrieval model, with
+train.optimizer=sparse_adam.
 
 example: python benchmarks/scale.py id bpr --sizes 300000 1000000
 """
@@ -27,9 +28,9 @@ from common import emit, say
 
 from rawrec.config import resolve
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.training.job import task_of
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import System
-from rawrec.training.trainer import Trainer
 
 LEAST = 2000
 ACTIVE, EACH = 2000, 200
@@ -44,14 +45,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass
 class Shop:
-    """Interactions in memory: what a `System` reads of a `Dataset`."""
+    """Interactions in memory: what a task reads of a `Dataset`."""
 
     n: int
     positive_only: bool
     width: int = 0  # of a ready-made feature of every item
     path: Path = Path("generated")
     launched: None = None
-    meta: Any = field(default_factory=lambda: SimpleNamespace(splits={"default": {}}, generated=False, labels=["label"]))
+    meta: Any = field(default_factory=lambda: SimpleNamespace(splits={"default": {}}, generated=False))
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -96,10 +97,10 @@ class Steps:
         run = RunFolder(folder / f"{model}-{n}")
         run.path.mkdir()
         started = time.perf_counter()
-        system = System(cfg, shop, folder)
-        self.trainer = Trainer(system, run)
-        system.refresh(None, 0)
-        self.order = self.trainer.samples.order(0, 0)
+        task = task_of(cfg)(cfg, shop, folder)
+        self.loop = Loop(task, run)
+        task.begin()
+        self.order = task.begin_epoch(0)
         self.made, self.at, self.batch = time.perf_counter() - started, 0, batch
 
     def step(self) -> float:
@@ -107,7 +108,7 @@ class Steps:
         rows = self.order[self.at : self.at + self.batch]
         self.at += self.batch
         started = time.process_time()
-        self.trainer._step(rows)
+        self.loop._step(rows)
         return time.process_time() - started
 
 

@@ -113,8 +113,9 @@ def test_id_dropout_trains_the_unknown_rows() -> None:
     share = (made.inputs.ids.item_codes(many.items) == 0).float().mean()
     assert 0.35 < share < 0.65
     made(many).sum().backward()
-    assert made.inputs.ids.item.weight.grad.any(1).tolist() == [True, True] + [False] * 8
-    assert made.inputs.ids.user.weight.grad.any(1).tolist()[:2] == [True, True]
+    for table in (made.inputs.ids.item, made.inputs.ids.user):
+        assert table.weight.grad.coalesce().indices()[0].tolist() == [0, 1]
+        assert table.weight.grad.coalesce().values().any(1).all()
     made.eval()
     assert made.inputs.ids.item_codes(many.items).min() == 1
 
