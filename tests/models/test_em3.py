@@ -24,7 +24,12 @@ MODEL = {"dim": 8, "hidden": [32], "dropout": 0.0}
 
 
 class TestId(RankingMixin):
-    settings = {"model": {**MODEL, "name": "id", "popularity": False}}  # noqa: RUF012
+    """Parities are found late: from ids near zero, products of two ids are what has to grow."""
+
+    settings = {  # noqa: RUF012
+        "model": {**MODEL, "name": "id", "popularity": False},
+        "train": {"epochs": 40, "patience": 40},
+    }
     reads_content = False
 
 

@@ -34,12 +34,13 @@ def lookup(table: Tensor, rows: Tensor) -> Tensor:
 class IdTable(nn.Module):
     """Embeddings of users or items, `weight` `[ids + 1, dim]`: row 0 is shared by all that training never saw.
 
-    known: bool `[ids]`, seen in training. std: deviation of the first values; 0: zeros.
+    known: bool `[ids]`, seen in training. std: deviation of the first values; 0: zeros. It is small: weight decay works
+    on what is used, so an id that is seldom used keeps its first values, and they are noise.
     """
 
     known: Tensor
 
-    def __init__(self, known: Tensor, dim: int, std: float = 0.05):
+    def __init__(self, known: Tensor, dim: int, std: float = 0.01):
         super().__init__()
         self.register_buffer("known", known, persistent=False)
         weight = torch.empty(len(known) + 1, dim)
