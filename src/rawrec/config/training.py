@@ -57,7 +57,7 @@ class TrainConfig(Record):
         "retrieval model, of all its parameters",
     )
     id_weight_decay: float = Field(
-        default=5.0, ge=0, description="weight decay of id embeddings, per use: of the rows in the batch"
+        default=1.0, ge=0, description="weight decay of id embeddings, per use: of the rows in the batch"
     )
     ema: float = Field(
         default=0.998,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 MARK = "touched_by_rows"
 
 
-def touch_by_rows(*tables: nn.Parameter) -> None:
+def touch_by_rows(*tables: Tensor) -> None:
     """From now on the gradients of these tables (`[rows, dim]` or `[rows]`) are sparse, and so are their updates."""
     for table in tables:
         setattr(table, MARK, True)

@@ -90,7 +90,7 @@ class RetrievalModel(nn.Module):
         else:
             self.register_buffer(f"{name}_feature", table, persistent=False)
 
-    def id_tables(self) -> list[nn.Parameter]:
+    def id_tables(self) -> list[Tensor]:
         """The tables `[rows, dim]` or `[rows]` that `loss` reads by `lookup` alone, in the rows of its batch.
 
         None of a model that propagates over the whole graph: there every row has a gradient in every step.

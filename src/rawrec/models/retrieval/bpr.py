@@ -33,7 +33,7 @@ class BPR(RetrievalModel):
         nn.init.xavier_normal_(self.user_embedding.weight)
         nn.init.xavier_normal_(self.item_embedding.weight)
 
-    def id_tables(self) -> list[nn.Parameter]:
+    def id_tables(self) -> list[Tensor]:
         return [self.user_embedding.weight, self.item_embedding.weight]
 
     def loss(

@@ -42,7 +42,7 @@ class VBPR(RetrievalModel):
         else:
             nn.init.zeros_(self.item_linear.bias)
 
-    def id_tables(self) -> list[nn.Parameter]:
+    def id_tables(self) -> list[Tensor]:
         return [self.u_embedding, self.i_embedding, *([self.item_bias] if self.cfg.biases else [])]
 
     def _users(self, rows: Tensor) -> Tensor:
