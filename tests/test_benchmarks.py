@@ -24,3 +24,15 @@ def test_speed_of_retrieval_models(model: str) -> None:
     assert found["model"] == model
     assert found["pairs"] > 0
     assert min(found[name] for name in ("epoch", "epoch_floor", "evaluation", "evaluation_floor")) > 0
+
+
+@pytest.mark.parametrize("model", ["id", "negatives", "em3", "bpr"])
+def test_step_cost_by_size(model: str) -> None:
+    script = SMALL.splitlines()
+    code = "\n".join([*script[:3], "import pathlib, scale, tempfile"])
+    code += "\nscale.measure(sys.argv[2], 3000, 8, 1, 2, pathlib.Path(tempfile.mkdtemp()))\n"
+    done = subprocess.run([sys.executable, "-c", code, str(BENCHMARKS), model], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["model"] == model and found["users"] == 3000
+    assert min(found["step_ms"], found["step_ms_2000"], found["ratio"]) > 0

@@ -24,7 +24,12 @@ MODEL = {"dim": 8, "hidden": [32], "dropout": 0.0}
 
 
 class TestId(RankingMixin):
-    settings = {"model": {**MODEL, "name": "id", "popularity": False}}  # noqa: RUF012
+    """Parities are found late: from ids near zero, products of two ids are what has to grow."""
+
+    settings = {  # noqa: RUF012
+        "model": {**MODEL, "name": "id", "popularity": False},
+        "train": {"epochs": 40, "patience": 40},
+    }
     reads_content = False
 
 
@@ -113,8 +118,9 @@ def test_id_dropout_trains_the_unknown_rows() -> None:
     share = (made.inputs.ids.item_codes(many.items) == 0).float().mean()
     assert 0.35 < share < 0.65
     made(many).sum().backward()
-    assert made.inputs.ids.item.weight.grad.any(1).tolist() == [True, True] + [False] * 8
-    assert made.inputs.ids.user.weight.grad.any(1).tolist()[:2] == [True, True]
+    for table in (made.inputs.ids.item, made.inputs.ids.user):
+        assert table.weight.grad.coalesce().indices()[0].tolist() == [0, 1]
+        assert table.weight.grad.coalesce().values().any(1).all()
     made.eval()
     assert made.inputs.ids.item_codes(many.items).min() == 1
 

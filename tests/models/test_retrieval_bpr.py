@@ -1,8 +1,8 @@
-from retrieval_mixin import RetrievalMixin
+from id_tables_mixin import IdTablesMixin
 
 from rawrec.models.retrieval.configs import BPRConfig
 
 
-class TestBPR(RetrievalMixin):
+class TestBPR(IdTablesMixin):
     config = BPRConfig
     modalities = ()

@@ -1,13 +1,15 @@
 import pytest
 import torch
-from retrieval_mixin import ITEMS, RetrievalMixin, train
+from id_tables_mixin import IdTablesMixin
+from retrieval_mixin import ITEMS, train
 
 from rawrec.models.retrieval.configs import VBPRConfig
 from rawrec.models.retrieval.vbpr import VBPR
 
 
-class TestVBPR(RetrievalMixin):
+class TestVBPR(IdTablesMixin):
     config = VBPRConfig
+    variants = ({}, {"biases": True})
 
     def test_biases_are_those_of_the_paper(self) -> None:
         model = self.make(biases=True)

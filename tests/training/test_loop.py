@@ -43,7 +43,7 @@ def test_accumulated_batches_are_one_large_batch(shop: Path, tmp_path: Path, par
         made._step(rows)
         assert made.progress.step == 1
         after = weights(made.task)
-        gradients = {n: p.grad.clone() for n, p in made.task.named_parameters() if p.grad is not None}
+        gradients = {n: p.grad.to_dense() for n, p in made.task.named_parameters() if p.grad is not None}
         results.append((after, gradients, made.progress.sums, made.task.bank.content.clone(), changed(before, after)))
     whole = results[0]
     for parts in results[1:]:
@@ -84,10 +84,12 @@ def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
     for k in range(5):
         made._step(made.task.samples.rows(0)[k * 8 : k * 8 + 8])
         rates.append([group["lr"] for group in made.optimiser.torch.param_groups])
-    np.testing.assert_allclose(rates, np.outer([0.25, 0.5, 0.75, 1, 1], [0.02, 0.1, 0.1, 0.1]))
+    np.testing.assert_allclose(rates, np.outer([0.25, 0.5, 0.75, 1, 1], [0.02, 0.1, 0.1]))
     decay = [group["weight_decay"] for group in made.optimiser.torch.param_groups]
-    assert decay == [0, made.cfg.train.id_weight_decay, made.cfg.train.weight_decay, 0]
-    groups = made.task.parameter_groups()
+    assert decay == [0, made.cfg.train.weight_decay, 0]
+    groups, tables = made.task.parameter_groups(), made.optimiser.tables
+    assert set(tables) == {name for name, _ in groups["id"]}
+    assert {table.decay for table in tables.values()} == {made.cfg.train.id_weight_decay}
     names = [name for group in groups.values() for name, _ in group]
     assert sorted(names) == sorted(name for name, p in made.task.named_parameters() if p.requires_grad)
     assert all(p.ndim < 2 or name.endswith(".queries") for name, p in groups["plain"])
@@ -101,8 +103,11 @@ def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
 def test_clipping_bounds_the_update(shop: Path, tmp_path: Path) -> None:
     made = trainer(shop, tmp_path, train__clip=1e-3)
     made._step(made.task.samples.rows(0)[:64])
-    norm = torch.cat([p.grad.flatten() for p in made.optimiser.parameters if p.grad is not None]).norm()
-    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+    tables = made.optimiser.tables
+    rest = [p.grad for n, p in made.optimiser._dense.items() if p.grad is not None]
+    cut = [*rest, *(table.values for table in tables.values())]
+    assert len(tables) == 4 and len(rest) > 20
+    assert float(torch.cat([grad.flatten() for grad in cut]).norm()) == pytest.approx(1e-3, rel=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------------ paradigms
@@ -226,9 +231,11 @@ def test_the_average_of_the_weights_by_hand(shop: Path, tmp_path: Path) -> None:
         decay = min(0.25, step / (step + 10))
         assert (decay == 0.25) == (step >= 4)
         expected = [decay * a + (1 - decay) * p for a, p in zip(expected, own(made), strict=True)]
-    for name, got, want in zip(made.optimiser.names, made.optimiser.average, expected, strict=True):
+    with made.optimiser.averaged():
+        average = own(made)
+    for name, got, want in zip(made.optimiser.names, average, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6, msg=name)
-    assert sum(not torch.allclose(a, p, atol=1e-5) for a, p in zip(made.optimiser.average, own(made), strict=True)) > 20
+    assert sum(not torch.allclose(a, p, atol=1e-5) for a, p in zip(average, own(made), strict=True)) > 20
 
 
 def test_the_averaged_weights_are_evaluated_and_kept(shop: Path, tmp_path: Path) -> None:
@@ -238,7 +245,6 @@ def test_the_averaged_weights_are_evaluated_and_kept(shop: Path, tmp_path: Path)
     scores = made.task.score_impressions(sample, 1)
     best = kept(made)
     with made.optimiser.averaged():
-        assert all(torch.equal(p, a) for p, a in zip(made.optimiser.parameters, made.optimiser.average, strict=True))
         assert all(torch.equal(best[name], value) for name, value in named(made).items())
         with made.task.view(made.task.rows_read(sample, 1), made.progress.step):
             metrics, _ = impression_metrics(made.task, sample, made.task.score_impressions(sample, 1))
@@ -257,7 +263,8 @@ def test_without_an_average_the_last_weights_are_kept(shop: Path, tmp_path: Path
     made = trainer(shop, tmp_path, train__ema=0, train__lr=0.01, train__epochs=1)
     made.train()
     best = kept(made)
-    assert made.optimiser.average == [] and all(torch.equal(best[name], value) for name, value in named(made).items())
+    assert not any(name.startswith("average.") for name in made.optimiser.state())
+    assert all(torch.equal(best[name], value) for name, value in named(made).items())
     with made.optimiser.averaged():
         assert all(torch.equal(best[name], value) for name, value in named(made).items())
 

@@ -84,8 +84,9 @@ def test_the_average_goes_on_where_it_was(
 
     def forgetful(self: Loop) -> None:
         restore(self)
-        for average, parameter in zip(self.optimiser.average, self.optimiser.parameters, strict=True):
-            average.copy_(parameter.detach())
+        own = {name: p.detach() for name, p in zip(self.optimiser.names, self.optimiser.parameters, strict=True)}
+        for name, average in self.optimiser._averages().items():
+            average.copy_(own[name])
 
     monkeypatch.setattr(Loop, "restore", forgetful)
     assert digest(resume(tmp_path / "anew").path)["model.safetensors"] != whole["model.safetensors"]

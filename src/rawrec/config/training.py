@@ -44,8 +44,11 @@ class TrainConfig(Record):
     lr_decay: float = Field(
         default=1.0, gt=0, le=1, description="factor of the learning rates per 50 epochs, gradually"
     )
-    optimizer: Literal["adamw", "adam"] = Field(
-        default="adamw", description="adamw: decay beside the gradient; adam: decay as an L2 penalty, in the gradient"
+    optimizer: Literal["adamw", "adam", "sparse_adam"] = Field(
+        default="adamw",
+        description="adamw: decay beside the gradient; adam: decay as an L2 penalty, in the gradient; sparse_adam: "
+        "adam, where bpr and vbpr update the rows of users and items in the batch alone, as rankers always do, so that "
+        "a step costs the same whatever their number",
     )
     weight_decay: float = Field(
         default=0.1,
@@ -53,7 +56,9 @@ class TrainConfig(Record):
         description="weight decay of all but encoders (none), biases and norms (none) and rankers' id embeddings; of a "
         "retrieval model, of all its parameters",
     )
-    id_weight_decay: float = Field(default=5.0, ge=0, description="weight decay of id embeddings")
+    id_weight_decay: float = Field(
+        default=1.0, ge=0, description="weight decay of id embeddings, per use: of the rows in the batch"
+    )
     ema: float = Field(
         default=0.998,
         ge=0,

@@ -1,4 +1,8 @@
-"""The one optimiser of all that is trained: groups and their rates, schedule, clipping, averaged weights."""
+"""The one optimiser of all that is trained: groups and their rates, schedule, clipping, averaged weights.
+
+Dense parameters go through torch's Adam or AdamW, tables that are touched by rows (`models/ids.py`) through `RowAdam`:
+a step costs what its batch costs. The norm of the gradient is of both together.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import TrainConfig
+from rawrec.errors import UserError
+from rawrec.models.ids import is_touched_by_rows
+from rawrec.training.rows import RowAdam, average_decay
 
 DECAY_EPOCHS = 50  # the learning rate falls by train.lr_decay in so many
 Groups = Mapping[str, Sequence[tuple[str, nn.Parameter]]]
@@ -23,76 +30,143 @@ class Optimiser:
 
     def __init__(self, groups: Groups, train: TrainConfig):
         self.cfg = train
-        groups = {key: group for key, group in groups.items() if group}
+        self.fused = train.optimizer != "adamw"
         self.names = [name for group in groups.values() for name, _ in group]
-        self.parameters: list[Tensor] = [p for group in groups.values() for _, p in group]
-        self.rates = [train.encoder_lr if key == "encoder" else train.lr for key in groups]
-        decays = {"id": train.id_weight_decay, "encoder": 0.0, "plain": 0.0}
-        options = [
-            {"params": [p for _, p in group], "lr": rate, "weight_decay": decays.get(key, train.weight_decay)}
-            for (key, group), rate in zip(groups.items(), self.rates, strict=True)
-        ]
-        self.fused = train.optimizer == "adam"
-        make = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-        self.torch = make(options, fused=self.fused or None)
-        self.average = [p.detach().clone() for p in self.parameters] if train.ema else []
+        self.parameters: list[nn.Parameter] = [p for group in groups.values() for _, p in group]
+        self.tables: dict[str, RowAdam] = {}
+        self._dense: dict[str, nn.Parameter] = {}
+        self._table_rates: dict[str, float] = {}
+        options = []
+        for key, group in groups.items():
+            rate = train.encoder_lr if key == "encoder" else train.lr
+            decays = {"id": train.id_weight_decay, "encoder": 0.0, "plain": 0.0}
+            decay = decays.get(key, train.weight_decay)
+            by_rows = {name: p for name, p in group if is_touched_by_rows(p)}
+            dense = {name: p for name, p in group if name not in by_rows}
+            self.tables |= {name: RowAdam(p, decay, not self.fused, train.ema) for name, p in by_rows.items()}
+            self._table_rates |= dict.fromkeys(by_rows, rate)
+            self._dense |= dense
+            if dense:
+                options.append({"params": list(dense.values()), "lr": rate, "weight_decay": decay})
+        self.rates = [option["lr"] for option in options]
+        self.torch: torch.optim.Optimizer | None = None
+        if options:
+            self.torch = torch.optim.Adam(options, fused=True) if self.fused else torch.optim.AdamW(options)
+        self._average = {name: p.detach().clone() for name, p in self._dense.items()} if train.ema else {}
+        self.updates = 0
 
     def zero_grad(self) -> None:
-        self.torch.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def clip(self) -> Tensor:
-        """The norm of the gradient, before it is cut to train.clip."""
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        """The norm of the gradient, before it is cut to train.clip: as if all of it were dense."""
+        grads = [
+            self.tables[name].collect() if name in self.tables else parameter.grad
+            for name, parameter in zip(self.names, self.parameters, strict=True)
+        ]
+        norm = nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if self.cfg.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.cfg.clip, norm)
+            nn.utils.clip_grads_with_norm_(list(self._dense.values()), self.cfg.clip, norm)
+            share = torch.clamp(self.cfg.clip / (norm + 1e-6), max=1.0)
+            for table in self.tables.values():
+                if table.values is not None:
+                    table.values.mul_(share)
         return norm
 
     def step(self, step: int, epoch: int) -> None:
-        """Update the weights and their average. step: updates made before; epoch: epochs finished."""
+        """Update the weights and their average by the gradient that `clip` has seen.
+
+        step: updates made before; epoch: epochs finished.
+        """
         train = self.cfg
         warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
         fallen = train.lr_decay ** (epoch / DECAY_EPOCHS)
-        for group, rate in zip(self.torch.param_groups, self.rates, strict=True):
-            group["lr"] = rate * warm * fallen
-        self.torch.step()
-        if self.average:
-            decay = min(train.ema, (step + 1) / (step + 11))
-            weights = [p.detach() for p in self.parameters]
-            torch._foreach_lerp_(self.average, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        self.updates = step + 1
+        if self.torch is not None:
+            for group, rate in zip(self.torch.param_groups, self.rates, strict=True):
+                group["lr"] = rate * warm * fallen
+            self.torch.step()
+        for name, table in self.tables.items():
+            table.step(self._table_rates[name] * warm * fallen, self.updates)
+        if self._average:
+            share = 1 - average_decay(train.ema, self.updates)
+            weights = [p.detach() for p in self._dense.values()]
+            torch._foreach_lerp_(list(self._average.values()), weights, share)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the parameters are their averages (train.ema), which are the weights evaluated and kept."""
-        if not self.average:
+        """Inside, the parameters are their averages (train.ema), which are the weights evaluated and kept.
+
+        Tables that may be large are exchanged with their averages, not copied.
+        """
+        if not self.cfg.ema:
             yield
             return
-        own = [p.detach().clone() for p in self.parameters]
+        for table in self.tables.values():
+            table.catch_up(self.updates)
         with torch.no_grad():
-            torch._foreach_copy_(self.parameters, self.average)  # pyright: ignore[reportPrivateImportUsage]
+            own = [p.detach().clone() for p in self._dense.values()]
+            self._exchange_tables()
             try:
+                self._overwrite(list(self._average.values()))
                 yield
             finally:
-                torch._foreach_copy_(self.parameters, own)  # pyright: ignore[reportPrivateImportUsage]
+                self._overwrite(own)
+                self._exchange_tables()
 
+    def _overwrite(self, values: list[Tensor]) -> None:
+        if values:
+            torch._foreach_copy_(list(self._dense.values()), values)  # pyright: ignore[reportPrivateImportUsage]
+
+    def _exchange_tables(self) -> None:
+        for table in self.tables.values():
+            assert table.average is not None
+            table.weight.data, table.average = table.average, table.weight.data
+
+    # ----------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold beside the parameters: `optim.<name>.<key>` and `average.<name>`."""
-        tensors = {}
+        """What a checkpoint must hold beside the parameters: `optim.<name>.<key>`, `average.<name>`, `optim.updates`.
+
+        The tensors are the optimiser's own, which later steps change.
+        """
+        tensors = {"optim.updates": torch.tensor(self.updates)}
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            for key, value in self.torch.state.get(parameter, {}).items():
-                tensors[f"optim.{name}.{key}"] = value
-        return tensors | {f"average.{name}": value for name, value in zip(self.names, self.average, strict=False)}
+            own = self.tables[name].state() if name in self.tables else self._dense_state(parameter)
+            tensors |= {f"optim.{name}.{key}": value for key, value in own.items()}
+        return tensors | {f"average.{name}": value for name, value in self._averages().items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """The reverse of `state`, which it finds among `tensors`. Raises KeyError where something is missing."""
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            prefix = f"optim.{name}."
-            found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            if found:  # laid out in memory as the parameter is: fused Adam walks over both as they lie
-                self.torch.state[parameter] = {
-                    key: (value.to(parameter.device) if self.fused else value)
-                    if key == "step"
-                    else torch.empty_like(parameter).copy_(value)
-                    for key, value in found.items()
-                }
-        for name, value in zip(self.names, self.average, strict=False):
-            value.copy_(tensors[f"average.{name}"])
+        """The reverse of `state`, which it finds among `tensors`. Raises UserError where it is of other parameters."""
+        own: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
+        try:
+            for key, value in tensors.items():
+                if key.startswith("optim.") and key != "optim.updates":
+                    name, _, what = key.removeprefix("optim.").rpartition(".")
+                    own[name][what] = value
+            for name, parameter in zip(self.names, self.parameters, strict=True):
+                if name in self.tables:
+                    self.tables[name].load_state(own[name])
+                elif self.torch is not None and own[name]:
+                    self.torch.state[parameter] = self._laid_out(parameter, own[name])
+            for name, average in self._averages().items():
+                average.copy_(tensors[f"average.{name}"])
+            self.updates = int(tensors["optim.updates"])
+        except (KeyError, RuntimeError):  # another name, another shape
+            raise UserError(
+                "the optimiser's state in the checkpoint is not of this model: another version of rawrec made it, or "
+                "config.yaml was changed. Train again with this version"
+            ) from None
+
+    def _dense_state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        return {} if self.torch is None else self.torch.state.get(parameter, {})
+
+    def _laid_out(self, parameter: nn.Parameter, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """In memory as the parameter is: fused Adam walks over both as they lie. It counts steps on the device."""
+        step = values["step"].to(parameter.device) if self.fused else values["step"]
+        moments = {key: torch.empty_like(parameter).copy_(value) for key, value in values.items() if key != "step"}
+        return {"step": step.clone(), **moments}
+
+    def _averages(self) -> dict[str, Tensor]:
+        tables = {name: table.average for name, table in self.tables.items() if table.average is not None}
+        return {name: tables[name] if name in tables else self._average[name] for name in self.names if self.cfg.ema}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config.ranking import InputsConfig
+from rawrec.models.ids import IdTable
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.history import HistoryContent, attend
 from rawrec.models.ranking.tokens import Part, Past, Token
@@ -37,48 +38,37 @@ class RankingBatch:
 
 
 class IdTables(nn.Module):
-    """Vectors and biases of users and items by id, and the one way to them: a code is row + 1, 0 is the unknown id.
+    """Vectors and biases of users and items by id, and the one way to them; code 0 is the unknown id.
 
-    Code 0 is read for what training never saw, and trained by id dropout.
+    Code 0 is read for what training never saw, and trained by id dropout. A step touches the rows of its batch alone.
     """
 
     def __init__(self, known_users: Tensor, known_items: Tensor, dim: int, dropout: float):
         super().__init__()
-        self.known_users, self.known_items, self.dropout = known_users, known_items, dropout
-        self.user = nn.Embedding(len(known_users) + 1, dim)
-        self.item = nn.Embedding(len(known_items) + 1, dim)
-        self.user_bias = nn.Embedding(len(known_users) + 1, 1)
-        self.item_bias = nn.Embedding(len(known_items) + 1, 1)
-
-    def begin(self) -> None:
-        """The values that tables have before training."""
-        for table in (self.user, self.item):
-            nn.init.normal_(table.weight, std=0.05)
-        for table in (self.user_bias, self.item_bias):
-            nn.init.zeros_(table.weight)
+        self.dropout = dropout
+        self.user, self.item = IdTable(known_users, dim), IdTable(known_items, dim)
+        self.user_bias, self.item_bias = IdTable(known_users, 1, std=0), IdTable(known_items, 1, std=0)
 
     def tables(self) -> list[Tensor]:
         """Parameters with one row per user or item."""
         return [self.user.weight, self.item.weight, self.user_bias.weight, self.item_bias.weight]
 
+    @property
+    def known_items(self) -> Tensor:
+        """Bool `[items]`, seen in training."""
+        return self.item.known
+
     def user_codes(self, rows: Tensor) -> Tensor:
         """Codes of user rows (-1 = unknown); while training some are dropped."""
-        return self._codes(rows, self.known_users)
+        return self.user.ids(rows, self.dropout)
 
     def item_codes(self, rows: Tensor) -> Tensor:
         """Codes of item rows (-1, or beyond the table: unknown); while training some are dropped."""
-        return self._codes(rows, self.known_items)
-
-    def _codes(self, rows: Tensor, known: Tensor) -> Tensor:
-        inside = (rows >= 0) & (rows < len(known))
-        ids = torch.where(inside & known[rows.clamp(0, len(known) - 1)], rows + 1, 0)
-        if self.training and self.dropout:
-            ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.dropout)
-        return ids
+        return self.item.ids(rows, self.dropout)
 
     def item_vectors(self) -> tuple[Tensor, Tensor]:
         """Vectors of all items `[items, dim]`, and which of them training saw `[items]`."""
-        return self.item.weight[1:].detach(), self.known_items
+        return self.item.weight[1:].detach(), self.item.known
 
 
 class Inputs(nn.Module):
@@ -107,8 +97,7 @@ class Inputs(nn.Module):
         return [name for name, there in given.items() if there]
 
     def begin(self) -> None:
-        """The values that tables have before training."""
-        self.ids.begin()
+        """The values that tables of columns have before training; id tables have theirs."""
         for bag in self.bags.values():
             nn.init.normal_(bag.weight, std=0.05)  # type: ignore[arg-type]
 

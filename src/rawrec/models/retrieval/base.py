@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rawrec.errors import UserError
 from rawrec.models.graph import Interactions
+from rawrec.models.ids import lookup
 
 RESERVED = ("user", "item", "item_id")
 
@@ -89,6 +90,13 @@ class RetrievalModel(nn.Module):
         else:
             self.register_buffer(f"{name}_feature", table, persistent=False)
 
+    def id_tables(self) -> list[Tensor]:
+        """The tables `[rows, dim]` or `[rows]` that `loss` reads by `lookup` alone, in the rows of its batch.
+
+        None of a model that propagates over the whole graph: there every row has a gradient in every step.
+        """
+        return []
+
     @property
     def pairs(self) -> Interactions:
         """The training pairs, on the model's device."""
@@ -126,15 +134,15 @@ class RetrievalModel(nn.Module):
         With `train_features` they are parameters, but for those that trained encoders make.
         """
         table = self._table(name)
-        chosen = table if rows is None else nn.functional.embedding(rows, table)
+        chosen = table if rows is None else lookup(table, rows)
         if name not in self.live:
             return chosen
         live, values = self.live[name]
         if rows is None:
             return table.index_copy(0, live, values)
-        slot = torch.full((self.n_items,), -1, device=rows.device)
-        slot[live] = torch.arange(len(live), device=rows.device)
-        return torch.where((slot[rows] >= 0)[:, None], values[slot[rows].clamp(min=0)], chosen)
+        in_order, order = live.sort()
+        at = torch.searchsorted(in_order, rows).clamp(max=len(live) - 1)
+        return torch.where((in_order[at] == rows)[:, None], values[order[at]], chosen)
 
     def draw_epoch(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Random draws of an epoch, such as sampled edges; on the CPU, as the generator."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.models.graph import Interactions
+from rawrec.models.ids import lookup
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.configs import BPRConfig
@@ -32,12 +33,15 @@ class BPR(RetrievalModel):
         nn.init.xavier_normal_(self.user_embedding.weight)
         nn.init.xavier_normal_(self.item_embedding.weight)
 
+    def id_tables(self) -> list[Tensor]:
+        return [self.user_embedding.weight, self.item_embedding.weight]
+
     def loss(
         self, users: Tensor, positives: Tensor, negatives: Tensor | None, draws: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         assert negatives is not None
-        u = self.user_embedding(users)
-        p, n = self.item_embedding(torch.cat([positives, negatives])).chunk(2)
+        u = lookup(self.user_embedding.weight, users)
+        p, n = lookup(self.item_embedding.weight, torch.cat([positives, negatives])).chunk(2)
         bpr = bpr_loss((u * p).sum(1), (u * n).sum(1), epsilon=1e-10)
         reg = embedding_loss(u, p, n, squared=self.cfg.reg_norm == "squared")
         return {"loss": bpr + self.cfg.reg_weight * reg, "bpr": bpr, "reg": reg}

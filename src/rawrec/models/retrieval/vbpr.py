@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.models.graph import Interactions
+from rawrec.models.ids import lookup
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel, distinct
 from rawrec.models.retrieval.configs import VBPRConfig
@@ -41,9 +42,12 @@ class VBPR(RetrievalModel):
         else:
             nn.init.zeros_(self.item_linear.bias)
 
+    def id_tables(self) -> list[Tensor]:
+        return [self.u_embedding, self.i_embedding, *([self.item_bias] if self.cfg.biases else [])]
+
     def _users(self, rows: Tensor) -> Tensor:
         """`[m, 2 dim]`, with `biases` `[m, 2 dim + 1]`."""
-        users = nn.functional.embedding(rows, self.u_embedding)
+        users = lookup(self.u_embedding, rows)
         return torch.cat([users, torch.ones_like(users[:, :1])], 1) if self.cfg.biases else users
 
     def _items(self, rows: Tensor) -> Tensor:
@@ -51,9 +55,9 @@ class VBPR(RetrievalModel):
         projected = self._linear(self.item_linear.weight, rows)
         if self.item_linear.bias is not None:
             projected = projected + self.item_linear.bias
-        items = [nn.functional.embedding(rows, self.i_embedding), projected]
+        items = [lookup(self.i_embedding, rows), projected]
         if self.cfg.biases:
-            items.append(self.item_bias[rows, None] + self._linear(self.visual_bias[None], rows))
+            items.append(lookup(self.item_bias, rows)[:, None] + self._linear(self.visual_bias[None], rows))
         return torch.cat(items, 1)
 
     def _linear(self, weight: Tensor, rows: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, topk_metrics, undefined
 from rawrec.models.graph import Interactions
+from rawrec.models.ids import touch_by_rows
 from rawrec.models.retrieval import retrieval_model
 from rawrec.onednn import linear
 from rawrec.threads import count
@@ -95,11 +96,22 @@ class PairTask(Task):
         self.model = kind(cfg.model, pairs, features, present).to(self.device)
         if self.bank is not None:
             self.model.follow(self.bank.features)
+        if cfg.train.optimizer == "sparse_adam":
+            self._touch_by_rows()
         self.known = Interactions(users.to(self.device), items.to(self.device), data.n_users, data.n_items)
         self.pairs, self.negatives = self.known, None
         if self.model.uses_negatives:
             self.negatives = Negatives(self.known)
             self.pairs = self._with_negatives(self.negatives)
+
+    def _touch_by_rows(self) -> None:
+        tables = self.model.id_tables()
+        if not tables:
+            raise UserError(
+                f"train.optimizer=sparse_adam: in model {self.cfg.model.name} every user and item has a gradient in "
+                "every step. Use train.optimizer=adam, or model bpr or vbpr"
+            )
+        touch_by_rows(*tables)
 
     def _with_negatives(self, negatives: Negatives) -> Interactions:
         """The pairs of users who have not taken every item: the others have no negative to learn from."""

@@ -1,0 +1,64 @@
+"""Tables with one row per user or item, of which a step touches the rows of its batch and no others.
+
+Such a table is marked by `touch_by_rows`: `lookup` then gives it a sparse gradient, so that nothing of the table's size
+is ever made, and `training/optimiser.py` updates the rows that the gradient names. What a step costs does not depend
+on how many users and items there are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+MARK = "touched_by_rows"
+
+
+def touch_by_rows(*tables: Tensor) -> None:
+    """From now on the gradients of these tables (`[rows, dim]` or `[rows]`) are sparse, and so are their updates."""
+    for table in tables:
+        setattr(table, MARK, True)
+
+
+def is_touched_by_rows(table: Tensor) -> bool:
+    return getattr(table, MARK, False)
+
+
+def lookup(table: Tensor, rows: Tensor) -> Tensor:
+    """The rows of a table: `[*rows.shape, dim]`, or `[*rows.shape]` of a table `[n]`; rows: int64, of any shape."""
+    sparse = is_touched_by_rows(table)
+    if table.ndim == 1:
+        return torch.gather(table, 0, rows.flatten(), sparse_grad=sparse).view(rows.shape)
+    return nn.functional.embedding(rows, table, sparse=sparse)
+
+
+class IdTable(nn.Module):
+    """Embeddings of users or items, `weight` `[ids + 1, dim]`: row 0 is shared by all that training never saw.
+
+    known: bool `[ids]`, seen in training. std: deviation of the first values; 0: zeros. It is small: weight decay works
+    on what is used, so an id that is seldom used keeps its first values, and they are noise.
+    """
+
+    known: Tensor
+
+    def __init__(self, known: Tensor, dim: int, std: float = 0.01):
+        super().__init__()
+        self.register_buffer("known", known, persistent=False)
+        weight = torch.empty(len(known) + 1, dim)
+        self.weight = nn.Parameter(weight.normal_(std=std) if std else weight.zero_())
+        touch_by_rows(self.weight)
+
+    def ids(self, rows: Tensor, dropout: float = 0.0) -> Tensor:
+        """Rows of the table for user or item rows: row + 1, or 0 for -1, beyond the table and what training never saw.
+
+        dropout: while training, this share reads row 0 as well, which is what trains it.
+        """
+        count = len(self.known)
+        inside = (rows >= 0) & (rows < count)
+        ids = torch.where(inside & self.known[rows.clamp(0, max(count - 1, 0))], rows + 1, 0)
+        if self.training and dropout:
+            ids = ids * (torch.rand(ids.shape, device=ids.device) >= dropout)
+        return ids
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """`[*ids.shape, dim]`; see `ids`."""
+        return lookup(self.weight, ids)

@@ -1,0 +1,119 @@
+"""AdamW and averaged weights of a table that is touched by rows (see `models/ids.py`).
+
+A row changes in the steps whose batch holds it, and only then: its moments, their bias correction and its weight decay
+count these uses, not the steps of the run. So what a row learns and remembers is a function of its own gradients,
+whatever the number of other rows and the size of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # as torch's Adam
+WARM = 10  # averages forget their beginning: their decay is at most step / (step + WARM)
+CHUNK = 1 << 18
+
+
+def average_decay(ema: float, step: int) -> float:
+    """The decay of averaged weights in the `step`-th step, counted from 1."""
+    return min(ema, step / (step + WARM))
+
+
+def kept(ema: float, first: Tensor, last: int) -> Tensor:
+    """The product of `average_decay` over the steps after `first` `[n]` up to `last`: float64 `[n]`.
+
+    The rising part s / (s + 10) telescopes into factorials, so that no step need be stored or walked through.
+    """
+
+    def log(step: Tensor) -> Tensor:
+        rising = step.clamp(max=math.floor(WARM * ema / (1 - ema)))
+        return torch.lgamma(rising + 1) - torch.lgamma(rising + WARM + 1) + (step - rising) * math.log(ema)
+
+    return torch.exp(log(torch.tensor([last], dtype=torch.float64, device=first.device)) - log(first.double()))
+
+
+class RowAdam:
+    """The optimiser's state of one table, `weight` `[rows, ...]`: moments, uses and, with `ema`, averaged weights.
+
+    decay: weight decay, decoupled as AdamW has it or, `decoupled=False`, added to the gradient as Adam has it; both for
+    the rows in the batch. `uses` int32 `[rows]`: steps that touched the row. The average of a row that is not touched
+    follows it in closed form: `averaged` int32 `[rows]` is the step that its average stands at.
+    """
+
+    def __init__(self, weight: Tensor, decay: float, decoupled: bool, ema: float):
+        self.weight, self.decay, self.decoupled, self.ema = weight, decay, decoupled, ema
+        self.moments: tuple[Tensor, Tensor, Tensor] | None = None
+        self.average = self.averaged = None
+        if ema:
+            self.average = weight.detach().clone()
+            self.averaged = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+        self.rows = self.values = None
+
+    def collect(self) -> Tensor | None:
+        """The gradient of the rows that the batch touched, `[n, ...]`, each row once; None without a gradient."""
+        self.rows = self.values = None
+        if self.weight.grad is not None:
+            grad = self.weight.grad.coalesce()
+            self.rows, self.values = grad.indices()[0], grad.values()
+        return self.values
+
+    @torch.no_grad()
+    def step(self, rate: float, step: int) -> None:
+        """Update the collected rows. step: of the run, counted from 1."""
+        rows, grad = self.rows, self.values
+        if rows is None or grad is None or not len(rows):
+            return
+        if self.moments is None:
+            self.moments = self._no_moments()
+        first, second, uses = self.moments
+        old = self.weight.index_select(0, rows)
+        if self.decay and not self.decoupled:
+            grad = grad.add(old, alpha=self.decay)
+        m = first.index_select(0, rows).lerp_(grad, 1 - BETA_1)
+        v = second.index_select(0, rows).mul_(BETA_2).addcmul_(grad, grad, value=1 - BETA_2)
+        count = uses.index_select(0, rows) + 1
+        n = count.double().view(-1, *[1] * (grad.ndim - 1))
+        size, root = (rate / (1 - BETA_1**n)).to(m.dtype), torch.sqrt(1 - BETA_2**n).to(m.dtype)
+        new = old * (1 - rate * self.decay) if self.decoupled else old.clone()
+        new -= size * m / (v.sqrt() / root).add_(EPSILON)
+        for table, values in ((first, m), (second, v), (uses, count), (self.weight, new)):
+            table.index_copy_(0, rows, values)
+        if self.average is not None and self.averaged is not None:
+            average = self._caught_up(rows, old, step - 1).lerp_(new, 1 - average_decay(self.ema, step))
+            self.average.index_copy_(0, rows, average)
+            self.averaged.index_fill_(0, rows, step)
+
+    def _caught_up(self, rows: Tensor, weight: Tensor, step: int) -> Tensor:
+        """The averages of `rows` after `step`, which have stood at `weight` since they were last touched."""
+        assert self.average is not None and self.averaged is not None
+        average = self.average.index_select(0, rows)
+        share = 1 - kept(self.ema, self.averaged.index_select(0, rows), step)
+        return average.lerp_(weight, share.to(weight.dtype).view(-1, *[1] * (weight.ndim - 1)))
+
+    @torch.no_grad()
+    def catch_up(self, step: int) -> None:
+        """Bring the averages of all rows to `step`."""
+        if self.average is None or self.averaged is None:
+            return
+        for start in range(0, len(self.average), CHUNK):
+            part = slice(start, start + CHUNK)
+            late = (self.averaged[part] < step).nonzero()[:, 0] + start
+            self.average.index_copy_(0, late, self._caught_up(late, self.weight.index_select(0, late), step))
+        self.averaged.fill_(step)
+
+    def _no_moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        zeros = torch.zeros_like(self.weight, requires_grad=False)
+        return zeros, zeros.clone(), torch.zeros(len(zeros), dtype=torch.int32, device=zeros.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold beside weights and average."""
+        moments = dict(zip(("exp_avg", "exp_avg_sq", "uses"), self.moments or (), strict=False))
+        return moments | ({} if self.averaged is None else {"averaged": self.averaged})
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.moments = self._no_moments() if "uses" in state else None
+        for name, value in self.state().items():
+            value.copy_(state[name])
