@@ -385,7 +385,7 @@ def test_an_encoder_that_has_nothing_to_do_is_no_mistake(shop: Path, tmp_path: P
         ({"model.columns": ["colour"]}, r"model\.columns.*'colour'.*Known: category, price"),
         ({"content.image.encoder": "random:con"}, r"'random:con' is unknown.*random:conv"),
         ({"content.image.train": "top:9"}, r"top:9.*4 layers"),
-        ({"train.device": "gpu"}, r"train\.device='gpu'"),
+        ({"train.device": "gpu"}, r"train\.device=gpu"),
     ],
 )
 def test_mistakes_in_settings_are_named_before_the_first_step(
