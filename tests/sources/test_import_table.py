@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
 from rawrec.sources.table import import_table
-from rawrec.sources.tables import lines
+from rawrec.sources.tables import ArrowTable, lines
 
 ROWS = [("u1", "a", 10, 1), ("u1", "b", 20, 0), ("u2", "a", 5, 1), ("u2", "é", 30, 1), ("u3", "b", 1, 0)]
 NAMES = ["user_id", "movie_id", "order", "clicked"]
@@ -142,7 +143,10 @@ def test_pictures_of_a_column(tmp_path: Path, run: Import) -> None:
     assert data.images("front", [0, 1, 2]) == [[good], [], []]
     assert data.images("more", [0, 1, 2]) == [[good, good], [], []]
     assert data.images("boxed", [0, 1, 2]) == [[good], [], []]
-    assert counts(data) == {"image: not a picture of a known format": 1, "image: empty file": 1}
+    reason = "image: the column holds its path, not the picture (use image_dir)"
+    assert counts(data) == {"image: not a picture of a known format": 1, "image: empty file": 1, reason: 1}
+    assert report(data).skipped[reason].examples == ["items.parquet:3"]
+    assert report(data).read["images"] == report(data).kept["images"] + 3
 
 
 @pytest.mark.parametrize(
@@ -294,3 +298,37 @@ def test_mistakes_are_named(options: dict[str, Any], words: list[str], tmp_path:
         run(clicks, **options)
     assert all(word in str(error.value) for word in words), str(error.value)
     assert not (tmp_path / "out" / "0").exists()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv"])
+def test_a_column_that_is_there_twice_is_refused_where_it_is_asked_for(
+    tmp_path: Path, run: Import, suffix: str
+) -> None:
+    def table(name: str, names: list[str], rows: list[tuple[Any, ...]]) -> Path:
+        path = tmp_path / f"{name}.{suffix}"
+        if suffix in ("csv", "tsv"):
+            between = "," if suffix == "csv" else "\t"
+            path.write_text("".join(between.join(map(str, row)) + "\n" for row in [names, *rows]), encoding="utf-8")
+            return path
+        whole = pa.Table.from_arrays([pa.array(list(column)) for column in zip(*rows, strict=True)], names)
+        pq.write_table(whole, path)
+        return path
+
+    twice = [(*row, row[2] + 1) for row in ROWS]
+    with pytest.raises(UserError, match=r"clicks\.\w+ has 2 columns 'order': rename all but the one that counts"):
+        run(table("clicks", [*NAMES, "order"], twice))
+    items = table("items", ["movie_id", "title", "title"], [("a", "x", "y"), ("b", "z", "z")])
+    with pytest.raises(UserError, match=r"text: .*items\.\w+ has 2 columns 'title'"):
+        run(write(tmp_path / "whole.csv"), items=items, text=["title"])
+    unused = run(table("clicks", [*NAMES, "other", "other"], [(*row, 1, 2) for row in ROWS]))
+    assert unused.n_interactions == len(ROWS) and not report(unused).skipped
+
+
+def test_a_column_that_is_twice_in_an_arrow_file(tmp_path: Path) -> None:
+    whole = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], ["a", "b", "b"])
+    with pa.ipc.new_file(tmp_path / "x.arrow", whole.schema) as file:
+        file.write_table(whole)
+    source = ArrowTable(tmp_path / "x.arrow", ImportReport())
+    assert next(source.batches(["a"])).columns["a"].to_pylist() == [1]
+    with pytest.raises(UserError, match="has 2 columns 'b'"):
+        next(source.batches(["b"]))

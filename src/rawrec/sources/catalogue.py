@@ -167,7 +167,11 @@ class Catalogue:
             columns[column.field] = self._finite(column, batch)
         pictures_of: dict[str, Callable[[], Pictures]] = {}
         for name in self.image_column:
-            pictures = binary_lists(batch.columns[name], f"{batch.file}: {name}")
+            pictures, alone = binary_lists(batch.columns[name], f"{batch.file}: {name}")
+            if alone.any():
+                self.report.add_read("images", int(alone.sum()))
+                reason = "image: the column holds its path, not the picture (use image_dir)"
+                self.report.skip(reason, batch.examples(alone > 0), int(alone.sum()))
             where = [f"{batch.file}:{row}" for row in batch.rows.tolist()]
             pictures_of[stored_name(name)] = check_many(pictures, where, self.report, pool, checked)
         if self.pictures is not None and self.image_url:

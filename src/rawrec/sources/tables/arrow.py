@@ -30,6 +30,7 @@ class ArrowTable(Source):
             self.columns = _names(self.schema)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        self.single(columns)
         names, number = list(dict.fromkeys(columns)), 1
         size = rows_at_once([self.schema.field(name).type for name in names])
         with reading(self.path), pa.memory_map(str(self.path)) as raw:

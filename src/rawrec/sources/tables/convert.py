@@ -162,17 +162,19 @@ def _json_list(value: str) -> list[str]:
     return [value]
 
 
-def binary_lists(column: pa.Array, where: str) -> list[list[bytes]]:
-    """Per item its pictures' bytes: of a binary column, a list of binaries, or structs that have a field `bytes`."""
+def binary_lists(column: pa.Array, where: str) -> tuple[list[list[bytes]], np.ndarray]:
+    """Per item its pictures' bytes: of a binary column, a list of binaries, or structs that have a field `bytes`; and
+    how many structs say of a picture something else alone, as its path `[n]`."""
     rows = column.to_pylist()
-    result = []
-    for row in rows:
+    result, alone = [], np.zeros(len(rows), np.int64)
+    for at, row in enumerate(rows):
         pictures = row if isinstance(row, list) else [row]
+        alone[at] = sum(isinstance(p, dict) and p.get("bytes") is None and any(p.values()) for p in pictures)
         pictures = [p.get("bytes") if isinstance(p, dict) else p for p in pictures]
         if not all(p is None or isinstance(p, bytes) for p in pictures):
             raise UserError(f"{where} holds values of type {column.type}; a picture column holds bytes")
         result.append([p for p in pictures if p is not None])
-    return result
+    return result, alone
 
 
 def stored_name(name: str) -> str:

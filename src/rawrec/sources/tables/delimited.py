@@ -61,6 +61,7 @@ class Delimited(Source):
         self.columns = [name.strip() for name in columns]
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        self.single(columns)
         names = [f"c{i}" for i in range(len(self.columns))]
         wanted = {name: names[self.columns.index(name)] for name in columns}
         reason = f"row has not the {len(names)} columns of the header"

@@ -25,6 +25,7 @@ class Parquet(Source):
         self.columns = list(self.schema.names)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        self.single(columns)
         size = rows_at_once([self.schema.field(name).type for name in columns])
         total, number = max(self.file.metadata.num_rows, 1), 1
         with reading(self.path):

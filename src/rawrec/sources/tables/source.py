@@ -64,7 +64,7 @@ class Source:
         return other
 
     def require(self, setting: str, names: Sequence[str | None]) -> None:
-        """UserError if a column that `setting` names does not exist."""
+        """UserError if a column that `setting` names does not exist, or exists several times."""
         for name in names:
             if name is not None and name not in self.columns:
                 near = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)
@@ -72,6 +72,14 @@ class Source:
                 raise UserError(
                     f"{setting}: {self.path} has no column {name!r}{hint} Columns found: {', '.join(self.columns)}"
                 )
+        self.single([name for name in names if name is not None], setting)
+
+    def single(self, names: Sequence[str], setting: str = "") -> None:
+        """UserError if several columns have one of these names."""
+        for name in names:
+            if (count := self.columns.count(name)) > 1:
+                before = f"{setting}: " if setting else ""
+                raise UserError(f"{before}{self.path} has {count} columns {name!r}: rename all but the one that counts")
 
     def name_in_file(self, column: str) -> str:
         """What the table itself calls a column, for messages."""
@@ -89,7 +97,7 @@ class Source:
         return column, field
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """All rows in the file's order, with these columns."""
+        """All rows in the file's order, with these columns. UserError where a name is that of several columns."""
         raise NotImplementedError
 
 
