@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rawrec.config.retrieval import RetrievalConfig
 from rawrec.models.graph import Interactions
 from rawrec.models.retrieval import retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import RetrievalConfig
 
 USERS, ITEMS = 24, 20
 WIDTHS = {"image": 6, "text": 5, "audio": 4}

@@ -1,6 +1,6 @@
 from retrieval_mixin import RetrievalMixin
 
-from rawrec.models.retrieval.configs import BPRConfig
+from rawrec.config.retrieval import BPRConfig
 
 
 class TestBPR(RetrievalMixin):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, train
 
-from rawrec.models.retrieval.configs import VBPRConfig
+from rawrec.config.retrieval import VBPRConfig
 from rawrec.models.retrieval.vbpr import VBPR
 
 
