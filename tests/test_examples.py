@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,24 @@ def test_a_fusion_an_encoder_and_a_metric_of_packages(shop: Path, site: Path, tm
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [one["name"] for one in info["registered"]] == ["gate", "tiles", "brier", "hit"]
     assert info["best_epoch"] == 1
+
+
+def test_a_head_of_a_package(shop: Path, site: Path, tmp_path: Path) -> None:
+    words = ["model.dim=8", "model.layers=1", "model.content=none", *FAST, *to(shop, tmp_path / "run")]
+    metrics = json.loads(rawrec("train", "crossed", *words, "--json", site=site))
+    assert 0 < metrics["test"]["auc"] < 1
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [one["package"] for one in info["registered"]] == ["rawrec-crossed"]
+
+
+def test_pages_show_the_examples_as_they_are() -> None:
+    shown = {}
+    for page in ("adding-a-model.md", "adding-an-encoder.md"):
+        text = (ROOT / "docs" / page).read_text()
+        shown |= dict(re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)\n```", text, re.DOTALL))
+    assert {path.parent.name for path in map(Path, shown)} == {path.name for path in EXAMPLES}
+    for path, code in shown.items():
+        assert code == (ROOT / path).read_text().rstrip(), f"{path} is another than on its page"
 
 
 def to(data: Path, out: Path) -> list[str]:

@@ -84,10 +84,10 @@ def find(group: str, table: dict[str, E], name: str, bring: Callable[[str, Any],
     packages bring the name, or the one that does cannot be loaded.
     """
     points, what = installed()[group].get(name, []), GROUPS[group]
-    owners = list(dict.fromkeys(_owner(point.module) for point in points))
+    owners = list(dict.fromkeys(_bringer(point) for point in points))
     if name in table:
         if strangers := [p for p in points if _top(p.module) != _top(table[name].module)]:
-            owners = [_owner(table[name].module), *(_owner(point.module) for point in strangers)]
+            owners = [_owner(table[name].module), *(_bringer(point) for point in strangers)]
         else:
             return table[name]
     if len(owners) > 1:
@@ -142,6 +142,11 @@ def own_code(what: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"{what} {name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _bringer(point: metadata.EntryPoint) -> str:
+    """The package of an entry point, in words."""
+    return _owner(point.module) if point.dist is None else f"the package {point.dist.name} {point.dist.version}"
 
 
 def _owner(module: str) -> str:
