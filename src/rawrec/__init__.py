@@ -13,25 +13,55 @@ from typing import TYPE_CHECKING, Any
 from rawrec import cores
 
 if TYPE_CHECKING:
+    from rawrec.config.metrics import register_metric
+    from rawrec.config.models import register_model
+    from rawrec.config.parts import register_encoder, register_fusion
+    from rawrec.config.ranking import RankerConfig
+    from rawrec.config.retrieval import RetrievalConfig
     from rawrec.data.dataset import Dataset
     from rawrec.errors import RunStopped, UserError
+    from rawrec.models.retrieval.base import RetrievalModel
     from rawrec.report.comparison import compare
     from rawrec.serving.recommender import Recommender
     from rawrec.training.job import evaluate, resume, train
     from rawrec.training.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "Recommender", "RunStopped", "UserError", "compare", "evaluate", "resume", "sweep", "train"]
+__all__ = [
+    "Dataset",
+    "RankerConfig",
+    "Recommender",
+    "RetrievalConfig",
+    "RetrievalModel",
+    "RunStopped",
+    "UserError",
+    "compare",
+    "evaluate",
+    "register_encoder",
+    "register_fusion",
+    "register_metric",
+    "register_model",
+    "resume",
+    "sweep",
+    "train",
+]
 
 cores.prepare()  # before anything loads torch
 
 _HOMES = {
     "Dataset": "rawrec.data.dataset",
+    "RankerConfig": "rawrec.config.ranking",
     "Recommender": "rawrec.serving.recommender",
+    "RetrievalConfig": "rawrec.config.retrieval",
+    "RetrievalModel": "rawrec.models.retrieval.base",
     "RunStopped": "rawrec.errors",
     "UserError": "rawrec.errors",
     "compare": "rawrec.report.comparison",
     "evaluate": "rawrec.training.job",
+    "register_encoder": "rawrec.config.parts",
+    "register_fusion": "rawrec.config.parts",
+    "register_metric": "rawrec.config.metrics",
+    "register_model": "rawrec.config.models",
     "resume": "rawrec.training.job",
     "sweep": "rawrec.training.sweeps.sweep",
     "train": "rawrec.training.job",

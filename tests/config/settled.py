@@ -7,6 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from rawrec.config import Config, parse_overrides, resolve
+from rawrec.config.models import MODELS
+from rawrec.config.records import ModelRecord
 
 KINDS = {"poster": "image", "title": "text", "plot": "text"}
 
@@ -16,7 +18,9 @@ def settled(preset: str, *words: str) -> Config:
 
 
 def records(kind: Any = Config) -> list[type[BaseModel]]:
-    """The records that a type is made of: a record's own and its fields', a choice's branches."""
+    """The records that a type is made of: a record's own and its fields', a choice's branches; of a model, all ours."""
+    if kind is ModelRecord:
+        return list(dict.fromkeys(entry.record for entry in MODELS.values() if entry.ours))
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         inner = [record for field in kind.model_fields.values() for record in records(field.annotation)]
         return [kind, *inner]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rawrec.config import FusionConfig
-from rawrec.content.fusion import FUSIONS, FQFormer, FQFormerFusion
+from rawrec.config.parts import FUSIONS
+from rawrec.content.fusion import FQFormer, FQFormerFusion, make_fusion
 from rawrec.errors import UserError
 
 DIM, MODALITIES = 8, 3
@@ -12,7 +13,7 @@ DIM, MODALITIES = 8, 3
 
 def make(kind: str, **settings) -> torch.nn.Module:
     torch.manual_seed(0)
-    return FUSIONS[kind](DIM, MODALITIES, FusionConfig(kind=kind, **settings)).eval()
+    return make_fusion(DIM, MODALITIES, FusionConfig(kind=kind, **settings)).eval()
 
 
 @pytest.fixture

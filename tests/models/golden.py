@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.config.retrieval import RetrievalConfig
 from rawrec.models.graph import Interactions
 from rawrec.models.retrieval import retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import RetrievalConfig
 
 Arrays = Mapping[str, np.ndarray]
 Tensors = dict[str, Tensor]

@@ -2,9 +2,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.config.retrieval import BM3Config
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.bm3 import BM3
-from rawrec.models.retrieval.configs import BM3Config
 
 
 class GoldenBM3(GoldenModel):

@@ -1,5 +1,5 @@
 from golden import GoldenModel
-from rawrec.models.retrieval.configs import BPRConfig
+from rawrec.config.retrieval import BPRConfig
 
 
 class GoldenBPR(GoldenModel):

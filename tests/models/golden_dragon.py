@@ -3,8 +3,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from golden import Arrays, GoldenModel, Tensors, section
+from rawrec.config.retrieval import DRAGONConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import DRAGONConfig
 from rawrec.models.retrieval.dragon import DRAGON
 
 NAMES = {"v": "image", "t": "text", "preference": "preference", "MLP": "hidden", "MLP_1": "latent"}

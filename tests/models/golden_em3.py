@@ -4,9 +4,9 @@ from typing import Any
 import torch
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.config.retrieval import EM3FreedomConfig
 from rawrec.models.graph import edge_weights
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import EM3FreedomConfig
 from rawrec.models.retrieval.em3_freedom import EM3
 from rawrec.models.retrieval.freedom import EPSILON
 

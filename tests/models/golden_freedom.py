@@ -2,9 +2,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.config.retrieval import FREEDOMConfig
 from rawrec.models.graph import edge_weights
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import FREEDOMConfig
 from rawrec.models.retrieval.freedom import EPSILON, FREEDOM, frozen_item_graph
 
 

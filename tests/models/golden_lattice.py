@@ -4,8 +4,8 @@ from typing import Any
 import torch
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.config.retrieval import LATTICEConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import LATTICEConfig
 from rawrec.models.retrieval.lattice import LATTICE
 
 

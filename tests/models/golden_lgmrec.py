@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.config.retrieval import LGMRecConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import LGMRecConfig
 from rawrec.models.retrieval.lgmrec import LGMRec
 
 MODALITIES = {"v": "image", "t": "text"}

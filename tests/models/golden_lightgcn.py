@@ -1,6 +1,6 @@
 from golden import GoldenModel, Tensors
+from rawrec.config.retrieval import LightGCNConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import LightGCNConfig
 from rawrec.models.retrieval.lightgcn import LightGCN
 
 

@@ -6,8 +6,8 @@ import torch
 from golden_lattice import WeightedReg
 
 from golden import Arrays, Tensors, assert_close
+from rawrec.config.retrieval import MGCNConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import MGCNConfig
 from rawrec.models.retrieval.mgcn import MGCN
 
 MODALITIES = {"v": "image", "t": "text", "f": "fusion"}

@@ -7,11 +7,11 @@ from golden_slmrec import square
 from torch.nn.functional import normalize
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.config.retrieval import MMGCLConfig
 from rawrec.models.graph import user_item_matrix
 from rawrec.models.losses import info_nce
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.models.retrieval.branches import propagate_sides
-from rawrec.models.retrieval.configs import MMGCLConfig
 from rawrec.models.retrieval.mmgcl import MMGCL
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.config.retrieval import MMGCNConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import MMGCNConfig
 from rawrec.models.retrieval.mmgcn import MMGCN, MeanGraph
 
 NAMES = {

@@ -4,8 +4,8 @@ from typing import Any
 import torch
 
 from golden import Arrays, GoldenModel, Tensors, assert_close
+from rawrec.config.retrieval import SLMRecConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import SLMRecConfig
 from rawrec.models.retrieval.slmrec import SLMRec
 
 NAMES = {

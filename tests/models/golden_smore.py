@@ -6,8 +6,8 @@ from golden_lattice import WeightedReg
 from golden_mgcn import full_names
 
 from golden import Arrays, Tensors, assert_close
+from rawrec.config.retrieval import SMOREConfig
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import SMOREConfig
 from rawrec.models.retrieval.smore import SMORE
 
 

@@ -1,5 +1,5 @@
 from golden import GoldenModel
-from rawrec.models.retrieval.configs import VBPRConfig
+from rawrec.config.retrieval import VBPRConfig
 
 
 class GoldenVBPR(GoldenModel):

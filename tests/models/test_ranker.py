@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import RANKERS, DotMlpConfig, RankerConfig
-from rawrec.models.ranking import ranker
+from rawrec.config.models import MODELS, ModelEntry
+from rawrec.models import model_class
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.inputs import RankingBatch
-from rawrec.models.ranking.ranker import CONTENT_PARTS, HEADS, Ranker, present_name
+from rawrec.models.ranking.ranker import CONTENT_PARTS, Ranker, present_name
 from rawrec.models.ranking.tokens import Head, Tokens
 
 DIM, WIDTH = 4, 5
@@ -89,12 +90,13 @@ def test_the_linear_part_is_the_sum_of_the_biases() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------- heads
 def test_every_head_has_its_record() -> None:
-    assert HEADS.keys() == RANKERS.keys()
+    heads = [name for name, entry in MODELS.items() if entry.ours and entry.record.kind == "ranking"]
+    assert heads == list(RANKERS) and all(issubclass(model_class(name), Head) for name in heads)
     choices = RankerConfig.model_fields["content"].annotation
     assert {"none", *CONTENT_PARTS} == set(getattr(choices, "__args__", ()))
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", RANKERS)
 @pytest.mark.parametrize("content", [True, False])
 def test_every_head_with_and_without_content(name: str, content: bool) -> None:
     """One impression alone is scored as it is among others, and every label has a logit of its own."""
@@ -111,7 +113,7 @@ def test_every_head_with_and_without_content(name: str, content: bool) -> None:
     )
     torch.testing.assert_close(made(alone), together[:1, :1])
     tokens = made.tokens(batch)
-    several = HEADS[name](RANKERS[name](dim=DIM), tokens.names, DIM, 3).eval()(tokens)
+    several = model_class(name)(RANKERS[name](dim=DIM), tokens.names, DIM, 3).eval()(tokens)
     assert several.shape == (3, 2, 3) and not torch.equal(several[..., 0], several[..., 1])
 
 
@@ -139,7 +141,7 @@ class Attending(Head):
 
 
 def test_a_head_may_attend_to_the_history_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ranker.HEADS, "attending", Attending)
+    monkeypatch.setitem(MODELS, "attending", ModelEntry(Attending, AttendingConfig))
     made, batch = small(AttendingConfig(dim=DIM)), given()
     logits = made(batch)
     assert logits.shape == (3, 2) and {name.split(".")[0] for name in made.state_dict()} == {

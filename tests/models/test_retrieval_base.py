@@ -4,11 +4,12 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, checkerboard, features_of
 
+from rawrec.config import RETRIEVAL
+from rawrec.config.retrieval import RetrievalConfig, VBPRConfig
 from rawrec.errors import UserError
 from rawrec.models.losses import bpr_loss, embedding_loss
-from rawrec.models.retrieval import RETRIEVAL, retrieval_model
+from rawrec.models.retrieval import retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel, distinct
-from rawrec.models.retrieval.configs import RetrievalConfig, VBPRConfig
 
 PAIRS = checkerboard()[0]
 
@@ -18,8 +19,10 @@ def base(features: dict[str, torch.Tensor], present: dict[str, torch.Tensor] | N
 
 
 def test_every_record_has_its_model() -> None:
-    assert RETRIEVAL.keys() == {record.model_fields["name"].default for record in RetrievalConfig.__subclasses__()}
-    for name in RETRIEVAL:
+    ours = [record for record in RetrievalConfig.__subclasses__() if record.__module__ == RetrievalConfig.__module__]
+    assert list(RETRIEVAL.values()) == ours
+    for name, record in RETRIEVAL.items():
+        assert record().name == name
         assert issubclass(retrieval_model(name), RetrievalModel)
 
 

@@ -5,9 +5,9 @@ import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of, ranked_right, train
 from torch.nn.functional import cosine_similarity
 
+from rawrec.config.retrieval import BM3Config
 from rawrec.models.graph import Interactions
 from rawrec.models.retrieval.bm3 import BM3
-from rawrec.models.retrieval.configs import BM3Config
 
 USERS, POSITIVES = torch.tensor([0, 3, 3, 5, 0]), torch.tensor([2, 7, 9, 7, 2])
 

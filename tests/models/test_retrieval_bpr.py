@@ -1,6 +1,6 @@
 from id_tables_mixin import IdTablesMixin
 
-from rawrec.models.retrieval.configs import BPRConfig
+from rawrec.config.retrieval import BPRConfig
 
 
 class TestBPR(IdTablesMixin):

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from retrieval_mixin import USERS, RetrievalMixin, checkerboard, features_of, train
 
+from rawrec.config.retrieval import DRAGONConfig
 from rawrec.models.graph import Interactions
-from rawrec.models.retrieval.configs import DRAGONConfig
 from rawrec.models.retrieval.dragon import DRAGON, nearest_users
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of
 
+from rawrec.config.retrieval import EM3FreedomConfig
 from rawrec.errors import UserError
-from rawrec.models.retrieval.configs import EM3FreedomConfig
 from rawrec.models.retrieval.em3_freedom import EM3
 
 

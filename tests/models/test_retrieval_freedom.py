@@ -6,9 +6,9 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of, train
 
+from rawrec.config.retrieval import FREEDOMConfig
 from rawrec.errors import UserError
 from rawrec.models.graph import edge_weights
-from rawrec.models.retrieval.configs import FREEDOMConfig
 from rawrec.models.retrieval.freedom import EPSILON, FREEDOM, sample_edges
 
 

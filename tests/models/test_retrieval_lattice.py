@@ -4,8 +4,8 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of, train
 
+from rawrec.config.retrieval import LATTICEConfig
 from rawrec.errors import UserError
-from rawrec.models.retrieval.configs import LATTICEConfig
 from rawrec.models.retrieval.lattice import LATTICE
 
 ROWS = torch.arange(8)

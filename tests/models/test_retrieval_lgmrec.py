@@ -1,8 +1,8 @@
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of, train
 
+from rawrec.config.retrieval import LGMRecConfig
 from rawrec.models.retrieval import lgmrec
-from rawrec.models.retrieval.configs import LGMRecConfig
 from rawrec.models.retrieval.lgmrec import LGMRec
 
 ROWS = torch.arange(8)

@@ -1,6 +1,6 @@
 from retrieval_mixin import RetrievalMixin
 
-from rawrec.models.retrieval.configs import LightGCNConfig
+from rawrec.config.retrieval import LightGCNConfig
 
 
 class TestLightGCN(RetrievalMixin):

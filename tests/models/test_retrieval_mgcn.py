@@ -1,7 +1,7 @@
 import torch
 from retrieval_mixin import ITEMS, USERS, RetrievalMixin, checkerboard, features_of
 
-from rawrec.models.retrieval.configs import MGCNConfig
+from rawrec.config.retrieval import MGCNConfig
 from rawrec.models.retrieval.mgcn import MGCN
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, USERS, RetrievalMixin, features_of, train
 
+from rawrec.config.retrieval import MMGCLConfig
 from rawrec.errors import UserError
 from rawrec.models.graph import user_item_matrix
 from rawrec.models.losses import info_nce
 from rawrec.models.retrieval.branches import propagate_sides
-from rawrec.models.retrieval.configs import MMGCLConfig
 from rawrec.models.retrieval.mmgcl import MMGCL
 
 ROWS = torch.tensor([0, 3, 4, 5]), torch.tensor([2, 7, 8, 11]), torch.tensor([1, 4, 3, 8])

@@ -5,7 +5,7 @@ import torch
 from retrieval_mixin import ITEMS, USERS, RetrievalMixin, checkerboard, features_of, train
 from torch.nn.functional import leaky_relu
 
-from rawrec.models.retrieval.configs import MMGCNConfig
+from rawrec.config.retrieval import MMGCNConfig
 from rawrec.models.retrieval.mmgcn import MMGCN, Layer
 
 ROWS = torch.tensor([0, 3, 3, 5]), torch.tensor([2, 7, 9, 7]), torch.tensor([1, 4, 4, 8])

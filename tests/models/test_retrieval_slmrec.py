@@ -5,9 +5,9 @@ import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of, train
 from torch.nn.functional import cross_entropy, normalize
 
+from rawrec.config.retrieval import SLMRecConfig
 from rawrec.models.graph import propagate, user_item_adjacency
 from rawrec.models.losses import info_nce
-from rawrec.models.retrieval.configs import SLMRecConfig
 from rawrec.models.retrieval.slmrec import SLMRec
 
 USERS, POSITIVES = torch.tensor([0, 3, 3, 5]), torch.tensor([2, 7, 9, 11])

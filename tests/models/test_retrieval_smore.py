@@ -2,8 +2,8 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin
 
+from rawrec.config.retrieval import SMOREConfig
 from rawrec.errors import UserError
-from rawrec.models.retrieval.configs import SMOREConfig
 from rawrec.models.retrieval.smore import SMORE
 
 

@@ -3,7 +3,7 @@ import torch
 from id_tables_mixin import IdTablesMixin
 from retrieval_mixin import ITEMS, train
 
-from rawrec.models.retrieval.configs import VBPRConfig
+from rawrec.config.retrieval import VBPRConfig
 from rawrec.models.retrieval.vbpr import VBPR
 
 

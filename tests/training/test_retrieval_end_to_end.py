@@ -19,7 +19,6 @@ from rawrec import Recommender, RunStopped, UserError
 from rawrec.config import RETRIEVAL, resolve
 from rawrec.content.item_model import ItemModel
 from rawrec.data.dataset import Dataset
-from rawrec.models.retrieval import retrieval_model
 from rawrec.training import state as checkpoint
 from rawrec.training.job import evaluate, load_task, resume, train
 from rawrec.training.loop import Loop
@@ -27,7 +26,7 @@ from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.pairs import PairTask
 from systems import FAST, Stop, digest, small_dataset, stopping_after
 
-MODELS = sorted(name for name in RETRIEVAL if retrieval_model(name).needs_features)
+MODELS = sorted(name for name, record in RETRIEVAL.items() if record().reads_features())
 FIELDS = ("image", "title", "description")
 RAW = {key: value for key, value in FAST.items() if key.startswith(("content.image.", "content.text."))}
 

@@ -30,7 +30,7 @@ ORDER = [
     "recommend",
     "similar",
 ]
-ORDER += ["report", "export"]
+ORDER += ["report", "export", "models", "settings"]
 
 
 class Once(TyperCommand):

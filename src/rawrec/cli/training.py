@@ -18,10 +18,12 @@ from rawrec.errors import UserError
 
 @app.command(epilog="Example: rawrec train em3 --data data/ml --out runs/em3 train.epochs=5 content.image.train=lora")
 def train(
-    model: Annotated[str, typer.Argument(help="preset (em3, lightgcn, freedom, ...) or the path of a .yaml file")],
+    model: Annotated[str, typer.Argument(help="a model (`rawrec models` lists them) or the path of a .yaml file")],
     data: Annotated[Path, typer.Option(help="dataset folder")],
     out: Out,
-    overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="settings as key=value (`rawrec settings MODEL` lists them)")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -156,3 +158,37 @@ def _named(word: str) -> tuple[str, list[str]]:
     if not equals or not name or not members:
         raise UserError(f"--group {word!r}: give NAME=RUN,RUN, for example freedom=runs/f-0,runs/f-1")
     return name, members
+
+
+@app.command(epilog="Example: rawrec models")
+def models(as_json: Json = False) -> None:
+    """List the models that can be trained, those of installed packages too."""
+    from rawrec.config.listing import models as work
+
+    found = work()
+    if as_json:
+        print_json([line._asdict() for line in found])
+        return
+    table = Table("model", "kind", "what", "package", box=None, pad_edge=False)
+    for line in found:
+        table.add_row(*map(Text, line))
+    console().print(table)
+
+
+@app.command(epilog="Example: rawrec settings lightgcn")
+def settings(
+    name: Annotated[str, typer.Argument(help="a model, or train, data, content, bank, eval")],
+    as_json: Json = False,
+) -> None:
+    """Show the settings of a model, with values, defaults and meaning."""
+    from rawrec.config.listing import settings as work
+
+    title, found = work(name)
+    if as_json:
+        print_json([line._asdict() for line in found])
+        return
+    table = Table("setting", "values", "default", "meaning", box=None, pad_edge=False)
+    for line in found:
+        table.add_row(*map(Text, line))
+    console().print(Text(title), table)
+    print("give them as key=value after: rawrec train MODEL --data DATA --out RUN")

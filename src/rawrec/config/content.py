@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rawrec.config.parts import fusion_entry, fusion_names
 from rawrec.config.records import Record
-from rawrec.config.wording import has_settings, unknown
+from rawrec.config.wording import has_settings, nearest, unknown
 
 TRAIN_PATTERN = re.compile(r"^(none|all|lora|top:[1-9][0-9]*)$")
 
@@ -19,7 +20,9 @@ class FieldConfig(Record):
 
     use: bool = Field(default=True, description="false leaves the field out")
     encoder: str | None = Field(
-        default=None, description="efficientnet_lite0, minilm, a hub name or local folder, random:<arch>; null: by kind"
+        default=None,
+        description="efficientnet_lite0, minilm, a hub name or local folder, random:<arch>, a registered one; null: "
+        "by kind",
     )
     train: str = Field(
         default="none",
@@ -58,8 +61,9 @@ class FieldConfig(Record):
 class FusionConfig(Record):
     """How the features of an item become its content embedding (EM3 section 3.2)."""
 
-    kind: Literal["fqformer", "concat", "sum"] = Field(
-        default="fqformer", description="attention with shared queries, one linear map, or the mean"
+    kind: str = Field(
+        default="fqformer",
+        description="fqformer (attention with shared queries), concat (one linear map), sum (the mean), or your own",
     )
     queries: int = Field(default=2, ge=1, description="fqformer: trainable queries, shared by all items")
     layers: int = Field(default=1, ge=1, description="fqformer: transformer layers")
@@ -68,6 +72,15 @@ class FusionConfig(Record):
         default=False, description="fqformer: a feed-forward sublayer after attention (the published code has none)"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout inside the fusion")
+
+    @field_validator("kind")
+    @classmethod
+    def _kind(cls, value: str) -> str:
+        if fusion_entry(value) is None:
+            near = nearest(value, fusion_names())
+            hint = f"did you mean {near}? " if near else ""
+            raise ValueError(f"{hint}use {', '.join(fusion_names())}")
+        return value
 
 
 class ContentConfig(Record):

@@ -8,13 +8,12 @@ from typing import Any
 
 from rawrec.config.content import FieldConfig
 from rawrec.config.run import Config
-from rawrec.models.retrieval import retrieval_model
 
 
 def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> str | None:
     """Why a setting has no effect under the rest of the config; None where it has one."""
     of_features = re.fullmatch(r"paradigm|content\..+|bank\..+|train\.(encoder_lr|precision)", key)
-    if cfg.retrieval and of_features and not retrieval_model(cfg.model.name).reads_features(cfg.model):
+    if cfg.retrieval and of_features and not cfg.model.reads_features():
         return f"model {cfg.model.name} reads no features of items"
     for pattern, holds, reason in _retrieval_rules(cfg) if cfg.retrieval else _ranking_rules(cfg):
         if holds and re.fullmatch(pattern, key):

@@ -1,32 +1,131 @@
-"""The records of all models, by name."""
+"""Models by name: the settings record of each, and where its class is. Own ones are registered beside ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, overload
 
-from pydantic import Discriminator, Tag
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+from pydantic_core import PydanticCustomError
 
-from rawrec.config.ranking import PRESETS, RANKERS
-from rawrec.models.retrieval import configs
-from rawrec.models.retrieval.configs import RetrievalConfig
+from rawrec import plugins
+from rawrec.config import retrieval
+from rawrec.config.ranking import PRESETS, RANKERS, DotMlpConfig
+from rawrec.config.records import ModelRecord
+from rawrec.config.retrieval import RetrievalConfig
+from rawrec.config.wording import unknown
+from rawrec.errors import UserError
 
-RETRIEVAL: dict[str, type[RetrievalConfig]] = {
-    record.model_fields["name"].default: record
-    for record in vars(configs).values()
-    if isinstance(record, type) and issubclass(record, RetrievalConfig) and record is not RetrievalConfig
+
+@dataclass(frozen=True)
+class ModelEntry(plugins.Entry):
+    """A model's class, or where it is, and its settings."""
+
+    record: type[ModelRecord]
+
+
+_RETRIEVAL = {
+    "bpr": ("bpr:BPR", retrieval.BPRConfig),
+    "lightgcn": ("lightgcn:LightGCN", retrieval.LightGCNConfig),
+    "vbpr": ("vbpr:VBPR", retrieval.VBPRConfig),
+    "freedom": ("freedom:FREEDOM", retrieval.FREEDOMConfig),
+    "em3_freedom": ("em3_freedom:EM3", retrieval.EM3FreedomConfig),
+    "bm3": ("bm3:BM3", retrieval.BM3Config),
+    "slmrec": ("slmrec:SLMRec", retrieval.SLMRecConfig),
+    "mmgcn": ("mmgcn:MMGCN", retrieval.MMGCNConfig),
+    "mmgcl": ("mmgcl:MMGCL", retrieval.MMGCLConfig),
+    "lattice": ("lattice:LATTICE", retrieval.LATTICEConfig),
+    "mgcn": ("mgcn:MGCN", retrieval.MGCNConfig),
+    "smore": ("smore:SMORE", retrieval.SMOREConfig),
+    "dragon": ("dragon:DRAGON", retrieval.DRAGONConfig),
+    "lgmrec": ("lgmrec:LGMRec", retrieval.LGMRecConfig),
 }
-"""The records of retrieval models by name: those that `models/retrieval/configs.py` defines."""
+RETRIEVAL: dict[str, type[RetrievalConfig]] = {name: record for name, (_, record) in _RETRIEVAL.items()}
+"""The records of our own retrieval models by name."""
+MODELS: dict[str, ModelEntry] = {
+    "dot_mlp": ModelEntry("rawrec.models.ranking.dot_mlp:DotMlp", RANKERS["dot_mlp"]),
+    **{name: ModelEntry(f"rawrec.models.retrieval.{place}", record) for name, (place, record) in _RETRIEVAL.items()},
+}
+"""Every model; that of a ranker is its head. Own ones are added as they are registered, or asked for by name."""
+DEFAULT_MODEL: str = DotMlpConfig().name
+M = TypeVar("M", bound=type)
 
 
-def record_name(value: Any) -> str | None:
-    """The key of the record that settings of a model, nested or typed, belong to; None where they are no settings."""
-    name = str(value.get("name")) if isinstance(value, Mapping) else getattr(value, "name", None)
-    return PRESETS[name][0] if name in PRESETS else name
+@overload
+def register_model(name: str, record: type[ModelRecord], cls: str) -> None: ...
+@overload
+def register_model(name: str, record: type[ModelRecord], cls: M) -> M: ...
+@overload
+def register_model(name: str, record: type[ModelRecord], cls: None = None) -> Callable[[M], M]: ...
+def register_model(name: str, record: type[ModelRecord], cls: Any = None) -> Any:
+    """Enter a model of your own: `rawrec train NAME`, its settings and its runs are then as those of ours.
+
+    record: its settings, a `RetrievalConfig` or `RankerConfig` of your own. cls: the class, or where it is as
+    "module:Class"; without it this is a decorator of the class. Raises UserError for a name that is taken.
+
+    >>> @rawrec.register_model("fism", FISMConfig)
+    ... class FISM(rawrec.RetrievalModel): ...
+    """
+    if not (isinstance(record, type) and issubclass(record, ModelRecord) and hasattr(record, "kind")):
+        raise UserError(f"model {name!r}: its settings must be a RetrievalConfig or RankerConfig of its own: {record}")
+    try:
+        record(name=name)
+    except ValidationError as error:
+        raise UserError(
+            f"model {name!r}: {record.__name__} must have a default for every setting and allow this name: "
+            f"{error.errors()[0]['msg']} ({'.'.join(map(str, error.errors()[0]['loc']))})"
+        ) from None
+
+    if name in PRESETS:
+        raise UserError(f"model {name!r}: the name is taken by rawrec itself; choose another")
+
+    def enter(cls: Any) -> Any:
+        plugins.register("models", MODELS, name, ModelEntry(cls, record))
+        return cls
+
+    return enter if cls is None else enter(cls) if not isinstance(cls, str) else enter(cls) and None
+
+
+def _bring(name: str, found: Any) -> None:
+    """What an entry point leads to: a class whose settings are its `config`."""
+    if not hasattr(found, "config"):
+        raise UserError("its module must call rawrec.register_model, or the class have its record as `config`")
+    register_model(name, found.config, found)
+
+
+def model_entry(name: Any) -> ModelEntry | None:
+    """The entry of a model's name, loaded from the installed package that brings it; None for an unknown one."""
+    return plugins.find("models", MODELS, name, _bring) if isinstance(name, str) else None
+
+
+def model_names() -> list[str]:
+    """The names of all models: ours, short ones too, registered ones, and those of installed packages."""
+    ours = plugins.names("models", MODELS)
+    return [*(name for name in ours if name in RANKERS), *PRESETS, *(name for name in ours if name not in RANKERS)]
+
+
+def model_record(value: Any) -> type[ModelRecord]:
+    """The record that settings of a model, nested or typed, belong to; the default model's where that is unknown."""
+    if isinstance(value, ModelRecord):
+        return type(value)
+    name = value.get("name") if isinstance(value, Mapping) else None
+    entry = model_entry(PRESETS[str(name)][0] if str(name) in PRESETS else name)
+    return MODELS[DEFAULT_MODEL].record if entry is None else entry.record
+
+
+def _typed(value: Any) -> Any:
+    """Nested settings of a model -> its record."""
+    if not isinstance(value, Mapping):
+        return value
+    entry = model_entry(value.get("name"))
+    if entry is None:
+        text = unknown("model.name", str(value.get("name")), model_names())
+        raise PydanticCustomError("model_name", "{text}", {"text": text})
+    return entry.record.model_validate(value)
 
 
 if TYPE_CHECKING:
     ModelConfig = Any
 else:
-    _TAGGED = tuple(Annotated[record, Tag(name)] for name, record in {**RANKERS, **RETRIEVAL}.items())
-    ModelConfig = Annotated[Union[_TAGGED], Discriminator(record_name)]  # noqa: UP007
+    ModelConfig = Annotated[SerializeAsAny[ModelRecord], BeforeValidator(_typed)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -13,7 +13,8 @@ from rawrec.config.content import FieldConfig, FusionConfig
 from rawrec.config.models import RETRIEVAL
 from rawrec.config.ranking import RANKERS
 from rawrec.config.resolution import flatten
-from rawrec.config.run import RETRIEVAL_DEFAULTS, Config
+from rawrec.config.retrieval import RETRIEVAL_DEFAULTS
+from rawrec.config.run import Config
 
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 KINDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", type(None): "null"}
@@ -36,7 +37,7 @@ def describe() -> str:
     lines += _retrieval_defaults()
     for name, field in Config.model_fields.items():
         record = field.annotation
-        if isinstance(record, type) and issubclass(record, BaseModel):
+        if name != "model" and isinstance(record, type) and issubclass(record, BaseModel):
             lines += _table(name, record, f"{name}.")
     lines += _table("content.fusion", FusionConfig, "content.fusion.")
     lines += _table("content.<field>", FieldConfig, "content.<field>.")
@@ -57,13 +58,30 @@ def _retrieval_defaults() -> list[str]:
 def _table(title: str, record: type[BaseModel], prefix: str) -> list[str]:
     doc = " ".join((record.__doc__ or "").split())
     lines = [f"## {title}", "", doc, "", "| setting | values | default | meaning |", "|---|---|---|---|"]
+    for name, values, default, text in rows(record, prefix):
+        bar = "\\|"
+        lines.append(f"| `{name}` | {values.replace('|', bar)} | `{default}` | {text.replace('|', bar)} |")
+    return [*lines, ""]
+
+
+class Setting(NamedTuple):
+    """A setting in words."""
+
+    setting: str
+    values: str
+    default: str
+    meaning: str
+
+
+def rows(record: type[BaseModel], prefix: str) -> list[Setting]:
+    """The settings of a record, without those that are records of their own."""
+    found = []
     for name, field in record.model_fields.items():
         if field.annotation is not None and not _is_record(field.annotation):
             default = yaml.safe_dump(field.get_default(call_default_factory=True), default_flow_style=True)  # type: ignore[call-arg]
-            values = _values(field).replace("|", "\\|")
-            text = (field.description or "").replace("|", "\\|")
-            lines.append(f"| `{prefix}{name}` | {values} | `{default.splitlines()[0]}` | {text} |")
-    return [*lines, ""]
+            meaning = field.description or ""
+            found.append(Setting(f"{prefix}{name}", _values(field), default.splitlines()[0], meaning))
+    return found
 
 
 def _is_record(kind: Any) -> bool:

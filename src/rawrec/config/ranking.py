@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
-from rawrec.config.records import Record, Size
+from rawrec.config.records import ModelRecord, Record, Size
 
 PRESETS: dict[str, tuple[str, str]] = {"id": ("dot_mlp", "none"), "em3": ("dot_mlp", "em3")}
 """Short names of pairs of `model.name` (the head) and `model.content`: what a user reads in reports and comparisons.
@@ -56,8 +56,10 @@ class ContentPartConfig(Record):
     cic_temperature: float = Field(default=0.1, gt=0, description="temperature of that loss")
 
 
-class _Named(Record):
+class _Named(ModelRecord):
     """The head's name, which comes first."""
+
+    kind = "ranking"
 
     name: str = Field(default="dot_mlp", description="the head")
 
@@ -69,6 +71,9 @@ class RankerConfig(ContentPartConfig, InputsConfig, _Named):
     def reads_content(self) -> bool:
         """Whether the ranker has a content part."""
         return self.content != "none"
+
+    def reads_features(self) -> bool:
+        return self.reads_content
 
     @property
     def label(self) -> str:

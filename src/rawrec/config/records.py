@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -38,3 +39,38 @@ class Record(BaseModel):
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=65536)]
 """Of an embedding, a layer, a list: more would fill any memory."""
+
+
+class Idle(NamedTuple):
+    """Options of a model that have no effect `when` its record says so, and why, as it is told."""
+
+    options: tuple[str, ...]
+    when: Callable[[Any], bool]
+    reason: str
+
+
+class NoGradient(NamedTuple):
+    """The value of a setting under which no gradient of the loss reaches a model's features, and why."""
+
+    setting: str
+    value: float
+    reason: str
+
+
+class ModelRecord(Record):
+    """Base of the records of all models. What a config must know of a model stands here, free of torch."""
+
+    name: str = Field(default="", description="name of the model")
+
+    kind: ClassVar[Literal["retrieval", "ranking"]]
+    """Whether it scores all items for a user, or one impression."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """What the settings that models share are unless given, nested."""
+    idle_rules: ClassVar[tuple[Idle, ...]] = ()
+    """Where options do nothing: an override of one of them is refused then."""
+    no_gradient: ClassVar[NoGradient | None] = None
+    """Where encoders cannot be trained: `paradigm=end_to_end` is refused then."""
+
+    def reads_features(self) -> bool:
+        """Whether the model reads features or content of items under these settings."""
+        return True

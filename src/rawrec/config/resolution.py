@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from rawrec.config.idle import idle_reason
+from rawrec.config.models import model_names
 from rawrec.config.run import Config
 from rawrec.config.validation import validate
 from rawrec.config.wording import short, unknown
@@ -50,6 +51,8 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
     known, path = presets(), Path(preset)
     if str(preset) in known:
         text = known[str(preset)]
+    elif str(preset) in model_names():
+        return {"model": {"name": str(preset)}}
     elif path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"config file {path} does not exist")
@@ -58,7 +61,9 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
         except UnicodeDecodeError:
             raise UserError(f"config file {path} is no text in UTF-8") from None
     else:
-        raise UserError(unknown("model", str(preset), sorted(known)) + ", or the path of a .yaml file")
+        raise UserError(
+            unknown("model", str(preset), sorted({*known, *model_names()})) + ", or the path of a .yaml file"
+        )
     try:
         tree = yaml.safe_load(text) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:

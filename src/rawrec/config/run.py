@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from rawrec.config.content import BankConfig, ContentConfig
-from rawrec.config.models import RETRIEVAL, ModelConfig, record_name
+from rawrec.config.metrics import Of, followed, functions, own_metric
+from rawrec.config.models import DEFAULT_MODEL, ModelConfig, model_entry
 from rawrec.config.ranking import DotMlpConfig, present_form
 from rawrec.config.records import Record
-from rawrec.config.training import LIST_METRIC, DataConfig, EvalConfig, TrainConfig
-from rawrec.models.retrieval.configs import RetrievalConfig
-
-NO_GRADIENT: dict[str, tuple[str, float, str]] = {
-    "freedom": ("reg_weight", 0, "features only make the frozen item graph"),
-    "bm3": ("cl_weight", 0, "features have no part in the loss"),
-    "lattice": ("lambda_coeff", 1, "the item graph is the frozen one alone"),
-}
-"""Retrieval model -> a setting, the value under which no gradient of the loss reaches the features, and why."""
-RETRIEVAL_DEFAULTS: dict[str, Any] = {
-    "paradigm": "hybrid",
-    "train": {
-        "epochs": 1000,
-        "batch_size": 2048,
-        "lr": 1e-3,
-        "optimizer": "adam",
-        "weight_decay": 0.0,
-        "ema": 0.0,
-        "warmup_steps": 0,
-        "clip": None,
-        "patience": 20,
-        "metric": "recall@20",
-    },
-}
-"""What the settings that rankers share are for a retrieval model unless given: as its published runs had them."""
+from rawrec.config.training import DataConfig, EvalConfig, TrainConfig
 
 
 class Config(Record):
@@ -62,7 +39,7 @@ class Config(Record):
     @property
     def retrieval(self) -> bool:
         """Whether the model scores all items for a user (retrieval) or one impression (ranking)."""
-        return isinstance(self.model, RetrievalConfig)
+        return self.model.kind == "retrieval"
 
     @property
     def reads_content(self) -> bool:
@@ -77,35 +54,44 @@ class Config(Record):
     @model_validator(mode="before")
     @classmethod
     def _fitting_defaults(cls, value: Any) -> Any:
-        """A model without a name is the default one; a retrieval model has defaults of its own."""
+        """A model without a name is the default one; a model may have defaults of its own for shared settings."""
         if not isinstance(value, Mapping) or not isinstance(value.get("model"), Mapping):
             return value
-        model = present_form({"name": DotMlpConfig().name, **value["model"]})
+        model = present_form({"name": DEFAULT_MODEL, **value["model"]})
         value = {**value, "model": model}
-        name = record_name(model)
-        if name is None or name not in RETRIEVAL or not isinstance(value.get("train", {}), Mapping):
+        entry = model_entry(model["name"])
+        if entry is None:
             return value
         train = value.get("train", {})
-        if "checkpoint_every" in train and "optimizer" not in train:  # complete, and older than these were settings
-            train = {key: value for key, value in train.items() if key not in ("ema", "warmup_steps", "clip")}
-        train = {**RETRIEVAL_DEFAULTS["train"], **train}
-        if "train_batch_size" in RETRIEVAL[name].model_fields:
-            model = {"train_batch_size": train["batch_size"], **model}
-        return {**RETRIEVAL_DEFAULTS, **value, "train": train, "model": model}
+        older = isinstance(train, Mapping) and "checkpoint_every" in train and "optimizer" not in train
+        if entry.record.kind == "retrieval" and older:  # complete, from before these were its settings
+            value["train"] = {k: v for k, v in train.items() if k not in ("ema", "warmup_steps", "clip")}
+        for key, default in entry.record.defaults.items():
+            if not isinstance(default, Mapping):
+                value.setdefault(key, default)
+            elif isinstance(given := value.get(key, {}), Mapping):
+                value[key] = {**default, **given}
+        train = value.get("train", {})
+        if "train_batch_size" in entry.record.model_fields and isinstance(train, Mapping) and "batch_size" in train:
+            value["model"] = {"train_batch_size": train["batch_size"], **model}
+        return value
 
     @model_validator(mode="after")
     def _metric_fits(self) -> Config:
         metric, name = self.train.metric, self.label
-        cut = LIST_METRIC.match(metric)
+        bare, cut, _ = followed(metric)
         if not self.retrieval and cut:
             raise ValueError(f"train.metric={metric}: model {name} is judged by impressions; use for example auc")
         if self.retrieval and not cut:
             raise ValueError(f"train.metric={metric}: model {name} is judged by lists; use for example recall@20")
-        if cut and int(cut[4]) not in self.eval.topk:
+        if cut and cut not in self.eval.topk:
             raise ValueError(
-                f"train.metric={metric}: lists are cut at eval.topk={self.eval.topk}; add {cut[4]} to it, or use "
-                f"{cut[3]}@{max(self.eval.topk)}"
+                f"train.metric={metric}: lists are cut at eval.topk={self.eval.topk}; add {cut} to it, or use "
+                f"{bare}@{max(self.eval.topk)}"
             )
+        for own in self.eval.metrics:
+            if own_metric(own).of == "impressions" and self.retrieval:
+                raise ValueError(f"eval.metrics: {own} measures impressions, and model {name} is judged by lists")
         return self
 
     @model_validator(mode="after")
@@ -120,14 +106,20 @@ class Config(Record):
 
     @model_validator(mode="after")
     def _encoders_get_gradient(self) -> Config:
-        setting, value, reason = NO_GRADIENT.get(self.model.name, ("name", None, ""))
-        if self.paradigm == "end_to_end" and getattr(self.model, setting) == value:
-            usual = type(self.model).model_fields[setting].default
+        if (none := self.model.no_gradient) is None or self.paradigm != "end_to_end":
+            return self
+        if getattr(self.model, none.setting) == none.value:
+            usual = type(self.model).model_fields[none.setting].default
             raise ValueError(
-                f"paradigm=end_to_end: with model.{setting}={value} no gradient reaches the encoders, for {reason}; "
-                f"use for example model.{setting}={usual}, or paradigm=hybrid"
+                f"paradigm=end_to_end: with model.{none.setting}={none.value} no gradient reaches the encoders, for "
+                f"{none.reason}; use for example model.{none.setting}={usual}, or paradigm=hybrid"
             )
         return self
+
+    def own_metrics(self, of: Of) -> dict[str, Callable[..., Any]]:
+        """The functions of the registered metrics, of impressions or of lists, that this run measures."""
+        metric = followed(self.train.metric)
+        return functions([*self.eval.metrics, *([] if metric.entry.ours else [metric.name])], of)
 
     def dump(self) -> dict[str, Any]:
         """Plain values, complete: what `config.yaml` holds."""

@@ -7,12 +7,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from rawrec.config.metrics import followed, own_metric
 from rawrec.config.records import Record, Size
 
-BUCKET = r"((cold|rare|medium|warm)/)?"
-IMPRESSION_METRIC = re.compile(rf"^{BUCKET}(auc|gauc|logloss|ece|share)$")
 DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
-LIST_METRIC = re.compile(rf"^{BUCKET}(recall|ndcg|precision|map)@([1-9][0-9]*)$")
 
 
 class DataConfig(Record):
@@ -71,7 +69,8 @@ class TrainConfig(Record):
     metric: str = Field(
         default="auc",
         description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data); "
-        "retrieval models: recall@K, ndcg@K, precision@K, map@K; or one of them within a bucket, as cold/auc",
+        "retrieval models: recall@K, ndcg@K, precision@K, map@K; a registered one; or one of them within a bucket, as "
+        "cold/auc",
     )
     device: str = Field(default="auto", description="auto | cpu | cuda | cuda:<n>")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -97,11 +96,7 @@ class TrainConfig(Record):
     @field_validator("metric")
     @classmethod
     def _metric(cls, value: str) -> str:
-        if not (IMPRESSION_METRIC.match(value) or LIST_METRIC.match(value)):
-            raise ValueError(
-                "use auc, gauc, logloss, ece or share, for retrieval models recall@20 or the like, or one of them "
-                "in a bucket, for example cold/auc"
-            )
+        followed(value)
         return value
 
 
@@ -119,4 +114,14 @@ class EvalConfig(Record):
     )
     batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
     full_ranking: bool = Field(default=True, description="Recall@K and the like over the full catalogue on test")
+    metrics: list[str] = Field(
+        default=[], description="registered metrics that are measured beside ours, by name, those of lists without @K"
+    )
     bootstrap: int = Field(default=1000, ge=0, description="resamplings of users behind an interval")
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, value: list[str]) -> list[str]:
+        for name in value:
+            own_metric(name)
+        return list(dict.fromkeys(value))

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from rawrec.config.content import ContentConfig, FieldConfig
-from rawrec.config.models import RETRIEVAL, record_name
-from rawrec.config.ranking import PRESETS, RANKERS, DotMlpConfig
+from rawrec.config.models import model_record
 from rawrec.config.run import Config
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig
 from rawrec.config.wording import has_settings, short, unknown
@@ -33,7 +32,7 @@ def validate(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        model = {**RANKERS, **RETRIEVAL}.get(record_name(tree.get("model")) or "", DotMlpConfig)
+        model = model_record(tree.get("model"))
         raise UserError("\n".join(dict.fromkeys(_explain(e, model) for e in error.errors()))) from None
 
 
@@ -49,14 +48,11 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
             break
         if record is ContentConfig and part == "fields":
             continue
-        if record is DotMlpConfig and path == ["model"] and part in (*RANKERS, *RETRIEVAL):  # a branch of the union
-            record = {**RANKERS, **RETRIEVAL}[part]
-            continue
         path.append(part)
         if part in record.model_fields:
             kind = record.model_fields[part].annotation
             record = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-            record = DotMlpConfig if path == ["model"] else record
+            record = model if path == ["model"] else record
         elif record is ContentConfig:
             record = FieldConfig
         elif meant := _elsewhere(part, model):
@@ -64,8 +60,8 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
         else:
             return unknown(".".join(path), part, list(record.model_fields))
     where, message = ".".join(path), error["msg"].removeprefix("Value error, ")
-    if error["type"] == "union_tag_invalid":
-        return unknown("model.name", str(error["ctx"]["tag"]), [*RANKERS, *PRESETS, *RETRIEVAL])
+    if error["type"] == "model_name":
+        return message
     if record is None:
         return f"{where}={short(error['input'])}: {message[:1].lower()}{message[1:]}"
     if error["type"] == "value_error":  # a check across settings, which names them itself

@@ -10,9 +10,20 @@ from pydantic import BaseModel
 
 def unknown(where: str, word: str, known: list[str]) -> str:
     """That `word` is none of the known ones, and which of them is meant."""
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    near = nearest(word, known)
+    hint = f"; did you mean {near}?" if near else "."
     return f"{where}: {word!r} is unknown{hint} Known: {', '.join(known)}"
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The one of the known words that is meant, whatever its case: LightGCN is near lightgcn."""
+    folded = {_folded(name): name for name in reversed(known)}
+    near = difflib.get_close_matches(_folded(word), folded, n=1)
+    return folded[near[0]] if near else None
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def short(value: Any) -> str:

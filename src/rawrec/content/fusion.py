@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import FusionConfig
+from rawrec.config.parts import fusion_entry, fusion_names
+from rawrec.config.wording import unknown
 from rawrec.errors import UserError
 from rawrec.onednn import Linear
+from rawrec.plugins import own_code
 
 
 class SelfAttention(nn.Module):
@@ -126,4 +129,12 @@ class SumFusion(nn.Module):
         return self.dropout((tokens * flags).sum(1) / flags.sum(1).clamp(min=1))
 
 
-FUSIONS = {"fqformer": FQFormerFusion, "concat": ConcatFusion, "sum": SumFusion}
+def make_fusion(dim: int, modalities: int, cfg: FusionConfig) -> nn.Module:
+    """The fusion that `cfg.kind` names, one of ours or a registered one. Raises UserError for an unknown name."""
+    entry = fusion_entry(cfg.kind)
+    if entry is None:
+        raise UserError(unknown("content.fusion.kind", cfg.kind, fusion_names()))
+    if entry.ours:
+        return entry.load()(dim, modalities, cfg)
+    with own_code("fusion", cfg.kind):
+        return entry.load()(dim, modalities, cfg)

@@ -15,7 +15,7 @@ from rawrec.config import Config, ContentConfig, FieldConfig
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder, make_encoder
 from rawrec.content.encoders.base import Kind
-from rawrec.content.fusion import FUSIONS
+from rawrec.content.fusion import make_fusion
 from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
@@ -47,7 +47,7 @@ class ItemModel(nn.Module):
         self.fusion = None
         if not frozen and self.fields:
             self.proj.update({name: Linear(width, cfg.dim) for name, width in self.widths.items()})
-            self.fusion = FUSIONS[cfg.fusion.kind](cfg.dim, len(self.fields), cfg.fusion)
+            self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion)
 
     def raw_encoders(self) -> Iterator[tuple[str, Encoder]]:
         """Field name and encoder of every raw field."""

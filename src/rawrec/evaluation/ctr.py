@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rawrec.data.splits import BUCKETS
 from rawrec.errors import UserError
+from rawrec.plugins import own_code
 
 ECE_BINS = 15
 
@@ -157,12 +159,14 @@ def ctr_metrics(
     probabilities: ArrayLike,
     users: ArrayLike,
     buckets: Mapping[str, NDArray[np.bool_]] | None = None,
+    own: Mapping[str, Callable[..., float]] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Every metric of impressions, overall and by bucket, and why some are undefined.
 
     labels `[n]` of 0 and 1, probabilities `[n]`, users `[n]` (the groups of GAUC), buckets: name -> mask `[n]`.
     Returns metrics `auc, gauc, gauc_skipped_users, logloss, ece, pcoc, impressions`, then the same as `cold/auc` and so
-    on, and a reason for each one that is None. Raises UserError on labels other than 0 and 1.
+    on, and a reason for each one that is None. own: registered metrics by name, functions of labels, probabilities and
+    users; nan: undefined. Raises UserError on labels other than 0 and 1.
     """
     labels, probabilities, users = np.asarray(labels), np.asarray(probabilities), np.asarray(users)
     strange = (labels != 0) & (labels != 1)
@@ -175,9 +179,12 @@ def ctr_metrics(
     reasons: dict[str, str] = {}
     parts = {"": np.ones(len(labels), bool)} | {f"{name}/": mask for name, mask in (buckets or {}).items()}
     for prefix, mask in parts.items():
-        values, why = _ctr_metrics(labels[mask], probabilities[mask], users[mask])
+        rows = labels[mask], probabilities[mask], users[mask]
+        values, why = _ctr_metrics(*rows)
+        for name, function in (own or {}).items():
+            values[name], why[name] = _own_metric(name, function, *rows)
         metrics |= {prefix + name: value for name, value in values.items()}
-        reasons |= {prefix + name: reason for name, reason in why.items()}
+        reasons |= {prefix + name: reason for name, reason in why.items() if reason}
     return metrics, reasons
 
 
@@ -209,3 +216,14 @@ def _ctr_metrics(
     else:
         values["pcoc"] = pcoc(labels, probabilities)
     return values, reasons
+
+
+def _own_metric(
+    name: str, function: Callable[..., float], labels: NDArray, probabilities: NDArray, users: NDArray
+) -> tuple[float | None, str]:
+    """A registered metric, or None and why."""
+    if not len(labels):
+        return None, "no impressions"
+    with own_code("metric", name):
+        value = float(function(labels, probabilities, users))
+    return (value, "") if math.isfinite(value) else (None, f"{name} is undefined here")

@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rawrec.errors import UserError
+from rawrec.plugins import own_code
 from rawrec.threads import each
 
-NAMES = ("recall", "ndcg", "precision", "map", "recall2")
 HEAP = 64
 """Rows of so many times k values or more `torch.topk` reads once on a CPU, past a heap of the k largest."""
+
+
+class Lists(NamedTuple):
+    """What a metric of lists is made of, for the users with a positive: items `[users, k]` int64, best first, -1 where
+    a list ends early; hits `[users, k]` bool, which of them are positives; positives `[users]` int64, how many each
+    user has. Within a bucket, hits and positives are those of its items alone."""
+
+    items: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+    positives: NDArray[np.int64]
 
 
 class TopK(NamedTuple):
@@ -121,8 +131,11 @@ def topk_metrics(
     positives_items: NDArray,
     ks: Sequence[int],
     buckets: Mapping[str, NDArray[np.bool_]] | None = None,
+    own: Mapping[str, Callable[[Lists], NDArray]] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, NDArray[np.float64]]]:
     """Ranking metrics at every cut-off, overall and by bucket of the positives.
+
+    own: registered metrics by name, which give a value per user with a positive.
 
     topk_items `[n_users, >= max(ks)]`, best first, -1 for no item. positives_items[positives_ptr[i]:positives_ptr[i +
     1]]: what user i really took (twice the same counts once). buckets: name -> mask `[n_items]`; `cold/recall@k` asks
@@ -156,7 +169,7 @@ def topk_metrics(
     for prefix, mask in parts.items():
         part_hits = hits if mask is None else hits & mask[items]
         relevant = np.bincount(owners if mask is None else owners[mask[wanted]], minlength=n_users)
-        means, values = _metrics(part_hits, relevant, ks)
+        means, values = _metrics(items, part_hits, relevant, ks, own or {})
         metrics |= {prefix + name: value for name, value in means.items()}
         per_user |= {prefix + name: value for name, value in values.items()}
     return metrics, per_user
@@ -179,11 +192,15 @@ def _member(values: NDArray, sorted_keys: NDArray) -> NDArray[np.bool_]:
 
 
 def _metrics(
-    hits: NDArray[np.bool_], relevant: NDArray[np.int64], ks: Sequence[int]
+    items: NDArray[np.int64],
+    hits: NDArray[np.bool_],
+    relevant: NDArray[np.int64],
+    ks: Sequence[int],
+    own: Mapping[str, Callable[[Lists], NDArray]],
 ) -> tuple[dict[str, float | None], dict[str, NDArray[np.float64]]]:
-    """hits `[n_users, depth]`, relevant `[n_users]`: number of positives of each user."""
+    """items, hits `[n_users, depth]`, relevant `[n_users]`: number of positives of each user."""
     has = relevant > 0
-    hits, positives = hits[has], relevant[has]
+    items, hits, positives = items[has], hits[has], relevant[has]
     rank = np.arange(1, hits.shape[1] + 1)
     discount = 1 / np.log2(rank + 1)
     found = np.cumsum(hits, 1)
@@ -201,6 +218,8 @@ def _metrics(
             "precision": found[:, k - 1] / k,
             "map": precisions[:, k - 1] / ideal,
         }
+        for name, function in own.items():
+            values[name] = _per_user(name, function, Lists(items[:, :k], hits[:, :k], positives))
         for name, value in values.items():
             means[f"{name}@{k}"] = float(value.mean()) if len(value) else None
             per_user[f"{name}@{k}"] = np.full(len(has), np.nan)
@@ -208,3 +227,15 @@ def _metrics(
         means[f"recall2@{k}"] = float(found[:, k - 1].sum() / positives.sum()) if len(positives) else None
     means["topk_users"] = len(positives)
     return means, per_user
+
+
+def _per_user(name: str, function: Callable[[Lists], NDArray], lists: Lists) -> NDArray[np.float64]:
+    """What a registered metric says, `[users]`; UserError where it fails or says something else."""
+    with own_code("metric", name):
+        values = np.asarray(function(lists), np.float64)
+    if values.shape != lists.positives.shape or not np.isfinite(values).all():
+        raise UserError(
+            f"metric {name!r} must give a finite number for each of {len(lists.positives)} users; it gave an array of "
+            f"shape {list(values.shape)}" + ("" if np.isfinite(values).all() else " with numbers that are not finite")
+        )
+    return values

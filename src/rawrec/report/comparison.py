@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rawrec.config.metrics import lower_is_better
 from rawrec.errors import UserError
 from rawrec.evaluation.significance import (
     Interval,
@@ -33,7 +34,6 @@ from rawrec.evaluation.significance import (
 from rawrec.training.runs import RunFolder
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
-LOWER_IS_BETTER = ("logloss",)
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 OF_THE_MACHINE = ("seed", "train.threads", "train.device")  # runs that differ in nothing else are seeds of one model
 TEST_PART = 2
@@ -340,7 +340,7 @@ def _with_tests(rows: list[tuple[str, str, list[float], Any]], level: float) -> 
     means = [statistics.fmean(values) for _, _, values, _ in rows]
     best: dict[str, float] = {}
     for (metric, *_), mean in zip(rows, means, strict=True):
-        better = min if metric in LOWER_IS_BETTER else max
+        better = min if lower_is_better(metric) else max
         best[metric] = better(best.get(metric, mean), mean)
     results = []
     for (metric, model, values, found), mean in zip(rows, means, strict=True):

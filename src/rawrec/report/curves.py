@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
+from rawrec.config.metrics import lower_is_better
 from rawrec.report import plots
 from rawrec.report.metrics import BUCKET_NAMES
 from rawrec.report.run import Run
-from rawrec.training.loop import LOWER_IS_BETTER
 
 
 def curves(mine: Run, other: Run | None) -> list[tuple[str, Markup]]:
@@ -23,7 +23,7 @@ def curves(mine: Run, other: Run | None) -> list[tuple[str, Markup]]:
     key = f"valid/{metric}"
     x, y = mine.series(key)
     if x:
-        best = int(np.argmin(y) if metric in LOWER_IS_BETTER else np.argmax(y))
+        best = int(np.argmin(y) if lower_is_better(metric) else np.argmax(y))
         series = {"this run": (x, y)} | (
             {"stale bank": line} if (line := mine.series(f"valid/stale/{metric}"))[0] else {}
         )

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.report.comparison import LOWER_IS_BETTER, Comparison, Result
+from rawrec.config.metrics import lower_is_better
+from rawrec.report.comparison import Comparison, Result
 
 BETTER, WORSE = "*", "†"
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -86,7 +87,7 @@ def caption(
     tests = dict.fromkeys(r.contrast.test for r in found.results if r.contrast is not None)
     kind = "generated data, " if found.generated else ""
     mean = "Mean and standard deviation" if seeds[-1] > 1 else "Mean"
-    lower = [metric for metric in found.metrics if metric in LOWER_IS_BETTER]
+    lower = [metric for metric in found.metrics if lower_is_better(metric)]
     comparisons = sum(r.contrast is not None for r in found.results)
     parts = [
         f"Test part of {escaped(found.dataset)} ({kind}split {escaped(found.split)}, {' and '.join(users)} users).",
@@ -102,7 +103,7 @@ def mark(result: Result) -> str:
     """Significantly better or worse than the baseline, or neither."""
     if result.contrast is None or not result.contrast.significant:
         return ""
-    return BETTER if (result.contrast.difference > 0) != (result.metric in LOWER_IS_BETTER) else WORSE
+    return BETTER if (result.contrast.difference > 0) != lower_is_better(result.metric) else WORSE
 
 
 def escape(text: str) -> str:

@@ -118,5 +118,6 @@ def evaluate_topk(system: Scorer, part: int, ks: list[int], user_batch: int = 64
         return system.score_all(batch, history[np.searchsorted(task.users, batch)], table)
 
     lists = make_lists(score, task, max(ks), user_batch)
-    metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, ks, buckets_of(samples.train_counts))
+    buckets, own = buckets_of(samples.train_counts), system.cfg.own_metrics("lists")
+    metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, ks, buckets, own)
     return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)

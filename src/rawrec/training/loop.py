@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.config.metrics import lower_is_better
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.memory import keep_freed_memory
@@ -23,7 +24,6 @@ from rawrec.training.optimiser import Optimiser
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.base import Batch, Result, Task
 
-LOWER_IS_BETTER = ("logloss", "ece")
 FORMAT = 2  # of checkpoints
 
 
@@ -207,7 +207,7 @@ class Loop:
 
     @property
     def _lower(self) -> bool:
-        return self.cfg.train.metric.rpartition("/")[2] in LOWER_IS_BETTER
+        return lower_is_better(self.cfg.train.metric)
 
     def _monitored(self, result: Result) -> float:
         """The metric that early stopping follows. Raises UserError where it is undefined."""

@@ -30,7 +30,8 @@ def impression_metrics(
     users = np.repeat(sample.users, sample.items.shape[1])
     items, labels = sample.items.ravel(), (sample.labels.ravel() > 0).astype(np.int64)
     buckets = {name: mask[items] for name, mask in buckets_of(task.samples.train_counts).items()}
-    metrics, reasons = ctr_metrics(labels, scores.ravel(), users, buckets)
+    own = task.cfg.own_metrics("impressions")
+    metrics, reasons = ctr_metrics(labels, scores.ravel(), users, buckets, own)
     return metrics | best_possible(task.data, sample, metrics, buckets), reasons
 
 

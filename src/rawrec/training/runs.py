@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from rawrec.config import Config, validate
+from rawrec.config.own import lacking, own_parts
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.training.state import write_json, write_text
@@ -52,7 +53,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             run._begin(cfg, data)
-        except OSError:
+        except (OSError, UserError):
             run.withdraw()
             raise
         return run
@@ -69,6 +70,7 @@ class RunFolder:
             paradigm=cfg.paradigm if cfg.retrieval or cfg.reads_content else None,
             generated=data.meta.generated,
             fields=data.fields.model_dump(),
+            registered=[used._asdict() for used in own_parts(cfg)],
             split=data.meta.splits[cfg.data.split].get("statement", ""),
             label_rule=data.meta.label_rule,
             started=time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -76,7 +78,7 @@ class RunFolder:
             seconds=0.0,
         )
         versions = {}
-        for name in PACKAGES:
+        for name in (*PACKAGES, *(used.package for used in own_parts(cfg) if used.package)):
             try:
                 versions[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
@@ -115,6 +117,9 @@ class RunFolder:
     def config(self) -> Config:
         """The settings of the run, complete. Raises UserError where the file was changed to something impossible."""
         path = self.path / "config.yaml"
+        missing = [text for used in self.info().get("registered", []) if (text := lacking(used))]
+        if missing:
+            raise UserError(f"{self.path}: " + "\n".join(missing))
         try:
             return validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, yaml.YAMLError) as error:

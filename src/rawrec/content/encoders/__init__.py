@@ -14,10 +14,12 @@ import difflib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rawrec.config import FieldConfig
+from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
 from rawrec.content.encoders import efficientnet, hub, random_networks
 from rawrec.content.encoders.base import Encoder, Kind, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
@@ -25,6 +27,7 @@ from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.tokens import Words
 from rawrec.errors import UserError
 from rawrec.onednn import quicken
+from rawrec.plugins import own_code
 
 __all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "make_encoder"]
 
@@ -57,20 +60,35 @@ def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dt
     """
     name = cfg.encoder or DEFAULTS[kind]
     known = IMAGE_ENCODERS if kind == "image" else TEXT_ENCODERS
-    if name not in known and "/" not in name and not Path(name).is_dir():
-        raise UserError(_unknown(name, kind, list(known)))
+    own = None if name in known or "/" in name else encoder_entry(name)
+    if own is not None and own.kind != kind:
+        raise UserError(f"encoder {name!r} reads fields of kind {own.kind}, not {kind}")
+    if name not in known and own is None and "/" not in name and not Path(name).is_dir():
+        raise UserError(_unknown(name, kind, [*known, *encoder_names(kind)]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             if kind == "image":
-                make = IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
+                make = _own(own) or IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
                 return quicken(ImageEncoder(name, *make(cfg), cfg, seed, hidden_dtype))
-            make = TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
+            make = _own(own) or TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
             return quicken(TextEncoder(name, *make(cfg), cfg, seed, hidden_dtype))
         except ImportError as error:
             raise UserError(
                 f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"
             ) from None
+
+
+def _own(entry: EncoderEntry | None) -> Any:
+    """What makes a registered encoder's network."""
+    if entry is None:
+        return None
+
+    def make(cfg: FieldConfig) -> Any:
+        with own_code("encoder", entry.place):
+            return entry.load()(cfg)
+
+    return make
 
 
 def _unknown(name: str, kind: Kind, known: list[str]) -> str:

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from rawrec.config.ranking import RankerConfig
 from rawrec.errors import UserError
+from rawrec.models import model_class
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.content_part import Em3Content
-from rawrec.models.ranking.dot_mlp import DotMlp
 from rawrec.models.ranking.inputs import Inputs, RankingBatch
-from rawrec.models.ranking.tokens import Head, Tokens
+from rawrec.models.ranking.tokens import Tokens
 
-HEADS: dict[str, type[Head]] = {"dot_mlp": DotMlp}
-"""Head of every `model.name`; the records of their settings are `config.ranking.RANKERS`."""
 CONTENT_PARTS: dict[str, type[Em3Content]] = {"em3": Em3Content}
 """Content part of every `model.content` but none."""
 
@@ -44,7 +42,7 @@ class Ranker(nn.Module):
                 "model.user_id=false and model.item_id=false leave the ranker nothing to read; set one of them to "
                 "true, name model.columns, or train `em3`"
             )
-        self.head = HEADS[cfg.name](cfg, names, cfg.dim)
+        self.head = model_class(cfg.name)(cfg, names, cfg.dim)
         self.inputs.begin()  # last, so that one seed gives the weights that it always gave
 
     def tokens(self, batch: RankingBatch) -> Tokens:

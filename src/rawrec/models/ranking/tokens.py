@@ -69,7 +69,7 @@ class Tokens:
 
 
 class Head(nn.Module):
-    """One paper's way from tokens to a logit per label; a file of its own, named in `ranker.HEADS`.
+    """One paper's way from tokens to a logit per label; a file of its own, named in `config/models.py`.
 
     A subclass takes its record of settings, the `names` of the tokens, their width `dim` and the number of `labels`.
     """

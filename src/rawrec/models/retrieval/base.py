@@ -36,7 +36,6 @@ class RetrievalModel(nn.Module):
     """
 
     uses_negatives: ClassVar[bool] = True
-    needs_features: ClassVar[bool] = True
 
     edge_users: Tensor
     edge_items: Tensor
@@ -53,22 +52,17 @@ class RetrievalModel(nn.Module):
         self.n_users, self.n_items = pairs.n_users, pairs.n_items
         self.register_buffer("edge_users", pairs.users, persistent=False)
         self.register_buffer("edge_items", pairs.items, persistent=False)
-        self.modalities = tuple(features) if self.reads_features(cfg) else ()
+        self.modalities = tuple(features) if cfg.reads_features() else ()
         self.train_features = bool(getattr(cfg, "train_features", False))
         self.live: dict[str, tuple[Tensor, Tensor]] = {}
         """Of the step, end to end: modality -> rows `[m]` int64, distinct, and their features `[m, width]`."""
         self.followed: frozenset[str] = frozenset()
         """The modalities that trained encoders make, see `follow`."""
-        if self.reads_features(cfg) and not features:
+        if cfg.reads_features() and not features:
             raise UserError(f"model.name={cfg.name} reads features of items, and there are none; use lightgcn or bpr")
         for name in self.modalities:
             known = torch.ones(self.n_items, dtype=torch.bool) if present is None else present[name]
             self._add_feature(name, features[name], known)
-
-    @classmethod
-    def reads_features(cls, cfg: Any) -> bool:
-        """Whether the model needs features under these settings."""
-        return cls.needs_features
 
     def _add_feature(self, name: str, table: Tensor, known: Tensor) -> None:
         if table.shape[0] != self.n_items or table.ndim != 2 or not table.shape[1]:

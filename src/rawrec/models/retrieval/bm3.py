@@ -20,10 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import BM3Config
 from rawrec.models.graph import Interactions, propagate, user_item_adjacency
 from rawrec.models.losses import embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import BM3Config
 from rawrec.onednn import Linear
 
 

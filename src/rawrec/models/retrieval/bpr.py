@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import BPRConfig
 from rawrec.models.graph import Interactions
 from rawrec.models.ids import lookup
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import BPRConfig
 
 
 class BPR(RetrievalModel):
     """Score `x_ui = w_u . h_i` (section 4.3.1), loss BPR-OPT (section 4.1); no item bias, as in the published code."""
-
-    needs_features: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -11,10 +11,10 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, leaky_relu, normalize
 
+from rawrec.config.retrieval import DRAGONConfig
 from rawrec.models.graph import Interactions, user_item_adjacency
 from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import DRAGONConfig
 from rawrec.models.retrieval.freedom import frozen_item_graph
 from rawrec.onednn import Linear
 

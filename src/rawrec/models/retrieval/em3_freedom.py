@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import FusionConfig
+from rawrec.config.retrieval import EM3FreedomConfig
 from rawrec.content.fusion import FQFormerFusion, SelfOutput
 from rawrec.errors import UserError
 from rawrec.models.graph import Interactions, SparseMatrix, propagate, user_item_adjacency
 from rawrec.models.losses import bpr_loss, info_nce
 from rawrec.models.retrieval.base import RetrievalModel, distinct
-from rawrec.models.retrieval.configs import EM3FreedomConfig
 from rawrec.models.retrieval.freedom import EPSILON, frozen_item_graph, sample_edges
 from rawrec.onednn import Linear
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import FREEDOMConfig
 from rawrec.errors import UserError
 from rawrec.models.graph import (
     Interactions,
@@ -25,7 +26,6 @@ from rawrec.models.graph import (
 )
 from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel, distinct
-from rawrec.models.retrieval.configs import FREEDOMConfig
 from rawrec.onednn import Linear
 
 EPSILON = 1e-7
@@ -128,10 +128,6 @@ class FREEDOM(RetrievalModel):
         if cfg.reg_weight:
             for name in self.modalities:
                 self.add_module(f"{name}_trs", Linear(self.width(name), cfg.embedding_size))
-
-    @classmethod
-    def reads_features(cls, cfg: FREEDOMConfig) -> bool:
-        return cfg.item_graph is None or cfg.reg_weight > 0
 
     def draw_epoch(self, generator: torch.Generator) -> dict[str, Tensor]:
         if not self.cfg.dropout:

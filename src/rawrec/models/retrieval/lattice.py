@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, leaky_relu, normalize
 
+from rawrec.config.retrieval import LATTICEConfig
 from rawrec.errors import UserError
 from rawrec.models.graph import Interactions, SparseMatrix, knn_graph, propagate, user_item_adjacency
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import LATTICEConfig
 from rawrec.onednn import Linear
 
 

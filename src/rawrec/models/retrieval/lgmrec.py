@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
+from rawrec.config.retrieval import LGMRecConfig
 from rawrec.models.graph import Interactions, propagate, user_item_adjacency, user_item_matrix
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import LGMRecConfig
 from rawrec.onednn import linear, matmul
 
 TEMPERATURE = 0.2  # of the Gumbel softmax and of the contrast

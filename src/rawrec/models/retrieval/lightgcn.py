@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import LightGCNConfig
 from rawrec.models.graph import Interactions, layer_mean, propagate, user_item_adjacency
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import LightGCNConfig
 
 
 class LightGCN(RetrievalModel):
@@ -19,8 +18,6 @@ class LightGCN(RetrievalModel):
 
     Degrees have 1e-7 added. The regularisation is of layer 0, repeated rows counted repeatedly, as in the paper.
     """
-
-    needs_features: ClassVar[bool] = False
 
     def __init__(
         self,

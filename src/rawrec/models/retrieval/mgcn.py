@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import MGCNConfig, SMOREConfig
 from rawrec.models.graph import (
     Interactions,
     SparseMatrix,
@@ -18,7 +19,6 @@ from rawrec.models.graph import (
 )
 from rawrec.models.losses import bpr_loss, embedding_loss, info_nce
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import MGCNConfig, SMOREConfig
 from rawrec.onednn import Linear
 
 

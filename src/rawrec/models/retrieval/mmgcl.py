@@ -25,11 +25,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import MMGCLConfig
 from rawrec.errors import UserError
 from rawrec.models.graph import Interactions, user_item_matrix
 from rawrec.models.losses import bpr_loss, info_nce
 from rawrec.models.retrieval.branches import BranchModel, Side, batch_info_nce, propagate_sides
-from rawrec.models.retrieval.configs import MMGCLConfig
 from rawrec.onednn import Linear
 
 Pair = tuple[Tensor, Tensor]  # of users and of items

@@ -24,10 +24,10 @@ from itertools import chain, repeat
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import MMGCNConfig
 from rawrec.models.graph import Interactions, user_item_matrix
 from rawrec.models.losses import bpr_loss
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import MMGCNConfig
 from rawrec.onednn import Linear, linear, matmul
 
 Pair = tuple[Tensor, Tensor]  # of users and of items

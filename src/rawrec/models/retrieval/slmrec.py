@@ -26,10 +26,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import SLMRecConfig
 from rawrec.models.graph import Interactions, propagate, user_item_adjacency, user_item_matrix
 from rawrec.models.losses import info_nce
 from rawrec.models.retrieval.branches import BranchModel, Side, batch_info_nce, propagate_sides
-from rawrec.models.retrieval.configs import SLMRecConfig
 from rawrec.onednn import Linear
 
 Pair = tuple[Tensor, Tensor]  # of users and of items

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import SMOREConfig
 from rawrec.errors import UserError
 from rawrec.models.graph import Interactions, SparseMatrix, propagate, user_item_adjacency, user_item_matrix
 from rawrec.models.retrieval.base import RetrievalModel
-from rawrec.models.retrieval.configs import SMOREConfig
 from rawrec.models.retrieval.mgcn import side_losses, similarity_edges
 from rawrec.onednn import Linear
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.retrieval import VBPRConfig
 from rawrec.models.graph import Interactions
 from rawrec.models.ids import lookup
 from rawrec.models.losses import bpr_loss, embedding_loss
 from rawrec.models.retrieval.base import RetrievalModel, distinct
-from rawrec.models.retrieval.configs import VBPRConfig
 from rawrec.onednn import Linear, linear
 
 

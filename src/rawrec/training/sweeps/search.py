@@ -17,9 +17,9 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from rawrec.config import Config, resolve
+from rawrec.config.metrics import lower_is_better
 from rawrec.config.records import Count, Record
 from rawrec.errors import UserError
-from rawrec.training.loop import LOWER_IS_BETTER
 from rawrec.training.sweeps.trial import Trial, study
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Search:
         else:
             self.distributions = self._distributions()
         self.metric = self._metric()
-        self.lower = self.metric.rpartition("/")[2] in LOWER_IS_BETTER
+        self.lower = lower_is_better(self.metric)
 
     @property
     def total(self) -> int:

@@ -87,7 +87,7 @@ class PairTask(Task):
         kind = retrieval_model(cfg.model.name)
         if getattr(cfg.model, "item_graph", None) is not None:  # a run may be resumed from another place
             cfg.model.item_graph = cfg.model.item_graph.absolute()
-        self.reads_features = kind.reads_features(cfg.model)
+        self.reads_features = cfg.model.reads_features()
         features, present = self._features(cache, progress) if self.reads_features else ({}, {})
         described = [torch.zeros(data.n_items, dtype=torch.bool), *present.values()]
         self.described = torch.stack(described).any(0).numpy()  # [n_items]: features of the item are read
@@ -290,7 +290,8 @@ class PairTask(Task):
         """Metrics of lists for the users of a part."""
         task = self.tasks[part]
         masks = buckets_of(self.train_counts) if buckets else {}
-        metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, self.cfg.eval.topk, masks)
+        topk, own = self.cfg.eval.topk, self.cfg.own_metrics("lists")
+        metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, topk, masks, own)
         return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)
 
     def probe(self) -> Result:

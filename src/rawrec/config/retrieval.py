@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rawrec.config.records import Count, Record
+from rawrec.config.records import Count, Idle, ModelRecord, NoGradient
 
 RegNorm = Literal["norm", "squared"]
 NORMS = "norms as they are, summed and divided by {rows} (published code), or half their squares (paper)"
@@ -27,14 +27,6 @@ TRAIN_BATCH_SIZE = (
 )
 
 
-class Idle(NamedTuple):
-    """Options of a model that have no effect `when` its record says so, and why, as it is told."""
-
-    options: tuple[str, ...]
-    when: Callable[[Any], bool]
-    reason: str
-
-
 READY_GRAPH = Idle(
     ("knn_k", "mm_image_weight"),
     lambda cfg: cfg.item_graph is not None,
@@ -42,11 +34,29 @@ READY_GRAPH = Idle(
 )
 
 
-class RetrievalConfig(Record):
+RETRIEVAL_DEFAULTS: dict[str, Any] = {
+    "paradigm": "hybrid",
+    "train": {
+        "epochs": 1000,
+        "batch_size": 2048,
+        "lr": 1e-3,
+        "optimizer": "adam",
+        "weight_decay": 0.0,
+        "ema": 0.0,
+        "warmup_steps": 0,
+        "clip": None,
+        "patience": 20,
+        "metric": "recall@20",
+    },
+}
+"""What the settings that rankers share are for a retrieval model unless given: as its published runs had them."""
+
+
+class RetrievalConfig(ModelRecord):
     """Base of the records of retrieval models."""
 
-    idle_rules: ClassVar[tuple[Idle, ...]] = ()
-    """Where options do nothing: an override of one of them is refused then."""
+    kind = "retrieval"
+    defaults: ClassVar[Mapping[str, Any]] = RETRIEVAL_DEFAULTS
 
 
 class BPRConfig(RetrievalConfig):
@@ -57,6 +67,9 @@ class BPRConfig(RetrievalConfig):
     reg_weight: float = Field(default=0.01, ge=0, description="weight of the norms of the batch's embeddings")
     reg_norm: RegNorm = Field(default="norm", description=REG_NORM)
 
+    def reads_features(self) -> bool:
+        return False
+
 
 class LightGCNConfig(RetrievalConfig):
     """LightGCN: propagation over the user-item graph, ids alone (He et al., SIGIR 2020)."""
@@ -66,6 +79,9 @@ class LightGCNConfig(RetrievalConfig):
     n_layers: int = Field(default=2, ge=0, description="layers of propagation")
     reg_weight: float = Field(default=1e-4, ge=0, description="weight of the norms of the batch's layer-0 embeddings")
     reg_norm: RegNorm = Field(default="norm", description=REG_NORM)
+
+    def reads_features(self) -> bool:
+        return False
 
 
 class VBPRConfig(RetrievalConfig):
@@ -109,6 +125,10 @@ class FREEDOMConfig(RetrievalConfig):
             "model.reg_weight=0 gives features no gradient; set it above 0",
         ),
     )
+    no_gradient = NoGradient("reg_weight", 0, "features only make the frozen item graph")
+
+    def reads_features(self) -> bool:
+        return self.item_graph is None or self.reg_weight > 0
 
 
 class EM3FreedomConfig(RetrievalConfig):
@@ -190,6 +210,8 @@ class BM3Config(RetrievalConfig):
         description="what reg_weight holds down: all users and items after propagation, divided by the number of items "
         "(published code), or the batch's",
     )
+
+    no_gradient = NoGradient("cl_weight", 0, "features have no part in the loss")
 
 
 class SLMRecConfig(RetrievalConfig):
@@ -409,6 +431,7 @@ class LATTICEConfig(RetrievalConfig):
             "model.cf_model=mf reads no user-item graph; use model.cf_model=lightgcn or ngcf",
         ),
     )
+    no_gradient = NoGradient("lambda_coeff", 1, "the item graph is the frozen one alone")
 
 
 class MGCNConfig(RetrievalConfig):

@@ -1,0 +1,100 @@
+"""The examples, installed as packages of their own and used through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/pyproject.toml"))
+FAST = ["train.epochs=1", "train.threads=1", "train.device=cpu", "eval.topk=[5]"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all examples installed, metadata and all."""
+    folder = tmp_path_factory.mktemp("examples")
+    copies = [shutil.copytree(path, folder / path.name) for path in EXAMPLES]
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "install", *offline, "--target", folder / "site", *copies]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def rawrec(*words: object, site: Path | None = None, code: int = 0) -> str:
+    """What a command prints; where it is to fail, what it says of that."""
+    paths = [str(ROOT / "src"), *([str(site)] if site else [])]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "rawrec.cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_a_model_and_a_metric_of_packages(shop: Path, site: Path, tmp_path: Path) -> None:
+    assert {"name": "fism", "kind": "retrieval"}.items() <= {
+        line["name"]: line for line in json.loads(rawrec("models", "--json", site=site))
+    }["fism"].items()
+    table = json.loads(rawrec("settings", "fism", "--json", site=site))
+    assert [line["setting"] for line in table] == ["model.name", "model.dim", "model.alpha"]
+    assert "did you mean alpha" in rawrec("train", "fism", "model.alfa=1", *to(shop, tmp_path / "x"), site=site, code=2)
+    idle = rawrec("train", "fism", "content.image.train=all", *to(shop, tmp_path / "x"), site=site, code=2)
+    assert "model fism reads no features" in idle
+
+    words = ["model.dim=8", "train.batch_size=64", "train.metric=hit@5", *FAST, *to(shop, tmp_path / "run")]
+    metrics = json.loads(rawrec("train", "fism", *words, "--json", site=site))
+    assert 0 < metrics["test"]["recall@5"] <= metrics["test"]["hit@5"] <= 1
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [(one["name"], one["package"], one["version"]) for one in info["registered"]] == [
+        ("fism", "rawrec-fism", "0.1.0"),
+        ("hit", "rawrec-hit", "0.1.0"),
+    ]
+    packages = json.loads((tmp_path / "run" / "environment.json").read_text())["packages"]
+    assert packages["rawrec-fism"] == "0.1.0"
+    assert json.loads(rawrec("evaluate", tmp_path / "run", "--json", site=site))["test"] == metrics["test"]
+
+    # Where the packages are not installed, it is told which they are.
+    said = rawrec("evaluate", tmp_path / "run", code=2)
+    assert "model 'fism' of the package rawrec-fism 0.1.0, which is not installed" in said
+    assert "metric 'hit' of the package rawrec-hit 0.1.0" in said
+
+
+def test_a_fusion_an_encoder_and_a_metric_of_packages(shop: Path, site: Path, tmp_path: Path) -> None:
+    words = ["content.fusion.kind=gate", "content.image.encoder=tiles", "content.image.size=32", "content.dim=8"]
+    words += ["content.image.train=top:1", "content.text.use=false", "eval.metrics=[brier,hit]", "train.metric=brier"]
+    out = to(shop, tmp_path / "run")
+    metrics = json.loads(rawrec("train", "em3", "model.dim=8", *words, *FAST, *out, "--json", site=site))
+    assert 0 < metrics["test"]["brier"] < 0.5 and metrics["test"]["hit@5"] >= metrics["test"]["recall@5"]
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [one["name"] for one in info["registered"]] == ["gate", "tiles", "brier", "hit"]
+    assert info["best_epoch"] == 1
+
+
+def test_a_head_of_a_package(shop: Path, site: Path, tmp_path: Path) -> None:
+    words = ["model.dim=8", "model.layers=1", "model.content=none", *FAST, *to(shop, tmp_path / "run")]
+    metrics = json.loads(rawrec("train", "crossed", *words, "--json", site=site))
+    assert 0 < metrics["test"]["auc"] < 1
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [one["package"] for one in info["registered"]] == ["rawrec-crossed"]
+
+
+def test_pages_show_the_examples_as_they_are() -> None:
+    shown = {}
+    for page in ("adding-a-model.md", "adding-an-encoder.md"):
+        text = (ROOT / "docs" / page).read_text()
+        shown |= dict(re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)\n```", text, re.DOTALL))
+    assert {path.parent.name for path in map(Path, shown)} == {path.name for path in EXAMPLES}
+    for path, code in shown.items():
+        assert code == (ROOT / path).read_text().rstrip(), f"{path} is another than on its page"
+
+
+def to(data: Path, out: Path) -> list[str]:
+    return ["--data", str(data), "--out", str(out)]
