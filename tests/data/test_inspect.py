@@ -48,7 +48,7 @@ def test_counts_and_coverage(odd):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["counts"] == {"users": 2, "items": 4, "interactions": 5}
     assert {k: found["splits"]["default"][k] for k in ("train", "valid", "test")} == {"train": 3, "valid": 1, "test": 1}
-    assert found["labels"]["label"]["mean"] == 1
+    assert found["labels"]["label"]["positive"] == 1
     fields = found["fields"]
     assert fields["photo"]["images"] == 2 and fields["photo"]["bytes"] == len(picture()) + 13
     assert fields["photo"]["checked"] == 2 and fields["photo"]["undecodable"] == 1

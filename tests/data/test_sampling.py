@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
-from rawrec.data.sampling import Histories, Negatives, Samples
+from rawrec.data.sampling import Histories, Samples
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from systems import small_dataset
@@ -176,15 +176,6 @@ def test_negatives_were_there_and_are_no_positives(tmp_path: Path, has_launched:
             clashes += sum((int(user), int(i)) in positives for i in drawn) if len(free) > len(drawn) else 0
         assert clashes == 0
         assert len(np.unique(batch.items[:, 1:])) > 8
-
-
-def test_negatives_are_uniform_over_what_is_left(tmp_path: Path) -> None:
-    made = small_dataset(tmp_path / "d", [(0, i, 0, 1.0) for i in range(3)] + [(1, 9, 1, 1.0)], 10, labelled=False,
-                         has_time=False, split=SplitSpec(kind="random_user"))  # fmt: skip
-    drawn = Negatives(made, np.arange(4), None).draw(np.zeros(500, np.int64), None, 14, np.random.default_rng(0))
-    counts = np.bincount(drawn.ravel(), minlength=10)
-    assert not counts[:3].any()
-    assert counts[3:].min() > 900 and counts[3:].max() < 1100  # 1000 expected
 
 
 def test_negatives_are_a_function_of_the_generator(tmp_path: Path) -> None:
