@@ -287,7 +287,7 @@ def test_positives_without_a_negative_are_told_of(tmp_path: Path) -> None:
     assert metrics["test"]["impressions"] == 2 * (1 + metrics["test"]["sampled"])
     assert "without a negative, left out: 6 of train, 1 of test" in (run.path / "log.txt").read_text()
     everything = small_dataset(
-        tmp_path / "all", rows[:6] + [(1, 0, 9, 1.0)], 6, labelled=False, parts=[*parts[:6], "valid"]
+        tmp_path / "all", [*rows[:6], (1, 0, 9, 1.0)], 6, labelled=False, parts=[*parts[:6], "valid"]
     )
     with pytest.raises(UserError, match="none of its 6 positives has an item left"):
         train(settings(model__name="id"), everything, tmp_path / "none")
