@@ -159,7 +159,13 @@ def test_results_in_every_form(shell: Shell, run: Path, shop: Path, tmp_path: Pa
     lists = shell.json("recommend", run, "--all-users", tmp_path / "all.jsonl.gz", "-k", 2, "--seen")["file"]
     assert set(pl.read_ndjson(lists)["items"].list.len()) == {2}
     assert str(tmp_path / "v.npy") in shell("export", run, "--out", tmp_path / "v.npy")[0]
+    same = shell.json("recommend", run, "--all-users", tmp_path / "none.jsonl", "-k", 2, "--exclude-seen", "none")[
+        "file"
+    ]
+    assert pl.read_ndjson(same).equals(pl.read_ndjson(lists))
     for words, said in [
+        (["recommend", run, "--all-users", tmp_path / "x.csv", "--exclude-seen", "all"], "use positives, interactions"),
+        (["recommend", run, "--user", "u1", "--seen", "--exclude-seen", "none"], "give one of them"),
         (["recommend", run, "--all-users", tmp_path / "all.xlsx"], ".parquet, .csv, .csv.gz, .jsonl or .jsonl.gz"),
         (["export", run, "--out", tmp_path / "v.csv"], ".parquet, .npy, .safetensors or .faiss"),
         (["export", run, "--out", tmp_path / "v.npy", "--index", "flat"], "v.npy is no Faiss index"),

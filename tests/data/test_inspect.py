@@ -48,7 +48,7 @@ def test_counts_and_coverage(odd):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["counts"] == {"users": 2, "items": 4, "interactions": 5}
     assert {k: found["splits"]["default"][k] for k in ("train", "valid", "test")} == {"train": 3, "valid": 1, "test": 1}
-    assert found["labels"]["label"]["mean"] == 1
+    assert found["labels"]["label"]["positive"] == 1
     fields = found["fields"]
     assert fields["photo"]["images"] == 2 and fields["photo"]["bytes"] == len(picture()) + 13
     assert fields["photo"]["checked"] == 2 and fields["photo"]["undecodable"] == 1
@@ -78,6 +78,34 @@ def test_tables_print_what_users_named_as_it_is(odd):
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for words in ("[odd]", "Leave one out", "Items by training rows", "photo", "75.0%", "Problems"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "remark", "problem"),
+    [
+        ([0, 1, 1, 0], "", ""),
+        ([-1, 1, 1, -1], "label label: 2 distinct values (-1 to 1); above 0 is positive, which 50.0%", ""),
+        ([0, 0.25, 300, 2], "label label: 4 distinct values (0 to 300); above 0 is positive, which 75.0% of", ""),
+        ([1, 2, 5, 1], "label label: 3 distinct values (1 to 5); above 0", "1 to 5, so every row is positive"),
+        ([-2, -2, -2, -2], "label label: always -2; above 0 is positive, which 0.0%", "-2, so every row is not"),
+    ],
+)  # fmt: skip
+def test_labels_of_any_scale(tmp_path, labels, remark, problem):
+    report = ImportReport()
+    with DatasetWriter(tmp_path / "d", fields=Fields(), source="x", labels=["label"], has_time=False) as target:
+        target.add_items({"item_id": ["a", "b"]})
+        target.add_interactions({"user_id": list("uuvv"), "item_id": list("abab"), "label": labels})
+        target.finish(SplitSpec(kind="random_user"), report)
+    found = inspect(tmp_path / "d")
+    entry = found["labels"]["label"]
+    assert entry["positive"] == np.mean(np.array(labels) > 0) and entry["distinct"] == len(set(labels))
+    assert entry["remark"].startswith(remark) and bool(entry["remark"]) == bool(remark)
+    assert report.notes == ([entry["remark"]] if remark else [])
+    said = [entry["problem"] for entry in found["problems"] if "nothing to learn" in entry["problem"]]
+    assert len(said) == bool(problem) and all(problem in text for text in said)
+    console = Console(width=160, file=io.StringIO())
+    print_inspection(found, console)
+    assert "Share of positives" in console.file.getvalue() and remark in console.file.getvalue()
 
 
 def test_generated_shop(shop):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
-from rawrec.data.sampling import Histories, Negatives, Samples
+from rawrec.data.sampling import Histories, Samples
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from systems import small_dataset
@@ -66,6 +66,21 @@ def test_without_time_the_target_is_left_out(
     everything = made.read(asked_users, None, None, length)
     for (user, _, _), line in zip(queries, everything.tolist(), strict=True):
         assert line == padded([row[1] for row in rows if row[0] == user], length)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=rows_of, queries=rows_of, length=st.integers(0, 7))
+def test_where_earlier_says_nothing_the_latest_others_are_read(
+    rows: list[tuple[int, int, int]], queries: list[tuple[int, int, int]], length: int
+) -> None:
+    """A random split of data with times: whatever the order of the file."""
+    users, items, times = columns(rows)
+    asked_users, targets, asked_times = columns(queries)
+    got = Histories(users, items, times, N_USERS, timeless=True).read(asked_users, targets, asked_times, length)
+    order = sorted(range(len(rows)), key=lambda k: rows[k][2])
+    for (user, target, _), line in zip(queries, got.tolist(), strict=True):
+        window = [rows[k][1] for k in order if rows[k][0] == user][-length - 1 :]
+        assert line == padded([item for item in window if item != target], length)
 
 
 @settings(max_examples=40, deadline=None)
@@ -157,6 +172,7 @@ def test_negatives_were_there_and_are_no_positives(tmp_path: Path, has_launched:
     made = small_dataset(tmp_path / "d", clicks(), 30, labelled=False, launched=launched)
     assert made.positive_only
     samples = Samples(made, "default", "label", 5, "rolling", 7)
+    assert samples.undrawn[0] > 0  # who comes first finds nothing else
     first = np.full(made.n_items, np.iinfo(np.int64).max)
     np.minimum.at(first, made.items, made.timestamps)
     there = np.array(launched) if launched is not None else first
@@ -169,22 +185,66 @@ def test_negatives_were_there_and_are_no_positives(tmp_path: Path, has_launched:
         assert (batch.labels[:, 0] == 1).all()
         known = samples.part == 0 if part == 0 else np.ones(len(samples.part), bool)
         positives = {(int(u), int(i)) for u, i in zip(made.users[known], made.items[known], strict=True)}
-        clashes = 0
+        pool = samples.train_counts > 0 if part == 0 else np.ones(made.n_items, bool)
         for user, time, drawn in zip(batch.users, batch.times, batch.items[:, 1:], strict=True):
-            assert (there[drawn] <= time).all()
-            free = [i for i in np.flatnonzero(there <= time) if (int(user), int(i)) not in positives]
-            clashes += sum((int(user), int(i)) in positives for i in drawn) if len(free) > len(drawn) else 0
-        assert clashes == 0
+            assert (there[drawn] <= time).all() and pool[drawn].all()
+            assert not any((int(user), int(i)) in positives for i in drawn)
+        every = np.flatnonzero(samples.part == part)
+        free = [
+            any(
+                (int(made.users[r]), int(i)) not in positives
+                for i in np.flatnonzero(pool & (there <= made.timestamps[r]))
+            )
+            for r in every
+        ]
+        assert rows.tolist() == every[free].tolist() and samples.undrawn[part] == len(every) - sum(free)
         assert len(np.unique(batch.items[:, 1:])) > 8
 
 
-def test_negatives_are_uniform_over_what_is_left(tmp_path: Path) -> None:
-    made = small_dataset(tmp_path / "d", [(0, i, 0, 1.0) for i in range(3)] + [(1, 9, 1, 1.0)], 10, labelled=False,
-                         has_time=False, split=SplitSpec(kind="random_user"))  # fmt: skip
-    drawn = Negatives(made, np.arange(4), None).draw(np.zeros(500, np.int64), None, 14, np.random.default_rng(0))
-    counts = np.bincount(drawn.ravel(), minlength=10)
-    assert not counts[:3].any()
-    assert counts[3:].min() > 900 and counts[3:].max() < 1100  # 1000 expected
+@pytest.mark.parametrize("kind", ["new_items", "random_user", "time_user", "time_global", "leave_one_out"])
+def test_training_meets_no_item_without_a_training_row(tmp_path: Path, kind: str) -> None:
+    """Not as a negative either, else held-out items would be learnt to be taken by nobody; evaluation judges them."""
+    rng = np.random.default_rng(0)
+    rows = [(int(u), int(i), int(t), 1.0) for t in range(20) for u, i in enumerate(rng.permutation(60)[:15])]
+    made = small_dataset(tmp_path / "d", rows, 70, labelled=False, split=SplitSpec.model_validate({"kind": kind}))
+    samples = Samples(made, "default", "label", 5, "rolling", 20)
+    batch = samples.impressions(samples.rows(0), 0, np.random.default_rng(0))
+    assert (samples.train_counts[batch.items] > 0).all() and len(batch.rows) > 100
+    if kind == "new_items":
+        test = samples.impressions(samples.rows(2), 2, np.random.default_rng(0))
+        cold = samples.train_counts[test.items] == 0
+        assert cold[:, 0].all() and 0 < cold[:, 1:].mean() < 1
+
+
+def test_rows_that_make_histories_only_are_known_positives(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    users, items, before = rng.integers(0, 5, 200), rng.integers(0, 20, 200), rng.random(200) < 0.3
+    with DatasetWriter(
+        tmp_path / "d", fields=Fields(), source="test", labels=[], extra={"given": pa.int8()}, has_time=False
+    ) as writer:
+        columns = {"user_id": [f"u{u}" for u in users], "item_id": [f"i{i}" for i in items]}
+        writer.add_interactions(columns | {"given": before.astype(np.int8)})
+        made = writer.finish(SplitSpec(kind="random_user", history="given"), ImportReport())
+    samples = Samples(made, "default", "label", 5, "rolling", 9)
+    batch = samples.impressions(samples.rows(0), 0, np.random.default_rng(0))
+    known = set(zip(made.users[before].tolist(), made.items[before].tolist(), strict=True))
+    drawn = {(int(u), int(i)) for u, row in zip(batch.users, batch.items, strict=True) for i in row[1:]}
+    assert known and len(drawn) > 20 and not known & drawn
+
+
+def test_a_user_who_took_everything_gives_no_samples(tmp_path: Path) -> None:
+    rows = [(0, i, i, 1.0) for i in range(8)] + [(1, i, 20 + i, 1.0) for i in range(4)]
+    made = small_dataset(
+        tmp_path / "d", rows, 8, labelled=False, parts=["train"] * 8 + ["train", "train", "valid", "test"]
+    )
+    samples = Samples(made, "default", "label", 5, "rolling", 3)
+    assert samples.rows(0).tolist() == samples.order(0, 0)[np.argsort(samples.order(0, 0))].tolist() == [8, 9]
+    assert samples.undrawn == [8, 0, 0] and samples.emptiness(0).startswith("no samples: none of its 8 positives")
+    assert samples.undrawn_note().startswith("positives without a negative, left out: 8 of train.")
+    batch = samples.impressions(samples.rows(0), 0, np.random.default_rng(0))
+    assert set(batch.items[:, 1:].ravel().tolist()) <= {2, 3, 4, 5, 6, 7}  # training knows no more of user 1
+    with pytest.raises(ValueError, match="no free item"):
+        samples.impressions(np.array([0]), 0, np.random.default_rng(0))
 
 
 def test_negatives_are_a_function_of_the_generator(tmp_path: Path) -> None:
@@ -192,6 +252,14 @@ def test_negatives_are_a_function_of_the_generator(tmp_path: Path) -> None:
     rows = samples.rows(0)
     draws = [samples.impressions(rows, 0, np.random.default_rng(seed)).items for seed in (3, 3, 4)]
     assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
+
+
+def test_labels_are_zero_and_one(tmp_path: Path) -> None:
+    rows = [(u, i, i, float(y)) for u in range(3) for i, y in enumerate((-1, 0, 0.3, 1, 5, 300))]
+    samples = Samples(small_dataset(tmp_path / "d", rows, 6), "default", "label", 5, "rolling", 4)
+    assert samples.labels.dtype == np.float32 and samples.labels.tolist() == [0, 0, 1, 1, 1, 1] * 3
+    batch = samples.impressions(samples.rows(0), 0, np.random.default_rng(0))
+    assert set(batch.labels.ravel().tolist()) == {0.0, 1.0} and samples.undrawn == [0, 0, 0]
 
 
 def test_labelled_data_draw_none(shop: Path) -> None:

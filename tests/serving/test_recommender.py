@@ -16,9 +16,11 @@ from safetensors.numpy import load_file
 import rawrec
 from rawrec import Recommender, UserError
 from rawrec.data.exporters import export_mmrec
+from rawrec.data.splits import SplitSpec
 from rawrec.serving import recommender
 from rawrec.sources.mmrec import import_mmrec
 from rawrec.sources.table import import_table
+from systems import small_dataset
 
 TINY = {
     "train.epochs": 1,
@@ -106,6 +108,50 @@ def test_recommend_agrees_with_score_and_leaves_out_what_was_taken(served: dict[
     assert set(ids(found)) == set(data.item_ids) - taken
     again = rec.score(str(data.user_ids[user]), ids(found))
     np.testing.assert_allclose([s for _, s in found], again, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["id", "bpr"])
+def test_what_lists_leave_out(tmp_path: Path, model: str) -> None:
+    """Positives, as the run was evaluated with; all that was met, badly rated items too; or nothing."""
+    rng = np.random.default_rng(0)
+    rows = [(u, int(i), t, float(rng.random() < 0.7)) for u in range(8) for t, i in enumerate(rng.permutation(30)[:15])]
+    data = small_dataset(tmp_path / "data", rows, 30)
+    kept = {"train.epochs": 1, "train.threads": 1, "eval.topk": [20]}
+    path = rawrec.train(model, data, tmp_path / "run", kept).path
+    given = rawrec.train(model, data, tmp_path / "given", kept | {"eval.exclude_seen": "interactions"}).path
+    served, usual = Recommender.load(path), Recommender.load(given)
+    own, everything = data.users == data.user_rows(["u3"])[0], set(data.item_ids)
+    unmet, untaken = (everything - set(data.item_ids[data.items[own & rows]]) for rows in (own, data.label() > 0))
+    assert len(unmet) < len(untaken) < 30
+    for made, wanted, expected in [
+        (served, None, untaken),
+        (served, True, untaken),
+        (served, "positives", untaken),
+        (served, "interactions", unmet),
+        (served, False, everything),
+        (served, "none", everything),
+        (usual, None, unmet),
+        (usual, True, unmet),
+        (usual, "positives", untaken),
+        (usual, False, everything),
+    ]:
+        found = ids(made.recommend("u3", k=30, exclude_seen=wanted))
+        assert set(found) == expected
+        lists = pl.read_parquet(made.recommend_all(tmp_path / "all.parquet", 30, wanted))
+        assert lists.filter(pl.col("user_id") == "u3")["items"].to_list() == [found]
+    with pytest.raises(UserError, match="exclude_seen='all': use positives, interactions, none"):
+        served.recommend("u3", exclude_seen="all")  # type: ignore[arg-type]
+
+
+def test_the_latest_is_what_was_done_last(tmp_path: Path) -> None:
+    """Under a random split too, and whatever the order of the file."""
+    rows = [(u, (u + k) % 12, 100 - k, 1.0) for u in range(6) for k in range(9)]
+    data = small_dataset(tmp_path / "data", rows, 12, labelled=False, split=SplitSpec(kind="random_user"))
+    chosen = {"train.epochs": 1, "train.threads": 1, "eval.full_ranking": False, "data.history": 3}
+    served = Recommender.load(rawrec.train("id", data, tmp_path / "run", chosen).path)
+    _, past = served._who("u2", None)
+    assert data.item_ids[past[0]].tolist() == ["i4", "i3", "i2"]  # k = 2, 1, 0
+    assert served.score("u2", ["i9"]) == pytest.approx(served.score("u2", ["i9"], history=["i4", "i3", "i2"]))
 
 
 @pytest.mark.parametrize("name", ["end_to_end", "id"])

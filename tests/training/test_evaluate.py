@@ -10,12 +10,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from rawrec.data.dataset import Dataset
+from rawrec.errors import UserError
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.job import evaluate, load_task, train
 from rawrec.training.metrics import best_possible
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
-from systems import settings, small_dataset, system
+from systems import config, digest, settings, small_dataset, system
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,7 @@ def test_data_that_were_not_generated_have_no_best(tmp_path: Path) -> None:
     metrics, _, frame = evaluate_part(made, 2, 0)
     assert "share" not in metrics and "auc_best" not in metrics
     assert metrics["sampled"] == 3  # positive-only data: negatives are drawn, and it says so
+    assert metrics["undrawn"] == 0
     assert frame["label"].mean() == pytest.approx(1 / 4)
     again, _, same = evaluate_part(made, 2, 0)
     assert same.equals(frame) and again == metrics
@@ -124,13 +126,16 @@ def brute_force(made: ImpressionTask, part: int, k: int) -> tuple[list[int], lis
     """Every item scored for every user one at a time, ranked by a plain sort."""
     samples, data, table = made.samples, made.data, made.table()
     positive = samples.labels > 0
-    users = sorted(set(data.users[(samples.part == part) & positive].tolist()))
+    pairs = list(zip(data.users.tolist(), data.items.tolist(), strict=True))
+    earlier = {pairs[row] for row in np.flatnonzero(positive & (samples.part >= 0) & (samples.part < part))}
+    taken = (samples.part == part) & positive & np.array([pair not in earlier for pair in pairs])
+    users = sorted(set(data.users[taken].tolist()))
     lists, recalls, gains, precisions = [], [], [], []
     for user in users:
         own = (data.users == user) & positive
-        wanted = set(data.items[own & (samples.part == part)].tolist())
+        wanted = set(data.items[own & taken].tolist())
         masked = set(data.items[own & (samples.part >= 0) & (samples.part < part)].tolist())
-        first = samples.times[own & (samples.part == part)].min()
+        first = samples.times[own & taken].min()
         readable = own if samples.eval_histories is not samples.train_histories else own & (samples.part == 0)
         before = np.flatnonzero(readable & (samples.times < first))
         before = before[np.argsort(samples.times[before], kind="stable")][-samples.history :]
@@ -150,7 +155,9 @@ def brute_force(made: ImpressionTask, part: int, k: int) -> tuple[list[int], lis
         ideal = sum(1 / np.log2(r + 2) for r in range(min(k, len(wanted))))
         gains.append(sum(hit / np.log2(r + 2) for r, hit in enumerate(hits)) / ideal)
     means = {"recall": np.mean(recalls), "ndcg": np.mean(gains), "precision": np.mean(precisions)}
-    return users, lists, {f"{name}@{k}": float(value) for name, value in means.items()}
+    expected = {f"{name}@{k}": float(value) for name, value in means.items()}
+    again = {pairs[row] for row in np.flatnonzero((samples.part == part) & positive)} & earlier
+    return users, lists, expected | {"topk_repeated": len(again)}
 
 
 @pytest.mark.parametrize("which", ["rolling", "train", "shop"])
@@ -163,8 +170,9 @@ def test_lists_against_brute_force(tmp_path: Path, trained: ImpressionTask, whic
         same = sum(got == want for got, want in zip(result.lists.items.tolist(), lists, strict=True))
         assert same >= len(users) - 1  # two scores may be equal to the last bit but one
         for key, value in expected.items():
-            assert result.metrics[key] == pytest.approx(value, abs=0.01 if same < len(users) else 1e-9)
+            assert result.metrics.get(key, 0) == pytest.approx(value, abs=0.01 if same < len(users) else 1e-9)
         assert result.metrics["topk_users"] == len(users)
+        assert (result.metrics.get("topk_repeated", 0) > 0) == (which == "shop")
 
 
 def test_saved_lists(run: RunFolder, trained: ImpressionTask) -> None:
@@ -180,3 +188,106 @@ def test_a_part_without_positives_gives_no_lists(tmp_path: Path) -> None:
     made = system(data, tmp_path, model__name="id").eval()
     result = evaluate_topk(made, 2, [3])
     assert len(result.users) == 0 and result.metrics["recall@3"] is None and result.reasons["recall@3"]
+
+
+# ------------------------------------------------------------------------------------------- what lists leave out
+def rated(folder: Path) -> Dataset:
+    """Twelve users who buy items of their own again, and have rated others badly, which two of them take later."""
+    rows, parts = [], []
+    for user in range(12):
+        bought, disliked = [user, user + 1, user + 2], [user + 3, user + 4]
+        for time, part in enumerate(("train", "valid", "test")):
+            rows += [(user, item, 10 * time, 1.0) for item in bought]
+            rows += [(user, item, 10 * time, 0.0) for item in disliked if part == "train"]
+            parts += [part] * (3 + 2 * (part == "train"))
+    for user in (3, 4):
+        rows.append((user, user + 3, 25, 1.0))
+        parts.append("test")
+    return small_dataset(folder, rows, 20, parts=parts)
+
+
+class Perfect:
+    """Scores what the user takes in the test part above all else."""
+
+    def __init__(self, data: Dataset):
+        wanted = (data.split() == 2) & (data.label() > 0)
+        self.scores = torch.zeros(data.n_users, data.n_items)
+        self.scores[data.users[wanted], data.items[wanted]] = 1.0
+
+    def __call__(self, users: np.ndarray, *_: object) -> torch.Tensor:
+        return self.scores[torch.from_numpy(users)].clone()
+
+
+@pytest.mark.parametrize(
+    ("exclude", "repeated", "left"), [("none", 0, 12), ("positives", 36, 2), ("interactions", 38, 0)]
+)
+def test_a_perfect_scorer_finds_all_that_is_asked_for(
+    tmp_path: Path, exclude: str, repeated: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = rated(tmp_path / "data")
+    made = system(data, tmp_path, model__name="id", eval__exclude_seen=exclude).eval()
+    monkeypatch.setattr(made, "score_all", Perfect(data))
+    result = evaluate_topk(made, 2, [8])
+    assert result.metrics["topk_users"] == len(result.users) == left
+    assert result.metrics.get("topk_repeated", 0) == repeated
+    if left:
+        assert result.metrics["recall@8"] == result.metrics["ndcg@8"] == 1.0
+    else:
+        assert result.metrics["recall@8"] is None and result.reasons["recall@8"]
+    for user, items in zip(result.users, result.lists.items, strict=True):
+        own = (data.users == user) & (data.split() < 2)
+        gone = {"none": own & False, "positives": own & (data.label() > 0), "interactions": own}[exclude]
+        assert not set(items.tolist()) & set(data.items[gone].tolist())
+
+
+def test_yes_and_no_are_positives_and_nothing() -> None:
+    assert [config(eval__exclude_seen=value).eval.exclude_seen for value in (True, False, "interactions")] == [
+        "positives",
+        "none",
+        "interactions",
+    ]
+    with pytest.raises(UserError, match=r"eval\.exclude_seen"):
+        config(eval__exclude_seen="all")
+
+
+# -------------------------------------------------------------------------------------------------------------- labels
+def test_labels_above_zero_are_positive_on_any_scale(tmp_path: Path) -> None:
+    """Clicks, signs, stars, counts, seconds and shares of a film: the very same run."""
+    rng = np.random.default_rng(0)
+    clicks = rng.integers(0, 2, 400)
+    scales = {
+        "clicks": clicks,
+        "signs": 2 * clicks - 1,
+        "stars": 5 * clicks,
+        "counts": clicks * rng.integers(1, 4, 400),
+        "seconds": clicks * rng.uniform(1, 300, 400),
+        "shares": clicks * rng.uniform(0.01, 0.99, 400),
+    }
+    lines = {}
+    for name, labels in scales.items():
+        chance = np.random.default_rng(1)
+        rows = [(int(chance.integers(0, 15)), int(chance.integers(0, 20)), k, float(y)) for k, y in enumerate(labels)]
+        data = small_dataset(tmp_path / name / "data", rows, 20)
+        run = train(settings(model__name="id"), data, tmp_path / name / "run")
+        lines[name] = digest(run.path) | {"scores": pl.read_parquet(run.path / "scores.parquet")["label"].to_list()}
+    assert all(found == lines["clicks"] for found in lines.values())
+    assert set(lines["clicks"]["scores"]) == {0.0, 1.0}
+
+
+def test_positives_without_a_negative_are_told_of(tmp_path: Path) -> None:
+    """A user who took everything, and whoever came first, give no samples; log and metrics say how many."""
+    rows = [(0, item, item, 1.0) for item in range(6)] + [(user, user, 10 + user, 1.0) for user in range(1, 6)]
+    parts = ["train"] * 6 + ["train", "valid", "valid", "test", "test"]
+    rows.append((0, 2, 30, 1.0))
+    parts.append("test")
+    data = small_dataset(tmp_path / "data", rows, 6, labelled=False, parts=parts)
+    run = train(settings(model__name="id", train__metric="logloss"), data, tmp_path / "run")
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["test"]["undrawn"] == 1 and metrics["valid"]["undrawn"] == 0
+    assert metrics["test"]["impressions"] == 2 * (1 + metrics["test"]["sampled"])
+    assert "without a negative, left out: 6 of train, 1 of test" in (run.path / "log.txt").read_text()
+    everything = small_dataset(
+        tmp_path / "all", [*rows[:6], (1, 0, 9, 1.0)], 6, labelled=False, parts=[*parts[:6], "valid"]
+    )
+    with pytest.raises(UserError, match="none of its 6 positives has an item left"):
+        train(settings(model__name="id"), everything, tmp_path / "none")

@@ -408,7 +408,7 @@ def rows_of(labels: list[float]) -> list[tuple[int, int, int, float]]:
     [
         ([0, 1] * 10, ["train"] * 15 + ["test"] * 5, "validation part has no interactions"),
         ([0, 1] * 10, ["valid"] * 15 + ["test"] * 5, "training part has no interactions"),
-        ([1] * 10 + [0, 1] * 5, ["train"] * 10 + ["valid"] * 5 + ["test"] * 5, "every training label is 1"),
+        ([1] * 10 + [0, 1] * 5, ["train"] * 10 + ["valid"] * 5 + ["test"] * 5, "every training label is above 0"),
         ([0, 1] * 5 + [1] * 10, ["train"] * 10 + ["valid"] * 5 + ["test"] * 5, r"train\.metric=auc is undefined"),
     ],
 )

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_retrieval import ITEMS, make, settings
+import torch
+from small_retrieval import ITEMS, USERS, make, settings
 
 from rawrec import UserError
+from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
 from rawrec.data.splits import SplitSpec
+from rawrec.training.evaluate import make_lists
 from rawrec.training.job import load_task, train
 from rawrec.training.tasks.pairs import PairTask
+from systems import small_dataset
 
 
 @pytest.mark.parametrize("protocol", ["default", "mmrec"])
@@ -112,3 +116,28 @@ def test_an_order_that_is_not_of_all_modalities(graph: Dataset, tmp_path: Path, 
     with pytest.raises(UserError, match=r"content\.order=\[image,text\]") as caught:
         make(graph, tmp_path, "freedom", content__order=order)
     assert str(caught.value).startswith(f"content.order=[{','.join(order)}]")
+
+
+@pytest.mark.parametrize(
+    ("exclude", "protocol"), [("positives", "default"), ("none", "default"), ("positives", "mmrec")]
+)
+def test_what_was_taken_before_is_not_asked_for_again(tmp_path: Path, exclude: str, protocol: str) -> None:
+    """Repeat purchases; a perfect scorer finds all that is asked for. MMRec asks for what it leaves out, and misses."""
+    rows = [(user, (user + k) % ITEMS, 10 * part, 1.0) for user in range(USERS) for part in range(3) for k in range(4)]
+    rows += [(user, (user + 9) % ITEMS, 20, 1.0) for user in range(5)]
+    parts = ["train"] * 4 + ["valid"] * 4 + ["test"] * 4
+    data = small_dataset(tmp_path / "data", rows, ITEMS, labelled=False, parts=parts * USERS + ["test"] * 5)
+    more = {"eval__protocol": "mmrec"} if protocol == "mmrec" else {"eval__exclude_seen": exclude}
+    system = PairTask(resolve("bpr", settings("bpr", **more)), data, tmp_path / "cache")
+    task = system.tasks[2]
+    scores = torch.zeros(USERS, ITEMS)
+    wanted = data.split() == 2
+    scores[data.users[wanted], data.items[wanted]] = 1.0
+    lists = make_lists(lambda users: scores[torch.from_numpy(users)].clone(), task, 20, 16)
+    metrics = system.judge(2, lists).metrics
+    repeated = 0 if exclude == "none" else 4 * USERS
+    assert metrics.get("topk_repeated", 0) == repeated
+    if protocol == "mmrec":
+        assert metrics["topk_users"] == USERS and metrics["recall2@20"] == pytest.approx(5 / (4 * USERS + 5))
+    else:
+        assert metrics["topk_users"] == (5 if repeated else USERS) and metrics["recall@20"] == 1.0

@@ -13,9 +13,9 @@ from small_retrieval import make, settings
 
 from rawrec import RunStopped, UserError
 from rawrec.data.dataset import Dataset
+from rawrec.data.negatives import Negatives
 from rawrec.models.graph import Interactions
 from rawrec.training.job import train
-from rawrec.training.negatives import Negatives
 from rawrec.training.optimiser import DECAY_EPOCHS
 from rawrec.training.tasks.base import Result
 from systems import TIMES
@@ -50,7 +50,7 @@ def test_users_who_have_taken_everything_give_no_negatives(graph: Dataset, tmp_p
     all_of_it = Interactions(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2, 2)
     trainer.task.known = all_of_it
     with pytest.raises(UserError, match="every user of the training part has taken all items"):
-        trainer.task._with_negatives(Negatives(all_of_it))
+        trainer.task._with_negatives(Negatives(*all_of_it, pool=torch.arange(2)))
 
 
 def test_models_without_negatives_learn_from_every_pair(graph: Dataset, tmp_path: Path) -> None:

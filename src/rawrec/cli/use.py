@@ -27,6 +27,10 @@ def recommend(
         Path | None, typer.Option(help="lists for every user into this file: .parquet, .csv, .jsonl")
     ] = None,
     seen: Annotated[bool, typer.Option("--seen", help="also what the user has taken before")] = False,
+    exclude_seen: Annotated[
+        str | None,
+        typer.Option(help="left out: positives | interactions | none (default: the run's eval.exclude_seen)"),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -38,12 +42,15 @@ def recommend(
         raise UserError("--all-users makes lists for everybody: leave out --user and --history")
     if all_users is None and user is None and past is None:
         raise UserError("say who: --user ID, --history ID,ID,... or --all-users FILE")
+    if seen and exclude_seen is not None:
+        raise UserError("--seen is --exclude-seen none: give one of them")
+    exclude: Any = False if seen else exclude_seen
     recommender = Recommender.load(run, data)
     if all_users is not None:
-        path = recommender.recommend_all(all_users, k, not seen)
+        path = recommender.recommend_all(all_users, k, exclude)
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
-    found = recommender.recommend(user, past, k, not seen)
+    found = recommender.recommend(user, past, k, exclude)
     _show(recommender, found, recommender.measure, as_json, {"user": user, "history": past, "k": k})
 
 

@@ -73,6 +73,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             True,
             f"it is a setting of ranking models, and {name} is none; use train.weight_decay",
         ),
+        (
+            r"eval\.exclude_seen",
+            cfg.eval.protocol == "mmrec",
+            "eval.protocol=mmrec leaves out training positives, as published",
+        ),
         (r"eval\.full_ranking", True, f"model {name} is always evaluated by lists of the full catalogue"),
         (r"eval\.batch_size", True, f"model {name} makes lists for as many users at once as fit its catalogue"),
         *((rf"model\.({'|'.join(rule.options)})", rule.when(cfg.model), rule.reason) for rule in cfg.model.idle_rules),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,9 @@ from rawrec.config.metrics import followed, own_metric
 from rawrec.config.records import Record, Size
 
 DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
+
+Seen = Literal["positives", "interactions", "none"]
+"""What of a user's past is left out of lists: what they took, all that they met (whatever its label), or nothing."""
 
 
 class DataConfig(Record):
@@ -112,6 +115,13 @@ class EvalConfig(Record):
         "positives only, also at test, users unseen in training are dropped, early stopping compares values rounded to "
         "4 decimals and comes one evaluation after train.patience",
     )
+    exclude_seen: Seen = Field(
+        default="positives",
+        description="left out of a user's lists, in evaluation and by the run's recommender: earlier positives, as is "
+        "usual; all earlier interactions, whatever their label (ratings: what was rated badly does not come back); "
+        "or nothing (repeat purchases). true and false: positives and none. What is left out is not asked for, but "
+        "counted (topk_repeated)",
+    )
     batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
     full_ranking: bool = Field(default=True, description="Recall@K and the like over the full catalogue on test")
     metrics: list[str] = Field(
@@ -125,3 +135,8 @@ class EvalConfig(Record):
         for name in value:
             own_metric(name)
         return list(dict.fromkeys(value))
+
+    @field_validator("exclude_seen", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        return ("positives" if value else "none") if isinstance(value, bool) else value

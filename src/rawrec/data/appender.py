@@ -150,6 +150,7 @@ class Appender(PartWriter):
                 pq.write_table(empty, self._folder / file, compression="zstd", write_page_checksum=True)
             else:
                 self._write_rows(file, item_of, parts)
+                self._note_labels(file, report)
             report.write(self._folder / account)
             version = Version.model_validate(
                 {

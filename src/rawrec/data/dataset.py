@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rawrec.data.disk import Lock, first_line, sync, writing
 from rawrec.data.division import Rows, above_zero, make_split
+from rawrec.data.labels import is_positive
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 
@@ -252,6 +253,11 @@ class Dataset:
             return np.ones(self.n_interactions, np.float32)
         _known("label", name, self.meta.labels, self.path)
         return self._row_column(name)
+
+    def positive(self, label: str = "label") -> NDArray[np.bool_]:
+        """Which interactions are positive, `[n_interactions]`: those with a label above 0. All losses and metrics ask
+        here, so that 0 and 1, -1 and 1, counts and seconds say the same."""
+        return is_positive(self.label(label))
 
     def column(self, name: str) -> NDArray[Any]:
         """Any column of the interactions, `[n_interactions]`; strings as objects. UserError for an unknown one."""

@@ -47,7 +47,7 @@ def export_mmrec(data: Dataset, out: str | Path, *, split: str = "default", labe
     not empty.
     """
     parts = data.retrieval_split(split)
-    positive = data.label(_label(data, label)) > 0
+    positive = data.positive(_label(data, label))
     if not positive.any():
         raise UserError(f"{data.path} has no positive interaction to export")
     order = _item_order(data.items[positive], data.n_items)

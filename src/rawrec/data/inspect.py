@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rawrec.data.dataset import Dataset
 from rawrec.data.images import check
+from rawrec.data.labels import LabelValues, is_positive
 from rawrec.data.splits import BUCKETS, PARTS
 
 IMAGE_SAMPLE = 500
@@ -43,7 +44,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "splits": {
             name: {"statement": entry["statement"], **entry["counts"]} for name, entry in data.meta.splits.items()
         },
-        "labels": {name: _label(data.label(name), split) for name in data.meta.labels},
+        "labels": {name: _label(name, data.label(name), split) for name in data.meta.labels},
         "label_rule": data.meta.label_rule or ("positive only" if data.positive_only else ""),
         "time": _time(data.timestamps),
         "fields": {
@@ -120,13 +121,22 @@ def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
 
 
 # -------------------------------------------------------------------------------------------------------- interactions
-def _label(values: NDArray[np.float32], split: NDArray[np.int8]) -> dict[str, float | None]:
-    parts = {name: values[split == i] for i, name in enumerate(PARTS)}
-    return {"mean": _mean(values), **{name: _mean(part) for name, part in parts.items()}}
+def _label(name: str, values: NDArray[np.float32], split: NDArray[np.int8]) -> dict[str, Any]:
+    """Share of positives of all rows and of each part, the distinct values, and a remark where they are not 0 and 1."""
+    positive, found = is_positive(values), LabelValues.of([values])
+    parts = {part: _share_of(positive[split == i]) for i, part in enumerate(PARTS)}
+    span = {"min": float(found.distinct[0]), "max": float(found.distinct[-1])}
+    return {
+        "positive": _share_of(positive),
+        **parts,
+        "distinct": len(found.distinct),
+        **span,
+        "remark": found.remark(name),
+    }
 
 
-def _mean(values: NDArray[np.float32]) -> float | None:
-    return float(values.mean(dtype=np.float64)) if len(values) else None
+def _share_of(chosen: NDArray[np.bool_]) -> float | None:
+    return float(chosen.mean()) if len(chosen) else None
 
 
 def _time(times: NDArray[np.int64] | None) -> dict[str, Any] | None:
@@ -195,8 +205,13 @@ def _problems(
         add(f"the part {name} is empty", int(not (split == i).any()))
     for name in data.meta.labels:
         values = data.label(name)
-        if values.min() == values.max():
-            add(f"label {name} is always {values[0]:g}: there is nothing to learn from it", len(values))
+        positive = is_positive(values)
+        if positive.min() == positive.max():
+            span, which = LabelValues.of([values]).span(), "positive" if positive[0] else "not positive"
+            add(
+                f"label {name} is always {span}, so every row is {which}: there is nothing to learn from it",
+                len(values),
+            )
     _time_problems(data, add)
     return found
 
@@ -245,8 +260,11 @@ def print_inspection(found: dict[str, Any], console: Console) -> None:
     _print(console, "Splits", ["split", *PARTS], [[n, *(e[p] for p in PARTS)] for n, e in found["splits"].items()])
     for name, entry in found["splits"].items():
         console.print(Text(f"{name}: {entry['statement']}", style="dim"))
-    rows = [[name, *(_share(entry[part]) for part in ("mean", *PARTS))] for name, entry in found["labels"].items()]
-    _print(console, "Means of labels", ["label", "all", *PARTS], rows)
+    rows = [[name, *(_share(entry[part]) for part in ("positive", *PARTS))] for name, entry in found["labels"].items()]
+    _print(console, "Share of positives", ["label", "all", *PARTS], rows)
+    for entry in found["labels"].values():
+        if entry["remark"]:
+            console.print(Text(entry["remark"], style="dim"))
     if found["label_rule"]:
         console.print(Text(f"label: {found['label_rule']}", style="dim"))
     if found["time"]:

@@ -20,6 +20,7 @@ from rawrec.data.digest import ContentDigest
 from rawrec.data.disk import first_line, writing
 from rawrec.data.given import GivenVectors, PictureSource, VectorFile
 from rawrec.data.import_report import ImportReport
+from rawrec.data.labels import LabelValues
 from rawrec.data.numbering import Numbering
 from rawrec.errors import UserError
 
@@ -295,6 +296,15 @@ class PartWriter:
             if ready is not None:
                 target.write_batch(ready.result())
         half.unlink()
+
+    def _note_labels(self, name: str, report: ImportReport) -> None:
+        """Note label columns in the file `name` of the interactions that hold values other than 0 and 1."""
+        for label in self._labels:
+            with pq.ParquetFile(self._folder / name, pre_buffer=False) as file:
+                batches = file.iter_batches(1 << 18, columns=[label])
+                values = LabelValues.of(batch.column(0).to_numpy(zero_copy_only=False) for batch in batches)
+            if remark := values.remark(label):
+                report.note(remark)
 
     def _check_keys(self, what: str, batch: Mapping[str, Values], names: list[str], needed: list[str]) -> None:
         for key in batch:

@@ -1,12 +1,15 @@
-"""What a model sees of the interactions: histories without leaks, negatives, and the order of training."""
+"""What a model sees of the interactions: labels, histories without leaks, samples, and the order of training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from rawrec.data.dataset import Dataset
+from rawrec.data.negatives import Negatives
+from rawrec.data.splits import PARTS
 
 Ints = np.ndarray
 TIMELESS = ("random_user",)  # split kinds under which "earlier" says nothing: history = training rows minus the target
@@ -16,15 +19,16 @@ class Histories:
     """The positives of each user in order of time, and for any moment the ones strictly before it.
 
     users, items: int `[n]`, the positive interactions that may be read. times: int64 `[n]`, or None for data without
-    time (or split at random): then a history is all of the user's positives but the target item.
+    time, which stand in the order given. timeless: "earlier" says nothing, as without times or under a random split:
+    then a history is all of the user's positives but the target item, the latest of them where there are times.
     """
 
-    def __init__(self, users: Ints, items: Ints, times: Ints | None, n_users: int):
+    def __init__(self, users: Ints, items: Ints, times: Ints | None, n_users: int, timeless: bool = False):
         order = np.lexsort((times, users)) if times is not None else np.argsort(users, kind="stable")
         self.items = items[order].astype(np.int64)
         self.ptr = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=n_users))]).astype(np.int64)
-        self.timeless = times is None
-        if times is not None:
+        self.timeless = timeless or times is None
+        if times is not None and not self.timeless:
             self._ticks = np.unique(times)
             self._keys = users[order].astype(np.int64) * (len(self._ticks) + 1) + np.searchsorted(
                 self._ticks, times[order]
@@ -61,87 +65,98 @@ class Impressions:
     rows: Ints
     users: Ints
     items: Ints  # [n, candidates]
-    labels: Ints  # [n, candidates] float32
+    labels: Ints  # [n, candidates] float32, 0 or 1
     times: Ints | None
 
 
-class Negatives:
-    """Uniform negatives among the items launched by the time of the positive, never a known positive of the user.
-
-    An item is launched at its `launched` time, else at its first interaction. known: interactions to keep clear of.
-    """
-
-    def __init__(self, data: Dataset, known: Ints, times: Ints | None):
-        self.n_items = data.n_items
-        self._known = np.unique(data.users[known].astype(np.int64) * self.n_items + data.items[known])
-        launched = data.launched
-        if launched is None and times is not None:
-            launched = np.full(self.n_items, np.iinfo(np.int64).max)
-            np.minimum.at(launched, data.items, times)
-        self._order = np.arange(self.n_items) if launched is None else np.argsort(launched, kind="stable")
-        self._launched = None if launched is None or times is None else launched[self._order]
-
-    def draw(self, users: Ints, times: Ints | None, n: int, rng: np.random.Generator) -> Ints:
-        """`[len(users), n]` item rows. A draw that hits a known positive is repeated, at most ten times."""
-        limit = np.full(len(users), self.n_items)
-        if self._launched is not None and times is not None:
-            limit = np.maximum(np.searchsorted(self._launched, times, side="right"), 1)
-        drawn = self._order[rng.integers(0, limit[:, None], (len(users), n))]
-        for _ in range(10):
-            clash = self._is_known(users, drawn)
-            if not clash.any():
-                break
-            owner, _ = np.nonzero(clash)
-            drawn[clash] = self._order[rng.integers(0, limit[owner])]
-        return drawn
-
-    def _is_known(self, users: Ints, items: Ints) -> Ints:
-        keys = users[:, None].astype(np.int64) * self.n_items + items
-        at = np.searchsorted(self._known, keys)
-        return (
-            self._known[np.minimum(at, len(self._known) - 1)] == keys if len(self._known) else np.zeros_like(keys, bool)
-        )
-
-
 class Samples:
-    """Training and evaluation samples of a dataset under one split and one label."""
+    """Training and evaluation samples of a dataset under one split and one label.
+
+    Of positive-only data a sample is a positive with `negatives` drawn items. In training they are drawn from the items
+    with a training row, so that nothing is learnt of items that are held out; in evaluation from all, else cold ones
+    would never be judged. Both were launched by the time of the positive (at their `launched` time, else their first
+    interaction), and neither is a known positive of the user: in training one that training reads, in evaluation any.
+    A positive whose user had nothing else to take is no sample: `undrawn` says how many those are, by part.
+    """
 
     def __init__(self, data: Dataset, split: str, label: str, history: int, history_mode: str, negatives: int):
         self.data, self.history = data, history
         self.part = data.split(split)
-        self.labels = data.label(label)
+        self.positive = data.positive(label)
+        self.labels = self.positive.astype(np.float32)
         self.positive_only = data.positive_only
         self.n_negatives = negatives if self.positive_only else 0
         kind = data.meta.splits[split].get("kind", "column")
-        self.times = None if kind in TIMELESS else data.timestamps
-        positive = self.labels > 0
+        self.timeless = kind in TIMELESS or data.timestamps is None
+        self.times = None if self.timeless else data.timestamps
         self.history_only = data.history_rows(split)
         train = self.part == 0
         self.train_counts = np.bincount(data.items[train], minlength=data.n_items)
         self.train_users = np.bincount(data.users[train], minlength=data.n_users)
-        self.train_histories = self._histories(positive & (train | self.history_only))
-        rolling = history_mode == "rolling" and self.times is not None
-        self.eval_histories = self._histories(positive) if rolling else self.train_histories
-        self._train_negatives = Negatives(data, np.flatnonzero(train), self.times) if self.positive_only else None
-        self._eval_negatives = (
-            Negatives(data, np.arange(data.n_interactions), self.times) if self.positive_only else None
-        )
+        read = train | self.history_only
+        self.train_histories = self._histories(self.positive & read)
+        rolling = history_mode == "rolling" and not self.timeless
+        self.eval_histories = self._histories(self.positive) if rolling else self.train_histories
+        self._rows = [np.flatnonzero(self.part == part) for part in range(3)]
+        self._negatives: dict[bool, Negatives] = {}
+        self.undrawn = [0, 0, 0]
+        if self.n_negatives:
+            everything = np.ones(data.n_interactions, bool)
+            self._negatives = {
+                True: self._drawn_from(np.flatnonzero(self.train_counts), read),
+                False: self._drawn_from(np.arange(data.n_items), everything),
+            }
+            for part, rows in enumerate(self._rows):
+                users, times = (None if a is None else torch.from_numpy(a[rows]) for a in (data.users, self.times))
+                assert users is not None
+                free = self._negatives[part == 0].free_by(users.long(), times).numpy() > 0
+                self._rows[part], self.undrawn[part] = rows[free], int((~free).sum())
 
     def _histories(self, mask: Ints) -> Histories:
-        times = None if self.times is None else self.times[mask]
-        return Histories(self.data.users[mask], self.data.items[mask], times, self.data.n_users)
+        data = self.data
+        times = None if data.timestamps is None else data.timestamps[mask]
+        return Histories(data.users[mask], data.items[mask], times, data.n_users, self.timeless)
+
+    def _drawn_from(self, pool: Ints, known: Ints) -> Negatives:
+        """Negatives among the items `pool`, clear of the interactions `known` (bool)."""
+        data, launched = self.data, self.data.launched
+        if launched is None and self.times is not None:
+            launched = np.full(data.n_items, np.iinfo(np.int64).max)
+            np.minimum.at(launched, data.items, self.times)
+        users, items = (torch.from_numpy(rows[known].astype(np.int64)) for rows in (data.users, data.items))
+        there = None if launched is None or self.times is None else torch.from_numpy(launched.astype(np.int64))
+        return Negatives(users, items, data.n_users, data.n_items, torch.from_numpy(pool), there)
 
     def rows(self, part: int) -> Ints:
-        """Rows of the interactions in a part (0 train, 1 valid, 2 test)."""
-        return np.flatnonzero(self.part == part)
+        """Rows of the interactions that are samples of a part (0 train, 1 valid, 2 test)."""
+        return self._rows[part]
+
+    def emptiness(self, part: int) -> str:
+        """Why a part has no samples, in words."""
+        if not self.undrawn[part]:
+            return "no interactions"
+        return f"no samples: none of its {self.undrawn[part]:,} positives has an item left to draw as a negative"
+
+    def undrawn_note(self) -> str:
+        """In words, how many positives are no samples; empty where all are."""
+        counts = {name: count for name, count in zip(PARTS, self.undrawn, strict=True) if count}
+        if not counts:
+            return ""
+        several = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+        return (
+            f"positives without a negative, left out: {several}. Their users had taken every item that was there by "
+            "then (in training, that training knows)"
+        )
 
     def impressions(self, rows: Ints, part: int, rng: np.random.Generator) -> Impressions:
-        """The samples of `rows`; negatives are drawn where the data hold positives only."""
+        """The samples of `rows`, which are some of those of the part; negatives are drawn where data are positive-only.
+
+        Each has as many candidates as the others, the interaction's own item first.
+        """
         users, items, labels = self.data.users[rows], self.data.items[rows][:, None], self.labels[rows][:, None]
         times = None if self.times is None else self.times[rows]
-        sampler = self._train_negatives if part == 0 else self._eval_negatives
-        if sampler is not None:
-            drawn = sampler.draw(users, times, self.n_negatives, rng)
+        if self.n_negatives:
+            drawn = self._negatives[part == 0].draw_by(users, times, self.n_negatives, rng)
             items = np.concatenate([items, drawn], 1)
             labels = np.concatenate([labels, np.zeros_like(drawn, np.float32)], 1)
         return Impressions(rows, users.astype(np.int64), items.astype(np.int64), labels, times)

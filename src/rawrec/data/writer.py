@@ -127,6 +127,7 @@ class DatasetWriter(PartWriter):
         parts, statement = self._split(split, item_of, n_items)
         with writing(self.out):
             self._write_rows(ROWS, item_of, parts)
+        self._note_labels(ROWS, report)
         counts = {"users": len(self._user_codes), "items": n_items, "interactions": len(parts)}
         self._account(report, counts, bare)
         digest = self._digest.hexdigest()

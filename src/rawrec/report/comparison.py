@@ -240,7 +240,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _check_same_data(runs: list[_Run]) -> None:
-    """All of one dataset, split, label and protocol."""
+    """All of one dataset, split, label and protocol, and lists that leave out the same."""
     first = runs[0]
     for run in runs[1:]:
         if run.info["dataset_fingerprint"] != first.info["dataset_fingerprint"]:
@@ -248,7 +248,7 @@ def _check_same_data(runs: list[_Run]) -> None:
                 f"{first.path} and {run.path} are of different data: {first.info['dataset']}, {run.info['dataset']}; "
                 "or the dataset was changed, or added to, between them"
             )
-        for key in ("data.split", "data.label", "eval.protocol"):
+        for key in ("data.split", "data.label", "eval.protocol", "eval.exclude_seen"):
             a, b = first.settings[key], run.settings[key]
             if a != b:
                 raise UserError(f"{first.path} and {run.path} cannot be compared: {key}={a} there, {key}={b} here")

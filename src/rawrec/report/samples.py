@@ -62,7 +62,7 @@ def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: 
 
     The history is the one that the model read: what came before the user's first test positive.
     """
-    positive = data.label(mine.config.data.label) > 0
+    positive = data.positive(mine.config.data.label)
     timeless = data.meta.splits[mine.config.data.split]["kind"] in TIMELESS
     times = None if timeless else data.timestamps
     taken = positive & (part == TEST)
@@ -85,7 +85,7 @@ def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: 
 
     def earliest_first(user: int, mask: NDArray[np.bool_]) -> list[int]:
         rows = np.flatnonzero((data.users == user) & mask)
-        rows = rows if times is None else rows[np.argsort(times[rows], kind="stable")]
+        rows = rows if data.timestamps is None else rows[np.argsort(data.timestamps[rows], kind="stable")]
         return list(dict.fromkeys(data.items[rows].tolist()))
 
     entries = []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from rawrec.config.training import Seen
 from rawrec.data import images
 from rawrec.data.dataset import Dataset
 from rawrec.data.exporters import mmrec_items
@@ -35,6 +37,7 @@ field a string or a list of strings, a numeric field a number. Fields that the m
 that a whole row of a catalogue can be given.
 """
 
+SEEN: tuple[Seen, ...] = get_args(Seen)
 OWN_FILES = ("model.safetensors", "metrics.jsonl", "scores.parquet", "topk.parquet")
 ENCODE = 256  # new items read and encoded at once
 WRITTEN = 4096  # users or items whose lists or vectors are written at once
@@ -66,16 +69,17 @@ class Recommender:
 
     def __init__(self, system: ImpressionTask, run: RunFolder):
         self.system = system.eval()
-        self._open(system.data, run, system.samples.labels > 0, system.samples.times)
+        self._open(system.data, run, system.samples.positive)
         self._table = system.table()
 
-    def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray, times: np.ndarray | None) -> None:
-        """The dataset's ids, and what its users did: the interactions that are `positive`, in order of `times`."""
+    def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray) -> None:
+        """The dataset's ids, and what its users did: the interactions that are `positive`, in order of time."""
         self.data, self.run = data, run
+        self._usual: Seen = run.config().eval.exclude_seen
         self._table: ContentTable | None = None
         self._item_ids: list[str] = [str(i) for i in data.item_ids]
         self._rows = {item: row for row, item in enumerate(self._item_ids)}
-        times = None if times is None else times[positive]
+        times = None if data.timestamps is None else data.timestamps[positive]
         self._past = Histories(data.users[positive], data.items[positive], times, data.n_users)
 
     @classmethod
@@ -100,43 +104,51 @@ class Recommender:
         user: str | None = None,
         history: Sequence[str] | None = None,
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | Seen | None = None,
     ) -> list[Scored]:
         """The `k` best items of the whole catalogue, best first, with click probabilities (or scores, see `measure`).
 
         user: a known user's id. history: item ids, oldest first; alone, for someone new; with `user`, instead of what
-        is known of them. exclude_seen leaves out the history. Fewer than `k` come back where the catalogue ends.
+        is known of them. exclude_seen: what is left out: "positives" that the user has, all their "interactions"
+        whatever the label, or "none"; of a `history`, that or none of it. None, the default: as `eval.exclude_seen` of
+        the run says; False: none. Fewer than `k` come back where the catalogue ends.
         """
         _check_k(k)
-        users, past, seen = self._who(user, history)
-        ptr = np.array([0, len(seen) if exclude_seen else 0])
+        exclude = self._excluded(exclude_seen)
+        users, past = self._who(user, history)
+        if history is None:
+            ptr, seen = self._left_out(users, exclude)
+        else:
+            seen = self._known_rows(history if exclude != "none" else ())
+            ptr = np.array([0, len(seen)])
         count = min(k, len(self._item_ids))
-        top = rank_all(lambda u: self._score_all(users, past), users, ptr, seen[: ptr[1]], count)
+        top = rank_all(lambda u: self._score_all(users, past), users, ptr, seen, count)
         return self._scored(top.items[0], top.scores[0])
 
-    def recommend_all(self, out: str | Path, k: int = 10, exclude_seen: bool = True, user_batch: int = 64) -> Path:
+    def recommend_all(
+        self, out: str | Path, k: int = 10, exclude_seen: bool | Seen | None = None, user_batch: int = 64
+    ) -> Path:
         """Lists for every user, the same as `recommend` gives user by user, in the form that the suffix of `out` names.
 
         `.parquet`, `.jsonl`: `user_id` and, best first, `items` (ids) and `scores` (see `measure`). `.csv`: a row
         user_id, rank, item_id, score per item. Also `.csv.gz`, `.jsonl.gz`. `user_batch` users are scored at once.
         """
         _check_k(k)
-        path = self._target(out, LIST_FORMS)
+        exclude, path = self._excluded(exclude_seen), self._target(out, LIST_FORMS)
         size = max(user_batch, WRITTEN)
         users = np.arange(self.data.n_users)
         parts = (users[at : at + size] for at in range(0, len(users), size))
-        write_lists((self._lists(part, k, exclude_seen, user_batch) for part in parts), path)
+        write_lists((self._lists(part, k, exclude, user_batch) for part in parts), path)
         return path
 
-    def _lists(self, users: np.ndarray, k: int, exclude_seen: bool, user_batch: int) -> pa.Table:
+    def _lists(self, users: np.ndarray, k: int, exclude: Seen, user_batch: int) -> pa.Table:
         """Lists of some users with consecutive rows, as `LISTS` has them."""
-        ptr = self._past.ptr[users[0] : users[-1] + 2]
-        seen = self._past.items[ptr[0] : ptr[-1]]
+        ptr, seen = self._left_out(users, exclude)
         past, first = self._histories(users), users[0]
         top = rank_all(
             lambda u: self._score_all(u, past[u - first]),
             users,
-            ptr - ptr[0] if exclude_seen else np.zeros_like(ptr),
+            ptr,
             seen,
             min(k, len(self._item_ids)),
             user_batch,
@@ -157,7 +169,7 @@ class Recommender:
         A new item has the score that it would have as an item of the dataset without a training interaction.
         """
         check_list(items, "items")
-        users, past, _ = self._who(user, history)
+        users, past = self._who(user, history)
         if not len(items):
             return []
         rows, new = self._rows_of(items)
@@ -290,21 +302,44 @@ class Recommender:
         return path
 
     # --------------------------------------------------------------------------------------------------------- inside
-    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """User row `[1]`, history `[1, n]` as the model reads it, and all rows that the person has seen."""
+    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+        """User row `[1]` and history `[1, n]` as the model reads it."""
         if user is None and history is None:
             raise UserError("say who: a user's id (user), or a list of item ids (history)")
         row = int(self.data.user_rows([str(user)])[0]) if user is not None else -1
-        if history is not None:
-            check_list(history, "history")
-            seen = np.array([self._row(item) for item in history], np.int64)
-        else:
-            seen = self._past.items[self._past.ptr[row] : self._past.ptr[row + 1]]
-        length = self.system.samples.history
+        if history is None:
+            return np.array([row]), self._histories(np.array([row]))
+        check_list(history, "history")
+        rows, length = self._known_rows(history), self.system.samples.history
         past = np.full((1, length), -1, np.int64)
-        recent = seen[-length:] if length else seen[:0]
+        recent = rows[-length:] if length else rows[:0]
         past[0, length - len(recent) :] = recent
-        return np.array([row]), past, seen
+        return np.array([row]), past
+
+    def _known_rows(self, items: Sequence[str]) -> np.ndarray:
+        return np.array([self._row(item) for item in items], np.int64)
+
+    def _excluded(self, exclude_seen: bool | Seen | None) -> Seen:
+        """What lists leave out; True is what is usual, positives where nothing is."""
+        if exclude_seen is None or exclude_seen is True:
+            return "positives" if exclude_seen and self._usual == "none" else self._usual
+        for known in SEEN:
+            if known == (exclude_seen or "none"):
+                return known
+        raise UserError(f"exclude_seen={exclude_seen!r}: use {', '.join(SEEN)}, True or False")
+
+    def _left_out(self, users: np.ndarray, exclude: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """What is left out of the lists of users with consecutive rows: ptr `[n + 1]` and item rows."""
+        if exclude == "none":
+            return np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)
+        source = self._past if exclude == "positives" else self._met
+        ptr = source.ptr[users[0] : users[-1] + 2]
+        return ptr - ptr[0], source.items[ptr[0] : ptr[-1]]
+
+    @cached_property
+    def _met(self) -> Histories:
+        """All that users met, whatever the label."""
+        return Histories(self.data.users, self.data.items, None, self.data.n_users)
 
     def _rows_of(self, items: Sequence[Item]) -> tuple[list[int], list[Mapping[str, Any]]]:
         """Rows of items in the catalogue, the new ones following its end; and the new ones."""

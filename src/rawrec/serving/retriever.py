@@ -29,7 +29,7 @@ class Retriever(Recommender):
 
     def __init__(self, system: PairTask, run: RunFolder):
         data, self._retrieval = system.data, system
-        self._open(data, run, system.positive, data.timestamps)
+        self._open(data, run, system.positive)
         self._users, self._items = system.embeddings()
         self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
         self._workers = count() if self._items.device.type == "cpu" else 1
@@ -39,13 +39,13 @@ class Retriever(Recommender):
     ) -> list[float]:
         """The model's scores of items, given by their ids, for a user whom training has seen."""
         check_list(items, "items")
-        users, _, _ = self._who(user, history)
+        users, _ = self._who(user, history)
         rows, new = self._rows_of(items)
         if new:
             self._embed_rows(new)
         return self._score_all(users, users)[0].cpu()[rows].tolist()
 
-    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
         if history is not None:
             raise UserError(
                 f"this run is of model `{self._model()}`, which knows users by their id and reads no history: "
@@ -59,11 +59,7 @@ class Retriever(Recommender):
                 f"user {user!r} has no training interaction, so model `{self._model()}` knows nothing of them; em3 "
                 "serves such users by their history"
             )
-        return (
-            np.array([row]),
-            np.empty((1, 0), np.int64),
-            self._past.items[self._past.ptr[row] : self._past.ptr[row + 1]],
-        )
+        return np.array([row]), self._histories(np.array([row]))
 
     def _histories(self, users: np.ndarray) -> np.ndarray:
         return np.empty((len(users), 0), np.int64)

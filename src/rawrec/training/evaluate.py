@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from rawrec.config.training import Seen
 from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
@@ -44,6 +45,7 @@ def evaluate_part(system: Scorer, part: int, seed: int) -> tuple[dict[str, Any],
     metrics, reasons = impression_metrics(system, sample, scores)
     if system.samples.positive_only:
         metrics["sampled"] = system.samples.n_negatives
+        metrics["undrawn"] = system.samples.undrawn[part]
     width = sample.items.shape[1]
     frame = pl.DataFrame(
         {
@@ -60,19 +62,45 @@ def evaluate_part(system: Scorer, part: int, seed: int) -> tuple[dict[str, Any],
 
 class ListTask(NamedTuple):
     """Users `[n]` (rows, ascending) to make lists for. What user i took is `items[ptr[i]:ptr[i + 1]]`; what is left out
-    of the list, because it was taken before, is `mask_items[mask_ptr[i]:mask_ptr[i + 1]]`."""
+    of the list, because it was seen before, is `mask_items[mask_ptr[i]:mask_ptr[i + 1]]`. repeated: pairs of a user and
+    an item that were taken and are left out: nobody can find them, so they are not asked for."""
 
     users: np.ndarray
     ptr: np.ndarray
     items: np.ndarray
     mask_ptr: np.ndarray
     mask_items: np.ndarray
+    repeated: int = 0
 
     @classmethod
-    def of(cls, data: Dataset, taken: np.ndarray, before: np.ndarray) -> ListTask:
-        """taken, before: bool of each interaction of the dataset; the users are those with one that was taken."""
+    def of(cls, data: Dataset, taken: np.ndarray, left_out: np.ndarray, keep: bool = False) -> ListTask:
+        """taken, left_out: bool of each interaction of the dataset; the users are those with one to be found.
+
+        keep: what is left out is asked for all the same, and missed, as some published protocols do.
+        """
+        again = repeats(data, taken, left_out)
+        count = len(np.unique(_pairs(data, again)))
+        if not keep:
+            taken = taken.copy()
+            taken[again] = False
         users = np.unique(data.users[taken]).astype(np.int64)
-        return cls(users, *_items_of(data, taken, users), *_items_of(data, before, users))
+        return cls(users, *_items_of(data, taken, users), *_items_of(data, left_out, users), count)
+
+
+def seen_rows(exclude: Seen, positive: np.ndarray, earlier: np.ndarray) -> np.ndarray:
+    """The `earlier` interactions (bool) whose items `eval.exclude_seen` leaves out of a list."""
+    return earlier & {"positives": positive, "interactions": True, "none": False}[exclude]
+
+
+def repeats(data: Dataset, taken: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Rows of the interactions `taken` (bool) whose user and item are also those of one in `before` (bool)."""
+    rows = np.flatnonzero(taken)
+    return rows[np.isin(_pairs(data, rows), _pairs(data, np.flatnonzero(before)))]
+
+
+def _pairs(data: Dataset, rows: np.ndarray) -> np.ndarray:
+    """User and item of interactions as one number."""
+    return data.users[rows].astype(np.int64) * data.n_items + data.items[rows]
 
 
 def _items_of(data: Dataset, chosen: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,14 +126,14 @@ def make_lists(
 def evaluate_topk(system: Scorer, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:
     """Lists over the full catalogue for every user with a positive in the part.
 
-    The history is what the user did before the first such positive; positives of the earlier parts are left out of the
-    lists. Users, positives and masks are CSR; no users x items matrix exists but for `user_batch` users at a time.
+    The history is what the user did before the first such positive; what was seen in the earlier parts is left out of
+    the lists, see `eval.exclude_seen`, and not asked for. Users, positives and masks are CSR; no users x items matrix
+    exists but for `user_batch` users at a time.
     """
     samples, data = system.samples, system.data
-    positive = samples.labels > 0
-    taken = (samples.part == part) & positive
+    taken = (samples.part == part) & samples.positive
     earlier = samples.history_only | ((samples.part >= 0) & (samples.part < part))
-    task = ListTask.of(data, taken, earlier & positive)
+    task = ListTask.of(data, taken, seen_rows(system.cfg.eval.exclude_seen, samples.positive, earlier))
     times = None
     if samples.times is not None:
         first = np.full(data.n_users, np.iinfo(np.int64).max)
@@ -118,6 +146,14 @@ def evaluate_topk(system: Scorer, part: int, ks: list[int], user_batch: int = 64
         return system.score_all(batch, history[np.searchsorted(task.users, batch)], table)
 
     lists = make_lists(score, task, max(ks), user_batch)
-    buckets, own = buckets_of(samples.train_counts), system.cfg.own_metrics("lists")
+    return judge(task, lists, ks, buckets_of(samples.train_counts), system.cfg.own_metrics("lists"))
+
+
+def judge(
+    task: ListTask, lists: TopK, ks: list[int], buckets: Mapping[str, np.ndarray], own: Mapping[str, Any]
+) -> TopKResult:
+    """Metrics of the lists of a task, registered ones (`own`) among them. `topk_repeated`, where there are any: see `ListTask.repeated`."""
     metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, ks, buckets, own)
+    if task.repeated:
+        metrics["topk_repeated"] = task.repeated
     return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)

@@ -158,6 +158,9 @@ def _train(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: boo
         else:
             run.keep_metrics(0)
             run.log(f"training {cfg.label} on {data.path}")
+            for note in loop.task.notes:
+                run.log(note)
+                observe("note", text=note)
         loop.train()
         loop.finish()
     finally:

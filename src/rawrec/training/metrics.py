@@ -28,7 +28,7 @@ def impression_metrics(
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """CTR metrics of scored impressions by bucket; for generated data also the share of the best possible AUC."""
     users = np.repeat(sample.users, sample.items.shape[1])
-    items, labels = sample.items.ravel(), (sample.labels.ravel() > 0).astype(np.int64)
+    items, labels = sample.items.ravel(), sample.labels.ravel()
     buckets = {name: mask[items] for name, mask in buckets_of(task.samples.train_counts).items()}
     own = task.cfg.own_metrics("impressions")
     metrics, reasons = ctr_metrics(labels, scores.ravel(), users, buckets, own)
@@ -41,9 +41,7 @@ def best_possible(
     """For generated data `auc_best` (AUC* of the true click probability) and `share` = (AUC - .5) / (AUC* - .5)."""
     if not data.meta.generated:
         return {}
-    best, _ = ctr_metrics(
-        (sample.labels.ravel() > 0).astype(np.int64), data.column("probability")[sample.rows], sample.users, buckets
-    )
+    best, _ = ctr_metrics(sample.labels.ravel(), data.column("probability")[sample.rows], sample.users, buckets)
     result: dict[str, float | None] = {}
     for prefix in ("", *(f"{name}/" for name in buckets)):
         top, got = best[f"{prefix}auc"], metrics[f"{prefix}auc"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -56,6 +56,8 @@ class Task:
     """Training rows of each item, `[n_items]`."""
     stats: dict[str, dict[str, int]]
     """Per field, what was cut off or lost while its column was made."""
+    notes: Sequence[str] = ()
+    """What the user is told before the first step."""
 
     # ------------------------------------------------------------------------------------------------------- training
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:

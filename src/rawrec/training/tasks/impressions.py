@@ -77,6 +77,8 @@ class ImpressionTask(Task, nn.Module):
         )
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
+        if note := self.samples.undrawn_note():
+            self.notes = [note]
         self.tower, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
         if cfg.reads_content:
@@ -278,16 +280,20 @@ class ImpressionTask(Task, nn.Module):
         samples, cfg = self.samples, self.cfg
         rows = samples.rows(0)
         if not len(rows):
-            raise UserError(f"data.split={cfg.data.split!r}: the training part has no interactions")
-        labels = samples.labels[rows]
-        if not samples.positive_only and labels.min() == labels.max():
+            raise UserError(f"data.split={cfg.data.split!r}: the training part has {samples.emptiness(0)}")
+        positive = samples.positive[rows]
+        if not samples.positive_only and positive.min() == positive.max():
+            raw = self.data.label(cfg.data.label)[rows]
+            span = f"{raw.min():g}" if raw.min() == raw.max() else f"{raw.min():g} to {raw.max():g}"
+            which = "above 0, which is positive" if positive[0] else "0 or less, which is negative"
             raise UserError(
-                f"data.label={cfg.data.label!r}: every training label is {labels[0]:g}; a ranking model needs "
-                "positive and negative examples. Choose another label, or import without one for positive-only data"
+                f"data.label={cfg.data.label!r}: every training label is {which} ({span}); a ranking model needs "
+                "positive and negative examples. Choose another label, import with a threshold that tells them apart, "
+                "or import without one for positive-only data"
             )
         sample = self.evaluation_sample(1)
         if not len(sample.rows):
-            raise UserError(f"data.split={cfg.data.split!r}: the validation part has no interactions")
+            raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
         return Result(*impression_metrics(self, sample, np.full(sample.items.shape, 0.5, np.float32)))
 
     def validate(self, step: int) -> Result:

@@ -22,9 +22,10 @@ from rawrec.content.columns import static_columns
 from rawrec.content.item_model import build_item_model, field_configs
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
+from rawrec.data.negatives import Negatives
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of
-from rawrec.evaluation.topk import TopK, topk_metrics, undefined
+from rawrec.evaluation.topk import TopK
 from rawrec.models.graph import Interactions
 from rawrec.models.ids import touch_by_rows
 from rawrec.models.retrieval import retrieval_model
@@ -32,8 +33,7 @@ from rawrec.onednn import linear
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.evaluate import ListTask, TopKResult, make_lists
-from rawrec.training.negatives import Negatives
+from rawrec.training.evaluate import ListTask, TopKResult, judge, make_lists, seen_rows
 from rawrec.training.randomness import generator_of
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
@@ -77,7 +77,7 @@ class PairTask(Task):
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
         self.part = data.retrieval_split(cfg.data.split)
-        self.positive = data.label(cfg.data.label) > 0
+        self.positive = data.positive(cfg.data.label)
         self.tower, self.bank, self.stats = None, None, {}
         self.train_counts = np.bincount(data.items[self.part == 0], minlength=data.n_items)
         keys = np.unique(self._keys((self.part == 0) & self.positive))
@@ -101,8 +101,11 @@ class PairTask(Task):
         self.known = Interactions(users.to(self.device), items.to(self.device), data.n_users, data.n_items)
         self.pairs, self.negatives = self.known, None
         if self.model.uses_negatives:
-            self.negatives = Negatives(self.known)
+            self.negatives = Negatives(*self.known, pool=torch.unique(self.known.items))
             self.pairs = self._with_negatives(self.negatives)
+        if left_out := len(self.known.users) - len(self.pairs.users):
+            note = f"positives without a negative, left out: {left_out:,} of train. Their users took all items there"
+            self.notes = [note]
 
     def _touch_by_rows(self) -> None:
         tables = self.model.id_tables()
@@ -262,8 +265,9 @@ class PairTask(Task):
             taken = (self.part == part) & self.positive
             if mmrec:
                 taken &= self.known_users[self.data.users]
-            before = (self.part >= 0) & (self.part < (1 if mmrec else part)) & self.positive
-            tasks[part] = ListTask.of(self.data, taken, before)
+            earlier = (self.part >= 0) & (self.part < (1 if mmrec else part))
+            left_out = seen_rows("positives" if mmrec else self.cfg.eval.exclude_seen, self.positive, earlier)
+            tasks[part] = ListTask.of(self.data, taken, left_out, keep=mmrec)
         return tasks
 
     @torch.no_grad()
@@ -288,11 +292,8 @@ class PairTask(Task):
 
     def judge(self, part: int, lists: TopK, buckets: bool = True) -> TopKResult:
         """Metrics of lists for the users of a part."""
-        task = self.tasks[part]
         masks = buckets_of(self.train_counts) if buckets else {}
-        topk, own = self.cfg.eval.topk, self.cfg.own_metrics("lists")
-        metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, topk, masks, own)
-        return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)
+        return judge(self.tasks[part], lists, self.cfg.eval.topk, masks, self.cfg.own_metrics("lists"))
 
     def probe(self) -> Result:
         users = self.tasks[1].users
