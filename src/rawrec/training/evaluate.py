@@ -152,7 +152,10 @@ def evaluate_topk(system: Scorer, part: int, ks: list[int], user_batch: int = 64
 def judge(
     task: ListTask, lists: TopK, ks: list[int], buckets: Mapping[str, np.ndarray], own: Mapping[str, Any]
 ) -> TopKResult:
-    """Metrics of the lists of a task, registered ones (`own`) among them. `topk_repeated`, where there are any: see `ListTask.repeated`."""
+    """Metrics of the lists of a task, registered ones (`own`) among them.
+
+    `topk_repeated`, where there are any: see `ListTask.repeated`.
+    """
     metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, ks, buckets, own)
     if task.repeated:
         metrics["topk_repeated"] = task.repeated
