@@ -86,6 +86,17 @@ def test_a_head_of_a_package(shop: Path, site: Path, tmp_path: Path) -> None:
     assert [one["package"] for one in info["registered"]] == ["rawrec-crossed"]
 
 
+def test_a_loss_of_a_package(shop: Path, site: Path, tmp_path: Path) -> None:
+    given = ["model.dim=8", "model.content=none", *FAST]
+    run = ["model.session=user_id", "model.contrast=0.5", *given, *to(shop, tmp_path / "run")]
+    metrics = json.loads(rawrec("train", "session", *run, "--json", site=site))
+    assert 0 < metrics["test"]["auc"] < 1
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["loss"] == pytest.approx(line["loss/bce"] + 0.5 * line["loss/contrast"]) and line["loss/contrast"] > 0
+    said = rawrec("train", "session", *given, *to(shop, tmp_path / "none"), site=site, code=2)
+    assert "'session'" in said and not (tmp_path / "none").exists()
+
+
 def test_pages_show_the_examples_as_they_are() -> None:
     shown = {}
     for page in ("adding-a-model.md", "adding-an-encoder.md"):

@@ -75,6 +75,10 @@ class RankerConfig(ContentPartConfig, InputsConfig, _Named):
     def reads_features(self) -> bool:
         return self.reads_content
 
+    def reads_interactions(self) -> tuple[str, ...]:
+        """Columns of the interactions that a loss of the head reads, such as a session (`RankingBatch.keys`)."""
+        return ()
+
     @property
     def label(self) -> str:
         """What the model is called: the preset's name where it has one, else head and content part."""

@@ -18,7 +18,7 @@ class DotMlp(Head):
 
     def __init__(self, cfg: DotMlpConfig, names: Sequence[str], dim: int, labels: int = 1):
         super().__init__()
-        tokens = len(names)
+        self.cfg, tokens = cfg, len(names)
         widths = [tokens * dim + tokens * (tokens - 1) // 2, *cfg.hidden]
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):

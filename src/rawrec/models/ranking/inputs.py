@@ -6,7 +6,7 @@ categories, as in section 3.4 of EM3), and the interest in ids, alone and elemen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ class RankingBatch:
     users: `[batch]` user rows, -1 = unknown. items: `[batch or 1, candidates]` item rows, -1 = not in the catalogue.
     history: `[batch, history]` item rows, oldest first, -1 = padding. content `[batch or 1, candidates, dim]` and
     history_content: None for a model without content. columns: where rows go on beyond the ranker's own items, the
-    columns of all of them; their ids are unknown.
+    columns of all of them; their ids are unknown. keys: in training, column of the interactions -> `[batch]` int64,
+    equal where the values are, -1 = none.
     """
 
     users: Tensor
@@ -35,6 +36,7 @@ class RankingBatch:
     content: Tensor | None = None
     history_content: HistoryContent | None = None
     columns: ItemColumns | None = None
+    keys: dict[str, Tensor] = field(default_factory=dict)
 
 
 class IdTables(nn.Module):

@@ -54,7 +54,11 @@ class Ranker(nn.Module):
 
     def forward(self, batch: RankingBatch) -> Tensor:
         """Logits `[batch, candidates]`."""
-        return self.head(self.tokens(batch))[..., 0]
+        return self.logits(self.tokens(batch))
+
+    def logits(self, tokens: Tokens) -> Tensor:
+        """Of what the head reads, `[batch, candidates]`."""
+        return self.head(tokens)[..., 0]
 
     def id_parameters(self) -> list[Tensor]:
         """Tables with one row per user or item, which have a weight decay of their own."""
@@ -64,7 +68,7 @@ class Ranker(nn.Module):
     @property
     def loss_weights(self) -> dict[str, float]:
         """The weight in the loss of every part that `losses` and `step_losses` give."""
-        return {"bce": 1.0} | ({"cic": self.cfg.cic_weight} if self._contrasts else {})
+        return {"bce": 1.0} | ({"cic": self.cfg.cic_weight} if self._contrasts else {}) | self.head.loss_weights
 
     @property
     def _contrasts(self) -> bool:
@@ -73,12 +77,13 @@ class Ranker(nn.Module):
     def losses(self, batch: RankingBatch, labels: Tensor) -> dict[str, Tensor]:
         """Parts of the loss of one batch, unweighted, each a sum over its real candidates (item row >= 0).
 
-        bce: binary cross entropy (eq. 1) with `labels` `[batch, candidates]`.
+        bce: binary cross entropy (eq. 1) with `labels` `[batch, candidates]`. A head may have others of its own.
         """
-        logits = self(batch).float()
+        tokens = self.tokens(batch)
+        logits = self.logits(tokens).float()
         real = (batch.items >= 0).expand_as(logits).to(logits.dtype)
         bce = nn.functional.binary_cross_entropy_with_logits(logits, labels, weight=real, reduction="sum")
-        return {"bce": bce}
+        return {"bce": bce, **self.head.losses(tokens, batch, labels)}
 
     def step_losses(self, rows: Tensor, content: Tensor) -> dict[str, Tensor]:
         """Parts of the loss that are of an optimiser step as a whole, unweighted.

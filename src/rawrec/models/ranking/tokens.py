@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rawrec.models.ranking.history import HistoryContent
+
+if TYPE_CHECKING:
+    from rawrec.models.ranking.inputs import RankingBatch
 
 
 class Token(NamedTuple):
@@ -77,3 +80,15 @@ class Head(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """Logits `[batch, candidates, labels]`, `tokens.linear` among them where the head has a linear part."""
         raise NotImplementedError
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of every part that `losses` gives."""
+        return {}
+
+    def losses(self, tokens: Tokens, batch: RankingBatch, labels: Tensor) -> dict[str, Tensor]:
+        """Parts of the loss beside cross entropy, by name, each a sum over the batch; labels `[batch, candidates]`.
+
+        `batch.keys` has the columns of the interactions that the record names in `reads_interactions`.
+        """
+        return {}

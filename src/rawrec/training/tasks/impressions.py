@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -54,13 +55,14 @@ class ContentTable(NamedTuple):
 @dataclass
 class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
-    `[n, history]` item rows, labels `[n, candidates]`."""
+    `[n, history]` item rows, labels `[n, candidates]`, keys: see `RankingBatch`."""
 
     sample: Impressions
     users: Tensor
     items: Tensor
     history: Tensor
     labels: Tensor
+    keys: dict[str, Tensor]
 
 
 class ImpressionTask(Task, nn.Module):
@@ -81,6 +83,7 @@ class ImpressionTask(Task, nn.Module):
             self.notes = [note]
         self.tower, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
+        self._keys = {name: codes_of(data.column(name)) for name in cfg.model.reads_interactions()}
         if cfg.reads_content:
             self.tower, self.bank = self._content(cache, progress)
         torch.manual_seed(cfg.seed)
@@ -129,7 +132,8 @@ class ImpressionTask(Task, nn.Module):
         self.train()
         sample = self.samples.impressions(rows, 0, np.random.default_rng([self.cfg.seed, epoch, step]))
         labels = torch.from_numpy(sample.labels).to(self.device)
-        return StepImpressions(sample, *self.tensors(sample, 0), labels)
+        keys = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self._keys.items()}
+        return StepImpressions(sample, *self.tensors(sample, 0), labels, keys)
 
     def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
         if self.bank is None:
@@ -142,6 +146,7 @@ class ImpressionTask(Task, nn.Module):
         for start in range(0, len(batch.users), self.cfg.train.batch_size):
             part = slice(start, start + self.cfg.train.batch_size)
             inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
+            inputs.keys = {name: codes[part] for name, codes in batch.keys.items()}
             parts = ranker.losses(inputs, batch.labels[part])
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
@@ -444,6 +449,12 @@ class ImpressionTask(Task, nn.Module):
     def raw_encoders(self) -> Iterator:
         """Field name and encoder of every raw field in use."""
         return self.tower.raw_encoders() if self.tower is not None else iter(())
+
+
+def codes_of(values: np.ndarray) -> np.ndarray:
+    """Int64 of each value of a column, equal where the values are; -1 where there is none."""
+    indices = pa.array(values, from_pandas=True).dictionary_encode().indices
+    return indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def slice_impressions(sample: Impressions, part: slice) -> Impressions:
