@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -24,6 +23,8 @@ import torch
 from safetensors.torch import load_file
 
 import rawrec
+from rawrec.sources.synthetic import import_synthetic
+from rawrec.training.runs import RunFolder
 
 TIMES = ("seconds", "samples_per_second", "validation_seconds")
 TINY: dict[str, Any] = {
@@ -98,22 +99,31 @@ def weights_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def record(name: str, shop: Path, work: Path, epochs: int) -> dict[str, Any]:
-    """Train one run and hash what came of it."""
-    model, settings = RUNS[name]
-    settings = settings | {"train.epochs": epochs}
-    out = work / "runs" / name
-    run = rawrec.train(model, shop, out, settings, overwrite=True)
+def hashes(run: RunFolder) -> dict[str, Any]:
+    """Of a finished run, without times."""
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     kept = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
     return {
-        "run": name,
         "metrics.jsonl": sha(json.dumps(kept, sort_keys=True).encode()),
         "metrics.json": sha((run.path / "metrics.json").read_bytes()),
         "model": weights_of(run.path / "model.safetensors"),
         "model.safetensors": sha((run.path / "model.safetensors").read_bytes()),
         "loss": [line["loss"] for line in lines],
     }
+
+
+def record(name: str, shop: Path, work: Path, epochs: int) -> dict[str, Any]:
+    """Train one run and hash what came of it."""
+    model, settings = RUNS[name]
+    run = rawrec.train(model, shop, work / "runs" / name, settings | {"train.epochs": epochs}, overwrite=True)
+    return {"run": name, **hashes(run)}
+
+
+def shop_in(work: Path) -> Path:
+    """The generated dataset that all runs are of, made where it is not there yet."""
+    if not (work / "shop").is_dir():
+        import_synthetic(work / "shop", items=150, users=100, impressions=6000, size=32, progress=False)
+    return work / "shop"
 
 
 def main() -> int:
@@ -127,13 +137,7 @@ def main() -> int:
     before = {}
     if args.against:
         before = {line["run"]: line for line in map(json.loads, args.against.read_text().splitlines())}
-    shop = args.work / "shop"
-    if not shop.is_dir():
-        size = {"items": 150, "users": 100, "impressions": 6000}
-        made = f"{sys.executable} -m rawrec.cli import synthetic --out {shop} --size 32 "
-        code = os.system(made + " ".join(f"--{key} {value}" for key, value in size.items()))
-        if code:
-            return code
+    shop = shop_in(args.work)
     differing = 0
     for name in args.only or RUNS:
         found = record(name, shop, args.work, args.epochs)

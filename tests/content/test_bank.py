@@ -10,8 +10,8 @@ from rawrec.content.bank import Bank
 from rawrec.content.item_model import ItemModel
 from rawrec.data.ragged import Ragged
 from rawrec.errors import RunStopped
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.history import HistoryContent
-from rawrec.models.ranking.inputs import RankingBatch
 from rawrec.training.tasks.impressions import ImpressionTask
 from systems import STILL, content_of, live_of, system, trainer, weights
 

@@ -14,9 +14,9 @@ from rawrec.config import DotMlpConfig
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, item_columns
 from rawrec.models.ranking.history import HistoryContent, attend
-from rawrec.models.ranking.inputs import RankingBatch
 from rawrec.models.ranking.ranker import Ranker
 from systems import small_dataset, system
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from rawrec.config import RANKERS, DotMlpConfig, RankerConfig
 from rawrec.config.models import MODELS, ModelEntry
 from rawrec.models import model_class
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.history import HistoryContent
-from rawrec.models.ranking.inputs import RankingBatch
 from rawrec.models.ranking.ranker import CONTENT_PARTS, Ranker, present_name
 from rawrec.models.ranking.tokens import Head, Tokens
 

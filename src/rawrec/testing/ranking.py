@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from rawrec.config.ranking import RankerConfig
 from rawrec.config.training import TrainConfig
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.history import HistoryContent
-from rawrec.models.ranking.inputs import RankingBatch
 from rawrec.models.ranking.ranker import Ranker
 from rawrec.testing.retrieval import one_thread
 from rawrec.training.optimiser import Optimiser

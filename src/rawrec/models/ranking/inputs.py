@@ -6,37 +6,16 @@ categories, as in section 3.4 of EM3), and the interest in ids, alone and elemen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
 from rawrec.config.ranking import InputsConfig
 from rawrec.models.ids import IdTable
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.history import HistoryContent, attend
 from rawrec.models.ranking.tokens import Part, Past, Token
 from rawrec.onednn import Linear
-
-
-@dataclass
-class RankingBatch:
-    """Impressions of `batch` users with `candidates` items each.
-
-    users: `[batch]` user rows, -1 = unknown. items: `[batch or 1, candidates]` item rows, -1 = not in the catalogue.
-    history: `[batch, history]` item rows, oldest first, -1 = padding. content `[batch or 1, candidates, dim]` and
-    history_content: None for a model without content. columns: where rows go on beyond the ranker's own items, the
-    columns of all of them; their ids are unknown. keys: in training, column of the interactions -> `[batch]` int64,
-    equal where the values are, -1 = none.
-    """
-
-    users: Tensor
-    items: Tensor
-    history: Tensor
-    content: Tensor | None = None
-    history_content: HistoryContent | None = None
-    columns: ItemColumns | None = None
-    keys: dict[str, Tensor] = field(default_factory=dict)
 
 
 class IdTables(nn.Module):

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from rawrec.config.ranking import RankerConfig
 from rawrec.errors import UserError
 from rawrec.models import model_class
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.content_part import Em3Content
-from rawrec.models.ranking.inputs import Inputs, RankingBatch
+from rawrec.models.ranking.inputs import Inputs
 from rawrec.models.ranking.tokens import Tokens
 
 CONTENT_PARTS: dict[str, type[Em3Content]] = {"em3": Em3Content}

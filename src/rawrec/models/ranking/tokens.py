@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.history import HistoryContent
-
-if TYPE_CHECKING:
-    from rawrec.models.ranking.inputs import RankingBatch
 
 
 class Token(NamedTuple):

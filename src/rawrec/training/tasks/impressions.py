@@ -26,9 +26,9 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.files import write_table
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, item_columns
 from rawrec.models.ranking.history import HistoryContent
-from rawrec.models.ranking.inputs import RankingBatch
 from rawrec.models.ranking.ranker import Ranker, present_name
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
