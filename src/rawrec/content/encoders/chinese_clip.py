@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rawrec.content.encoders.clip import ClipStack
+from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.data.texts import Tokenizer
 
@@ -15,7 +16,10 @@ class ChineseClipStack(TwoTowerStack):
     """Texts: padding masked; the state of the first token, projected. Pictures: as CLIP."""
 
     name: ClassVar[str] = "Chinese-CLIP"
-    usual_pictures = ClipStack.usual_pictures
+
+    @classmethod
+    def usual_pictures(cls, side: int) -> Pictures:
+        return ClipStack.usual_pictures(side)
 
     @classmethod
     def words(cls, tokenizer: Tokenizer, theirs: Any, config: Any, name: str) -> tuple[Tokenizer, int, int]:

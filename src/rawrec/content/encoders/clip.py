@@ -27,8 +27,8 @@ class ClipStack(TwoTowerStack):
 
     def stand_ins(self, mask: Tensor) -> Tensor:
         """The end token at the last place of each text, and nothing that is taken for one before it."""
-        end = self.model.get_submodule("text_model").eos_token_id
-        assert isinstance(end, int)
+        model: Any = self.model
+        end: int = model.text_model.eos_token_id
         ids = torch.full(mask.shape, end - 1 if end else 1, dtype=torch.int64, device=mask.device)
         return ids.scatter_(1, mask.sum(1, keepdim=True) - 1, end)
 
