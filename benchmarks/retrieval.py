@@ -130,14 +130,14 @@ def measure(model: str, data: Any, overrides: dict[str, Any], epochs: int, threa
     )  # fmt: skip
 
 
-def _epoch(trainer: Loop) -> float:
+def _epoch(trainer: Loop[PairTask]) -> float:
     taken = seconds(trainer._epoch)
     trainer.progress.epoch += 1
     trainer.progress.position, trainer.progress.sums = 0, {}
     return taken
 
 
-def _floor(trainer: Loop) -> float:
+def _floor(trainer: Loop[PairTask]) -> float:
     """Seconds of the products and updates of an epoch: its beginning, its first step, and the others as the second."""
     model, pairs = trainer.task.model, trainer.task.pairs
     generator = torch.Generator().manual_seed(0)

@@ -18,7 +18,7 @@ from rawrec.training.tasks.impressions import ImpressionTask
 
 def make_trainer(
     data: Dataset, run: Path, overrides: dict[str, Any], system_class: Callable[..., ImpressionTask] = ImpressionTask
-) -> Loop:
+) -> Loop[ImpressionTask]:
     """A trainer of the preset em3 before its first step, its bank filled; static columns are cached in the dataset."""
     torch.use_deterministic_algorithms(True, warn_only=True)  # as in a run
     cfg = resolve("em3", {"train.device": "cpu", **overrides})
@@ -34,7 +34,7 @@ def batches(rows: np.ndarray, size: int, count: int, seed: int = 0) -> list[np.n
     return [rng.choice(rows, min(size, len(rows)), replace=False) for _ in range(count)]
 
 
-def live_rows(trainer: Loop, rows: np.ndarray) -> torch.Tensor:
+def live_rows(trainer: Loop[ImpressionTask], rows: np.ndarray) -> torch.Tensor:
     """The items that a step of these samples encodes."""
     system = trainer.task
     sample = trainer.task.samples.impressions(rows, 0, np.random.default_rng(0))

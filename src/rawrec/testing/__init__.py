@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rawrec.config.models import MODELS, model_entry
+from rawrec.config.ranking import RankerConfig
 from rawrec.errors import UserError
 from rawrec.testing import ranking, retrieval
 from rawrec.testing.encoders import check_encoder
@@ -37,7 +38,7 @@ def check_model(
     if entry is None:
         raise UserError(f"{model} is no registered model; call rawrec.register_model first")
     cls, cfg = entry.load(), entry.record.model_validate({"name": name, **(settings or {})})
-    if entry.record.kind == "ranking":
+    if isinstance(cfg, RankerConfig):
         ranking.check(cfg, epochs, lr)
     else:
         retrieval.check(lambda *args: cls(cfg, *args), cfg.reads_features(), epochs, lr, memorises)

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.base import Batch, Result, Task
 
 FORMAT = 2  # of checkpoints
+AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 @dataclass
@@ -41,10 +42,10 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # of the current epoch, for its line of metrics
 
 
-class Loop:
+class Loop(Generic[AnyTask]):
     """Trains a `Task` in a `RunFolder`. `observer(event, **values)` is told of steps and epochs (progress bars)."""
 
-    def __init__(self, task: Task, run: RunFolder, observer: Callable[..., None] | None = None):
+    def __init__(self, task: AnyTask, run: RunFolder, observer: Callable[..., None] | None = None):
         self.task, self.run, self.cfg = task, run, task.cfg
         self.observe = observer or (lambda event, **values: None)
         self.progress = Progress()

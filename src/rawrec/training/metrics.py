@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from rawrec.config import Config
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
@@ -15,6 +16,7 @@ from rawrec.evaluation.ctr import buckets_of, ctr_metrics
 class Scorer(Protocol):
     """What is judged by impressions: `ImpressionTask`, seen from below."""
 
+    cfg: Config
     data: Dataset
     samples: Samples
 

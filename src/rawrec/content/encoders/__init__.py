@@ -41,12 +41,14 @@ def _minilm(cfg: FieldConfig) -> tuple[Stack, Words]:
     return hub.texts(str(Path(spec.origin).parent / "model"), cfg)
 
 
-IMAGE_ENCODERS: dict[str, Callable[[FieldConfig], tuple[Stack, Pictures]]] = {
+MakePictures = Callable[[FieldConfig], tuple[Stack, Pictures]]
+MakeWords = Callable[[FieldConfig], tuple[Stack, Words]]
+IMAGE_ENCODERS: dict[str, MakePictures] = {
     "efficientnet_lite0": efficientnet.efficientnet_lite0,
     "random:conv": random_networks.random_conv,
     "random:vit": random_networks.random_vit,
 }
-TEXT_ENCODERS: dict[str, Callable[[FieldConfig], tuple[Stack, Words]]] = {
+TEXT_ENCODERS: dict[str, MakeWords] = {
     "minilm": _minilm,
     "random:bert": random_networks.random_bert,
 }
@@ -69,10 +71,10 @@ def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dt
         torch.manual_seed(seed)
         try:
             if kind == "image":
-                make = _own(own) or IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
-                return quicken(ImageEncoder(name, *make(cfg), cfg, seed, hidden_dtype))
-            make = _own(own) or TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
-            return quicken(TextEncoder(name, *make(cfg), cfg, seed, hidden_dtype))
+                pictures: MakePictures = _own(own) or IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
+                return quicken(ImageEncoder(name, *pictures(cfg), cfg, seed, hidden_dtype))
+            words: MakeWords = _own(own) or TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
+            return quicken(TextEncoder(name, *words(cfg), cfg, seed, hidden_dtype))
         except ImportError as error:
             raise UserError(
                 f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"
