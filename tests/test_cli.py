@@ -22,7 +22,7 @@ from rawrec.training import state as checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "append", "validate", "inspect", "split", "train", "resume", "sweep", "evaluate", "compare"]
-COMMANDS += ["recommend", "similar", "report", "export"]
+COMMANDS += ["recommend", "similar", "report", "export", "models", "settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]
 SOURCES += ["huggingface", "webdataset"]

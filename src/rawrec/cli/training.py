@@ -162,7 +162,7 @@ def _named(word: str) -> tuple[str, list[str]]:
 
 @app.command(epilog="Example: rawrec models")
 def models(as_json: Json = False) -> None:
-    """List the models that can be trained, those of installed packages too."""
+    """List all models, those of installed packages too."""
     from rawrec.config.listing import models as work
 
     found = work()
