@@ -75,8 +75,8 @@ class Graph:
     def retrieval_split(self, name: str) -> np.ndarray:
         return np.random.default_rng(1).choice(3, len(self.users), p=[0.74, 0.13, 0.13]).astype(np.int8)
 
-    def label(self, name: str) -> np.ndarray:
-        return np.ones(len(self.users), np.float32)
+    def positive(self, name: str) -> np.ndarray:
+        return np.ones(len(self.users), bool)
 
     def feature(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         values = np.random.default_rng(2).normal(size=(self.n_items, self.widths[name]))

@@ -79,8 +79,8 @@ class Shop:
     def history_rows(self, name: str) -> np.ndarray:
         return np.zeros(self.n_interactions, bool)
 
-    def label(self, name: str) -> np.ndarray:
-        return self._label
+    def positive(self, name: str) -> np.ndarray:
+        return self._label > 0
 
     def feature(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         values = np.random.default_rng(2).random((self.n_items, self.width), np.float32)

@@ -299,6 +299,8 @@ def test_the_table_is_never_copied_in_a_step(shop: Path, tmp_path: Path) -> None
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.layout != torch.strided:  # gradients of id tables
+                return out
             same = isinstance(out, torch.Tensor) and out.data_ptr() == made.task.bank.content.data_ptr()
             if isinstance(out, torch.Tensor) and out.shape == made.task.bank.content.shape and not same:
                 large.append(str(function))
