@@ -135,7 +135,7 @@ def brute_force(made: ImpressionTask, part: int, k: int) -> tuple[list[int], lis
         own = (data.users == user) & positive
         wanted = set(data.items[own & taken].tolist())
         masked = set(data.items[own & (samples.part >= 0) & (samples.part < part)].tolist())
-        first = samples.times[own & taken].min()
+        first = samples.times[own & (samples.part == part)].min()
         readable = own if samples.eval_histories is not samples.train_histories else own & (samples.part == 0)
         before = np.flatnonzero(readable & (samples.times < first))
         before = before[np.argsort(samples.times[before], kind="stable")][-samples.history :]
