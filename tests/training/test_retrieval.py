@@ -32,7 +32,8 @@ MODELS = sorted(RETRIEVAL)
 # --------------------------------------------------------------------------------------------------------- every model
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_is_stopped_goes_on_and_says_the_same_when_loaded(graph: Dataset, tmp_path: Path, model: str) -> None:
-    whole = train(model, graph, tmp_path / "whole", settings(model))
+    given = settings(model, train__checkpoint_every=1, train__checkpoint_share=1)
+    whole = train(model, graph, tmp_path / "whole", given)
     stored = json.loads((whole.path / "metrics.json").read_text())
     assert stored["test"]["recall@20"] > 0 and len(whole.metrics_lines()) == 3
     assert evaluate(whole.path, "test") == stored["test"]
@@ -40,7 +41,7 @@ def test_a_run_is_stopped_goes_on_and_says_the_same_when_loaded(graph: Dataset, 
 
     draw = random.Random(model)
     with pytest.raises(Stop):
-        train(model, graph, tmp_path / "run", settings(model), observer=stopping_after(draw.randint(5, 9)))
+        train(model, graph, tmp_path / "run", given, observer=stopping_after(draw.randint(5, 9)))
     with pytest.raises(Stop):
         resume(tmp_path / "run", stopping_after(draw.randint(3, 7)))
     assert digest(resume(tmp_path / "run").path) == digest(whole.path)

@@ -80,7 +80,10 @@ class TrainConfig(Record):
         default="auto", description="auto: bf16 where the hardware has it"
     )
     checkpoint_every: int = Field(
-        default=500, ge=1, description="steps between checkpoints inside an epoch, beside that at its end"
+        default=500,
+        ge=1,
+        description="steps between checkpoints inside an epoch, beside that at its end; not of models that draw or "
+        "make something at the beginning of an epoch",
     )
     checkpoint_share: float = Field(
         default=0.05, gt=0, le=1, description="checkpoints take at most this share of the time; 1: none is left out"

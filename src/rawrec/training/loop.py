@@ -82,7 +82,8 @@ class Loop(Generic[AnyTask]):
             self._step(rows)
             state.position += len(rows)
             self.observe("step", samples=len(rows), loss=state.sums["loss"] / state.sums["steps"])
-            if state.step % train.checkpoint_every == 0 and state.position < len(order) and self._may_save():
+            due = state.step % train.checkpoint_every == 0 and state.position < len(order)
+            if due and self.task.resumes_within_epoch() and self._may_save():
                 self.save()
         return len(order)
 
@@ -177,7 +178,7 @@ class Loop(Generic[AnyTask]):
         self._check_all_encoders()
         sums, begun = state.sums, time.perf_counter()
         line: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step}
-        line |= {key: value / sums["steps"] for key, value in sums.items() if key != "steps"}
+        line |= {key: sums[key] / sums["steps"] for key in sorted(sums) if key != "steps"}
         if task.bank is not None:
             line |= task.bank.health(state.step)
         if task.encoders():

@@ -80,6 +80,10 @@ class Task:
         """The samples of an epoch in their order: anything with a length that slices. Also begins a resumed epoch."""
         raise NotImplementedError
 
+    def resumes_within_epoch(self) -> bool:
+        """Whether `begin_epoch` in the middle of an epoch does what it did at its beginning; else checkpoints wait."""
+        return True
+
     def batch(self, rows: Any, epoch: int, step: int) -> Batch:
         """The samples `rows`, a slice of what `begin_epoch` gave."""
         raise NotImplementedError

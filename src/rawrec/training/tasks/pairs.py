@@ -29,6 +29,7 @@ from rawrec.evaluation.topk import TopK
 from rawrec.models.graph import Interactions
 from rawrec.models.ids import touch_by_rows
 from rawrec.models.retrieval import retrieval_model
+from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.onednn import linear
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
@@ -170,6 +171,10 @@ class PairTask(Task):
         order = torch.randperm(len(self.pairs.users), generator=generator).to(self.device)
         self.model.begin_epoch(self._moved(self.model.draw_epoch(generator)))
         return order
+
+    def resumes_within_epoch(self) -> bool:
+        """LATTICE, for one, makes its item graph of the weights with which an epoch begins."""
+        return type(self.model).begin_epoch is RetrievalModel.begin_epoch
 
     def batch(self, rows: Tensor, epoch: int, step: int) -> StepPairs:
         generator = generator_of(self.cfg.seed, 1, step)
