@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,6 @@ class ImpressionTask(Task, nn.Module):
             self.notes = [note]
         self.tower, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
-        self._keys = {name: codes_of(data.column(name)) for name in cfg.model.reads_interactions()}
         if cfg.reads_content:
             self.tower, self.bank = self._content(cache, progress)
         torch.manual_seed(cfg.seed)
@@ -121,6 +121,11 @@ class ImpressionTask(Task, nn.Module):
         return tower, bank
 
     # ------------------------------------------------------------------------------------------------------- training
+    @cached_property
+    def _keys(self) -> dict[str, np.ndarray]:
+        """Columns of the interactions that losses read, as codes; training alone needs them."""
+        return {name: codes_of(self.data.column(name)) for name in self.cfg.model.reads_interactions()}
+
     def begin(self) -> None:
         if self.cfg.bank.warm_start:
             self.refresh(None, 0)
