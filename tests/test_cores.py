@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,14 +39,64 @@ def displayed(code: str, **environment: str) -> dict[str, str]:
     return {name: value.strip("'") for name, value in found.items()}
 
 
-def test_threads_sleep_at_barriers() -> None:
-    found = displayed(SHOWN)
-    assert found["GOMP_SPINCOUNT"] == cores.SPINS and found["OMP_WAIT_POLICY"] == "PASSIVE"
+@contextmanager
+def others() -> Iterator[None]:
+    """One process more than there are cores that does nothing but run."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range((os.cpu_count() or 1) + 1)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
-@pytest.mark.parametrize("first", ["from rawrec.cli import main", "from rawrec import Dataset", "import rawrec.config"])
-def test_any_way_in_comes_before_torch(first: str) -> None:
-    assert displayed(f"{first}; import torch; torch.ones(1)")["GOMP_SPINCOUNT"] == cores.SPINS
+@pytest.mark.skipif(not Path("/proc/loadavg").is_file(), reason="this system does not say what runs")
+def test_threads_sleep_at_barriers_where_others_hold_the_machine() -> None:
+    with others():
+        found = displayed(SHOWN)
+        assert found["GOMP_SPINCOUNT"] == cores.SPINS and found["OMP_WAIT_POLICY"] == "PASSIVE"
+        for first in ("from rawrec.cli import main", "from rawrec import Dataset", "import rawrec.config"):
+            found = displayed(f"{first}; import torch; torch.ones(1)")
+            assert found["GOMP_SPINCOUNT"] == cores.SPINS, f"{first} comes after torch"
+
+
+ALONE = """
+import importlib.util, os
+spec = importlib.util.spec_from_file_location("cores", {path!r})
+cores = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cores)
+cores.crowded = lambda: {crowded}
+cores.prepare()
+print(os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(("crowded", "policy"), [(True, "PASSIVE"), (False, "None")])
+def test_on_an_idle_machine_threads_may_spin(crowded: bool, policy: str) -> None:
+    assert run(ALONE.format(path=cores.__file__, crowded=crowded)).stdout.strip() == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "machine", "ours", "expected"),
+    [
+        ("0.10 0.20 0.30 1/180 4242", 2, 2, False),  # we alone run
+        ("0.10 0.20 0.30 2/180 4242", 2, 2, True),
+        ("9.00 9.00 9.00 1/180 4242", 2, 2, False),  # what ran before is over
+        ("9.00 9.00 9.00 5/180 4242", 8, 4, False),  # four others on the four cores that are not ours
+        ("9.00 9.00 9.00 6/180 4242", 8, 4, True),
+        ("", 2, 2, False),
+        ("nonsense", 2, 2, False),
+    ],
+)
+def test_what_counts_as_crowded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, machine: int, ours: int, expected: bool
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: machine)
+    monkeypatch.setattr(cores, "usable", lambda: ours)
+    (tmp_path / "loadavg").write_text(text)
+    assert cores.crowded(str(tmp_path / "loadavg")) is expected
+    assert not cores.crowded(str(tmp_path / "absent"))
 
 
 @pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "12345"}, {"OMP_WAIT_POLICY": "ACTIVE"}])

@@ -8,6 +8,11 @@ from rawrec import onednn
 from rawrec.onednn import Linear, linear, matmul, quicken
 
 
+@pytest.fixture(autouse=True)
+def as_where_mkl_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "SLOW_MKL", True)
+
+
 def _of(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -49,7 +54,15 @@ def test_large_float32_products_alone_go_to_onednn(monkeypatch: pytest.MonkeyPat
     linear(large.double(), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(large, weight).dtype == torch.bfloat16
+    monkeypatch.setattr(onednn, "SLOW_MKL", False)
+    linear(large, weight)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("maker", "of_intel"), [("GenuineIntel", True), ("AuthenticAMD", False)])
+def test_the_maker_is_read_from_the_system(monkeypatch: pytest.MonkeyPatch, maker: str, of_intel: bool) -> None:
+    monkeypatch.setattr("pathlib.Path.read_text", lambda path, **options: f"vendor_id : {maker}\n")
+    assert onednn._of_intel() is of_intel
 
 
 def test_quicken_keeps_state_and_results() -> None:

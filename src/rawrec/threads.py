@@ -90,7 +90,7 @@ class Crowding:
         self._said = True
         return (
             f"other processes hold this machine: threads waited for a core {waited / (ran + waited):.0%} of the time; "
-            "train.threads=1 may be faster"
+            "train.threads=1, or OMP_WAIT_POLICY=PASSIVE in the environment, may be faster"
         )
 
 

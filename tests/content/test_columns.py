@@ -13,7 +13,8 @@ from PIL import Image
 
 from rawrec.content import columns as cache_module
 from rawrec.content.columns import static_columns
-from rawrec.content.item_model import ItemModel, build_item_model, field_configs
+from rawrec.content.item_model import ItemModel, build_item_model
+from rawrec.content.units import content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
 from rawrec.sources.append import append
@@ -34,7 +35,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(cache_module, "CHUNK", 16)
     found, lower = [], ItemModel.lower
     monkeypatch.setattr(
-        ItemModel, "lower", lambda self, field, raw: (found.append((field, len(raw))), lower(self, field, raw))[1]
+        ItemModel, "lower", lambda self, name, raw: (found.append((name, len(raw[0]))), lower(self, name, raw))[1]
     )
     return found
 
@@ -42,7 +43,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def columns(data: Dataset, cache: Path, **settings: str) -> Made:
     torch.set_num_threads(1)
     cfg = config(content__image__max_images=1, **settings)
-    return static_columns(build_item_model(cfg, data.fields, field_configs(cfg, data.fields)), data, cache)
+    return static_columns(build_item_model(cfg, data.fields, content_units(cfg, data.fields)), data, cache)
 
 
 def counted(encoded: list[tuple[str, int]]) -> dict[str, int]:
@@ -152,7 +153,7 @@ def test_nothing_is_left_of_a_column_that_was_not_finished(
         raise KeyboardInterrupt
 
     cfg = config()
-    tower = build_item_model(cfg, data.fields, field_configs(cfg, data.fields))
+    tower = build_item_model(cfg, data.fields, content_units(cfg, data.fields))
     with pytest.raises(KeyboardInterrupt):
         static_columns(tower, data, tmp_path / "cache", cut)
     assert list((tmp_path / "cache").iterdir()) == []

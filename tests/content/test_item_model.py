@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rawrec.config import resolve
-from rawrec.content.item_model import FEATURE_NORM, ItemModel, field_configs, one_length
+from rawrec.content.item_model import FEATURE_NORM, ItemModel, one_length
 from rawrec.content.live import LiveContent
-from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.training.tasks.impressions import ImpressionTask
 from systems import STILL, config, content_of, live_of, small_dataset, system
@@ -175,7 +175,6 @@ def test_ready_made_features(tmp_path: Path) -> None:
     valid = np.array([True, True, False, True, True, True])
     rows = [(u, (u + t) % 6, t, float(t % 2)) for u in range(3) for t in range(8)]
     data = small_dataset(tmp_path / "d", rows, 6, feature=feature, valid=valid)
-    from rawrec.config import resolve
 
     made = ImpressionTask(resolve({}, {"content.dim": 4, "paradigm": "hybrid"}), data, tmp_path / "cache")
     assert made.bank.valid.tolist() == valid.tolist()
@@ -189,22 +188,6 @@ def test_ready_made_features(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
-FIELDS = Fields(image=["image", "back"], text=["title"], categorical=[], numeric=[], feature={})
-
-
-def test_a_field_inherits_from_its_kind() -> None:
-    cfg = config(content__back__train="all", content__back__max_images=2, content__title__use=False)
-    made = field_configs(cfg, Fields(image=["image", "back"], text=["title"], categorical=[], numeric=[], feature={}))
-    assert list(made) == ["image", "back"]
-    assert made["image"].train == "top:1" and made["back"].train == "all" and made["back"].max_images == 2
-    assert made["image"].size == made["back"].size == 32 and made["back"].encoder == "random:conv"
-
-
-@pytest.mark.parametrize("paradigm", ["frozen", "hybrid"])
-def test_encoders_are_frozen_but_end_to_end(paradigm: str) -> None:
-    assert {f.train for f in field_configs(config(paradigm=paradigm), FIELDS).values()} == {"none"}
-
-
 def test_mistakes_are_named(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"content\.tilte.*no image or text field 'tilte'.*title.*description"):
         system(shop, tmp_path, content__tilte__train="all")
@@ -224,13 +207,6 @@ def test_projection_and_fusion_are_as_wide_as_asked() -> None:
     made = ItemModel({}, {"a": 3, "b": 7}, config(content__dim=8).content, frozen=False)
     assert {name: tuple(p.weight.shape) for name, p in made.proj.items()} == {"a": (8, 3), "b": (8, 7)}
     assert made.dim == 8 and made.column("a") == "feature/a"
-
-
-def test_ready_made_features_alone_have_no_encoder_to_train_end_to_end() -> None:
-    fields = Fields(feature={"image": 4})
-    with pytest.raises(UserError, match=r"ready-made features \(image\): choose paradigm=hybrid"):
-        field_configs(resolve("em3", {"paradigm": "end_to_end"}), fields)
-    assert field_configs(resolve("em3", {"paradigm": "hybrid"}), fields) == {}
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-4, 1e-3, 3e-3, 1.0, 1e4])

@@ -383,7 +383,7 @@ def test_features_are_what_the_encoder_makes(
     assert table["valid"].to_list() == [bool(values) for values in raw] and not table["valid"].all()
     encoder = dict(tower.raw_encoders())[field]
     with torch.no_grad():
-        hidden, _ = tower.lower(field, raw)
+        hidden, _ = tower.lower(field, [raw])
         made = encoder.upper(hidden) if field in tower.trained else hidden.values
     expected = np.zeros(table["vector"].to_numpy().shape, np.float32)
     valid = table["valid"].to_numpy()

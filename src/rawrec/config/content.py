@@ -84,7 +84,11 @@ class FusionConfig(Record):
 
 
 class ContentConfig(Record):
-    """From raw fields to content embeddings. Any other key is a field's name, or `image` / `text` for all of a kind."""
+    """From raw fields to content embeddings.
+
+    Any other key is a field's name, `image` or `text` for all of a kind, or `item` for one encoder of all of them,
+    whose networks they share.
+    """
 
     model_config = ConfigDict(extra="allow", validate_assignment=True)
 
@@ -109,10 +113,10 @@ class ContentConfig(Record):
                 rest[key] = sub
             elif isinstance(sub, Mapping | FieldConfig):
                 fields[key] = {**_plain(fields.get(key, {})), **_plain(sub)}
-            elif key in ("image", "text"):
+            elif key in ("image", "text", "item"):
                 raise ValueError(has_settings(f"content.{key}", sub, FieldConfig))
             else:
-                known = [*(name for name in cls.model_fields if name != "fields"), "image", "text"]
+                known = [*(name for name in cls.model_fields if name != "fields"), "image", "text", "item"]
                 raise ValueError(unknown(f"content.{key}", str(key), known) + ", or a field of the dataset")
         return {**rest, "fields": fields}
 

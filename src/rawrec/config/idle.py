@@ -69,9 +69,9 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
         (r"bank\.(live_budget|micro_batch)|train\.encoder_lr", not end_to_end, trains_none),
         (
-            r"train\.id_weight_decay",
+            r"train\.id_(lr|weight_decay)",
             True,
-            f"it is a setting of ranking models, and {name} is none; use train.weight_decay",
+            f"it is a setting of ranking models, and {name} is none; use train.lr and train.weight_decay",
         ),
         (
             r"eval\.exclude_seen",
@@ -86,9 +86,9 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
 
 def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping[str, str]) -> str | None:
     """The same for a setting of one field, or of all fields of a kind."""
-    kind = name if name in ("image", "text") and name not in kinds else kinds.get(name)
+    kind = name if name in ("image", "text", "item") and name not in kinds else kinds.get(name)
     settings: dict[str, Any] = {}
-    for source in dict.fromkeys((kind, name)):
+    for source in dict.fromkeys(("item", kind, name)):
         if source in cfg.content.fields:
             settings |= cfg.content.fields[source].model_dump(exclude_unset=True)
     field = FieldConfig.model_validate(settings)
@@ -99,7 +99,9 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
     if setting != "use" and not field.use:
         return f"content.{name}.use=false leaves the field out"
     # A field's own `train` may differ from its kind's: lora anywhere among them is enough.
-    trains = [field.train] + [f.train for n, f in cfg.content.fields.items() if name in ("image", "text", kinds.get(n))]
+    trains = [field.train] + [
+        f.train for n, f in cfg.content.fields.items() if name in ("image", "text", "item", kinds.get(n))
+    ]
     if setting in ("lora_rank", "lora_layers") and "lora" not in trains:
         return f"content.{name}.train={field.train} has no LoRA; use content.{name}.train=lora"
     if setting in ("size", "max_images") and kind == "text":

@@ -36,7 +36,7 @@ def resolve(
     """
     tree = dict(preset) if isinstance(preset, Mapping) else _read_preset(preset)
     flat = dict(flatten(overrides or {}))
-    for key, value in flat.items():
+    for key, value in sorted(flat.items(), key=lambda entry: not entry[0].startswith("content.item.")):
         _give_way(tree, key, kinds or {})
         _set(tree, key, value)
     cfg = validate(tree)
@@ -115,14 +115,25 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
-    """An override for all fields of a kind also replaces what a complete config (of a run) says of each of them."""
+    """An override for all fields, or for all of a kind, replaces what the preset says of single kinds, and a complete
+    config (of a run) of every field."""
     part = key.split(".")
-    fields = (tree.get("content") or {}).get("fields")
-    if len(part) != 3 or part[0] != "content" or part[1] not in ("image", "text") or not isinstance(fields, Mapping):
+    content = tree.get("content")
+    if len(part) != 3 or part[0] != "content" or part[1] not in ("image", "text", "item") or content is None:
         return
-    replaced = {
-        name: {k: v for k, v in field.items() if kinds.get(name) != part[1] or k != part[2]}
-        for name, field in fields.items()
-        if isinstance(field, Mapping)
-    }
-    tree["content"] = {**tree["content"], "fields": {**fields, **replaced}}
+
+    def without(of: Mapping[str, Any]) -> dict[str, Any]:
+        wide = part[1] == "item" and "item" not in kinds
+        return {
+            name: {k: v for k, v in one.items() if k != part[2]}
+            if isinstance(one, Mapping) and (wide or kinds.get(name) == part[1])
+            else one
+            for name, one in of.items()
+        }
+
+    if isinstance(content, Mapping):
+        rest = {name: value for name, value in content.items() if name not in ("fusion", "fields")}
+        new = {**content, **(without(rest) if part[1] == "item" else {})}
+        if isinstance(content.get("fields"), Mapping):
+            new["fields"] = without(content["fields"])
+        tree["content"] = new

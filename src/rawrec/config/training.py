@@ -41,6 +41,9 @@ class TrainConfig(Record):
     batch_size: int = Field(default=256, ge=1, description="samples per batch")
     accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
     lr: float = Field(default=3e-3, gt=0, description="learning rate of everything but encoders")
+    id_lr: float | None = Field(
+        default=None, gt=0, description="learning rate of rankers' id embeddings; null: train.lr"
+    )
     encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
     lr_decay: float = Field(
         default=1.0, gt=0, le=1, description="factor of the learning rates per 50 epochs, gradually"

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rawrec.content.encoders import Encoder
-from rawrec.content.item_model import CHUNK, ItemModel
+from rawrec.content.item_model import CHUNK, ItemModel, Pieces
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 
 Progress = Callable[[str, Iterator], Iterator]
 DIGEST = 16  # bytes of an item's digest
+END = (2**64 - 1).to_bytes(8, "little")  # after the pieces of a kind: no piece is so long
 HEAD = 4096  # bytes before the first tensor of a file: its head is known when all else is written
 TYPES = {
     torch.uint8: "U8",
@@ -68,7 +69,8 @@ def static_columns(
 
 
 def _path(cache: Path, tower: ItemModel, name: str, encoder: Encoder, data: Dataset) -> Path:
-    identity = f"{encoder.fingerprint}|{tower.autocast}|{name}|{data.fingerprint()}"
+    reads = "+".join(tower.read_by(name))
+    identity = f"{encoder.fingerprint}|{tower.autocast}|{reads}|{data.fingerprint()}"
     return cache / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
 
 
@@ -117,14 +119,13 @@ def _make(
     starts: Iterator[int] = iter(range(0, data.n_items, CHUNK))
     if progress is not None:
         starts = progress(f"encoding {name}", starts)
-    read = data.images if name in data.fields.image else data.texts
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # of this process: others may write the same column
     try:
         with partial.open("wb") as file:
             target = _ColumnFile(file)
             for start in starts:
-                raw = read(name, range(start, min(start + CHUNK, data.n_items)))
+                raw = _raw(tower, data, name, range(start, min(start + CHUNK, data.n_items)))
                 digests = _digests(raw)
                 target.add(*_rows(tower, name, raw, digests, start, known), digests)
             target.finish()
@@ -136,36 +137,47 @@ def _make(
 def _rows(
     tower: ItemModel,
     name: str,
-    raw: Sequence[Sequence[bytes | str]],
+    raw: list[Pieces],
     digests: Tensor,
     start: int,
     known: _Stored | None,
 ) -> tuple[Ragged, dict[str, Tensor]]:
     """The rows of the items from `start` on, given raw and by their digests, and what each of them lost."""
+    count = len(digests)
     if known is None or start >= len(known.digests):
         return tower.lower(name, raw)
-    there = known.digests[start : start + len(raw)]
-    changed = torch.ones(len(raw), dtype=torch.bool)
+    there = known.digests[start : start + count]
+    changed = torch.ones(count, dtype=torch.bool)
     changed[: len(there)] = (digests[: len(there)] != there).any(1)
     rows = torch.arange(start, start + len(there))
     old, lost = known.column.select(rows), {what: values[rows] for what, values in known.lost.items()}
     if not changed.any():
         return old, lost
-    new, more = tower.lower(name, [raw[i] for i in changed.nonzero()[:, 0].tolist()])
-    order = torch.arange(len(raw))
+    rows = changed.nonzero()[:, 0].tolist()
+    new, more = tower.lower(name, [[pieces[i] for i in rows] for pieces in raw])
+    order = torch.arange(count)
     order[changed] = len(there) + torch.arange(len(new))
     return Ragged.cat([old, new]).select(order), {what: torch.cat([lost[what], more[what]])[order] for what in more}
 
 
-def _digests(raw: Sequence[Sequence[bytes | str]]) -> Tensor:
-    """A digest of the pieces of each item, `[items, DIGEST]` uint8."""
+def _raw(tower: ItemModel, data: Dataset, name: str, rows: range) -> list[Pieces]:
+    """What the encoder `name` is given of the dataset's items `rows`."""
+    read = {f: (data.images if f in data.fields.image else data.texts)(f, rows) for f in tower.read_by(name)}
+    return tower.by_kind(name, read)
+
+
+def _digests(raw: list[Pieces]) -> Tensor:
+    """A digest of the pieces of each item, those of every kind, `[items, DIGEST]` uint8."""
     found = bytearray()
-    for pieces in raw:
+    for item in zip(*raw, strict=True):
         digest = hashlib.blake2b(digest_size=DIGEST)
-        for piece in pieces:
-            piece = piece.encode() if isinstance(piece, str) else piece
-            digest.update(len(piece).to_bytes(8, "little"))
-            digest.update(piece)
+        for i, pieces in enumerate(item):
+            if i:
+                digest.update(END)
+            for piece in pieces:
+                piece = piece.encode() if isinstance(piece, str) else piece
+                digest.update(len(piece).to_bytes(8, "little"))
+                digest.update(piece)
         found += digest.digest()
     return torch.frombuffer(found, dtype=torch.uint8).view(-1, DIGEST)
 

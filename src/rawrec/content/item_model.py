@@ -6,16 +6,16 @@ the hidden state below the encoder's trained layers. Everything above that bound
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from rawrec.config import Config, ContentConfig, FieldConfig
+from rawrec.config import Config, ContentConfig
 from rawrec.content.bank import Bank
-from rawrec.content.encoders import Encoder, make_encoder
-from rawrec.content.encoders.base import Kind
+from rawrec.content.encoders import Encoder, Networks, make_encoder
 from rawrec.content.fusion import make_fusion
+from rawrec.content.units import Unit
 from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
@@ -23,20 +23,31 @@ from rawrec.onednn import Linear
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 FLAT = 1e-6  # a feature whose deviation is no larger a share of it says nothing: it is rounding
+Pieces = Sequence[Sequence[bytes | str]]
+"""The pictures or the strings of every item."""
 CHUNK = 256  # items decoded and encoded at once while a static column is made
 
 
 class ItemModel(nn.Module):
     """Content embeddings of items from their static columns.
 
-    encoders: one per raw field in use. features: name -> width of ready-made feature columns.
+    encoders: one per feature that is made of raw fields; some may share a network. features: name -> width of
+    ready-made feature columns. reads: for each encoder the raw fields of every kind; if not said, the one of its name.
     frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
     length. Retrieval models have such a tower, too, and read the features themselves.
     """
 
-    def __init__(self, encoders: dict[str, Encoder], features: dict[str, int], cfg: ContentConfig, frozen: bool):
+    def __init__(
+        self,
+        encoders: dict[str, Encoder],
+        features: dict[str, int],
+        cfg: ContentConfig,
+        frozen: bool,
+        reads: Mapping[str, tuple[tuple[str, ...], ...]] | None = None,
+    ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
+        self.reads = {name: (reads or {}).get(name, ((name,),)) for name in encoders}
         self.widths = {**{name: e.width for name, e in encoders.items()}, **features}
         self.fields = list(self.widths)
         self.trained = [name for name, encoder in encoders.items() if encoder.trained_parameters()]
@@ -50,7 +61,7 @@ class ItemModel(nn.Module):
             self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion)
 
     def raw_encoders(self) -> Iterator[tuple[str, Encoder]]:
-        """Field name and encoder of every raw field."""
+        """Name and encoder of every feature that is made of raw fields."""
         for name, encoder in self.encoders.items():
             assert isinstance(encoder, Encoder)
             yield name, encoder
@@ -109,27 +120,70 @@ class ItemModel(nn.Module):
                 values[name] = _dense(bank.read(self.column(name), rows).to(bank.content.device), self.widths[name])
         return self.fuse(values, {name: bank.present[self.column(name)][rows] for name in self.fields})
 
-    def raw_columns(self, raw: dict[str, Sequence[Sequence[bytes | str]]]) -> dict[str, Ragged]:
+    def raw_columns(self, raw: Mapping[str, Pieces]) -> dict[str, Ragged]:
         """The static columns of items that are no rows of the dataset, given as raw media per field."""
         count = max((len(v) for v in raw.values()), default=0)
         columns = {}
-        encoders = dict(self.raw_encoders())
         for name in self.fields:
-            if name in encoders:
-                columns[self.column(name)] = self.lower(name, raw.get(name, [[]] * count))[0]
+            if name in self.reads:
+                given = {field: raw.get(field, [[]] * count) for field in self.read_by(name)}
+                columns[self.column(name)] = self.lower(name, self.by_kind(name, given))[0]
             else:
                 columns[self.column(name)] = _empty(count, self.widths[name])
         return columns
 
+    def read_by(self, name: str) -> list[str]:
+        """The raw fields that the encoder `name` reads."""
+        return [field for fields in self.reads[name] for field in fields]
+
+    def by_kind(self, name: str, raw: Mapping[str, Pieces]) -> list[Pieces]:
+        """What the encoder `name` is given: for each kind that it reads, every item's pieces of all fields of it."""
+        result = []
+        for fields in self.reads[name]:
+            own = [raw[field] for field in fields]
+            together = ([piece for pieces in item for piece in pieces] for item in zip(*own, strict=True))
+            result.append(own[0] if len(own) == 1 else list(together))
+        return result
+
     @torch.no_grad()
-    def lower(self, field: str, raw: Sequence[Sequence[bytes | str]]) -> tuple[Ragged, dict[str, Tensor]]:
-        """The static column of raw media: what the field's frozen layers make of it; and what each item lost on the way
-        (see `Encoder.prepare`)."""
-        encoder = dict(self.raw_encoders())[field]
+    def lower(self, name: str, raw: Sequence[Pieces]) -> tuple[Ragged, dict[str, Tensor]]:
+        """The static column of raw media (see `by_kind`): what the encoder's frozen layers make of it; and what each
+        item lost on the way (see `Encoder.prepare`)."""
+        encoder = dict(self.raw_encoders())[name]
         device = next(encoder.parameters()).device
-        prepared, lost = encoder.prepare(raw)
+        prepared, lost = encoder.prepare(*raw)
         with self._casting(device):
             return encoder.lower(prepared.to(device)).to("cpu"), lost
+
+    # ---------------------------------------------------------------------------------------------------------- state
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What encoders learn, by `<feature>.<name>`: once, where several share it."""
+        found, known = {}, set()
+        for name, encoder in self.raw_encoders():
+            for own, parameter in encoder.stack.named_parameters():
+                if parameter.requires_grad and id(parameter) not in known:
+                    known.add(id(parameter))
+                    found[f"{name}.{own}"] = parameter
+        return found
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The same, detached and contiguous: what a checkpoint holds beside the config."""
+        return {name: parameter.detach().contiguous() for name, parameter in self.trained_parameters().items()}
+
+    @torch.no_grad()
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put a `trained_state` back; UserError if it is of encoders with other settings."""
+        own = self.trained_parameters()
+        wrong = [
+            n for n in own.keys() | state.keys() if n not in own or n not in state or own[n].shape != state[n].shape
+        ]
+        if wrong:
+            raise UserError(
+                f"the saved weights do not fit the encoders' settings (train, lora_rank, lora_layers): {len(wrong)} "
+                f"differ, first {min(wrong)}. Use the settings of the run that saved them."
+            )
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
 
     @torch.no_grad()
     def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int) -> None:
@@ -145,52 +199,20 @@ class ItemModel(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------------- construction
-def field_configs(cfg: Config, fields: Fields) -> dict[str, FieldConfig]:
-    """The settings of every raw field of a dataset: its own, over those of its kind, over the defaults."""
-    kinds = dict.fromkeys(fields.image, "image") | dict.fromkeys(fields.text, "text")
-    for name in cfg.content.fields:
-        if name not in kinds and name not in ("image", "text"):
-            known = ", ".join(dict.fromkeys([*kinds, "image", "text"]))
-            raise UserError(f"content.{name}: the dataset has no image or text field {name!r}. Known: {known}")
-    result = {}
-    for name, kind in kinds.items():
-        merged: dict = {}
-        for key in (kind, name):
-            if key in cfg.content.fields:
-                merged.update(cfg.content.fields[key].model_dump(exclude_unset=True))
-        merged.setdefault("encoder", None)
-        merged["encoder"] = merged["encoder"] or {"image": "efficientnet_lite0", "text": "minilm"}[kind]
-        if cfg.paradigm != "end_to_end":
-            merged["train"] = "none"
-        field = FieldConfig.model_validate(merged)
-        if field.use:
-            result[name] = field
-    if cfg.paradigm == "end_to_end" and not result and fields.feature:
-        raise UserError(
-            f"paradigm=end_to_end trains encoders, but the content of this dataset is ready-made features "
-            f"({', '.join(fields.feature)}): choose paradigm=hybrid or paradigm=frozen"
-        )
-    if cfg.paradigm == "end_to_end" and result and all(f.train == "none" for f in result.values()):
-        raise UserError(
-            "paradigm=end_to_end trains encoders, but every field has train=none; set for example "
-            + " ".join(f"content.{name}.train=top:1" for name in result)
-            + ", or choose paradigm=hybrid"
-        )
-    return result
-
-
-def build_item_model(cfg: Config, fields: Fields, configs: dict[str, FieldConfig], fused: bool = True) -> ItemModel:
-    """The tower of a dataset's fields under `configs` (see `field_configs`); not `fused`: its encoders alone."""
-    kinds: dict[str, Kind] = {name: "image" if name in fields.image else "text" for name in configs}
+def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fused: bool = True) -> ItemModel:
+    """The item model of a dataset's `units` (see `content_units`); not `fused`: its encoders alone."""
     encoders: dict[str, Encoder] = {}
-    for name, field in configs.items():
+    networks = Networks()
+    for name, unit in units.items():
+        shared = networks if unit.shared or unit.settings.train == "none" else None
         try:
-            encoders[name] = make_encoder(kinds[name], field, cfg.seed)
+            encoders[name] = make_encoder(unit.kinds[0], unit.settings, cfg.seed, networks=shared)
         except UserError as error:  # which begins with the setting, or with "encoder"
-            raise UserError(
-                f"content.{name}.{error}" if "=" in str(error).split()[0] else f"content.{name}: {error}"
-            ) from None
-    return ItemModel(encoders, dict(fields.feature), cfg.content, frozen=cfg.paradigm == "frozen" or not fused)
+            place = f"content.{name}"
+            raise UserError(f"{place}.{error}" if "=" in str(error).split()[0] else f"{place}: {error}") from None
+    frozen = cfg.paradigm == "frozen" or not fused
+    reads = {name: unit.reads for name, unit in units.items()}
+    return ItemModel(encoders, dict(fields.feature), cfg.content, frozen, reads)
 
 
 def one_length(features: Tensor) -> Tensor:

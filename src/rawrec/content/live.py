@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rawrec.randomness import seed_draws
+
 
 class LiveContent:
     """The items of one optimiser step whose content has a gradient, made once however often they stand in it.
@@ -38,7 +40,7 @@ class LiveContent:
             self.features = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
         else:
             self.features = encode(encoded)
-        torch.manual_seed(seed)
+        seed_draws(seed, rows.device)
         self._content = fuse(rows, encoded, self.features)
         self.leaf = self._content.detach().requires_grad_()
         self.content = self.leaf.detach()

@@ -38,6 +38,11 @@ def inject(model: nn.Module, layers: Sequence[nn.Module], rank: int, seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
+    return adapters(model)
+
+
+def adapters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the adapters that `model` has already; none where there are none."""
     return [p for name, p in model.named_parameters() if ".lora_" in name]
 
 

@@ -430,13 +430,14 @@ class Recommender:
     def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> tuple[Tensor, Tensor]:
         tower, data = self.system.tower, self.data
         assert tower is not None
-        encoded = {name for name, _ in tower.raw_encoders()}
+        encoded = list(dict.fromkeys(field for name in tower.reads for field in tower.read_by(name)))
+        known = [*encoded, *(name for name in tower.fields if name in data.fields.feature)]
         raw: dict[str, list[Sequence[bytes | str]]] = {name: [[] for _ in items] for name in encoded}
         ready = {name: np.zeros((len(items), width), np.float32) for name, width in data.fields.feature.items()}
         given = {name: np.zeros(len(items), bool) for name in ready}
         for i, item in enumerate(items):
             for key, value in item.items():
-                name, where = self._field(key, tower.fields), f"new item {first + i}, {key}"
+                name, where = self._field(key, known), f"new item {first + i}, {key}"
                 if name in encoded:
                     raw[name][i] = (_pictures if name in data.fields.image else _strings)(value, where)
                 elif name is not None and value is not None:

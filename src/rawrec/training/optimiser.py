@@ -24,8 +24,9 @@ Groups = Mapping[str, Sequence[tuple[str, nn.Parameter]]]
 class Optimiser:
     """Steps of the parameters of a task, in named groups.
 
-    `encoder` learns at train.encoder_lr, every other group at train.lr. `id` decays by train.id_weight_decay, `plain`
-    (biases, norms) and `encoder` (which stays near what it was) not at all, the others by train.weight_decay.
+    `encoder` learns at train.encoder_lr, `id` at train.id_lr, every other group at train.lr. `id` decays by
+    train.id_weight_decay, `plain` (biases, norms) and `encoder` (which stays near what it was) not at all, the others
+    by train.weight_decay.
     """
 
     def __init__(self, groups: Groups, train: TrainConfig):
@@ -38,7 +39,8 @@ class Optimiser:
         self._table_rates: dict[str, float] = {}
         options = []
         for key, group in groups.items():
-            rate = train.encoder_lr if key == "encoder" else train.lr
+            rates = {"encoder": train.encoder_lr, "id": train.id_lr or train.lr}
+            rate = rates.get(key, train.lr)
             decays = {"id": train.id_weight_decay, "encoder": 0.0, "plain": 0.0}
             decay = decays.get(key, train.weight_decay)
             by_rows = {name: p for name, p in group if is_touched_by_rows(p)}

@@ -8,12 +8,14 @@ whatever the number of other rows and the size of the batch.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # as torch's Adam
 WARM = 10  # averages forget their beginning: their decay is at most step / (step + WARM)
+MANY = 1 << 16  # uses after which no bias is left of moments: BETA_2 ** MANY is nothing beside 1
 CHUNK = 1 << 18
 
 
@@ -23,16 +25,28 @@ def average_decay(ema: float, step: int) -> float:
 
 
 def kept(ema: float, first: Tensor, last: int) -> Tensor:
-    """The product of `average_decay` over the steps after `first` `[n]` up to `last`: float64 `[n]`.
+    """The product of `average_decay` over the steps after `first` `[n]` up to `last`: float64 `[n]`."""
+    rising = _log_rising(ema, first.device)
+    end = len(rising) - 1
+    log = rising.index_select(0, first.clamp(max=end)).add_((first - end).clamp_(min=0), alpha=math.log(ema))
+    return (float(rising[min(last, end)]) + max(last - end, 0) * math.log(ema) - log).exp_()
 
-    The rising part s / (s + 10) telescopes into factorials, so that no step need be stored or walked through.
+
+@cache
+def _log_rising(ema: float, device: torch.device) -> Tensor:
+    """Log of the product of `average_decay` over the steps 1 to s, for s from 0 to where it is `ema`: float64.
+
+    s / (s + 10) telescopes into factorials.
     """
+    steps = torch.arange(math.floor(WARM * ema / (1 - ema)) + 1, dtype=torch.float64, device=device)
+    return torch.lgamma(steps + 1) - torch.lgamma(steps + WARM + 1) + math.lgamma(WARM + 1)
 
-    def log(step: Tensor) -> Tensor:
-        rising = step.clamp(max=math.floor(WARM * ema / (1 - ema)))
-        return torch.lgamma(rising + 1) - torch.lgamma(rising + WARM + 1) + (step - rising) * math.log(ema)
 
-    return torch.exp(log(torch.tensor([last], dtype=torch.float64, device=first.device)) - log(first.double()))
+@cache
+def _unbiased(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of moments after n uses: 1 / (1 - BETA_1 ** n) and sqrt(1 - BETA_2 ** n), for n from 0 to MANY: float64."""
+    uses = torch.arange(MANY + 1, dtype=torch.float64, device=device)
+    return 1 / (1 - BETA_1**uses), (1 - BETA_2**uses).sqrt()
 
 
 class RowAdam:
@@ -75,10 +89,10 @@ class RowAdam:
         m = first.index_select(0, rows).lerp_(grad, 1 - BETA_1)
         v = second.index_select(0, rows).mul_(BETA_2).addcmul_(grad, grad, value=1 - BETA_2)
         count = uses.index_select(0, rows) + 1
-        n = count.double().view(-1, *[1] * (grad.ndim - 1))
-        size, root = (rate / (1 - BETA_1**n)).to(m.dtype), torch.sqrt(1 - BETA_2**n).to(m.dtype)
+        n, shape = count.clamp(max=MANY), (-1, *[1] * (grad.ndim - 1))
+        size, root = (table.index_select(0, n).to(m.dtype).view(shape) for table in _unbiased(rows.device))
         new = old * (1 - rate * self.decay) if self.decoupled else old.clone()
-        new -= size * m / (v.sqrt() / root).add_(EPSILON)
+        new.addcdiv_(size * m, (v.sqrt() / root).add_(EPSILON), value=-rate)
         for table, values in ((first, m), (second, v), (uses, count), (self.weight, new)):
             table.index_copy_(0, rows, values)
         if self.average is not None and self.averaged is not None:

@@ -20,7 +20,7 @@ import torch
 
 from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
-from rawrec.content.encoders import efficientnet, hub, random_networks
+from rawrec.content.encoders import efficientnet, hub, loading, random_networks
 from rawrec.content.encoders.base import Encoder, Kind, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
 from rawrec.content.encoders.pictures import Pictures
@@ -29,7 +29,7 @@ from rawrec.errors import UserError
 from rawrec.onednn import quicken
 from rawrec.plugins import own_code
 
-__all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "make_encoder"]
+__all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "Networks", "make_encoder"]
 
 DEFAULTS: dict[Kind, str] = {"image": "efficientnet_lite0", "text": "minilm"}
 
@@ -54,11 +54,43 @@ TEXT_ENCODERS: dict[str, MakeWords] = {
 }
 
 
-def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dtype = torch.float16) -> Encoder:
+WHOLE: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "image_text": ("image", "text")}
+"""The features that an encoder of whole items makes, and what each is made of."""
+
+
+def reads_whole_items(name: str) -> bool:
+    """Whether the encoder takes an item's pictures and texts together, and not each field alone."""
+    return Path(name).is_dir() and loading.settings(Path(name) / "config.json").get("model_type") == "vlmo"
+
+
+class Networks:
+    """Networks that were loaded already, for encoders that share them: fields that `content.item` speaks for, and
+    frozen ones, of which one copy is enough."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple, tuple[Stack, Any]] = {}
+
+    def get(self, kind: Kind, name: str, cfg: FieldConfig, make: Callable[[], tuple[Stack, Any]]) -> tuple[Stack, Any]:
+        """The network of these settings and what its fields are prepared by; frozen when it is made."""
+        key = (kind, name, *(value for setting, value in cfg if setting not in ("use", "encoder", "max_images")))
+        if key not in self._made:
+            self._made[key] = make()
+            self._made[key][0].requires_grad_(False)
+        return self._made[key]
+
+
+def make_encoder(
+    kind: Kind,
+    cfg: FieldConfig,
+    seed: int,
+    hidden_dtype: torch.dtype = torch.float16,
+    networks: Networks | None = None,
+) -> Encoder:
     """The encoder that `cfg` asks for, its layers frozen or trained as `cfg.train` says, on the CPU, in eval mode.
 
     seed: of random weights and adapters; torch's own random state is left as it was. hidden_dtype: of what `lower`
-    puts out. UserError for an unknown name, missing packages or weights, or more layers than there are.
+    puts out. networks: those that it may share. UserError for an unknown name, missing packages or weights, or more
+    layers than there are.
     """
     name = cfg.encoder or DEFAULTS[kind]
     known = IMAGE_ENCODERS if kind == "image" else TEXT_ENCODERS
@@ -67,14 +99,17 @@ def make_encoder(kind: Kind, cfg: FieldConfig, seed: int, hidden_dtype: torch.dt
         raise UserError(f"encoder {name!r} reads fields of kind {own.kind}, not {kind}")
     if name not in known and own is None and "/" not in name and not Path(name).is_dir():
         raise UserError(_unknown(name, kind, [*known, *encoder_names(kind)]))
+    networks = networks or Networks()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             if kind == "image":
                 pictures: MakePictures = _own(own) or IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
-                return quicken(ImageEncoder(name, *pictures(cfg), cfg, seed, hidden_dtype))
+                stack, reading = networks.get(kind, name, cfg, lambda: pictures(cfg))
+                return quicken(ImageEncoder(name, stack, reading, cfg, seed, hidden_dtype))
             words: MakeWords = _own(own) or TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
-            return quicken(TextEncoder(name, *words(cfg), cfg, seed, hidden_dtype))
+            stack, reading = networks.get(kind, name, cfg, lambda: words(cfg))
+            return quicken(TextEncoder(name, stack, reading, cfg, seed, hidden_dtype))
         except ImportError as error:
             raise UserError(
                 f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"

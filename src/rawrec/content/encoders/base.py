@@ -30,6 +30,8 @@ class Stack(nn.Module):
     depth: int
     description: str = ""
     """What decides the output beside the weights and the settings of its field."""
+    digest: str | None = None
+    """Of the weights as they were loaded, once it was taken: encoders that share a network change it afterwards."""
 
     def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
         """From boundary `first` to boundary `last`, or to the pooled feature `[batch, width]` if `last == depth`.
@@ -57,15 +59,18 @@ class Stack(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One field's encoder. Always in eval mode (`train()` has no effect): no dropout, running statistics stay frozen,
-    so that computing a thing again gives the same thing.
+    """What makes one feature of an item, out of its pictures, its texts or both.
 
-    kind: "image" or "text". width: of the feature. fingerprint: changes with the weights it starts from, its settings
-    and the boundary, but not with training: the key of a cache of `lower`'s output. lower_is_identity: nothing is
-    worth caching, `lower` hands its input on.
+    Always in eval mode (`train()` has no effect): no dropout, running statistics stay frozen, so that computing a thing
+    again gives the same thing.
+
+    kinds: what it reads, in the order of `prepare`'s arguments. width: of the feature. stack: frozen, but for what
+    other encoders that share it train already. fingerprint: changes with the weights it starts from, its settings and
+    the boundary, but not with training: the key of a cache of `lower`'s output. lower_is_identity: nothing is worth
+    caching, `lower` hands its input on.
     """
 
-    kind: Kind
+    kinds: tuple[Kind, ...]
 
     def __init__(
         self, name: str, stack: Stack, cfg: FieldConfig, setting: object, seed: int, hidden_dtype: torch.dtype
@@ -79,23 +84,18 @@ class Encoder(nn.Module):
         self.boundary = cut if cut == stack.depth or stack.can_split(cut) else 0
         self.pooled = cut == stack.depth
         self.lower_is_identity = self.boundary == 0
-        key = (
-            VERSION,
-            self.kind,
-            name,
-            setting,
-            stack.description,
-            self.boundary,
-            str(hidden_dtype),
-            _hash_weights(stack),
-        )
+        stack.digest = stack.digest or _hash_weights(stack)
+        kind, dtype = "+".join(self.kinds), str(hidden_dtype)
+        key = (VERSION, kind, name, setting, stack.description, self.boundary, dtype, stack.digest)
         self.fingerprint = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
         self._freeze(cut, cfg, seed)
         self.train()
 
     def _freeze(self, cut: int, cfg: FieldConfig, seed: int) -> None:
+        others = self.trained_parameters()  # of encoders that share the network
         if cfg.train == "lora":
-            trained = lora.inject(self.stack, self.stack.layers_above(cut), cfg.lora_rank, seed)
+            layers = self.stack.layers_above(cut)
+            trained = lora.adapters(self.stack) or lora.inject(self.stack, layers, cfg.lora_rank, seed)
         else:
             trained = [] if self.pooled else self.stack.above(None if cfg.train == "all" else cut)
         if trained and self.boundary:  # what layers on both sides share: `lower` would move under its cached output
@@ -106,7 +106,7 @@ class Encoder(nn.Module):
                     f"train={cfg.train}: the encoder {self.name} shares all of it with frozen layers; use train=all"
                 )
         self.stack.requires_grad_(False)
-        for parameter in trained:
+        for parameter in (*others, *trained):
             parameter.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Encoder:
@@ -118,8 +118,10 @@ class Encoder(nn.Module):
         return next(self.stack.parameters()).device
 
     # ------------------------------------------------------------------------------------------------------ the two
-    def prepare(self, raw: Sequence[Sequence[Any]]) -> tuple[Ragged, dict[str, Tensor]]:
+    def prepare(self, *raw: Sequence[Sequence[Any]]) -> tuple[Ragged, dict[str, Tensor]]:
         """Bytes or strings of each item, decoded on the CPU, and what each item lost on the way, `[n]` int32.
+
+        raw: for each of `kinds` the pieces of every item.
 
         Images: `[pictures, 3, size, size]` uint8; pictures `undecodable` and `cut_images` (beyond `max_images`).
         Texts: `[tokens]` int32; `truncated`, 1 where the text was longer than `max_length` tokens.
@@ -149,11 +151,11 @@ class Encoder(nn.Module):
         return features
 
     @torch.no_grad()
-    def encode(self, raw: Sequence[Sequence[Any]], at_once: int = 256) -> Tensor:
+    def encode(self, *raw: Sequence[Sequence[Any]], at_once: int = 256) -> Tensor:
         """Features `[n, width]` of raw items, without gradient, `at_once` items in memory at a time."""
         parts = [torch.zeros(0, self.width, device=self.device)]
-        for start in range(0, len(raw), at_once):
-            x, _ = self.prepare(raw[start : start + at_once])
+        for start in range(0, len(raw[0]), at_once):
+            x, _ = self.prepare(*(one[start : start + at_once] for one in raw))
             parts.append(self.upper(self.lower(x.to(self.device))))
         return torch.cat(parts)
 

@@ -22,7 +22,7 @@ PICTURES_AT_ONCE = {"cpu": 32, "cuda": 256}
 class ImageEncoder(Encoder):
     """Pictures: each runs on its own, an item's feature is the mean over its pictures."""
 
-    kind = "image"
+    kinds = ("image",)
     mean: Tensor
     std: Tensor
 
@@ -40,14 +40,15 @@ class ImageEncoder(Encoder):
         self.register_buffer("mean", torch.tensor(pictures.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(pictures.std).view(3, 1, 1), persistent=False)
 
-    def prepare(self, raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, Tensor]]:
-        kept = [pictures[: self.max_images] for pictures in raw]
+    def prepare(self, *raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, Tensor]]:
+        (given,) = raw
+        kept = [pictures[: self.max_images] for pictures in given]
         flat = [picture for pictures in kept for picture in pictures]
         pixels, valid = images.decode_many(flat, self.framing, cores.usable())
         pieces = Ragged.from_lengths(torch.from_numpy(valid), torch.tensor([len(p) for p in kept], dtype=torch.int64))
-        lengths = torch.zeros(len(raw), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
-        given = torch.tensor([len(pictures) for pictures in raw], dtype=torch.int64)
-        lost = {"undecodable": (pieces.lengths - lengths).int(), "cut_images": (given - pieces.lengths).int()}
+        lengths = torch.zeros(len(given), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
+        counts = torch.tensor([len(pictures) for pictures in given], dtype=torch.int64)
+        lost = {"undecodable": (pieces.lengths - lengths).int(), "cut_images": (counts - pieces.lengths).int()}
         return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), lost
 
     def _run(self, values: Tensor, first: int, last: int) -> Iterator[Tensor]:
@@ -72,7 +73,7 @@ class ImageEncoder(Encoder):
 class TextEncoder(Encoder):
     """Texts: run in buckets of similar length, so that little is computed for padding."""
 
-    kind = "text"
+    kinds = ("text",)
 
     def __init__(
         self,
@@ -86,8 +87,9 @@ class TextEncoder(Encoder):
         super().__init__(name, stack, cfg, (words.max_length, words.tokenizer.identity), seed, hidden_dtype)
         self.tokenizer, self.max_length = words.tokenizer, words.max_length
 
-    def prepare(self, raw: Sequence[Sequence[str]]) -> tuple[Ragged, dict[str, Tensor]]:
-        tokens, truncated = texts.tokenise(self.tokenizer, [texts.join(strings) for strings in raw], self.max_length)
+    def prepare(self, *raw: Sequence[Sequence[str]]) -> tuple[Ragged, dict[str, Tensor]]:
+        (given,) = raw
+        tokens, truncated = texts.tokenise(self.tokenizer, [texts.join(strings) for strings in given], self.max_length)
         return tokens, {"truncated": truncated}
 
     def _hidden(self, x: Ragged) -> Tensor:

@@ -18,11 +18,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from rawrec.config import Config, FieldConfig
+from rawrec.config import Config
 from rawrec.content.bank import Bank, BankView
 from rawrec.content.columns import static_columns
-from rawrec.content.item_model import ItemModel, build_item_model, field_configs
+from rawrec.content.item_model import ItemModel, build_item_model
 from rawrec.content.live import LiveContent
+from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
@@ -31,10 +32,10 @@ from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, item_columns
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.ranker import Ranker, present_name
+from rawrec.randomness import mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.metrics import impression_metrics
-from rawrec.training.randomness import mixed
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import PARTS, Result, Task
 
@@ -104,13 +105,11 @@ class ImpressionTask(Task, nn.Module):
         fields = self.data.fields
         if not (fields.image or fields.text or fields.feature):
             raise UserError("model em3 needs content, but the dataset has no image, text or feature field: train `id`")
-        configs = field_configs(self.cfg, fields)
-        if not configs and not fields.feature:
+        units = content_units(self.cfg, fields)
+        if not units and not fields.feature:
             raise UserError("every content field has use=false: leave at least one in, or train `id`")
-        # Complete, so that a run that is loaded again leaves the same fields out.
-        unused = {name: FieldConfig(use=False) for name in (*fields.image, *fields.text) if name not in configs}
-        self.cfg.content.fields = configs | unused
-        tower = build_item_model(self.cfg, fields, configs)
+        self.cfg.content.fields = resolved(self.cfg, fields, units)
+        tower = build_item_model(self.cfg, fields, units)
         tower.to(self.device)
         tower.autocast = choose_precision(self.cfg.train.precision, self.device)
         columns, self.stats = static_columns(tower, self.data, cache, progress)
@@ -146,7 +145,7 @@ class ImpressionTask(Task, nn.Module):
         return self.live_content(batch.items, batch.history, mixed(self.cfg.seed, step))
 
     def losses(self, batch: StepImpressions, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
-        torch.manual_seed(mixed(self.cfg.seed, step) + 1)
+        seed_draws(mixed(self.cfg.seed, step) + 1, self.device)
         ranker, total = self.ranker, batch.labels.numel()
         for start in range(0, len(batch.users), self.cfg.train.batch_size):
             part = slice(start, start + self.cfg.train.batch_size)
@@ -409,8 +408,7 @@ class ImpressionTask(Task, nn.Module):
             result |= with_prefix("tower.proj.", self.tower.proj.state_dict())
             if self.tower.fusion is not None:
                 result |= with_prefix("tower.fusion.", self.tower.fusion.state_dict())
-            for name, encoder in self.tower.raw_encoders():
-                result |= with_prefix(f"encoder.{name}.", encoder.trained_state())
+            result |= with_prefix("encoder.", self.tower.trained_state())
         return result
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -424,8 +422,7 @@ class ImpressionTask(Task, nn.Module):
                 self.tower.proj.load_state_dict(without_prefix("tower.proj.", state))
                 if self.tower.fusion is not None:
                     self.tower.fusion.load_state_dict(without_prefix("tower.fusion.", state))
-                for name, encoder in self.tower.raw_encoders():
-                    encoder.load_trained_state(without_prefix(f"encoder.{name}.", state))
+                self.tower.load_trained_state(without_prefix("encoder.", state))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank, BankView
 from rawrec.content.columns import static_columns
-from rawrec.content.item_model import build_item_model, field_configs
+from rawrec.content.item_model import build_item_model
 from rawrec.content.live import LiveContent
+from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Dataset
 from rawrec.data.negatives import Negatives
 from rawrec.errors import UserError
@@ -31,11 +32,11 @@ from rawrec.models.ids import touch_by_rows
 from rawrec.models.retrieval import retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.onednn import linear
+from rawrec.randomness import generator_of
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, TopKResult, judge, make_lists, seen_rows
-from rawrec.training.randomness import generator_of
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
 
@@ -141,13 +142,12 @@ class PairTask(Task):
         ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
         raw = {name: field for name, field in cfg.content.fields.items() if name not in ready}
         of_raw = cfg.model_copy(update={"content": cfg.content.model_copy(update={"fields": raw})})
-        configs = field_configs(of_raw, fields)
-        unused = {name: FieldConfig(use=False) for name in (*fields.image, *fields.text) if name not in configs}
-        cfg.content.fields = configs | unused | ready  # complete, so that a run that is loaded again reads the same
+        units = content_units(of_raw, fields)
+        cfg.content.fields = resolved(of_raw, fields, units) | ready
         used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
-        order = _ordered([*configs, *used.feature], cfg.content.order)
+        order = _ordered([*units, *used.feature], cfg.content.order)
         # Encoders alone: what is above them is the models' own affair.
-        tower = build_item_model(of_raw, used, configs, fused=False).to(self.device)
+        tower = build_item_model(of_raw, used, units, fused=False).to(self.device)
         tower.autocast = choose_precision(cfg.train.precision, self.device)
         columns, self.stats = static_columns(tower, self.data, cache, progress)
         features, present = {}, {}
@@ -246,8 +246,11 @@ class PairTask(Task):
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named trainable parameters: `model` and `encoder` (own learning rate, no weight decay)."""
         groups = {"model": list(self.model.named_parameters()), "encoder": []}
+        known: set[int] = set()  # networks may be shared
         for field, encoder in self.encoders().items():
-            groups["encoder"] += [(f"encoder.{field}.{name}", p) for name, p in encoder.named_parameters()]
+            own = [(name, p) for name, p in encoder.named_parameters() if id(p) not in known]
+            groups["encoder"] += [(f"encoder.{field}.{name}", p) for name, p in own]
+            known |= {id(p) for _, p in own}
         return {key: [(name, p) for name, p in group if p.requires_grad] for key, group in groups.items()}
 
     # ------------------------------------------------------------------------------------------------------ evaluation
@@ -339,16 +342,16 @@ class PairTask(Task):
     def state(self) -> dict[str, Tensor]:
         """The model by its own names, and `encoder.<field>.`."""
         result = dict(self.model.state_dict())
-        for name, encoder in self.encoders().items():
-            result |= checkpoint.with_prefix(f"encoder.{name}.", encoder.trained_state())
+        if self.tower is not None:
+            result |= checkpoint.with_prefix("encoder.", self.tower.trained_state())
         return result
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         own = {name: value for name, value in state.items() if not (self.encoders() and name.startswith("encoder."))}
         try:
             self.model.load_state_dict(own)
-            for name, encoder in self.encoders().items():
-                encoder.load_trained_state(checkpoint.without_prefix(f"encoder.{name}.", state))
+            if self.tower is not None:
+                self.tower.load_trained_state(checkpoint.without_prefix("encoder.", state))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
 
