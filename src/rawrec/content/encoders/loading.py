@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rawrec.content.encoders.tokens import Cleaned, FastTokenizer, SlowTokenizer
 from rawrec.data.texts import Tokenizer
@@ -35,8 +35,7 @@ def load_model(folder: Path, name: str) -> nn.Module:
     """The network in `folder`, float32, from safetensors; UserError where weights of a part in use are missing."""
     if not (folder / "config.json").is_file() and (folder / "open_clip_config.json").is_file():
         raise UserError(
-            f"encoder {name}: a folder of open_clip, which cannot be read; use the same weights in the form of "
-            "transformers (config.json and model.safetensors)"
+            f"encoder {name}: a folder of open_clip; make one of transformers of it: rawrec convert {folder} --out NEW"
         )
     from transformers import AutoModel
 
@@ -101,6 +100,22 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {first_line(error)}") from None
+
+
+def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], where: str) -> None:
+    """UserError that names what is missing, what is no part of the network, and what has another shape."""
+    lists = {
+        "missing": [name for name in expected if name not in state],
+        "no part of it": [name for name in state if name not in expected],
+        "of another shape": [
+            f"{name} {list(state[name].shape)} in place of {list(shape)}"
+            for name, shape in expected.items()
+            if name in state and state[name].shape != shape
+        ],
+    }
+    said = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in lists.items() if names]
+    if said:
+        raise UserError(f"{where}: its weights do not fit the network: {'; '.join(said)}")
 
 
 def first_line(error: Exception) -> str:
