@@ -22,6 +22,7 @@ ORDER = [
     "validate",
     "inspect",
     "split",
+    "convert",
     "train",
     "resume",
     "sweep",

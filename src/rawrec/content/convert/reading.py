@@ -1,0 +1,138 @@
+"""Files of weights, as they were published. Nothing in them is executed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rawrec.content.encoders.loading import first_line, settings
+from rawrec.errors import UserError
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+PICKLED = (".pt", ".pth", ".bin")
+WRAPPERS = ("state_dict", "module", "model")
+PREFIXES = ("module.", "_orig_mod.")  # of models trained by several processes, and compiled
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """path: of the weights. tensors: by name, without wrappers. config: of the folder, empty if there is none. names:
+    what the source and its training are called. left_out: what the file holds beside the weights."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    config: dict[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def read(source: Path) -> Checkpoint:
+    """The weights in a file, or in a folder of open_clip, and what stands beside them."""
+    path = _weights(source) if source.is_dir() else source
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if not path.is_file():
+        raise UserError(f"{path} is no file")
+    if path.suffix == ".safetensors":
+        found: Any = _safetensors(path)
+    elif path.suffix in PICKLED:
+        found = _pickled(path)
+    else:
+        raise UserError(
+            f"{path}: weights are read from .safetensors and {', '.join(PICKLED)}, not from {path.suffix!r}"
+        )
+    state, left_out = _unwrapped(found, path)
+    named = found.get("name") if isinstance(found, Mapping) else None
+    names = (source.absolute().name, *([named] if isinstance(named, str) else []))
+    config = settings(path.parent / CONFIG)
+    return Checkpoint(path, state, config, names, left_out)
+
+
+def as_float32(state: Mapping[str, Tensor], path: Path, notes: list[str]) -> dict[str, Tensor]:
+    """The weights as they are written, which is noted where they were of another type."""
+    strange = [name for name, value in state.items() if not value.is_floating_point()]
+    if strange:
+        raise UserError(f"{path}: {strange[0]} is {state[strange[0]].dtype}, and weights are floating-point numbers")
+    others = {str(value.dtype).removeprefix("torch.") for value in state.values()} - {"float32"}
+    if others:
+        notes.append(f"weights of {', '.join(sorted(others))} are written as float32")
+    return {name: value.float().contiguous() for name, value in state.items()}
+
+
+def _weights(folder: Path) -> Path:
+    if not (folder / CONFIG).is_file():
+        if (folder / "config.json").is_file():
+            raise UserError(f"{folder} has a config.json: it is no folder of open_clip; use it as an encoder as it is")
+        raise UserError(f"{folder} has no {CONFIG}: name the file of the weights")
+    found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    found = found or sorted(folder.glob("*.safetensors"))
+    if not found or (len(found) > 1 and found[0].name not in WEIGHTS):
+        what = ", ".join(p.name for p in found) or "none"
+        raise UserError(f"{folder}: of files of weights there are {what}; name the one that is meant")
+    return found[0]
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is no safetensors file, or not whole: {first_line(error)}") from None
+
+
+def _pickled(path: Path) -> Any:
+    zipped = zipfile.is_zipfile(path)
+    if zipped and _is_program(path):
+        raise UserError(
+            f"{path} is a TorchScript archive, as OpenAI published CLIP: a program, and programs are not executed. Use "
+            "the same weights from a folder: of transformers, as openai/clip-vit-base-patch32, or of open_clip, as "
+            "timm/vit_base_patch32_clip_224.openai"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # of the many ways in which a file is none of ours, all have one way out
+        raise UserError(
+            f"{path} is not whole, or holds more than weights and plain values, and nothing in it is executed "
+            f"({first_line(error)}). Save its state_dict alone, or as safetensors"
+        ) from None
+
+
+def _is_program(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
+
+
+def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights by name, and the names of what stood beside them."""
+    left_out: tuple[str, ...] = ()
+    if isinstance(found, Mapping):
+        wrapper = next((key for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
+        if wrapper is not None:
+            left_out = tuple(str(key) for key in found if key != wrapper)
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(f"{path} holds no weights by name, but {_kind(found)}")
+    others = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if others:
+        raise UserError(
+            f"{path}: weights by name are expected, at the top or under {', '.join(WRAPPERS)}; found beside them "
+            f"{len(others)} others ({', '.join(others[:3])})"
+        )
+    state = {key: value.detach() for key, value in found.items()}
+    for prefix in (*PREFIXES, *PREFIXES):
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state, left_out
+
+
+def _kind(found: Any) -> str:
+    return "nothing" if isinstance(found, Mapping) else f"a {type(found).__name__}"
