@@ -5,7 +5,6 @@ import math
 import shutil
 import sys
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,85 +21,9 @@ from rawrec.content.convert import convert
 from rawrec.content.encoders import make_encoder, vlmo
 from rawrec.content.encoders.vlmo import load_vlmo
 from rawrec.errors import UserError
+from weight_samples import Clip, Quick, State, as_published, clip, open_clip_folder, small_vlmo, words_of_clip, wrapped
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-State = dict[str, Tensor]
-
-
-# -------------------------------------------------------------------------- CLIP, written as its papers' layers have it
-class Quick(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
-
-
-class Layer(nn.Module):
-    def __init__(self, width: int, hidden: int, heads: int, act: nn.Module) -> None:
-        super().__init__()
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        parts = {"c_fc": nn.Linear(width, hidden), "gelu": act, "c_proj": nn.Linear(hidden, width)}
-        self.mlp = nn.Sequential(OrderedDict(parts))
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        y = self.ln_1(x)
-        x = x + self.attn(y, y, y, attn_mask=mask, need_weights=False)[0]
-        return x + self.mlp(self.ln_2(x))
-
-
-class Layers(nn.Module):
-    def __init__(self, layers: int, *sizes: Any) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(Layer(*sizes) for _ in range(layers))
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for layer in self.resblocks:
-            x = layer(x, mask)
-        return x
-
-
-class Visual(nn.Module):
-    def __init__(self, act: nn.Module, out: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 128, 8, 8, bias=False)
-        self.class_embedding = nn.Parameter(torch.zeros(128))
-        self.positional_embedding = nn.Parameter(torch.zeros(10, 128))
-        self.ln_pre, self.ln_post = nn.LayerNorm(128), nn.LayerNorm(128)
-        self.transformer = Layers(3, 128, 96, 2, act)
-        self.proj = nn.Parameter(torch.zeros(128, out))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = self.conv1(pixels).flatten(2).mT
-        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], 1) + self.positional_embedding
-        return self.ln_post(self.transformer(self.ln_pre(x))[:, 0]) @ self.proj
-
-
-class Clip(nn.Module):
-    """Two towers of other depths and widths; keys are those of OpenAI's and open_clip's files."""
-
-    def __init__(self, act: type[nn.Module], words: int, out: int = 40) -> None:
-        super().__init__()
-        self.visual = Visual(act(), out)
-        self.transformer = Layers(2, 64, 112, 1, act())
-        self.token_embedding = nn.Embedding(words, 64)
-        self.positional_embedding = nn.Parameter(torch.zeros(9, 64))
-        self.ln_final = nn.LayerNorm(64)
-        self.text_projection = nn.Parameter(torch.zeros(64, out))
-        self.logit_scale = nn.Parameter(torch.tensor(3.0))
-
-    def texts(self, ids: Tensor) -> Tensor:
-        x = self.token_embedding(ids) + self.positional_embedding
-        mask = torch.full((9, 9), -math.inf).triu_(1)
-        x = self.ln_final(self.transformer(x, mask))
-        return x[torch.arange(len(x)), ids.argmax(1)] @ self.text_projection
-
-
-def clip(act: type[nn.Module] = nn.GELU, words: int = 60) -> Clip:
-    torch.manual_seed(1)
-    model = Clip(act, words)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.eval()
 
 
 def ids(words: int) -> Tensor:
@@ -129,31 +52,6 @@ def same_features(folder: Path, model: Clip, words: int) -> None:
     assert found.logit_scale == model.logit_scale
 
 
-OPEN_CLIP: dict[str, Any] = {
-    "model_cfg": {
-        "embed_dim": 40,
-        "vision_cfg": {"image_size": 24, "layers": 3, "width": 128, "patch_size": 8},
-        "text_cfg": {"context_length": 9, "vocab_size": 60, "width": 64, "heads": 1, "layers": 2},
-    },
-    "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic"},
-}
-
-
-def open_clip_folder(folder: Path, model: Clip, **changes: Any) -> Path:
-    """changes: of settings, `vision_cfg__width=64`."""
-    folder.mkdir()
-    config = json.loads(json.dumps(OPEN_CLIP))
-    for key, value in changes.items():
-        *places, last = key.split("__")
-        inner = config["preprocess_cfg"] if places == ["preprocess_cfg"] else config["model_cfg"]
-        for place in [] if places == ["preprocess_cfg"] else places:
-            inner = inner[place]
-        inner[last] = value
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return folder
-
-
 @pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
 def test_clip_of_a_file(tmp_path: Path, act: str) -> None:
     model = clip({"quick_gelu": Quick, "gelu": nn.GELU}[act])
@@ -174,10 +72,6 @@ def test_clip_with_openai_s_words(tmp_path: Path) -> None:
     same_features(tmp_path / "out", model, 49408)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["text_config"]["eos_token_id"] == 49407
-
-
-def wrapped(state: State) -> dict[str, Any]:
-    return {"epoch": 3, "name": "run 1", "state_dict": {f"module.{k}": v for k, v in state.items()}, "optimizer": {}}
 
 
 def custom_text(state: State) -> State:
@@ -211,21 +105,6 @@ def test_half_precision_is_said_and_exact(tmp_path: Path) -> None:
     same_features(tmp_path / "out", model.float(), 60)
     assert "float16 are written as float32" in " ".join(done.notes)
     assert {v.dtype for v in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
-
-
-def words_of_clip(folder: Path, size: int = 60) -> None:
-    """A tokenizer of `size` words, as its files."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = {f"w{k}": k for k in range(size - 2)} | {"<start>": size - 2, "<end>": size - 1}
-    backend = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = [("<start>", size - 2), ("<end>", size - 1)]
-    backend.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=special)
-    folder.mkdir(exist_ok=True)
-    backend.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 9, "unk_token": "w0"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -353,6 +232,42 @@ def test_heads_that_a_config_says(tmp_path: Path) -> None:
         layer.attn.num_heads, layer.attn.head_dim = 4, 32
     convert(open_clip_folder(tmp_path / "in", model, vision_cfg__head_width=32), tmp_path / "out")
     same_features(tmp_path / "out", model, 60)
+
+
+@pytest.mark.parametrize(
+    "image, text, config, expected",
+    [
+        (128, 64, None, (2, 1)),
+        (1280, 1280, None, (16, 20)),  # ViT-H for pictures, bigG's width for texts
+        (1280, 64, {"text_cfg": {"heads": 1}}, (20, 1)),  # what open_clip would make of it
+        (128, 64, {"vision_cfg": {"head_width": 32}}, (4, 8)),
+    ],
+)
+def test_heads_by_widths(
+    tmp_path: Path, image: int, text: int, config: dict[str, Any] | None, expected: tuple[int, int]
+) -> None:
+    tensors = {}
+    for key, value in clip().state_dict().items():
+        width = image if key.startswith("visual.") else text
+        old = 128 if key.startswith("visual.") else 64
+        scale = {old: width, 3 * old: 3 * width}
+        keeps = key.endswith(("text_projection", "visual.proj"))
+        shape = [width if keeps and place == 0 else scale.get(n, n) for place, n in enumerate(value.shape)]
+        tensors[key] = torch.zeros(shape)
+    save_file(tensors, tmp_path / "clip.safetensors")
+    if config is not None:
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    done = convert(tmp_path / "clip.safetensors", tmp_path / "out", activation=None if config else "gelu")
+    about = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert tuple(about[f"{kind}_config"]["num_attention_heads"] for kind in ("vision", "text")) == expected
+    assert any("16 heads" in note for note in done.notes) == (expected[0] == 16)
+
+
+def test_widths_that_say_no_heads(tmp_path: Path) -> None:
+    state = dict(clip().state_dict())
+    state["visual.conv1.weight"] = torch.zeros(96, 3, 8, 8)
+    save_file(state, tmp_path / "clip.safetensors")
+    refused(tmp_path / "clip.safetensors", "96 is no multiple of 64.*open_clip_config.json", activation="gelu")
 
 
 def test_activations_that_are_not_known(tmp_path: Path) -> None:
@@ -499,33 +414,6 @@ def test_vlmo_of_a_file(tmp_path: Path, name: str, options: dict[str, int], wrap
         np.testing.assert_allclose(model.mlm_logits(hidden).numpy(), arrays["out/mlm_logits"], 1e-5, 1e-5)
 
 
-def as_published(model: vlmo.Vlmo) -> State:
-    """By the authors' names, with what stands beside the weights in their files."""
-    cfg, state = model.cfg, model.state_dict()
-    made = {vlmo.authors_key(name): value for name, value in state.items()}
-    made.pop(vlmo.BIAS_TABLE, None)
-    made["text_embeddings.position_ids"] = torch.arange(cfg.max_text)[None]
-    if cfg.relative_bias:
-        made[vlmo.BIAS_TABLE] = torch.cat([state[f"blocks.{k}.bias"] for k in range(cfg.depth)], 1)
-        made["text_embeddings.position_embeddings.weight"] = torch.randn(cfg.max_text, cfg.width)
-        index, texts = vlmo.relative_index(cfg).long(), cfg.max_text
-        made["relative_position_index"] = index[texts:, texts:].clone()
-        made["text_relative_position_index"] = index[:texts, :texts].clone()
-        made["text_imag_relative_position_index"] = index.float()
-    return {k: v.clone() for k, v in made.items()}
-
-
-def small_vlmo(**changes: Any) -> vlmo.Vlmo:
-    sizes: dict[str, Any] = {"width": 24, "depth": 3, "heads": 3, "hidden": 40, "patch": 4, "image_size": 12}
-    sizes |= {"vl_layer": 2, "vocabulary": 30, "max_text": 7, "reach": 9}
-    torch.manual_seed(0)
-    model = vlmo.Vlmo(vlmo.VlmoConfig(**sizes | changes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.mark.parametrize(
     "changes, options",
     [
@@ -539,7 +427,7 @@ def small_vlmo(**changes: Any) -> vlmo.Vlmo:
 def test_vlmo_is_the_same_after_conversion(tmp_path: Path, changes: dict[str, Any], options: dict[str, int]) -> None:
     model = small_vlmo(**changes)
     torch.save({"state_dict": as_published(model)}, tmp_path / "vlmo.pt")
-    (tmp_path / "vocab.txt").write_text("".join(f"w{k}\n" for k in range(30)))
+    (tmp_path / "vocab.txt").write_text("".join(f"w\x85{k}\n" for k in range(30)), encoding="utf-8")
     done = convert(tmp_path / "vlmo.pt", tmp_path / "out", **options)
     assert done.missing is None and (tmp_path / "out" / "vocab.txt").is_file()
     found = load_vlmo(tmp_path / "out")

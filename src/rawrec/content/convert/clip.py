@@ -22,7 +22,9 @@ from rawrec.content.encoders.loading import check_weights
 from rawrec.errors import UserError
 
 ACTIVATIONS = ("quick_gelu", "gelu")
-HEAD = 64  # width of an attention head, where no config says it
+HEAD = 64  # width of an attention head, where nothing else is known
+WIDE = {1280: "H", 1408: "g", 1664: "bigG", 1792: "e"}
+"""Widths of image towers that open_clip published with wider heads, 16 of them in each."""
 OPENAI_WORDS = 49408
 SIZES = ("input_resolution", "context_length", "vocab_size")  # which OpenAI kept among its weights
 TURNED = ("visual.proj", "text_projection")
@@ -31,7 +33,7 @@ RESAMPLING = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 USUAL: dict[str, dict[str, Any]] = {
     "model_cfg": {
         "custom_text": ..., "init_logit_scale": ..., "init_logit_bias": None, "nonscalar_logit_scale": False,
-        "embed_dim": ..., "quick_gelu": ..., "vision_cfg": ..., "text_cfg": ...,
+        "embed_dim": ..., "quick_gelu": ..., "vision_cfg": ..., "text_cfg": ..., "output_dict": ...,
     },
     "vision_cfg": {
         "layers": ..., "width": ..., "head_width": ..., "mlp_ratio": ..., "patch_size": ..., "image_size": ...,
@@ -81,9 +83,8 @@ def convert_clip(given: Checkpoint, activation: str | None) -> Made:
     words = _shape(state, "token_embedding.weight", 2, given)
     positions = _shape(state, "positional_embedding", 2, given)
     projection = _shape(state, "text_projection", 2, given)[1]
-    of_a_head = _stated(given, model, "vision_cfg", "head_width")
-    vision = _tower(state, "visual.transformer.", conv[0], conv[0] // of_a_head if of_a_head else None, given)
-    text = _tower(state, "transformer.", words[1], _stated(given, model, "text_cfg", "heads"), given)
+    vision = _tower(state, "visual.transformer.", conv[0], _image_heads(given, model, conv[0], notes), given)
+    text = _tower(state, "transformer.", words[1], _text_heads(given, model, words[1]), given)
     grid = math.isqrt(max(places[0] - 1, 0))
     if grid < 1 or grid**2 + 1 != places[0]:
         raise UserError(f"{given.path}: {places[0] - 1} patches make no square; such a CLIP is not supported")
@@ -131,8 +132,9 @@ def convert_clip(given: Checkpoint, activation: str | None) -> Made:
     where = "of openai/clip-vit-base-patch32" if openai else "of the same model"
     processor = _pictures(given, config.get("preprocess_cfg", {}), image_size, notes)
     what = (
-        f"CLIP ViT-{conv[2]} of {image_size} pixels: {vision.layers} layers of {vision.width} for pictures, "
-        f"{text.layers} of {text.width} for texts, features of {projection}, {act}"
+        f"CLIP ViT-{conv[2]} of {image_size} pixels: {vision.layers} layers of {vision.width} for pictures "
+        f"({vision.heads} heads), {text.layers} of {text.width} for texts ({text.heads} heads), features of "
+        f"{projection}, {act}"
     )
     needed = Words(words[0], (("tokenizer.json",), ("vocab.json", "merges.txt")), where)
     return Made("clip", what, tensors, {"config.json": written, "preprocessor_config.json": processor}, needed, notes)
@@ -156,16 +158,31 @@ def _shape(state: Mapping[str, Tensor], key: str, dimensions: int, given: Checkp
     return state[key].shape
 
 
-def _tower(state: Mapping[str, Tensor], prefix: str, width: int, heads: int | None, given: Checkpoint) -> Tower:
-    """heads: what a config says; None: nothing."""
+def _image_heads(given: Checkpoint, model: Mapping[str, Any], width: int, notes: list[str]) -> int:
+    if not model and width in WIDE:
+        notes.append(f"16 heads for pictures, as ViT-{WIDE[width]} of open_clip has, since nothing says how many")
+        return 16
+    return width // (_stated(given, model, "vision_cfg", "head_width") or _usual_head(given, width))
+
+
+def _text_heads(given: Checkpoint, model: Mapping[str, Any], width: int) -> int:
+    stated = _stated(given, model, "text_cfg", "heads") or (8 if model else None)  # 8 is open_clip's
+    return stated or width // _usual_head(given, width)
+
+
+def _usual_head(given: Checkpoint, width: int) -> int:
+    if width % HEAD:
+        raise UserError(
+            f"{given.path}: {width} is no multiple of {HEAD}, the usual width of CLIP's attention heads, and nothing "
+            f"says how many there are; put the model's {CONFIG} beside it, with vision_cfg.head_width and "
+            "text_cfg.heads"
+        )
+    return HEAD
+
+
+def _tower(state: Mapping[str, Tensor], prefix: str, width: int, heads: int, given: Checkpoint) -> Tower:
     numbers = [int(m[1]) for key in state if (m := re.match(rf"{re.escape(prefix)}resblocks\.(\d+)\.", key))]
     hidden = _shape(state, f"{prefix}resblocks.0.mlp.c_fc.weight", 2, given)[0]
-    if heads is None and width % HEAD:
-        raise UserError(
-            f"{given.path}: {width} is no multiple of {HEAD}, the width of CLIP's attention heads, and nothing says "
-            f"how many there are; put the model's {CONFIG} beside it"
-        )
-    heads = width // HEAD if heads is None else heads
     if heads < 1 or width % heads:
         raise UserError(f"{given.path.parent / CONFIG}: {heads} heads do not divide the width {width}")
     return Tower(width, hidden, max(numbers) + 1, heads)

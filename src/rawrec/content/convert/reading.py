@@ -89,20 +89,24 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _pickled(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)
-    if zipped and _is_program(path):
-        raise UserError(
-            f"{path} is a TorchScript archive, as OpenAI published CLIP: a program, and programs are not executed. Use "
-            "the same weights from a folder: of transformers, as openai/clip-vit-base-patch32, or of open_clip, as "
-            "timm/vit_base_patch32_clip_224.openai"
-        )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        zipped = zipfile.is_zipfile(path)
+        program = zipped and _is_program(path)
+        found = None if program else torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # of the many ways in which a file is none of ours, all have one way out
         raise UserError(
             f"{path} is not whole, or holds more than weights and plain values, and nothing in it is executed "
             f"({first_line(error)}). Save its state_dict alone, or as safetensors"
         ) from None
+    if program:
+        raise UserError(
+            f"{path} is a TorchScript archive, as OpenAI published CLIP: a program, and programs are not executed. Use "
+            "the same weights from a folder: of transformers, as openai/clip-vit-base-patch32, or of open_clip, as "
+            "timm/vit_base_patch32_clip_224.openai"
+        )
+    return found
 
 
 def _is_program(path: Path) -> bool:

@@ -129,7 +129,11 @@ def _all_in(folder: Path, names: tuple[str, ...]) -> bool:
 def _size(file: Path) -> int | None:
     """How many words a file of a tokenizer has ids for; None: it has no ids."""
     if file.name == "vocab.txt":
-        return len(file.read_text(encoding="utf-8").splitlines())
+        try:
+            with file.open(encoding="utf-8") as lines:
+                return sum(1 for _ in lines)
+        except UnicodeDecodeError:
+            raise UserError(f"{file} is no vocab.txt of a tokenizer: it is not UTF-8") from None
     if file.suffix != ".json":
         return None
     found = read_json(file)

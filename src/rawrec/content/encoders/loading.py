@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds; None if there is no such file."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {first_line(error)}") from None
 
 
