@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rawrec.content.convert.vlmo import BIAS_TABLE, authors_key
 from rawrec.content.encoders import vlmo
 
 State = dict[str, Tensor]
@@ -141,11 +142,11 @@ def words_of_clip(folder: Path, size: int = 60) -> None:
 def as_published(model: vlmo.Vlmo) -> State:
     """By the authors' names, with what stands beside the weights in their files."""
     cfg, state = model.cfg, model.state_dict()
-    made = {vlmo.authors_key(name): value for name, value in state.items()}
-    made.pop(vlmo.BIAS_TABLE, None)
+    made = {authors_key(name): value for name, value in state.items()}
+    made.pop(BIAS_TABLE, None)
     made["text_embeddings.position_ids"] = torch.arange(cfg.max_text)[None]
     if cfg.relative_bias:
-        made[vlmo.BIAS_TABLE] = torch.cat([state[f"blocks.{k}.bias"] for k in range(cfg.depth)], 1)
+        made[BIAS_TABLE] = torch.cat([state[f"blocks.{k}.bias"] for k in range(cfg.depth)], 1)
         made["text_embeddings.position_embeddings.weight"] = torch.randn(cfg.max_text, cfg.width)
         index, texts = vlmo.relative_index(cfg).long(), cfg.max_text
         made["relative_position_index"] = index[texts:, texts:].clone()

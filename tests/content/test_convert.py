@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from rawrec import cli
 from rawrec.config import FieldConfig
 from rawrec.content.convert import convert
-from rawrec.content.encoders import make_encoder, vlmo
+from rawrec.content.convert.vlmo import BIAS_TABLE
+from rawrec.content.encoders import make_encoder
 from rawrec.content.encoders.vlmo import load_vlmo
 from rawrec.errors import UserError
 from weight_samples import Clip, Quick, State, as_published, clip, open_clip_folder, small_vlmo, words_of_clip, wrapped
@@ -467,7 +468,7 @@ def test_words_of_vlmo_are_read_by_transformers(tmp_path: Path) -> None:
         (lambda s: s.update({"itm_score.fc.bias": torch.zeros(3)}), {}, r"itm_score.fc.bias \[3\] in place of \[2\]"),
         (lambda s: s["relative_position_index"].add_(1), {}, "numbers positions in another way"),
         (lambda s: s["text_embeddings.position_ids"].add_(1), {}, "not 0, 1, 2"),
-        (lambda s: s.update({vlmo.BIAS_TABLE: torch.zeros(48, 8)}), {}, "no equal share for each of 3 layers"),
+        (lambda s: s.update({BIAS_TABLE: torch.zeros(48, 8)}), {}, "no equal share for each of 3 layers"),
         (lambda s: s.pop("relative_position_index"), {}, "give --image-size N"),
         (lambda s: s.pop("relative_position_index"), {"image_size": 13}, "--image-size 13 is no multiple of 4"),
         (lambda s: s.pop("relative_position_index"), {"image_size": 40}, "48 rows does not fit pictures of 40 pixels"),
@@ -475,7 +476,7 @@ def test_words_of_vlmo_are_read_by_transformers(tmp_path: Path) -> None:
         (lambda s: None, {"heads": 4}, "--heads 4: .* has 3"),
         (lambda s: None, {"activation": "gelu"}, "--activation gelu.*means nothing"),
         (
-            lambda s: (s.pop(vlmo.BIAS_TABLE), s.update({"transformer.pos_embed": torch.zeros(1, 10, 24)})),
+            lambda s: (s.pop(BIAS_TABLE), s.update({"transformer.pos_embed": torch.zeros(1, 10, 24)})),
             {},
             "--heads N",
         ),

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rawrec.content.convert.vlmo import BIAS_TABLE, authors_key
 from rawrec.content.encoders import positions, vlmo
 from rawrec.content.encoders.vlmo import PRESETS, Vlmo, VlmoConfig, at_size, bare, load_vlmo
 from rawrec.errors import UserError
@@ -310,11 +311,11 @@ def test_presets_are_the_published_ones(name: str, parameters: int) -> None:
     """Shapes by the published names of weights, and the published counts, which are without the heads."""
     cfg = PRESETS[name]
     model = bare(cfg)
-    shapes = {vlmo.authors_key(n): list(p.shape) for n, p in model.state_dict().items()}
+    shapes = {authors_key(n): list(p.shape) for n, p in model.state_dict().items()}
     assert shapes["transformer.patch_embed.proj.weight"] == [cfg.width, 3, 16, 16]
     assert shapes["text_embeddings.word_embeddings.weight"] == [30522, cfg.width]
     if cfg.relative_bias:
-        assert shapes[vlmo.BIAS_TABLE] == [27**2 + 3 + 2 * 196 + 2, cfg.heads]
+        assert shapes[BIAS_TABLE] == [27**2 + 3 + 2 * 196 + 2, cfg.heads]
         assert "transformer.pos_embed" not in shapes
     else:
         assert shapes["transformer.pos_embed"] == [1, 197, 544]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from golden import Arrays, GoldenModel, Tensors, assert_close, section
+from rawrec.content.convert.vlmo import authors_key, from_authors
 from rawrec.content.encoders import vlmo
 from rawrec.content.encoders.vlmo import Vlmo, VlmoConfig
 
@@ -34,8 +35,8 @@ class GoldenVlmo(GoldenModel):
         )
 
     def convert(self, tensors: Tensors) -> Tensors:
-        made = vlmo.from_authors(tensors, self.cfg)
-        taken = {vlmo.authors_key(name) for name in made}
+        made = from_authors(tensors, self.cfg)
+        taken = {authors_key(name) for name in made}
         assert set(tensors) - taken <= UNUSED, "what the reference has and we leave out"
         return made
 

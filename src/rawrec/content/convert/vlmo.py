@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 import torch
 from pydantic import ValidationError
@@ -12,18 +13,10 @@ from torch import Tensor
 from rawrec.content.convert.reading import Checkpoint, as_float32
 from rawrec.content.convert.writing import Made, Words
 from rawrec.content.encoders.loading import check_weights
-from rawrec.content.encoders.vlmo import (
-    BIAS_TABLE,
-    MODEL_TYPE,
-    PRESETS,
-    VlmoConfig,
-    authors_key,
-    bare,
-    from_authors,
-    relative_index,
-)
+from rawrec.content.encoders.vlmo import MODEL_TYPE, PRESETS, VlmoConfig, bare, relative_index
 from rawrec.errors import UserError
 
+BIAS_TABLE = "relative_position_bias_table"  # of all layers side by side
 PATCHES = "transformer.patch_embed.proj.weight"
 PLACES = "transformer.pos_embed"
 TEXT_PLACES = "text_embeddings.position_embeddings.weight"
@@ -31,6 +24,33 @@ NUMBERS = "text_embeddings.position_ids"
 INDEX = {name: f"{name}relative_position_index" for name in ("", "text_", "text_imag_")}
 """Of pictures, texts, both: numbers that follow from the sizes, and stand beside the weights in some files."""
 WORDS = "vocab.txt of google-bert/bert-base-uncased"
+_BLOCK = r"^blocks\.(\d+)\."
+_AUTHORS = (
+    (r"^patches\.", "transformer.patch_embed.proj."),
+    (r"^image_cls$", "transformer.cls_token"),
+    (r"^image_positions$", "transformer.pos_embed"),
+    (r"^words\.", "text_embeddings.word_embeddings."),
+    (r"^text_positions\.", "text_embeddings.position_embeddings."),
+    (r"^segments\.", "text_embeddings.token_type_embeddings."),
+    (r"^text_norm\.", "text_embeddings.LayerNorm."),
+    (r"^kinds\.", "token_type_embeddings."),
+    (_BLOCK + r"bias$", BIAS_TABLE),
+    (_BLOCK + r"attention\.norm\.", r"transformer.blocks.\1.norm1."),
+    (_BLOCK + r"attention\.", r"transformer.blocks.\1.attn."),
+    (_BLOCK + r"attention_scale$", r"transformer.blocks.\1.gamma_1"),
+    (_BLOCK + r"expert_scale$", r"transformer.blocks.\1.gamma_2"),
+    (_BLOCK + r"experts\.image\.", r"blocks.\1.experts.imag."),
+    (_BLOCK + r"experts\.(\w+)\.norm\.", r"transformer.blocks.\1.norm2_\2."),
+    (_BLOCK + r"experts\.(\w+)\.", r"transformer.blocks.\1.mlp_\2."),
+    (r"^norm\.", "transformer.norm."),
+    (r"^pooler\.", "pooler.dense."),
+    (r"^itm\.", "itm_score.fc."),
+    (r"^itc_(vl_)?heads\.(\w+)\.", r"itc_\1\2_proj.fc."),
+    (r"^mlm\.dense\.", "mlm_score.transform.dense."),
+    (r"^mlm\.norm\.", "mlm_score.transform.LayerNorm."),
+    (r"^mlm\.decoder\.weight$", "mlm_score.decoder.weight"),
+    (r"^mlm\.decoder\.bias$", "mlm_score.bias"),
+)
 
 
 def convert_vlmo(given: Checkpoint, heads: int | None, image_size: int | None) -> Made:
@@ -168,3 +188,21 @@ def _weights(given: Checkpoint, cfg: VlmoConfig, notes: list[str]) -> dict[str, 
             if found is not None and not torch.equal(found.long(), part.long()):
                 raise UserError(f"{given.path}: {name} numbers positions in another way: such a VLMo is not supported")
     return state
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+def authors_key(name: str) -> str:
+    """The authors' name of a parameter; `BIAS_TABLE` has the biases of all layers side by side."""
+    for ours, theirs in _AUTHORS:
+        name = re.sub(ours, theirs, name)
+    return name
+
+
+def from_authors(state: Mapping[str, Tensor], cfg: VlmoConfig) -> dict[str, Tensor]:
+    """Weights (or gradients) by the authors' names -> by ours. What is none of the network's is left out."""
+    ours = {authors_key(name): name for name in bare(cfg).state_dict()}
+    made = {ours[key]: value for key, value in state.items() if key in ours and key != BIAS_TABLE}
+    if cfg.relative_bias and BIAS_TABLE in state:
+        parts = state[BIAS_TABLE].split(cfg.heads, 1)
+        made |= {f"blocks.{number}.bias": part.contiguous() for number, part in enumerate(parts)}
+    return made

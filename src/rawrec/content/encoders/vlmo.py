@@ -13,7 +13,6 @@ whose upper layers use the expert of both; keys without a bias; MLM at a quarter
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -413,54 +412,7 @@ def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return MLM_WEIGHT * functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
 
 
-# ------------------------------------------------------------------------------------------------ the authors' weights
-BIAS_TABLE = "relative_position_bias_table"
-_BLOCK = r"^blocks\.(\d+)\."
-_AUTHORS = (
-    (r"^patches\.", "transformer.patch_embed.proj."),
-    (r"^image_cls$", "transformer.cls_token"),
-    (r"^image_positions$", "transformer.pos_embed"),
-    (r"^words\.", "text_embeddings.word_embeddings."),
-    (r"^text_positions\.", "text_embeddings.position_embeddings."),
-    (r"^segments\.", "text_embeddings.token_type_embeddings."),
-    (r"^text_norm\.", "text_embeddings.LayerNorm."),
-    (r"^kinds\.", "token_type_embeddings."),
-    (_BLOCK + r"bias$", BIAS_TABLE),
-    (_BLOCK + r"attention\.norm\.", r"transformer.blocks.\1.norm1."),
-    (_BLOCK + r"attention\.", r"transformer.blocks.\1.attn."),
-    (_BLOCK + r"attention_scale$", r"transformer.blocks.\1.gamma_1"),
-    (_BLOCK + r"expert_scale$", r"transformer.blocks.\1.gamma_2"),
-    (_BLOCK + r"experts\.image\.", r"blocks.\1.experts.imag."),
-    (_BLOCK + r"experts\.(\w+)\.norm\.", r"transformer.blocks.\1.norm2_\2."),
-    (_BLOCK + r"experts\.(\w+)\.", r"transformer.blocks.\1.mlp_\2."),
-    (r"^norm\.", "transformer.norm."),
-    (r"^pooler\.", "pooler.dense."),
-    (r"^itm\.", "itm_score.fc."),
-    (r"^itc_(vl_)?heads\.(\w+)\.", r"itc_\1\2_proj.fc."),
-    (r"^mlm\.dense\.", "mlm_score.transform.dense."),
-    (r"^mlm\.norm\.", "mlm_score.transform.LayerNorm."),
-    (r"^mlm\.decoder\.weight$", "mlm_score.decoder.weight"),
-    (r"^mlm\.decoder\.bias$", "mlm_score.bias"),
-)
-
-
-def authors_key(name: str) -> str:
-    """The authors' name of a parameter; `BIAS_TABLE` has the biases of all layers side by side."""
-    for ours, theirs in _AUTHORS:
-        name = re.sub(ours, theirs, name)
-    return name
-
-
-def from_authors(state: Mapping[str, Tensor], cfg: VlmoConfig) -> dict[str, Tensor]:
-    """Weights (or gradients) by the authors' names -> by ours. What is none of the network's is left out."""
-    ours = {authors_key(name): name for name in bare(cfg).state_dict()}
-    made = {ours[key]: value for key, value in state.items() if key in ours and key != BIAS_TABLE}
-    if cfg.relative_bias and BIAS_TABLE in state:
-        parts = state[BIAS_TABLE].split(cfg.heads, 1)
-        made |= {f"blocks.{number}.bias": part.contiguous() for number, part in enumerate(parts)}
-    return made
-
-
+# ------------------------------------------------------------------------------------------------------------- folders
 def bare(cfg: VlmoConfig) -> Vlmo:
     """The network without memory for its parameters."""
     with torch.device("meta"):
