@@ -98,7 +98,7 @@ def test_a_field_may_say_little_beside_item() -> None:
     assert list(units) == ["image", "title", "plot"] and units["image"].settings.max_images == 2
     with pytest.raises(
         UserError,
-        match=r"content\.plot\.train=all: .* all text fields share one network, and content\.title has train=top:1",
+        match=r"content\.plot\.train=all: .* it shares a network with title, where train=top:1",
     ):
         content_units(settings(content__item__train="top:1", content__plot__train="all"), FIELDS)
 

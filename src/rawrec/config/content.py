@@ -99,6 +99,12 @@ class ContentConfig(Record):
         description="retrieval models: order of modalities for models that give them roles, all fields in use; null: "
         "the dataset's: images, texts, ready-made",
     )
+    features: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="which of the features that encoders make enter the model, by name: of a field, or, of an encoder "
+        "of whole items, image, text, image_text; null: all",
+    )
     fields: dict[str, FieldConfig] = Field(default_factory=dict, description="resolved, one per field of the dataset")
 
     @model_validator(mode="before")

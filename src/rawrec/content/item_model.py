@@ -206,7 +206,7 @@ def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fus
     for name, unit in units.items():
         shared = networks if unit.shared or unit.settings.train == "none" else None
         try:
-            encoders[name] = make_encoder(unit.kinds[0], unit.settings, cfg.seed, networks=shared)
+            encoders[name] = make_encoder(unit.reading, unit.settings, cfg.seed, networks=shared)
         except UserError as error:  # which begins with the setting, or with "encoder"
             place = f"content.{name}"
             raise UserError(f"{place}.{error}" if "=" in str(error).split()[0] else f"{place}: {error}") from None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rawrec.config import Config, FieldConfig
 from rawrec.content.encoders import DEFAULTS, WHOLE, reads_whole_items
 from rawrec.content.encoders.base import Kind
+from rawrec.content.encoders.vlmo import Kind as PassKind
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError
 
@@ -33,6 +34,10 @@ class Unit:
     shared: bool = False
     """Its network is that of every other unit of the same kind and encoder."""
 
+    @property
+    def reading(self) -> PassKind:
+        return "image_text" if len(self.kinds) == 2 else self.kinds[0]
+
 
 def content_units(cfg: Config, fields: Fields) -> dict[str, Unit]:
     """The units of a dataset's raw fields, by name; images first. UserError where settings do not fit the fields."""
@@ -52,16 +57,27 @@ def content_units(cfg: Config, fields: Fields) -> dict[str, Unit]:
     else:
         shared = item is not None
         result = {name: Unit(name, (kind,), ((name,),), settings[name], shared) for name, kind in used.items()}
+    if cfg.content.features is not None:
+        result = _chosen(cfg.content.features, result)
     _check(cfg, fields, result)
     return result
 
 
+def _chosen(names: list[str], units: dict[str, Unit]) -> dict[str, Unit]:
+    for name in names:
+        if name not in units:
+            raise UserError(f"content.features: no encoder makes {name!r} here. Known: {', '.join(units)}")
+    return {name: unit for name, unit in units.items() if name in names}
+
+
 def resolved(cfg: Config, fields: Fields, units: dict[str, Unit]) -> dict[str, FieldConfig]:
     """`content.fields`, complete: a run that is loaded again reads the same fields in the same way."""
-    settings = {field: unit.settings for unit in units.values() for fields in unit.reads for field in fields}
-    unused = {name: FieldConfig(use=False) for name in (*fields.image, *fields.text) if name not in settings}
+    kinds: dict[str, Kind] = {**dict.fromkeys(fields.image, "image"), **dict.fromkeys(fields.text, "text")}
     item = cfg.content.fields.get(ITEM) if any(unit.shared for unit in units.values()) else None
-    return ({} if item is None else {ITEM: item}) | settings | unused
+    read = {field: unit.settings for unit in units.values() for fields in unit.reads for field in fields}
+    rest = {name: _of_field(cfg, name, kind, item) for name, kind in kinds.items() if name not in read}
+    unread = {name: own if own.use else FieldConfig(use=False) for name, own in rest.items()}
+    return ({} if item is None else {ITEM: item}) | read | unread
 
 
 def _of_field(cfg: Config, name: str, kind: Kind, item: FieldConfig | None) -> FieldConfig:
@@ -80,33 +96,41 @@ def _agree(settings: dict[str, FieldConfig], kinds: dict[str, Kind]) -> None:
     """Raise UserError where two fields in use whose network is one want different ones."""
     first: dict[Kind, str] = {}
     for name, own in settings.items():
-        if not own.use:
-            continue
-        other = first.setdefault(kinds[name], name)
-        for setting, value in own:
-            theirs = getattr(settings[other], setting)
-            if setting not in OWN and value != theirs:
-                raise UserError(
-                    f"content.{name}.{setting}={value}: with content.item all {kinds[name]} fields share one network, "
-                    f"and content.{other} has {setting}={theirs}; set content.{kinds[name]}.{setting}, or leave "
-                    "content.item out and give each field a network of its own"
-                )
+        if own.use:
+            _agree_on(settings, first.setdefault(kinds[name], name), name, OWN)
+
+
+def _agree_on(settings: dict[str, FieldConfig], other: str, name: str, free: tuple[str, ...]) -> None:
+    for setting, value in settings[name]:
+        theirs = getattr(settings[other], setting)
+        if setting not in free and value != theirs:
+            raise UserError(
+                f"content.{name}.{setting}={value}: with content.item it shares a network with {other}, where "
+                f"{setting}={theirs}; set content.item.{setting}, or leave content.item out and give each field a "
+                "network of its own"
+            )
 
 
 def _of_whole_items(settings: dict[str, FieldConfig], used: dict[str, Kind], fields: Fields) -> dict[str, Unit]:
-    """One unit for each feature that an encoder of whole items makes, of those whose fields there are."""
+    """One unit for each feature that an encoder of whole items makes, of those whose fields there are; all by the same
+    settings, since the network is one."""
+    first = {kind: settings[field] for field, kind in reversed(used.items())}
+    if "image" not in first:
+        named = next((own.encoder for own in settings.values()), None)
+        raise UserError(
+            f"content.item.encoder={named}: it reads pictures together with texts, and no image field is in use"
+        )
+    one = first["image"]
+    if "text" in first:
+        _agree_on({"image": one, "text": first["text"]}, "image", "text", (*OWN, "size", "max_length"))
+        one = one.model_copy(update={"max_length": first["text"].max_length})
+    if clash := sorted(set(WHOLE) & set(fields.feature)):
+        raise UserError(f"the dataset has a ready-made feature {clash[0]!r}, which the encoder makes, too; rename it")
     result = {}
     for name, kinds in WHOLE.items():
         reads = tuple(tuple(field for field, its in used.items() if its == kind) for kind in kinds)
         if all(reads):
-            result[name] = Unit(name, kinds, reads, settings[reads[0][0]], shared=True)
-    if "image" not in used.values():
-        raise UserError(
-            f"content.item.encoder={next(iter(settings.values())).encoder if settings else None}: it reads pictures "
-            "together with texts, and no image field is in use"
-        )
-    if clash := sorted(set(result) & set(fields.feature)):
-        raise UserError(f"the dataset has a ready-made feature {clash[0]!r}, which the encoder makes, too; rename it")
+            result[name] = Unit(name, kinds, reads, one, shared=True)
     return result
 
 

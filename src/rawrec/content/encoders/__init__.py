@@ -6,6 +6,7 @@
 | `minilm` | text | all-MiniLM-L6-v2 from the package registry, mean over tokens, width 384 |
 | `owner/name` or a folder | both | a model of the transformers library, safetensors only: see `hub.py` |
 | `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
+| a folder of VLMo, `random:vlmo` | both, and both together (`content.item.encoder`) | one network: see `whole.py` |
 """
 
 from __future__ import annotations
@@ -14,22 +15,34 @@ import difflib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
-from rawrec.content.encoders import efficientnet, hub, loading, random_networks
+from rawrec.content.encoders import efficientnet, hub, random_networks
 from rawrec.content.encoders.base import Encoder, Kind, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.tokens import Words
+from rawrec.content.encoders.vlmo import Kind as PassKind
+from rawrec.content.encoders.whole import WHOLE, reads_whole_items, whole, whole_encoder
 from rawrec.errors import UserError
 from rawrec.onednn import quicken
 from rawrec.plugins import own_code
 
-__all__ = ["DEFAULTS", "IMAGE_ENCODERS", "TEXT_ENCODERS", "Encoder", "Networks", "make_encoder"]
+__all__ = [
+    "DEFAULTS",
+    "IMAGE_ENCODERS",
+    "TEXT_ENCODERS",
+    "WHOLE",
+    "Encoder",
+    "Networks",
+    "make_encoder",
+    "reads_whole_items",
+]
 
 DEFAULTS: dict[Kind, str] = {"image": "efficientnet_lite0", "text": "minilm"}
 
@@ -41,6 +54,7 @@ def _minilm(cfg: FieldConfig) -> tuple[Stack, Words]:
     return hub.texts(str(Path(spec.origin).parent / "model"), cfg)
 
 
+N = TypeVar("N", bound=nn.Module)
 MakePictures = Callable[[FieldConfig], tuple[Stack, Pictures]]
 MakeWords = Callable[[FieldConfig], tuple[Stack, Words]]
 IMAGE_ENCODERS: dict[str, MakePictures] = {
@@ -54,23 +68,14 @@ TEXT_ENCODERS: dict[str, MakeWords] = {
 }
 
 
-WHOLE: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "image_text": ("image", "text")}
-"""The features that an encoder of whole items makes, and what each is made of."""
-
-
-def reads_whole_items(name: str) -> bool:
-    """Whether the encoder takes an item's pictures and texts together, and not each field alone."""
-    return Path(name).is_dir() and loading.settings(Path(name) / "config.json").get("model_type") == "vlmo"
-
-
 class Networks:
     """Networks that were loaded already, for encoders that share them: fields that `content.item` speaks for, and
     frozen ones, of which one copy is enough."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple, tuple[Stack, Any]] = {}
+        self._made: dict[tuple, tuple[Any, Any]] = {}
 
-    def get(self, kind: Kind, name: str, cfg: FieldConfig, make: Callable[[], tuple[Stack, Any]]) -> tuple[Stack, Any]:
+    def get(self, kind: str, name: str, cfg: FieldConfig, make: Callable[[], tuple[N, Any]]) -> tuple[N, Any]:
         """The network of these settings and what its fields are prepared by; frozen when it is made."""
         key = (kind, name, *(value for setting, value in cfg if setting not in ("use", "encoder", "max_images")))
         if key not in self._made:
@@ -80,7 +85,7 @@ class Networks:
 
 
 def make_encoder(
-    kind: Kind,
+    kind: PassKind,
     cfg: FieldConfig,
     seed: int,
     hidden_dtype: torch.dtype = torch.float16,
@@ -88,10 +93,17 @@ def make_encoder(
 ) -> Encoder:
     """The encoder that `cfg` asks for, its layers frozen or trained as `cfg.train` says, on the CPU, in eval mode.
 
-    seed: of random weights and adapters; torch's own random state is left as it was. hidden_dtype: of what `lower`
-    puts out. networks: those that it may share. UserError for an unknown name, missing packages or weights, or more
-    layers than there are.
+    kind: what it reads; `image_text`: of encoders that read both together. seed: of random weights and adapters;
+    torch's own random state is left as it was. hidden_dtype: of what `lower` puts out. networks: those that it may
+    share. UserError for an unknown name, missing packages or weights, or more layers than there are.
     """
+    networks = networks or Networks()
+    if cfg.encoder is not None and reads_whole_items(cfg.encoder):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net, how = networks.get("whole", cfg.encoder, cfg, lambda name=cfg.encoder: whole(name, cfg))
+            return quicken(whole_encoder(kind, cfg.encoder, net, how, cfg, seed, hidden_dtype))
+    assert kind != "image_text"
     name = cfg.encoder or DEFAULTS[kind]
     known = IMAGE_ENCODERS if kind == "image" else TEXT_ENCODERS
     own = None if name in known or "/" in name else encoder_entry(name)
@@ -99,7 +111,6 @@ def make_encoder(
         raise UserError(f"encoder {name!r} reads fields of kind {own.kind}, not {kind}")
     if name not in known and own is None and "/" not in name and not Path(name).is_dir():
         raise UserError(_unknown(name, kind, [*known, *encoder_names(kind)]))
-    networks = networks or Networks()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

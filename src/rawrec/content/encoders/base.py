@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         self.boundary = cut if cut == stack.depth or stack.can_split(cut) else 0
         self.pooled = cut == stack.depth
         self.lower_is_identity = self.boundary == 0
-        stack.digest = stack.digest or _hash_weights(stack)
+        stack.digest = stack.digest or hash_weights(stack)
         kind, dtype = "+".join(self.kinds), str(hidden_dtype)
         key = (VERSION, kind, name, setting, stack.description, self.boundary, dtype, stack.digest)
         self.fingerprint = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
@@ -214,7 +214,8 @@ def _cut(name: str, cfg: FieldConfig, depth: int) -> int:
     return depth - count
 
 
-def _hash_weights(module: nn.Module) -> str:
+def hash_weights(module: nn.Module) -> str:
+    """A digest of all of a network's weights and their names."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(name.encode())

@@ -41,15 +41,7 @@ class ImageEncoder(Encoder):
         self.register_buffer("std", torch.tensor(pictures.std).view(3, 1, 1), persistent=False)
 
     def prepare(self, *raw: Sequence[Sequence[bytes]]) -> tuple[Ragged, dict[str, Tensor]]:
-        (given,) = raw
-        kept = [pictures[: self.max_images] for pictures in given]
-        flat = [picture for pictures in kept for picture in pictures]
-        pixels, valid = images.decode_many(flat, self.framing, cores.usable())
-        pieces = Ragged.from_lengths(torch.from_numpy(valid), torch.tensor([len(p) for p in kept], dtype=torch.int64))
-        lengths = torch.zeros(len(given), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
-        counts = torch.tensor([len(pictures) for pictures in given], dtype=torch.int64)
-        lost = {"undecodable": (pieces.lengths - lengths).int(), "cut_images": (counts - pieces.lengths).int()}
-        return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), lost
+        return decoded(raw[0], self.framing, self.max_images)
 
     def _run(self, values: Tensor, first: int, last: int) -> Iterator[Tensor]:
         for part in values.split(PICTURES_AT_ONCE.get(values.device.type, 256)):
@@ -68,6 +60,20 @@ class ImageEncoder(Encoder):
         features = torch.cat([part.float() for part in self._run(x.values, first, self.stack.depth)])
         padded, mask = pad(Ragged(features, x.ptr))
         return mean(padded, mask)
+
+
+def decoded(
+    given: Sequence[Sequence[bytes]], framing: images.Framing, max_images: int
+) -> tuple[Ragged, dict[str, Tensor]]:
+    """The pictures of each item, the first `max_images`, as pixels, and what was lost: see `Encoder.prepare`."""
+    kept = [pictures[:max_images] for pictures in given]
+    flat = [picture for pictures in kept for picture in pictures]
+    pixels, valid = images.decode_many(flat, framing, cores.usable())
+    pieces = Ragged.from_lengths(torch.from_numpy(valid), torch.tensor([len(p) for p in kept], dtype=torch.int64))
+    lengths = torch.zeros(len(given), dtype=torch.int64).index_add(0, pieces.owners(), pieces.values.long())
+    counts = torch.tensor([len(pictures) for pictures in given], dtype=torch.int64)
+    lost = {"undecodable": (pieces.lengths - lengths).int(), "cut_images": (counts - pieces.lengths).int()}
+    return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), lost
 
 
 class TextEncoder(Encoder):
