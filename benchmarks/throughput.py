@@ -26,14 +26,14 @@ ASKED = 0.8
 EXAMPLE = "example: python benchmarks/throughput.py --steps 50 --train top:1 --data /tmp/benchmark"
 
 
-def bare(tower: ItemModel, bank: Bank, rows: torch.Tensor) -> float:
+def bare(item_model: ItemModel, bank: Bank, rows: torch.Tensor) -> float:
     """Seconds for forward and backward of every encoder's trained layers on the items `rows`."""
-    columns = {name: bank.read(tower.column(name), rows) for name, _ in tower.raw_encoders()}
-    tower.zero_grad(set_to_none=True)
+    columns = {name: bank.read(item_model.column(name), rows) for name, _ in item_model.raw_encoders()}
+    item_model.zero_grad(set_to_none=True)
 
     def work() -> None:
-        for name, encoder in tower.raw_encoders():
-            with tower._casting(rows.device):
+        for name, encoder in item_model.raw_encoders():
+            with item_model._casting(rows.device):
                 feature = encoder.upper(columns[name])
             feature.float().sum().backward()
 
@@ -67,17 +67,17 @@ def main() -> None:
         }
         say("encoding what is below the trained layers")
         trainer = make_trainer(Dataset.open(path), place / "run", overrides)
-        tower, bank = trainer.task.tower, trainer.task.bank
-        assert tower is not None and bank is not None
+        item_model, bank = trainer.task.item_model, trainer.task.bank
+        assert item_model is not None and bank is not None
         steps, bares, items = [], [], []
         for k, rows in enumerate(batches(trainer.task.samples.rows(0), args.batch, args.warmup + args.steps)):
             live = live_rows(trainer, rows)
             items.append(len(live))
             if k % 2:  # neither is always the first to meet the batch
                 steps.append(seconds(lambda rows=rows: trainer._step(rows)))
-                bares.append(bare(tower, bank, live))
+                bares.append(bare(item_model, bank, live))
             else:
-                bares.append(bare(tower, bank, live))
+                bares.append(bare(item_model, bank, live))
                 steps.append(seconds(lambda rows=rows: trainer._step(rows)))
         step, least = (float(np.median(times[args.warmup :])) for times in (steps, bares))
         count = min(args.batch, len(trainer.task.samples.rows(0)))

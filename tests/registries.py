@@ -9,12 +9,13 @@ import pytest
 from rawrec.config.metrics import METRICS
 from rawrec.config.models import MODELS
 from rawrec.config.parts import ENCODERS, FUSIONS
+from rawrec.config.sources import SOURCES
 
 
 @pytest.fixture
 def registries() -> Iterator[None]:
     """What a test registers is gone after it."""
-    tables = (MODELS, METRICS, ENCODERS, FUSIONS)
+    tables = (MODELS, METRICS, ENCODERS, FUSIONS, SOURCES)
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before, strict=True):

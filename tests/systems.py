@@ -86,9 +86,9 @@ def trainer(data: Path | Dataset, folder: Path, **overrides: Any) -> Loop:
 
 def content_of(made: ImpressionTask, rows: torch.Tensor) -> torch.Tensor:
     """Content of item rows, encoded now, with gradient."""
-    tower, bank = made.tower, made.bank
-    assert tower is not None and bank is not None
-    return tower.content(bank, rows, rows, tower.encode(bank, rows))
+    item_model, bank = made.item_model, made.bank
+    assert item_model is not None and bank is not None
+    return item_model.content(bank, rows, rows, item_model.encode(bank, rows))
 
 
 def live_of(made: ImpressionTask, rows: torch.Tensor, micro_batch: int = 1000, seed: int = 0) -> LiveContent:

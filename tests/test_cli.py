@@ -22,7 +22,7 @@ from rawrec.training import state as checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "train", "resume", "sweep", "evaluate"]
-COMMANDS += ["compare", "recommend", "similar", "report", "export", "models", "settings"]
+COMMANDS += ["compare", "recommend", "similar", "report", "export", "models", "sources", "settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]
 SOURCES += ["huggingface", "webdataset"]
@@ -233,6 +233,9 @@ def test_mistakes_in_words(shell: Shell, shop: Path, run: Path, tmp_path: Path) 
         (["train", "em4", *new], "did you mean em3"),
         (["train", "id", *new, "train.epoch=3"], "did you mean epochs"),
         (["train", "id", *new, "epochs"], "key=value"),
+        (["train", "id", *new, "train.lr=1", "train.epochs=2", "train.lr=2"], "train.lr is given twice: 1 and 2"),
+        (["train", "em3", *new, "content={dim: 8}", "content.dim=16"], "content.dim is given twice: 8 and 16"),
+        (["import", "tabel", "--out", "x"], "did you mean table"),
         (["train", "id", *new, "content.dim=3"], "model id has no content"),
         (["train", "id", *new, "data.split=nope"], "Known: default"),
         (["train", "id", *new, "data.label=nope"], "label"),

@@ -97,9 +97,37 @@ def test_a_loss_of_a_package(shop: Path, site: Path, tmp_path: Path) -> None:
     assert "'session'" in said and not (tmp_path / "none").exists()
 
 
+def test_a_source_of_a_package(site: Path, tmp_path: Path) -> None:
+    assert {"name": "till", "what": "Import the journal of a till: which card bought what and when."}.items() <= {
+        line["name"]: line for line in json.loads(rawrec("sources", "--json", site=site))
+    }["till"].items()
+    assert "till Of the package rawrec-till 0.1.0." in " ".join(rawrec("import", "--help", site=site).split())
+    lines = [f"2024-03-{1 + day:02}T09:12 card-{card} milk,item-{day}" for card in range(6) for day in range(10)]
+    (tmp_path / "till.log").write_text("\n".join([*lines, "2024-03-09 torn"]))
+    (tmp_path / "names.tsv").write_text("milk\tMilk, 1 l\nitem-1\tBread\n")
+    words = [
+        "--journal",
+        tmp_path / "till.log",
+        "--names",
+        tmp_path / "names.tsv",
+        "--out",
+        tmp_path / "data",
+        "--json",
+    ]
+    made = json.loads(rawrec("import", "till", *words, site=site))
+    assert made["kept"] | {"users": 6, "interactions": 120} == made["kept"]
+    assert made["skipped"]["line of till.log that has not 3 parts"]["examples"] == ["till.log:61"]
+    assert made["coverage"]["name"]["items"] == 2 and "(rawrec-till 0.1.0)" in made["source"]
+    # Without the package the name is unknown, and the dataset is as any other.
+    assert "'till' is unknown" in rawrec("import", "till", *words, code=2)
+    assert json.loads(rawrec("inspect", tmp_path / "data", "--json"))["counts"]["interactions"] == 120
+    said = rawrec("import", "till", "--journal", tmp_path / "no.log", "--out", tmp_path / "x", site=site, code=2)
+    assert "source 'till' failed: FileNotFoundError" in said and not (tmp_path / "x").exists()
+
+
 def test_pages_show_the_examples_as_they_are() -> None:
     shown = {}
-    for page in ("adding-a-model.md", "adding-an-encoder.md"):
+    for page in ("adding-a-model.md", "adding-an-encoder.md", "adding-a-source.md"):
         text = (ROOT / "docs" / page).read_text()
         shown |= dict(re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)\n```", text, re.DOTALL))
     assert {path.parent.name for path in map(Path, shown)} == {path.name for path in EXAMPLES}

@@ -205,6 +205,8 @@ def test_registering_loads_no_torch() -> None:
         "class Cfg(rawrec.RetrievalConfig): pass\n"
         "rawrec.register_model('mine', Cfg, 'somewhere:X'); rawrec.register_metric('mine', 'lists', 'somewhere:f')\n"
         "rawrec.register_fusion('mine', 'somewhere:F'); rawrec.register_encoder('mine', 'image', 'somewhere:e')\n"
+        "class Of(rawrec.SourceOptions): pass\n"
+        "rawrec.register_source('mine', Of, 'somewhere:f')\n"
         "from rawrec.config import resolve\n"
         "resolve('mine', {'train.metric': 'mine@20'}); resolve('em3', {'content.fusion.kind': 'mine'})\n"
         "assert 'torch' not in sys.modules and 'somewhere' not in sys.modules"

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from rawrec.config.parts import register_encoder, register_fusion
     from rawrec.config.ranking import RankerConfig
     from rawrec.config.retrieval import RetrievalConfig
+    from rawrec.config.sources import SourceOptions, register_source
     from rawrec.data.dataset import Dataset
     from rawrec.errors import RunStopped, UserError
     from rawrec.models.retrieval.base import RetrievalModel
     from rawrec.report.comparison import compare
     from rawrec.serving.recommender import Recommender
+    from rawrec.sources.own import SourceTables
     from rawrec.training.job import evaluate, resume, train
     from rawrec.training.sweeps.sweep import sweep
 
@@ -34,6 +36,8 @@ __all__ = [
     "RetrievalConfig",
     "RetrievalModel",
     "RunStopped",
+    "SourceOptions",
+    "SourceTables",
     "UserError",
     "compare",
     "evaluate",
@@ -41,6 +45,7 @@ __all__ = [
     "register_fusion",
     "register_metric",
     "register_model",
+    "register_source",
     "resume",
     "sweep",
     "train",
@@ -55,6 +60,8 @@ _HOMES = {
     "RetrievalConfig": "rawrec.config.retrieval",
     "RetrievalModel": "rawrec.models.retrieval.base",
     "RunStopped": "rawrec.errors",
+    "SourceOptions": "rawrec.config.sources",
+    "SourceTables": "rawrec.sources.own",
     "UserError": "rawrec.errors",
     "compare": "rawrec.report.comparison",
     "evaluate": "rawrec.training.job",
@@ -62,6 +69,7 @@ _HOMES = {
     "register_fusion": "rawrec.config.parts",
     "register_metric": "rawrec.config.metrics",
     "register_model": "rawrec.config.models",
+    "register_source": "rawrec.config.sources",
     "resume": "rawrec.training.job",
     "sweep": "rawrec.training.sweeps.sweep",
     "train": "rawrec.training.job",

@@ -84,7 +84,7 @@ def find(group: str, table: dict[str, E], name: str, bring: Callable[[str, Any],
     packages bring the name, or the one that does cannot be loaded.
     """
     points, what = installed()[group].get(name, []), GROUPS[group]
-    owners = list(dict.fromkeys(_bringer(point) for point in points))
+    owners = bringers(group, name)
     if name in table:
         if strangers := [p for p in points if _top(p.module) != _top(table[name].module)]:
             owners = [_owner(table[name].module), *(_bringer(point) for point in strangers)]
@@ -119,6 +119,11 @@ def installed() -> dict[str, dict[str, list[metadata.EntryPoint]]]:
         for point in points.select(group=f"rawrec.{group}"):
             brought.setdefault(point.name, []).append(point)
     return found
+
+
+def bringers(group: str, name: str) -> list[str]:
+    """The installed packages that bring a name, in words; nothing is loaded."""
+    return list(dict.fromkeys(_bringer(point) for point in installed()[group].get(name, [])))
 
 
 def package_of(module: str) -> Package | None:

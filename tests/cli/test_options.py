@@ -12,7 +12,8 @@ import pytest
 import typer
 
 from rawrec import cli
-from rawrec.cli.common import app, importing
+from rawrec.cli.common import app
+from rawrec.cli.sources import importing
 
 SHARED = {"out", "split", "overwrite", "pictures"}
 """What every source but the generated shop is given."""

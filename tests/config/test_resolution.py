@@ -37,6 +37,50 @@ def test_nested_overrides_are_as_dotted_ones() -> None:
     assert nested == resolve("em3", {"content.image.train": "all", "content.image.size": 64, "train.epochs": 2})
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.lr=1", "train.lr=2"], "train.lr is given twice: 1 and 2; give it once"),
+        (["train.lr=1", "seed=3", "train.lr=1"], "train.lr is given twice: 1 and 1"),
+        (["content={dim: 8, image: {size: 64}}", "content.dim=3"], "content.dim is given twice: 8 and 3"),
+        (["content.image.size=32", "content={image: {size: 64}}"], "content.image.size is given twice: 32 and 64"),
+        (["content.image.size=32", "content.fields.image.size=64"], "content.image.size is given twice: 32 and 64"),
+        (["content={fields: {image: {size: 1}}, image: {size: 2}}"], "content.image.size is given twice: 1 and 2"),
+        (["data.split=a", "data=null"], "data.split=a and data=None both say what data.split is; give one of them"),
+        (["content.fusion={}", "content.fusion.kind=sum"], "both say what content.fusion.kind is"),
+        (["content={dim: 8, dim: 16}"], "override 'content={dim: 8, dim: 16}': dim is given twice: 8 and 16"),
+    ],
+)
+def test_a_setting_given_twice_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as mistake:
+        parse_overrides(words)
+    assert said in str(mistake.value)
+
+
+def test_a_setting_given_twice_is_refused_in_python_too() -> None:
+    with pytest.raises(UserError, match=r"content\.dim is given twice: 8 and 16"):
+        resolve("em3", {"content": {"dim": 8}, "content.dim": 16})
+    with pytest.raises(UserError, match=r"both say what train\.lr is"):
+        resolve("em3", {"train": None, "train.lr": 0.1})
+
+
+def test_parts_of_one_record_may_stand_apart() -> None:
+    words = ["content={dim: 8, image: {size: 64}}", "content.image.train=all", "content.fusion.heads=2"]
+    given = parse_overrides(words)
+    assert given == {
+        "content.dim": 8, "content.image.size": 64, "content.image.train": "all", "content.fusion.heads": 2,
+    }  # fmt: skip
+    cfg = resolve("em3", given)
+    assert (cfg.content.dim, cfg.content.fields["image"].size, cfg.content.fusion.heads) == (8, 64, 2)
+
+
+def test_a_field_of_unknown_kind_is_not_judged_by_its_kind() -> None:
+    words = {"content.image.train": "lora", "content.poster.lora_rank": 2}
+    assert resolve("em3", words).content.fields["poster"].lora_rank == 2
+    with pytest.raises(UserError, match="has no LoRA"):
+        resolve("em3", {"content.text.train": "lora", "content.poster.lora_rank": 2}, KINDS)
+
+
 def test_a_preset_given_as_mapping_is_not_changed() -> None:
     tree = {"model": {"name": "em3"}, "content": {"image": {"train": "top:1"}}}
     resolve(tree, {"content.image.train": "all", "model.dim": 8})
@@ -53,11 +97,14 @@ def test_override_of_a_kind_wins_over_a_complete_config() -> None:
     assert cfg.content.fields["title"].train == "top:1"
 
 
+TWICE = (b"train: {lr: 1}\nseed: 1\ntrain: {lr: 2}\n", r"not valid YAML: train is given twice: .*1.* and .*2.*line 3")
+
+
 def test_config_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("model: {name: id}\ntrain: {epochs: 2}\n")
     assert resolve(path, {"train.lr": 0.1}).train.epochs == 2
-    for content, said in [(b"- 1\n", "key: value"), (b"{", "not valid YAML"), (b"\xff\xfe\xff", "UTF-8")]:
+    for content, said in [(b"- 1\n", "key: value"), (b"{", "not valid YAML"), (b"\xff\xfe\xff", "UTF-8"), TWICE]:
         path.write_bytes(content)
         with pytest.raises(UserError, match=said):
             resolve(path)

@@ -153,7 +153,7 @@ def test_nothing_is_left_of_a_column_that_was_not_finished(
         raise KeyboardInterrupt
 
     cfg = config()
-    tower = build_item_model(cfg, data.fields, content_units(cfg, data.fields))
+    item_model = build_item_model(cfg, data.fields, content_units(cfg, data.fields))
     with pytest.raises(KeyboardInterrupt):
-        static_columns(tower, data, tmp_path / "cache", cut)
+        static_columns(item_model, data, tmp_path / "cache", cut)
     assert list((tmp_path / "cache").iterdir()) == []

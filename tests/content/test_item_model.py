@@ -1,4 +1,4 @@
-"""The tower from raw media to content, and live items with and without gradient caching."""
+"""The item model: from raw media to content, and live items with and without gradient caching."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_micro_batches_have_the_gradient_of_one_batch(shop: Path, tmp_path: Path
     torch.testing.assert_close(parts.leaf, whole.leaf)
     expected, got = gradients(made, whole, weight), gradients(made, parts, weight)
     assert expected.keys() == got.keys()
-    for kind in ("tower.proj", "tower.fusion", "tower.encoders.image", "tower.encoders.title"):
+    for kind in ("item_model.proj", "item_model.fusion", "item_model.encoders.image", "item_model.encoders.title"):
         assert any(name.startswith(kind) and grad.any() for name, grad in expected.items()), kind
     for name, grad in expected.items():
         torch.testing.assert_close(got[name], grad, rtol=1e-4, atol=1e-5 * float(grad.abs().max()) + 1e-7, msg=name)
@@ -88,7 +88,7 @@ def test_rows_that_are_not_encoded_are_fused_from_the_banks_features(
     encoded = rows[::4]
     live = made.live_content_of(rows, encoded, seed=0)
     fresh = content_of(made, rows)
-    expected = made.tower.content(made.bank, rows, encoded, made.tower.encode(made.bank, encoded))
+    expected = made.item_model.content(made.bank, rows, encoded, made.item_model.encode(made.bank, encoded))
     torch.testing.assert_close(live.leaf, expected)
     torch.testing.assert_close(live.leaf[::4], fresh[::4], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(live.leaf[1::4], fresh[1::4], rtol=1e-2, atol=1e-2)
@@ -96,13 +96,13 @@ def test_rows_that_are_not_encoded_are_fused_from_the_banks_features(
     got = gradients(made, live, weight)
     made.zero_grad()
     ((expected * weight).sum() + expected[:3].square().sum()).backward()
-    assert any(name.startswith("tower.encoders.image") and grad.any() for name, grad in got.items())
+    assert any(name.startswith("item_model.encoders.image") and grad.any() for name, grad in got.items())
     for name, p in made.named_parameters():
         if p.grad is not None:
             torch.testing.assert_close(got[name], p.grad, rtol=1e-4, atol=1e-5 * float(p.grad.abs().max()) + 1e-7)
 
 
-# ------------------------------------------------------------------------------------------------------------ the tower
+# ------------------------------------------------------------------------------------------------------- the item model
 @pytest.mark.parametrize("paradigm", ["frozen", "hybrid", "end_to_end"])
 def test_an_item_without_media_is_zero_and_does_not_disturb(shop: Path, tmp_path: Path, paradigm: str) -> None:
     made = system(shop, tmp_path, paradigm=paradigm, **STILL).eval()
@@ -141,7 +141,7 @@ def test_raw_media_give_what_the_dataset_gave(shop: Path, tmp_path: Path) -> Non
     made, data = system(shop, tmp_path), Dataset.open(shop)
     made.eval()
     raw = {"image": data.images("image", range(20)), "title": data.texts("title", range(20))}
-    new = made.tower(made.tower.raw_columns(raw)).detach()
+    new = made.item_model(made.item_model.raw_columns(raw)).detach()
     description = made.bank.static["hidden/description"]
     without = description.lengths[:20] == 0
     assert without.any()
@@ -182,8 +182,8 @@ def test_ready_made_features(tmp_path: Path) -> None:
     normal = torch.from_numpy(feature)
     normal = normal - normal.mean(1, keepdim=True)
     normal = normal * FEATURE_NORM / normal.norm(dim=1, keepdim=True)
-    tokens = made.tower.proj["feature"](normal)[:, None]
-    expected = made.tower.fusion(tokens, torch.ones(6, 1, dtype=torch.bool)) * torch.from_numpy(valid)[:, None]
+    tokens = made.item_model.proj["feature"](normal)[:, None]
+    expected = made.item_model.fusion(tokens, torch.ones(6, 1, dtype=torch.bool)) * torch.from_numpy(valid)[:, None]
     torch.testing.assert_close(made.bank.content, expected.detach(), rtol=1e-4, atol=1e-5)
 
 

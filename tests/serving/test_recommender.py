@@ -374,17 +374,17 @@ def test_features_are_what_the_encoder_makes(
 ) -> None:
     rec = served[name]
     monkeypatch.setattr(recommender, "WRITTEN", 25)  # 60 items in three parts
-    data, tower = rec.data, rec.system.tower
-    assert tower is not None
+    data, item_model = rec.data, rec.system.item_model
+    assert item_model is not None
     table = pl.read_parquet(rec.export_features(tmp_path / "f.parquet", field))
     assert table["item_id"].to_list() == list(data.item_ids)
     read = data.images if field == "image" else data.texts
     raw = read(field, np.arange(data.n_items))
     assert table["valid"].to_list() == [bool(values) for values in raw] and not table["valid"].all()
-    encoder = dict(tower.raw_encoders())[field]
+    encoder = dict(item_model.raw_encoders())[field]
     with torch.no_grad():
-        hidden, _ = tower.lower(field, [raw])
-        made = encoder.upper(hidden) if field in tower.trained else hidden.values
+        hidden, _ = item_model.lower(field, [raw])
+        made = encoder.upper(hidden) if field in item_model.trained else hidden.values
     expected = np.zeros(table["vector"].to_numpy().shape, np.float32)
     valid = table["valid"].to_numpy()
     expected[valid] = made.numpy()[valid] if len(made) == len(valid) else made.numpy()

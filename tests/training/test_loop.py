@@ -17,6 +17,7 @@ from rawrec.training import state as checkpoint
 from rawrec.training.job import resume, train
 from rawrec.training.loop import Loop
 from rawrec.training.metrics import impression_metrics
+from rawrec.training.tasks.impressions import saved_name
 from systems import STILL, changed, content_of, settings, small_dataset, system, trainer, weights
 
 
@@ -91,13 +92,24 @@ def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
     assert set(tables) == {name for name, _ in groups["id"]}
     assert {table.decay for table in tables.values()} == {made.cfg.train.id_weight_decay}
     names = [name for group in groups.values() for name, _ in group]
-    assert sorted(names) == sorted(name for name, p in made.task.named_parameters() if p.requires_grad)
+    assert sorted(names) == sorted(saved_name(name) for name, p in made.task.named_parameters() if p.requires_grad)
     assert all(p.ndim < 2 or name.endswith(".queries") for name, p in groups["plain"])
     assert all(p.ndim == 2 and not name.endswith(".queries") for name, p in groups["rest"])
     assert all(name.startswith("tower.encoders.") for name, _ in groups["encoder"]) and groups["encoder"]
     assert {name for name, _ in groups["id"]} == {
         f"ranker.inputs.ids.{table}.weight" for table in ("user", "item", "user_bias", "item_bias")
     }
+
+
+def test_files_call_the_item_model_as_earlier_ones_do(shop: Path, tmp_path: Path) -> None:
+    """`tower.` in weights, `optim.tower.` and `average.tower.` in checkpoints: else no run of before is read."""
+    made = trainer(shop, tmp_path, train__epochs=1, train__ema=0.9)
+    made.train()
+    kept, _ = checkpoint.load(made.run.path / "checkpoint" / "last.safetensors")
+    names = [*made.task.published(), *kept]
+    assert not any("item_model" in name for name in names)
+    for what in ("tower.proj.image.", "tower.fusion.", "optim.tower.encoders.image.", "average.tower.encoders.image."):
+        assert any(what in name for name in names), what
 
 
 def test_clipping_bounds_the_update(shop: Path, tmp_path: Path) -> None:
@@ -129,10 +141,10 @@ def test_frozen_leaves_the_bank_as_the_first_pass_made_it(shop: Path, tmp_path: 
 
 def test_hybrid_trains_the_fusion_and_no_encoder(shop: Path, tmp_path: Path) -> None:
     made, names, content = after_an_epoch(shop, tmp_path, paradigm="hybrid")
-    assert not any(name.startswith("tower.encoders.") for name in names)
-    assert "tower.fusion.fusion.queries" in names and "tower.fusion.mm_proj.weight" in names
+    assert not any(name.startswith("item_model.encoders.") for name in names)
+    assert {"item_model.fusion.fusion.queries", "item_model.fusion.mm_proj.weight"} <= names
     for field in ("image", "title", "description"):
-        assert f"tower.proj.{field}.weight" in names
+        assert f"item_model.proj.{field}.weight" in names
     assert not torch.equal(made.task.bank.content, content)
 
 
@@ -141,7 +153,7 @@ def test_end_to_end_changes_exactly_the_trained_layers(shop: Path, tmp_path: Pat
     made, names, content = after_an_epoch(
         shop, tmp_path, content__image__train=how, content__text__train="none", content__title__train="top:1"
     )
-    encoder = {name for name in names if name.startswith("tower.encoders.")}
+    encoder = {name for name in names if name.startswith("item_model.encoders.")}
     trained = {name for name, p in made.task.named_parameters() if p.requires_grad and "encoders" in name}
     assert encoder == trained
     assert {name.split(".")[2] for name in encoder} == {"image", "title"}

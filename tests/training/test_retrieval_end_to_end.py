@@ -49,7 +49,7 @@ def make(data: Path, folder: Path, model: str = "vbpr", **overrides: Any) -> Loo
 
 def encode(system: PairTask) -> dict[str, Tensor]:
     """Field -> features of all items, encoded now, with gradient."""
-    return system.tower.encode(system.bank, torch.arange(system.data.n_items))
+    return system.item_model.encode(system.bank, torch.arange(system.data.n_items))
 
 
 def gradients(system: PairTask, loss: Tensor) -> dict[str, Tensor]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import sys
-from typing import TYPE_CHECKING, Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from rawrec import __version__
 from rawrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ ORDER = [
     "recommend",
     "similar",
 ]
-ORDER += ["report", "export", "models", "settings"]
+ORDER += ["report", "export", "models", "sources", "settings"]
 
 
 class Once(TyperCommand):
@@ -49,9 +52,12 @@ class Group(TyperGroup):
     """Commands with their summaries, none of which is cut off."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
         with formatter.section("Commands"):
-            formatter.write_dl([(name, " ".join((c.help or "").split())) for name, c in commands.items() if c])
+            formatter.write_dl([(name, " ".join(self.summary(name).split())) for name in self.list_commands(ctx)])
+
+    def summary(self, name: str) -> str:
+        """What is said of a command."""
+        return self.commands[name].help or ""
 
 
 class Ordered(Group):
@@ -78,14 +84,27 @@ app = App(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-importing = App(
-    help="Make a dataset folder from your data.",
-    epilog="Example: rawrec import table --interactions clicks.csv --user user --item item --out data/x",
-    cls=Group,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(importing, name="import")
+
+
+def _print_versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        torch = f"torch {metadata.version('torch')}"  # of its metadata: loading it takes seconds
+    except metadata.PackageNotFoundError:
+        torch = "no torch"
+    print(f"rawrec {__version__} (Python {platform.python_version()}, {torch})")
+    raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_versions, is_eager=True, help="print the versions of what is used"),
+    ] = False,
+) -> None:
+    """What stands before all commands."""
 
 
 def console() -> Console:

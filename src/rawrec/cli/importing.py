@@ -1,16 +1,12 @@
-"""`rawrec import`: one command per source."""
+"""`rawrec import`: one command per source of ours."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rawrec.cli.common import console, print_json, split_spec, vector_files
-from rawrec.cli.common import importing as app
 from rawrec.cli.options import (
     Category,
     Covers,
@@ -32,9 +28,6 @@ from rawrec.cli.options import (
     Out,
     Overwrite,
     Pairs,
-    Ratios,
-    Split,
-    SplitSeed,
     Text,
     Time,
     Timestamp,
@@ -42,63 +35,7 @@ from rawrec.cli.options import (
     User,
     Vectors,
 )
-from rawrec.cli.pictures import parameters, picture_options, with_signature
-
-Work = Callable[..., Any]
-"""Reads a source and writes a dataset, which it returns."""
-
-
-def source(name: str, example: str, preset_split: str | None = None) -> Callable[[Callable[..., Work]], Work]:
-    """Make a function the command `rawrec import NAME`.
-
-    Its parameters are the options that the source has of its own; those that all sources have are added here: where
-    to write, the split, pictures by address. It gives the function that does the work, which it imports only then, so
-    that --help is instant. That gets the value of every option under the name of its parameter; for what is not given
-    its own defaults hold.
-
-    preset_split: how `--preset` divides where `--split` does not say.
-    """
-
-    def add(command: Callable[..., Work]) -> Work:
-        def run(*, as_json: bool, split: str | None, ratios: str | None, split_seed: int | None, **given: Any) -> None:
-            if split is None and given.get("preset"):
-                split = preset_split
-            given["split"] = split_spec(split, "--split", ratios, seed=split_seed)
-            if "vectors" in given:
-                given["vectors"] = vector_files(given["vectors"])
-            work = command(**{parameter.name: given[parameter.name] for parameter in own})
-            _imported(work(**{name: value for name, value in given.items() if value is not None}), as_json)
-
-        own = parameters(command)
-        shared = {parameter.name: parameter for parameter in parameters(_shared)}
-        needed = [parameter for parameter in own if parameter.default is parameter.empty]
-        options = [*needed, shared.pop("out"), *(p for p in own if p not in needed), *shared.values()]
-        with_signature(run, options, command)
-        return app.command(name, epilog=f"Example: {example}")(picture_options(run))
-
-    return add
-
-
-def _shared(
-    out: Out,
-    split: Split = None,
-    ratios: Ratios = None,
-    split_seed: SplitSeed = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """The options of every source but the generated shop."""
-
-
-def _imported(data: Any, as_json: bool) -> None:
-    from rawrec.data.import_report import ImportReport
-
-    path = data.path / "import.json"
-    if as_json:
-        print_json({"dataset": str(data.path), **json.loads(path.read_text())})
-        return
-    ImportReport.load(path).print_table(console())
-    print(f"wrote {data.path}; look at it with: rawrec inspect {data.path}")
+from rawrec.cli.sources import Work, imported, importing, source
 
 
 @source("table", "rawrec import table --interactions clicks.tsv --user user_id "
@@ -339,7 +276,7 @@ def import_webdataset(
     return work
 
 
-@app.command("synthetic", epilog="Example: rawrec import synthetic --out data/shop")
+@importing.command("synthetic", epilog="Example: rawrec import synthetic --out data/shop")
 def import_synthetic(
     out: Out,
     items: Annotated[int | None, typer.Option(help="products")] = None,
@@ -361,4 +298,4 @@ def import_synthetic(
         "size": size,
         "history_events": history_events,
     }
-    _imported(work(out, seed=seed, overwrite=overwrite, **{k: v for k, v in given.items() if v is not None}), as_json)
+    imported(work(out, seed=seed, overwrite=overwrite, **{k: v for k, v in given.items() if v is not None}), as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +12,57 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.cli.common import app, console, print_json
+from rawrec.cli.common import Once, app, console, print_json
 from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
 from rawrec.errors import UserError
 
 
-@app.command(epilog="Example: rawrec train em3 --data data/ml --out runs/em3 train.epochs=5 content.image.train=lora")
+class OfAModel(Once):
+    """A command whose `--help` is about the model that is named, where one is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        model, words = given.get("model"), given.get("overrides")
+        if given.get("help") and isinstance(model, str):
+            _show_model(model, list(words) if isinstance(words, list | tuple) else [])
+            raise typer.Exit
+        return super().parse_args(ctx, args)
+
+
+def _show_model(name: str, overrides: list[str]) -> None:
+    from rawrec.config import parse_overrides
+    from rawrec.config.listing import page
+
+    found, out = page(name, parse_overrides(overrides)), console()
+    print(f"Usage: rawrec train {name} --data DATA --out RUN [KEY=VALUE ...]\n")
+    out.print(Text(found.what), soft_wrap=True)
+    if found.package != "rawrec":
+        out.print(Text(f"From the package {found.package}."), soft_wrap=True)
+    lines = [
+        line._replace(default=f"{line.default} (given)") if line.setting in found.given else line
+        for line in found.settings
+    ]
+    print("\nIts own settings:")
+    out.print(_settings_table(lines))
+    shared, given = (" ".join(f"{key}={value}" for key, value in of.items()) for of in (found.shared, found.others))
+    for title, words in (("Of the settings of all models it sets", shared), ("Given beside these", given)):
+        if words:
+            out.print(Text(f"\n{title}: {words}"), soft_wrap=True)
+    print("\nAll others: rawrec settings train (or run, data, content, bank, eval). Options: rawrec train --help")
+
+
+@app.command(
+    cls=OfAModel,
+    epilog="Example: rawrec train em3 --data data/ml --out runs/em3 train.epochs=5 content.image.train=lora",
+)
 def train(
-    model: Annotated[str, typer.Argument(help="a model (`rawrec models` lists them) or the path of a .yaml file")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="a model (`rawrec models` lists them, `rawrec train MODEL --help` tells of one) or the path of a "
+            ".yaml file"
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="dataset folder")],
     out: Out,
     overrides: Annotated[
@@ -177,7 +221,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: rawrec settings lightgcn")
 def settings(
-    name: Annotated[str, typer.Argument(help="a model, or train, data, content, bank, eval")],
+    name: Annotated[str, typer.Argument(help="a model, or run, train, data, content, bank, eval")],
     as_json: Json = False,
 ) -> None:
     """Show the settings of a model, with values, defaults and meaning."""
@@ -187,8 +231,12 @@ def settings(
     if as_json:
         print_json([line._asdict() for line in found])
         return
-    table = Table("setting", "values", "default", "meaning", box=None, pad_edge=False)
-    for line in found:
-        table.add_row(*map(Text, line))
-    console().print(Text(title), table)
+    console().print(Text(title), _settings_table(found))
     print("give them as key=value after: rawrec train MODEL --data DATA --out RUN")
+
+
+def _settings_table(lines: Iterable[Iterable[str]]) -> Table:
+    table = Table("setting", "values", "default", "meaning", box=None, pad_edge=False)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table

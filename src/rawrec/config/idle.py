@@ -102,6 +102,8 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
     trains = [field.train] + [
         f.train for n, f in cfg.content.fields.items() if name in ("image", "text", "item", kinds.get(n))
     ]
+    if kind is None:  # without the dataset, the field may be of either kind
+        trains += [f.train for n, f in cfg.content.fields.items() if n in ("image", "text")]
     if setting in ("lora_rank", "lora_layers") and "lora" not in trains:
         return f"content.{name}.train={field.train} has no LoRA; use content.{name}.train=lora"
     if setting in ("size", "max_images") and kind == "text":

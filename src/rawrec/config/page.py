@@ -78,10 +78,14 @@ def rows(record: type[BaseModel], prefix: str) -> list[Setting]:
     found = []
     for name, field in record.model_fields.items():
         if field.annotation is not None and not _is_record(field.annotation):
-            default = yaml.safe_dump(field.get_default(call_default_factory=True), default_flow_style=True)  # type: ignore[call-arg]
-            meaning = field.description or ""
-            found.append(Setting(f"{prefix}{name}", _values(field), default.splitlines()[0], meaning))
+            default = written(field.get_default(call_default_factory=True))  # type: ignore[call-arg]
+            found.append(Setting(f"{prefix}{name}", values_of(field), default, field.description or ""))
     return found
+
+
+def written(value: Any) -> str:
+    """A value as one gives it on the command line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]
 
 
 def _is_record(kind: Any) -> bool:
@@ -89,7 +93,8 @@ def _is_record(kind: Any) -> bool:
     return (isinstance(kind, type) and issubclass(kind, BaseModel)) or any(map(_is_record, get_args(kind)))
 
 
-def _values(field: FieldInfo) -> str:
+def values_of(field: FieldInfo) -> str:
+    """The values that a setting takes, in words."""
     bounds = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in BOUNDS.items() if hasattr(m, key)]
     return ", ".join([_kind(field.annotation), *bounds])
 

@@ -15,6 +15,12 @@ PRESETS: dict[str, tuple[str, str]] = {"id": ("dot_mlp", "none"), "em3": ("dot_m
 Folders of runs made before heads had names of their own say them as `model.name`.
 """
 
+ABOUT: dict[str, str] = {
+    "id": "The ranker on ids alone: dot_mlp without a content part, the baseline of all that read content.",
+    "em3": "EM3: content of the candidate and of the history beside ids, in the ranker dot_mlp (Deng et al., 2024).",
+}
+"""What they are, in a sentence each."""
+
 
 class InputsConfig(Record):
     """What a ranker reads beside content."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from rawrec.config import strict_yaml
 from rawrec.config.idle import idle_reason
 from rawrec.config.models import model_names
 from rawrec.config.run import Config
@@ -32,10 +33,11 @@ def resolve(
     """The config of a preset's name, a YAML file or a mapping, with `{"train.epochs": 5}`-style overrides.
 
     kinds: "image", "text" or "feature" for the fields of the dataset, so that overrides of single ones can be judged.
-    Raises UserError for what is unknown or impossible, and for an override that would do nothing.
+    Raises UserError for what is unknown or impossible, for an override that would do nothing, and for two of one
+    setting.
     """
     tree = dict(preset) if isinstance(preset, Mapping) else _read_preset(preset)
-    flat = dict(flatten(overrides or {}))
+    flat = single(overrides or {})
     for key, value in sorted(flat.items(), key=lambda entry: not entry[0].startswith("content.item.")):
         _give_way(tree, key, kinds or {})
         _set(tree, key, value)
@@ -65,7 +67,7 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
             unknown("model", str(preset), sorted({*known, *model_names()})) + ", or the path of a .yaml file"
         )
     try:
-        tree = yaml.safe_load(text) or {}
+        tree = strict_yaml.load(text) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{preset} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
@@ -74,19 +76,23 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
-    """`["train.epochs=5"]` -> `{"train.epochs": 5}`; values are YAML."""
-    result = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise UserError(f"override {word!r} is not of the form key=value, for example train.epochs=5")
-        if key in result:
-            raise UserError(f"override {word!r}: {key} is given twice")
-        try:
-            result[key] = yaml.safe_load(_float(text))
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise UserError(f"override {word!r}: the value is not valid YAML") from None
-    return result
+    """`["train.epochs=5", "content={dim: 8}"]` -> `{"train.epochs": 5, "content.dim": 8}`; values are YAML.
+
+    Raises UserError for what is no such word, and where two of them say what one setting is.
+    """
+    return single(*map(_parse, words))
+
+
+def _parse(word: str) -> dict[str, Any]:
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {word!r} is not of the form key=value, for example train.epochs=5")
+    try:
+        return single({key: strict_yaml.load(_float(text))})
+    except strict_yaml.GivenTwice as error:
+        raise UserError(f"override {word!r}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"override {word!r}: the value is not valid YAML") from None
 
 
 def _float(text: str) -> str:
@@ -101,6 +107,20 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield re.sub(r"^content\.fields\.", "content.", f"{prefix}{key}"), value
+
+
+def single(*overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides as single settings, see `flatten`. Raises UserError where two of them say what one setting is."""
+    found: dict[str, Any] = {}
+    for key, value in (pair for one in overrides for pair in flatten(one)):
+        for other, before in found.items():
+            if other == key:
+                raise UserError(f"{key} is given twice: {short(before)} and {short(value)}; give it once")
+            if f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}."):
+                one, two = f"{other}={short(before)}", f"{key}={short(value)}"
+                raise UserError(f"{one} and {two} both say what {max(key, other, key=len)} is; give one of them")
+        found[key] = value
+    return found
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -41,36 +41,36 @@ TYPES = {
 
 
 def static_columns(
-    tower: ItemModel, data: Dataset, cache: Path, progress: Progress | None = None
+    item_model: ItemModel, data: Dataset, cache: Path, progress: Progress | None = None
 ) -> tuple[dict[str, Ragged], dict[str, dict[str, int]]]:
-    """Every static column that `tower` reads, from the cache folder or made now; and per field what was cut or lost.
+    """Every static column that `item_model` reads, from the cache folder or made now; and per field what was cut or lost.
 
     Columns of raw fields are memory-mapped. What has to be read and encoded is held for CHUNK items at a time.
     Raises OSError where the cache cannot be written.
     """
     columns, stats = {}, {}
-    encoders = dict(tower.raw_encoders())
-    for name in tower.fields:
+    encoders = dict(item_model.raw_encoders())
+    for name in item_model.fields:
         if name not in encoders:
             values, valid = data.feature(name)
             columns[f"feature/{name}"] = Ragged.from_lengths(
                 torch.from_numpy(values[valid]), torch.from_numpy(valid).long()
             )
             continue
-        path = _path(cache, tower, name, encoders[name], data)
+        path = _path(cache, item_model, name, encoders[name], data)
         stored = _read(path)
         if stored is None:
-            known = _of_another_version(cache, tower, name, encoders[name], data)
-            _make(path, tower, data, name, known, progress)
+            known = _of_another_version(cache, item_model, name, encoders[name], data)
+            _make(path, item_model, data, name, known, progress)
             stored = _read(path)
             assert stored is not None
-        columns[tower.column(name)], stats[name] = stored.column, stored.stats
+        columns[item_model.column(name)], stats[name] = stored.column, stored.stats
     return columns, stats
 
 
-def _path(cache: Path, tower: ItemModel, name: str, encoder: Encoder, data: Dataset) -> Path:
-    reads = "+".join(tower.read_by(name))
-    identity = f"{encoder.fingerprint}|{tower.autocast}|{reads}|{data.fingerprint()}"
+def _path(cache: Path, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset) -> Path:
+    reads = "+".join(item_model.read_by(name))
+    identity = f"{encoder.fingerprint}|{item_model.autocast}|{reads}|{data.fingerprint()}"
     return cache / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
 
 
@@ -100,20 +100,22 @@ def _read(path: Path) -> _Stored | None:
         return None
 
 
-def _of_another_version(cache: Path, tower: ItemModel, name: str, encoder: Encoder, data: Dataset) -> _Stored | None:
+def _of_another_version(
+    cache: Path, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset
+) -> _Stored | None:
     """The column of the newest other version of the dataset that has one."""
     for version in range(data.newest, 0, -1):
         if version == data.version:
             continue
         with contextlib.suppress(UserError):  # of an earlier version that is damaged
-            stored = _read(_path(cache, tower, name, encoder, Dataset.open(data.path, version)))
+            stored = _read(_path(cache, item_model, name, encoder, Dataset.open(data.path, version)))
             if stored is not None and len(stored.digests):
                 return stored
     return None
 
 
 def _make(
-    path: Path, tower: ItemModel, data: Dataset, name: str, known: _Stored | None, progress: Progress | None
+    path: Path, item_model: ItemModel, data: Dataset, name: str, known: _Stored | None, progress: Progress | None
 ) -> None:
     """Write the file of a field: rows of `known` where the item's digest is the same, the others encoded."""
     starts: Iterator[int] = iter(range(0, data.n_items, CHUNK))
@@ -125,9 +127,9 @@ def _make(
         with partial.open("wb") as file:
             target = _ColumnFile(file)
             for start in starts:
-                raw = _raw(tower, data, name, range(start, min(start + CHUNK, data.n_items)))
+                raw = _raw(item_model, data, name, range(start, min(start + CHUNK, data.n_items)))
                 digests = _digests(raw)
-                target.add(*_rows(tower, name, raw, digests, start, known), digests)
+                target.add(*_rows(item_model, name, raw, digests, start, known), digests)
             target.finish()
         partial.replace(path)
     finally:
@@ -135,7 +137,7 @@ def _make(
 
 
 def _rows(
-    tower: ItemModel,
+    item_model: ItemModel,
     name: str,
     raw: list[Pieces],
     digests: Tensor,
@@ -145,7 +147,7 @@ def _rows(
     """The rows of the items from `start` on, given raw and by their digests, and what each of them lost."""
     count = len(digests)
     if known is None or start >= len(known.digests):
-        return tower.lower(name, raw)
+        return item_model.lower(name, raw)
     there = known.digests[start : start + count]
     changed = torch.ones(count, dtype=torch.bool)
     changed[: len(there)] = (digests[: len(there)] != there).any(1)
@@ -154,16 +156,16 @@ def _rows(
     if not changed.any():
         return old, lost
     rows = changed.nonzero()[:, 0].tolist()
-    new, more = tower.lower(name, [[pieces[i] for i in rows] for pieces in raw])
+    new, more = item_model.lower(name, [[pieces[i] for i in rows] for pieces in raw])
     order = torch.arange(count)
     order[changed] = len(there) + torch.arange(len(new))
     return Ragged.cat([old, new]).select(order), {what: torch.cat([lost[what], more[what]])[order] for what in more}
 
 
-def _raw(tower: ItemModel, data: Dataset, name: str, rows: range) -> list[Pieces]:
+def _raw(item_model: ItemModel, data: Dataset, name: str, rows: range) -> list[Pieces]:
     """What the encoder `name` is given of the dataset's items `rows`."""
-    read = {f: (data.images if f in data.fields.image else data.texts)(f, rows) for f in tower.read_by(name)}
-    return tower.by_kind(name, read)
+    read = {f: (data.images if f in data.fields.image else data.texts)(f, rows) for f in item_model.read_by(name)}
+    return item_model.by_kind(name, read)
 
 
 def _digests(raw: list[Pieces]) -> Tensor:

@@ -396,15 +396,15 @@ class Recommender:
 
     def _feature_widths(self) -> dict[str, int]:
         """Field -> width of its features, for all that the model reads."""
-        return {} if self.system.tower is None else self.system.tower.widths
+        return {} if self.system.item_model is None else self.system.item_model.widths
 
     @torch.no_grad()
     def _features(self, field: str, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Features `[n, width]` of the dataset's items `rows` on the CPU, zeros where missing; and which are there."""
-        tower, bank = self.system.tower, self.system.bank
-        assert tower is not None and bank is not None
-        values = torch.cat([tower.feature(bank, field, part) for part in rows.split(ENCODE)])
-        return values.cpu().numpy(), bank.present[tower.column(field)].cpu()[rows].numpy()
+        item_model, bank = self.system.item_model, self.system.bank
+        assert item_model is not None and bank is not None
+        values = torch.cat([item_model.feature(bank, field, part) for part in rows.split(ENCODE)])
+        return values.cpu().numpy(), bank.present[item_model.column(field)].cpu()[rows].numpy()
 
     def _extended(self, extra: ContentTable | None) -> ContentTable | None:
         if extra is None or self._table is None:
@@ -420,18 +420,18 @@ class Recommender:
     @torch.no_grad()
     def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
         """Content and columns of new items; `first`: the number of the first one, for messages."""
-        tower = self.system.tower
-        if tower is None:
+        item_model = self.system.item_model
+        if item_model is None:
             raise UserError(unseen(self._model()))
         parts = [self._embed_part(items[at : at + ENCODE], first + at) for at in range(0, len(items), ENCODE)]
         values, valid = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return ContentTable(values, valid, self.system.ranker.inputs.columns.of_new(items, first))
 
     def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> tuple[Tensor, Tensor]:
-        tower, data = self.system.tower, self.data
-        assert tower is not None
-        encoded = list(dict.fromkeys(field for name in tower.reads for field in tower.read_by(name)))
-        known = [*encoded, *(name for name in tower.fields if name in data.fields.feature)]
+        item_model, data = self.system.item_model, self.data
+        assert item_model is not None
+        encoded = list(dict.fromkeys(field for name in item_model.reads for field in item_model.read_by(name)))
+        known = [*encoded, *(name for name in item_model.fields if name in data.fields.feature)]
         raw: dict[str, list[Sequence[bytes | str]]] = {name: [[] for _ in items] for name in encoded}
         ready = {name: np.zeros((len(items), width), np.float32) for name, width in data.fields.feature.items()}
         given = {name: np.zeros(len(items), bool) for name in ready}
@@ -443,12 +443,12 @@ class Recommender:
                 elif name is not None and value is not None:
                     ready[name][i] = _vector(value, data.fields.feature[name], where)
                     given[name][i] = True
-        columns = tower.raw_columns({**raw})
+        columns = item_model.raw_columns({**raw})
         for name, values in ready.items():
             valid = torch.from_numpy(given[name])
             columns[f"feature/{name}"] = Ragged.from_lengths(torch.from_numpy(values)[valid], valid.long())
-        valid = torch.stack([columns[tower.column(name)].lengths > 0 for name in tower.fields]).any(0)
-        return self.system.read_content(tower(columns)), valid.to(self.system.device)
+        valid = torch.stack([columns[item_model.column(name)].lengths > 0 for name in item_model.fields]).any(0)
+        return self.system.read_content(item_model(columns)), valid.to(self.system.device)
 
     def _field(self, key: str, fields: list[str]) -> str | None:
         """The field that a new item's key means: its name, or `image` / `text` where there is one of that kind only."""

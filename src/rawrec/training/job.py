@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rawrec.config import Config, DataConfig, resolve
+from rawrec.config.resolution import single
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.threads import Crowding, computing
@@ -55,6 +56,7 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
     """The config of a run on a dataset. Raises UserError where it is impossible, or asks for what the data have not."""
     fields = {"image": data.fields.image, "text": data.fields.text, "feature": data.fields.feature}
     kinds = {name: kind for kind, names in fields.items() for name in names}
+    overrides = single(overrides)
     cfg = resolve(preset.dump() if isinstance(preset, Config) else preset, overrides, kinds)
     if "data.negatives" in overrides and not data.positive_only:
         raise UserError(

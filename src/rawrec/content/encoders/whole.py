@@ -125,7 +125,7 @@ class VlmoStack(Stack):
         if self.kind != "image":
             found += [net.words.weight, net.segments.weight, *net.text_norm.parameters()]
             found += [] if net.text_positions is None else [net.text_positions.weight]
-        return found
+        return found  # type: ignore[return-value]
 
     def _block(self, number: int) -> list[nn.Parameter]:
         """Of a layer, what this pass uses."""

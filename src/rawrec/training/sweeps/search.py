@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from rawrec.config import Config, resolve
+from rawrec.config import Config, resolve, strict_yaml
 from rawrec.config.metrics import lower_is_better
 from rawrec.config.records import Count, Record
 from rawrec.errors import UserError
@@ -50,6 +50,10 @@ class Range(Record):
 
 def _form(value: Any) -> str:
     return "range" if isinstance(value, Mapping | Range) else "values"
+
+
+def _shown(choice: Range | list[Any]) -> str:
+    return f"{choice.low:g} to {choice.high:g}" if isinstance(choice, Range) else str(choice)
 
 
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -89,7 +93,10 @@ class SweepConfig(Record):
                 raise ValueError(f"{where}: give seeds by `seeds`, for example seeds: [0, 1, 2]")
         both = next((key for key in self.search if key in self.fixed), None)
         if both is not None:
-            raise ValueError(f"{both} is given in fixed and in search: leave one out")
+            raise ValueError(
+                f"{both} is given in fixed and in search: {self.fixed[both]} and {_shown(self.search[both])}; leave "
+                "one out"
+            )
         ranges = [key for key, choice in self.search.items() if isinstance(choice, Range)]
         if self.method == "grid" and ranges:
             raise ValueError(f"search.{ranges[0]}: a grid needs a list of values; a range needs method: optuna")
@@ -104,7 +111,7 @@ def load(source: str | Path | Mapping[str, Any]) -> SweepConfig:
     """The settings of a sweep from a YAML file or a mapping. Raises UserError that names what is wrong."""
     name = "the sweep" if isinstance(source, Mapping) else str(source)
     try:
-        tree = source if isinstance(source, Mapping) else yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+        tree = source if isinstance(source, Mapping) else strict_yaml.load(Path(source).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -41,7 +41,7 @@ class Batch(Protocol):
 class Task:
     """A model with the data that it learns from. The loop knows steps; everything else is asked here.
 
-    tower, bank: of the items' content; None where the model reads none. All that is random is a function of seed,
+    item_model, bank: of the items' content; None where the model reads none. All that is random is a function of seed,
     epoch and step.
     """
 
@@ -50,7 +50,7 @@ class Task:
     cfg: Config
     data: Dataset
     device: torch.device
-    tower: ItemModel | None
+    item_model: ItemModel | None
     bank: Bank | None
     train_counts: np.ndarray
     """Training rows of each item, `[n_items]`."""
@@ -66,12 +66,13 @@ class Task:
 
     def encoders(self) -> dict[str, Encoder]:
         """Field -> encoder with trained layers."""
-        return {} if self.tower is None else {n: e for n, e in self.tower.raw_encoders() if n in self.tower.trained}
+        model = self.item_model
+        return {} if model is None else {name: e for name, e in model.raw_encoders() if name in model.trained}
 
     def present(self, field: str, rows: Tensor) -> Tensor:
         """Which of the item rows have media for a trained encoder, bool of the same shape."""
-        assert self.bank is not None and self.tower is not None
-        return self.bank.present[self.tower.column(field)][rows]
+        assert self.bank is not None and self.item_model is not None
+        return self.bank.present[self.item_model.column(field)][rows]
 
     def begin(self) -> None:
         """What happens before the first step of a run."""

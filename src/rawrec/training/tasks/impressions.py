@@ -39,6 +39,7 @@ from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import PARTS, Result, Task
 
+SAVED = "tower."  # what files of weights call the item model, as the first ones did
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this
 
 
@@ -68,7 +69,7 @@ class StepImpressions:
 
 
 class ImpressionTask(Task, nn.Module):
-    """A ranker with what it learns from. `tower` and `bank` are None for a model on ids alone."""
+    """A ranker with what it learns from. `item_model` and `bank` are None for a model on ids alone."""
 
     noun = "samples"
 
@@ -83,22 +84,22 @@ class ImpressionTask(Task, nn.Module):
         self.train_counts = self.samples.train_counts
         if note := self.samples.undrawn_note():
             self.notes = [note]
-        self.tower, self.bank, self.stats = None, None, {}
+        self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
         if cfg.reads_content:
-            self.tower, self.bank = self._content(cache, progress)
+            self.item_model, self.bank = self._content(cache, progress)
         torch.manual_seed(cfg.seed)
         known_users = torch.from_numpy(self.samples.train_users > 0)
         known_items = torch.from_numpy(self.samples.train_counts > 0)
         columns = item_columns(data, self.samples, cfg.model.columns, cfg.model.popularity).to(self.device)
-        width = None if self.tower is None else cfg.content.dim
+        width = None if self.item_model is None else cfg.content.dim
         known = known_users.to(self.device), known_items.to(self.device)
         self.ranker = Ranker(cfg.model, *known, columns, width)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
-        frozen = self.tower is not None and self.tower.frozen
-        self.content_in = nn.Linear(self.tower.dim, cfg.content.dim) if frozen and self.tower else None
+        frozen = self.item_model is not None and self.item_model.frozen
+        self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
         self.to(self.device)
-        if self.tower is not None and self.bank is not None and self.tower.frozen:
+        if self.item_model is not None and self.bank is not None and self.item_model.frozen:
             self.refresh(None, 0)
 
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
@@ -109,15 +110,15 @@ class ImpressionTask(Task, nn.Module):
         if not units and not fields.feature:
             raise UserError("every content field has use=false: leave at least one in, or train `id`")
         self.cfg.content.fields = resolved(self.cfg, fields, units)
-        tower = build_item_model(self.cfg, fields, units)
-        tower.to(self.device)
-        tower.autocast = choose_precision(self.cfg.train.precision, self.device)
-        columns, self.stats = static_columns(tower, self.data, cache, progress)
-        features = {name: tower.widths[name] for name in tower.trained}
-        bank = Bank(self.data.n_items, tower.dim, columns, features, self.device)
+        item_model = build_item_model(self.cfg, fields, units)
+        item_model.to(self.device)
+        item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
+        columns, self.stats = static_columns(item_model, self.data, cache, progress)
+        features = {name: item_model.widths[name] for name in item_model.trained}
+        bank = Bank(self.data.n_items, item_model.dim, columns, features, self.device)
         if not bank.valid.any():
             raise UserError("no item of the dataset has any content (image, text or feature): train `id`")
-        return tower, bank
+        return item_model, bank
 
     # ------------------------------------------------------------------------------------------------------- training
     @cached_property
@@ -173,23 +174,23 @@ class ImpressionTask(Task, nn.Module):
 
     def live_content_of(self, rows: Tensor, encoded: Tensor, seed: int) -> LiveContent:
         """The content of `rows` with gradient; those of them in `encoded` go through the trained encoders."""
-        assert self.bank is not None and self.tower is not None
-        bank, tower = self.bank, self.tower
+        assert self.bank is not None and self.item_model is not None
+        bank, item_model = self.bank, self.item_model
 
         def fuse(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
             if self.content_in is not None:
                 return self.content_in(bank.content[rows])
-            return tower.content(bank, rows, encoded, features)
+            return item_model.content(bank, rows, encoded, features)
 
         def settled(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
-            training = tower.training
-            content = tower.eval().content(bank, rows, encoded, features)
-            tower.train(training)
+            training = item_model.training
+            content = item_model.eval().content(bank, rows, encoded, features)
+            item_model.train(training)
             return content
 
         drops = self.content_in is None and self.cfg.content.fusion.dropout > 0
         return LiveContent(
-            lambda part: tower.encode(bank, part),
+            lambda part: item_model.encode(bank, part),
             fuse,
             rows,
             encoded,
@@ -277,12 +278,12 @@ class ImpressionTask(Task, nn.Module):
         Inside `view` it is the view that is written, else the bank.
         """
         bank = self._read
-        if self.tower is None or bank is None:
+        if self.item_model is None or bank is None:
             return 0
         # The content of a frozen paradigm has no trained parameter below it: written once, never stale.
-        stale = bank.stale(rows, 0 if self.tower.frozen else step)
+        stale = bank.stale(rows, 0 if self.item_model.frozen else step)
         if len(stale):
-            self.tower.refresh(bank, stale, step, self.cfg.bank.micro_batch)
+            self.item_model.refresh(bank, stale, step, self.cfg.bank.micro_batch)
         return len(stale)
 
     def probe(self) -> Result:
@@ -404,11 +405,11 @@ class ImpressionTask(Task, nn.Module):
         result = with_prefix("ranker.", self.ranker.state_dict())
         if self.content_in is not None:
             result |= with_prefix("content_in.", self.content_in.state_dict())
-        if self.tower is not None:
-            result |= with_prefix("tower.proj.", self.tower.proj.state_dict())
-            if self.tower.fusion is not None:
-                result |= with_prefix("tower.fusion.", self.tower.fusion.state_dict())
-            result |= with_prefix("encoder.", self.tower.trained_state())
+        if self.item_model is not None:
+            result |= with_prefix(f"{SAVED}proj.", self.item_model.proj.state_dict())
+            if self.item_model.fusion is not None:
+                result |= with_prefix(f"{SAVED}fusion.", self.item_model.fusion.state_dict())
+            result |= with_prefix("encoder.", self.item_model.trained_state())
         return result
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -418,11 +419,11 @@ class ImpressionTask(Task, nn.Module):
             self.ranker.load_state_dict(without_prefix("ranker.", state))
             if self.content_in is not None:
                 self.content_in.load_state_dict(without_prefix("content_in.", state))
-            if self.tower is not None:
-                self.tower.proj.load_state_dict(without_prefix("tower.proj.", state))
-                if self.tower.fusion is not None:
-                    self.tower.fusion.load_state_dict(without_prefix("tower.fusion.", state))
-                self.tower.load_trained_state(without_prefix("encoder.", state))
+            if self.item_model is not None:
+                self.item_model.proj.load_state_dict(without_prefix(f"{SAVED}proj.", state))
+                if self.item_model.fusion is not None:
+                    self.item_model.fusion.load_state_dict(without_prefix(f"{SAVED}fusion.", state))
+                self.item_model.load_trained_state(without_prefix("encoder.", state))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
 
@@ -436,8 +437,8 @@ class ImpressionTask(Task, nn.Module):
         self.eval()
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Named trainable parameters: `encoder` (own learning rate), `id` (own weight decay), `rest` (weight decay) and
-        `plain` (biases, norms, queries: none)."""
+        """Trainable parameters by their `saved_name`: `encoder` (own learning rate), `id` (own weight decay), `rest`
+        (weight decay) and `plain` (biases, norms, queries: none)."""
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "id": [], "rest": [], "plain": []}
         encoder = {id(p) for _, e in self.raw_encoders() for p in e.trained_parameters()}
         ids = {id(p) for p in self.ranker.id_parameters()}
@@ -445,12 +446,17 @@ class ImpressionTask(Task, nn.Module):
             if parameter.requires_grad:
                 plain = "plain" if parameter.ndim < 2 or name.endswith(".queries") else "rest"
                 key = "encoder" if id(parameter) in encoder else "id" if id(parameter) in ids else plain
-                groups[key].append((name, parameter))
+                groups[key].append((saved_name(name), parameter))
         return groups
 
     def raw_encoders(self) -> Iterator:
         """Field name and encoder of every raw field in use."""
-        return self.tower.raw_encoders() if self.tower is not None else iter(())
+        return self.item_model.raw_encoders() if self.item_model is not None else iter(())
+
+
+def saved_name(name: str) -> str:
+    """What files, of checkpoints above all, call a parameter of the task."""
+    return SAVED + name.removeprefix("item_model.") if name.startswith("item_model.") else name
 
 
 def codes_of(values: np.ndarray) -> np.ndarray:

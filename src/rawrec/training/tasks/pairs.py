@@ -67,8 +67,8 @@ class StepPairs:
 class PairTask(Task):
     """A retrieval model on the training positives of a dataset, with the features of its items where it reads any.
 
-    End to end `tower` has the encoders and `bank` the features that the trained ones make, which the model reads; else
-    both are None. Graphs of items that a model freezes are of the features before training.
+    End to end `item_model` has the encoders and `bank` the features that the trained ones make, which the model reads;
+    else both are None. Graphs of items that a model freezes are of the features before training.
 
     known: all training pairs, distinct; pairs: those that training goes through, whose users have not taken everything.
     """
@@ -80,7 +80,7 @@ class PairTask(Task):
         self.device = choose_device(cfg.train.device)
         self.part = data.retrieval_split(cfg.data.split)
         self.positive = data.positive(cfg.data.label)
-        self.tower, self.bank, self.stats = None, None, {}
+        self.item_model, self.bank, self.stats = None, None, {}
         self.train_counts = np.bincount(data.items[self.part == 0], minlength=data.n_items)
         keys = np.unique(self._keys((self.part == 0) & self.positive))
         if not len(keys):
@@ -136,7 +136,7 @@ class PairTask(Task):
         """Features of every modality `[n_items, width]`, zeros where missing, and which items have it `[n_items]`.
 
         Modalities are the image fields, the text fields and the ready-made features, each in the dataset's order, or as
-        content.order says. With trained encoders among them this makes `tower` and `bank`, filled.
+        content.order says. With trained encoders among them this makes `item_model` and `bank`, filled.
         """
         cfg, fields = self.cfg, self.data.fields
         ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
@@ -147,20 +147,20 @@ class PairTask(Task):
         used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
         order = _ordered([*units, *used.feature], cfg.content.order)
         # Encoders alone: what is above them is the models' own affair.
-        tower = build_item_model(of_raw, used, units, fused=False).to(self.device)
-        tower.autocast = choose_precision(cfg.train.precision, self.device)
-        columns, self.stats = static_columns(tower, self.data, cache, progress)
+        item_model = build_item_model(of_raw, used, units, fused=False).to(self.device)
+        item_model.autocast = choose_precision(cfg.train.precision, self.device)
+        columns, self.stats = static_columns(item_model, self.data, cache, progress)
         features, present = {}, {}
         for name in order:
-            column = columns[tower.column(name)]
+            column = columns[item_model.column(name)]
             present[name] = column.lengths > 0
-            features[name] = torch.zeros(len(column), tower.widths[name])
-            if name not in tower.trained:
+            features[name] = torch.zeros(len(column), item_model.widths[name])
+            if name not in item_model.trained:
                 features[name][present[name]] = column.values.float()
-        if tower.trained:
-            hidden = {tower.column(name): columns[tower.column(name)] for name in tower.trained}
-            widths = {name: tower.widths[name] for name in tower.trained}
-            self.tower, self.bank = tower, Bank(self.data.n_items, 0, hidden, widths, self.device)
+        if item_model.trained:
+            hidden = {item_model.column(name): columns[item_model.column(name)] for name in item_model.trained}
+            widths = {name: item_model.widths[name] for name in item_model.trained}
+            self.item_model, self.bank = item_model, Bank(self.data.n_items, 0, hidden, widths, self.device)
             self.refresh(0)
             features |= {name: values.cpu() for name, values in self.bank.features.items()}
         return features, present
@@ -200,9 +200,9 @@ class PairTask(Task):
         None where no encoder is trained, or none of the items has media for one. The content of what is returned are
         the features of all trained encoders, side by side.
         """
-        bank, tower, cfg = self.bank, self.tower, self.cfg
+        bank, item_model, cfg = self.bank, self.item_model, self.cfg
         self.model.live = {}
-        if bank is None or tower is None:
+        if bank is None or item_model is None:
             return None
         rows = torch.unique(batch.items)
         rows = bank.stalest(rows[bank.valid[rows]], cfg.bank.live_budget, generator_of(cfg.seed, 2, step))
@@ -213,10 +213,10 @@ class PairTask(Task):
             return torch.cat(list(features.values()), 1)
 
         live = LiveContent(
-            lambda part: tower.encode(bank, part), side_by_side, rows, rows, cfg.bank.micro_batch, seed=step
+            lambda part: item_model.encode(bank, part), side_by_side, rows, rows, cfg.bank.micro_batch, seed=step
         )
-        parts = live.leaf.split([tower.widths[name] for name in tower.trained], 1)
-        self.model.live = {name: (rows, values) for name, values in zip(tower.trained, parts, strict=True)}
+        parts = live.leaf.split([item_model.widths[name] for name in item_model.trained], 1)
+        self.model.live = {name: (rows, values) for name, values in zip(item_model.trained, parts, strict=True)}
         return live
 
     def write(self, live: LiveContent, step: int) -> None:
@@ -226,11 +226,11 @@ class PairTask(Task):
     @contextmanager
     def view(self, step: int) -> Iterator[None]:
         """Inside, the model reads features that are made anew: every item may be recommended."""
-        if self.tower is None or self.bank is None:
+        if self.item_model is None or self.bank is None:
             yield
             return
         view = BankView(self.bank)
-        self.tower.refresh(view, view.stale(None, step), step, self.cfg.bank.micro_batch)
+        self.item_model.refresh(view, view.stale(None, step), step, self.cfg.bank.micro_batch)
         self.model.follow(view.features)
         try:
             yield
@@ -240,8 +240,8 @@ class PairTask(Task):
     @torch.no_grad()
     def refresh(self, step: int) -> None:
         """Encode anew, in eval mode, whatever trained encoders made before `step`: every item may be recommended."""
-        if self.tower is not None and self.bank is not None:
-            self.tower.refresh(self.bank, self.bank.stale(None, step), step, self.cfg.bank.micro_batch)
+        if self.item_model is not None and self.bank is not None:
+            self.item_model.refresh(self.bank, self.bank.stale(None, step), step, self.cfg.bank.micro_batch)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named trainable parameters: `model` and `encoder` (own learning rate, no weight decay)."""
@@ -342,16 +342,16 @@ class PairTask(Task):
     def state(self) -> dict[str, Tensor]:
         """The model by its own names, and `encoder.<field>.`."""
         result = dict(self.model.state_dict())
-        if self.tower is not None:
-            result |= checkpoint.with_prefix("encoder.", self.tower.trained_state())
+        if self.item_model is not None:
+            result |= checkpoint.with_prefix("encoder.", self.item_model.trained_state())
         return result
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         own = {name: value for name, value in state.items() if not (self.encoders() and name.startswith("encoder."))}
         try:
             self.model.load_state_dict(own)
-            if self.tower is not None:
-                self.tower.load_trained_state(checkpoint.without_prefix("encoder.", state))
+            if self.item_model is not None:
+                self.item_model.load_trained_state(checkpoint.without_prefix("encoder.", state))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
 

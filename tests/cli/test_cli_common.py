@@ -1,0 +1,49 @@
+"""What stands before all commands."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import rawrec
+from rawrec import cli
+
+PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+
+
+def versions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(sys, "argv", ["rawrec", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
+def test_versions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = versions(monkeypatch, capsys)
+    assert said == (
+        f"rawrec {rawrec.__version__} (Python {platform.python_version()}, torch {metadata.version('torch')})\n"
+    )
+    assert rawrec.__version__ == tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def test_versions_where_torch_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert versions(monkeypatch, capsys).endswith("no torch)\n")
+
+
+def test_versions_load_nothing() -> None:
+    code = "import sys; from rawrec import cli; sys.argv = ['rawrec', '--version']\n"
+    code += "try: cli.main()\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'lance', 'polars', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
