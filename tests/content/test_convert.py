@@ -364,6 +364,20 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path: Path, monkeypat
             convert(source, tmp_path / name, overwrite=True)
     same_features(tmp_path / "out", model, 60)
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
+    monkeypatch.undo()
+    before = (tmp_path / "out" / "model.safetensors").stat().st_ino
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        convert(source, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino == before
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 
 def test_tokenizers_of_other_models(tmp_path: Path) -> None:

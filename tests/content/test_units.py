@@ -136,11 +136,11 @@ def test_a_run_with_shared_networks_is_resumed_and_loaded(shop: Path, tmp_path: 
 
 def test_shared_networks_learn_from_every_field(shop: Path, tmp_path: Path) -> None:
     made = system(shop, tmp_path, content__item__train="all", content__image__max_images=1)
-    assert made.tower is not None and made.bank is not None
+    assert made.item_model is not None and made.bank is not None
     rows = torch.arange(4)
-    features = made.tower.encode(made.bank, rows)
-    (shared,) = {id(e.stack) for n, e in made.tower.raw_encoders() if n in ("title", "description")}
-    text = next(e for _, e in made.tower.raw_encoders() if id(e.stack) == shared)
+    features = made.item_model.encode(made.bank, rows)
+    (shared,) = {id(e.stack) for n, e in made.item_model.raw_encoders() if n in ("title", "description")}
+    text = next(e for _, e in made.item_model.raw_encoders() if id(e.stack) == shared)
     sums = {name: values.sum() for name, values in features.items() if name in ("title", "description")}
     weight = text.trained_parameters()[0]
     one, two = (torch.autograd.grad(value, weight, retain_graph=True)[0] for value in sums.values())

@@ -43,7 +43,7 @@ TYPES = {
 def static_columns(
     item_model: ItemModel, data: Dataset, cache: Path, progress: Progress | None = None
 ) -> tuple[dict[str, Ragged], dict[str, dict[str, int]]]:
-    """Every static column that `item_model` reads, from the cache folder or made now; and per field what was cut or lost.
+    """Every static column that `item_model` reads, from the cache folder or made now; and what was cut or lost of each.
 
     Columns of raw fields are memory-mapped. What has to be read and encoded is held for CHUNK items at a time.
     Raises OSError where the cache cannot be written.

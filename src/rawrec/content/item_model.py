@@ -1,6 +1,6 @@
-"""The content tower: raw item -> encoders -> projections (EM3 eq. 4-5) -> fusion (eq. 6) -> content embedding.
+"""The item model: raw item -> encoders -> projections (EM3 eq. 4-5) -> fusion (eq. 6) -> content embedding.
 
-The tower knows where each field's static column ends: at the feature (a frozen encoder, a ready-made feature) or at
+It knows where each field's static column ends: at the feature (a frozen encoder, a ready-made feature) or at
 the hidden state below the encoder's trained layers. Everything above that boundary it computes anew.
 """
 
@@ -34,7 +34,7 @@ class ItemModel(nn.Module):
     encoders: one per feature that is made of raw fields; some may share a network. features: name -> width of
     ready-made feature columns. reads: for each encoder the raw fields of every kind; if not said, the one of its name.
     frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
-    length. Retrieval models have such a tower, too, and read the features themselves.
+    length. Retrieval models have one, too, and read the features themselves.
     """
 
     def __init__(

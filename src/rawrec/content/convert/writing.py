@@ -170,7 +170,12 @@ def _placed(out: Path, source: Path, overwrite: bool) -> Iterator[Path]:
                 os.fsync(opened.fileno())
         if check_place(out, source, overwrite):
             target.rename(old)
-        new.rename(target)
+        try:
+            new.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
