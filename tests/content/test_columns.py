@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from rawrec.content import column_files
 from rawrec.content import columns as cache_module
 from rawrec.content.columns import static_columns
 from rawrec.content.item_model import ItemModel, build_item_model
@@ -33,9 +35,9 @@ def data(shop: Path, tmp_path: Path) -> Dataset:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Field and number of items of every batch that went through an encoder."""
     monkeypatch.setattr(cache_module, "CHUNK", 16)
-    found, lower = [], ItemModel.lower
+    found, prepare = [], ItemModel.prepare
     monkeypatch.setattr(
-        ItemModel, "lower", lambda self, name, raw: (found.append((name, len(raw[0]))), lower(self, name, raw))[1]
+        ItemModel, "prepare", lambda self, name, raw: (found.append((name, len(raw[0]))), prepare(self, name, raw))[1]
     )
     return found
 
@@ -148,8 +150,8 @@ def test_nothing_is_left_of_a_column_that_was_not_finished(
 ) -> None:
     monkeypatch.setattr(cache_module, "CHUNK", 16)
 
-    def cut(text: str, chunks):
-        yield next(chunks)
+    def cut(text: str, starts: range) -> Iterator[int]:
+        yield starts[0]
         raise KeyboardInterrupt
 
     cfg = config()
@@ -157,3 +159,66 @@ def test_nothing_is_left_of_a_column_that_was_not_finished(
     with pytest.raises(KeyboardInterrupt):
         static_columns(item_model, data, tmp_path / "cache", cut)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_was_made_before_a_kill_is_not_made_again(
+    data: Dataset, tmp_path: Path, encoded: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole shards stay, in their order; the column is that of one go."""
+    whole = columns(data, tmp_path / "whole")
+    encoded.clear()
+    monkeypatch.setattr(column_files, "SECONDS", 0.0)
+    cfg = config(content__image__max_images=1)
+    item_model = build_item_model(cfg, data.fields, content_units(cfg, data.fields))
+    cache = tmp_path / "cache"
+
+    def cut(text: str, starts: range) -> Iterator[int]:
+        yield from starts[:3]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        static_columns(item_model, data, cache, cut)
+    (folder,) = cache.iterdir()
+    shards = sorted(file.name for file in folder.iterdir())
+    assert "0.safetensors" in shards and "16.safetensors" in shards and len(encoded) >= 3
+    (folder / "32.partial").write_bytes(b"half")
+    encoded.clear()
+    assert_same(columns(data, cache), whole)
+    assert counted(encoded)[folder.name[1:].split("-")[0]] <= data.n_items - 32, (
+        "shards that were whole were made again"
+    )
+    assert all(file.suffix == ".safetensors" for file in cache.iterdir()), "shards stay beside the column"
+
+
+def test_a_damaged_shard_and_those_behind_it_are_made_again(data: Dataset, tmp_path: Path) -> None:
+    rows = Ragged.from_lengths(torch.arange(6.0)[:, None], torch.ones(6, dtype=torch.int64))
+    path = tmp_path / "column.safetensors"
+    shards = column_files.Shards(path)
+    for start in (0, 2, 4):
+        at = torch.arange(start, start + 2)
+        shards.add(rows.select(at), {"cut": torch.ones(2, dtype=torch.int32)}, torch.zeros(2, 16, dtype=torch.uint8))
+        shards._end()
+    shards.close()
+    (shards.folder / "2.safetensors").write_bytes(b"damaged")
+    again = column_files.Shards(path)
+    assert again.done == 2 and sorted(f.name for f in again.folder.iterdir()) == ["0.safetensors", "lock"]
+    again.add(
+        rows.select(torch.arange(2, 6)), {"cut": torch.ones(4, dtype=torch.int32)}, torch.ones(4, 16, dtype=torch.uint8)
+    )
+    again.join()
+    again.close()
+    stored = column_files.read(path)
+    assert stored is not None and torch.equal(stored.column.values, rows.values) and stored.stats == {"cut": 6}
+    assert not again.folder.exists()
+
+
+def test_two_processes_may_make_the_same_column(tmp_path: Path) -> None:
+    path = tmp_path / "column.safetensors"
+    one, other = column_files.Shards(path), column_files.Shards(path)
+    assert one.folder != other.folder
+    rows = Ragged.from_lengths(torch.ones(2, 1), torch.ones(2, dtype=torch.int64))
+    for shards in (one, other):
+        shards.add(rows, {}, torch.zeros(2, 16, dtype=torch.uint8))
+        shards.join()
+        shards.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["column.safetensors"]

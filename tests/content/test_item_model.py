@@ -156,8 +156,8 @@ def test_columns_are_cached_by_what_they_depend_on(shop: Path, tmp_path: Path, m
     files = {p.name for p in tmp_path.iterdir()}
     assert {name.rsplit("-", 1)[0] for name in files} == {"image", "title", "description"}
     made: list[str] = []
-    lower = ItemModel.lower
-    monkeypatch.setattr(ItemModel, "lower", lambda self, field, raw: (made.append(field), lower(self, field, raw))[1])
+    prepare = ItemModel.prepare
+    monkeypatch.setattr(ItemModel, "prepare", lambda self, name, raw: (made.append(name), prepare(self, name, raw))[1])
     again = system(shop, tmp_path, train__lr=0.5)
     assert made == [] and again.stats == first.stats
     for name, column in first.bank.static.items():

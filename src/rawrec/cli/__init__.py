@@ -9,7 +9,7 @@ import errno
 import sys
 from typing import NoReturn
 
-from rawrec.cli import converting, datasets, importing, sources, training, use  # noqa: F401  they register themselves
+from rawrec.cli import converting, datasets, encoding, importing, sources, training, use  # noqa: F401  they register themselves
 from rawrec.cli.common import app
 from rawrec.errors import RunStopped, UserError
 

@@ -26,6 +26,7 @@ ORDER = [
     "inspect",
     "split",
     "convert",
+    "encode",
     "train",
     "resume",
     "sweep",

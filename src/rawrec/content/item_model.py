@@ -149,11 +149,19 @@ class ItemModel(nn.Module):
     def lower(self, name: str, raw: Sequence[Pieces]) -> tuple[Ragged, dict[str, Tensor]]:
         """The static column of raw media (see `by_kind`): what the encoder's frozen layers make of it; and what each
         item lost on the way (see `Encoder.prepare`)."""
+        prepared, lost = self.prepare(name, raw)
+        return self.lower_prepared(name, prepared), lost
+
+    def prepare(self, name: str, raw: Sequence[Pieces]) -> tuple[Ragged, dict[str, Tensor]]:
+        """Raw media (see `by_kind`) as the encoder `name` takes them, on the CPU; and what each item lost."""
+        return dict(self.raw_encoders())[name].prepare(*raw)
+
+    @torch.no_grad()
+    def lower_prepared(self, name: str, prepared: Ragged) -> Ragged:
         encoder = dict(self.raw_encoders())[name]
         device = next(encoder.parameters()).device
-        prepared, lost = encoder.prepare(*raw)
         with self._casting(device):
-            return encoder.lower(prepared.to(device)).to("cpu"), lost
+            return encoder.lower(prepared.to(device)).to("cpu")
 
     # ---------------------------------------------------------------------------------------------------------- state
     def trained_parameters(self) -> dict[str, nn.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def _task(run: RunFolder, cfg: Config, data: Dataset, observe: Any) -> Task:
     """What is trained, before its first step; the run folder learns what it is of."""
 
     def progress(text: str, chunks: Any) -> Any:
-        return _observed(observe, text, chunks)
+        return observed(observe, text, chunks)
 
     task = task_of(cfg)(cfg, data, run.cache, progress)
     parameters = {key: sum(p.numel() for _, p in group) for key, group in task.parameter_groups().items()}
@@ -209,9 +209,9 @@ def _watched(run: RunFolder, observe: Any) -> Any:
     return watch
 
 
-def _observed(observe: Any, text: str, chunks: Any) -> Any:
-    chunks = list(chunks)
-    for i, chunk in enumerate(chunks):
-        observe("encoding", what=text, done=i, total=len(chunks))
-        yield chunk
-    observe("encoding", what=text, done=len(chunks), total=len(chunks))
+def observed(observe: Any, text: str, starts: range) -> Iterator[int]:
+    """The first items of chunks, of which the observer is told how far they are."""
+    for start in starts:
+        observe("encoding", what=text, done=start, total=starts.stop)
+        yield start
+    observe("encoding", what=text, done=starts.stop, total=starts.stop)

@@ -1,0 +1,197 @@
+"""Files of static columns: one whole file of a column, and the shards from which it is joined.
+
+What takes hours is not lost with the process: every SECONDS what was made becomes a shard, a small column file of its
+own beside the place of the whole one, and who begins again goes on behind the last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from rawrec.data.ragged import Ragged
+
+DIGEST = 16  # bytes of an item's digest
+HEAD = 4096  # bytes before the first tensor of a file: its head is known when all else is written
+SECONDS = 20.0  # of work that a shard holds
+TYPES = {
+    torch.uint8: "U8",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+}
+
+
+@dataclass
+class Stored:
+    """A column; digests: of what each item's row was made from, `[items, DIGEST]` uint8, or of no item (an older file).
+
+    lost: what -> how much of it each item lost on the way, `[items]` int32. stats: the sums of these.
+    """
+
+    column: Ragged
+    digests: Tensor
+    lost: dict[str, Tensor]
+    stats: dict[str, int]
+
+
+def read(path: Path) -> Stored | None:
+    """The column in a file, memory-mapped; None where there is no file, or one that is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            column = Ragged(file.get_tensor("values"), file.get_tensor("ptr"))
+            digests = file.get_tensor("digests") if "digests" in names else torch.zeros(0, DIGEST)
+            lost = {name.removeprefix("lost/"): file.get_tensor(name) for name in names if name.startswith("lost/")}
+            return Stored(column, digests, lost, json.loads((file.metadata() or {}).get("stats", "{}")))
+    except (FileNotFoundError, SafetensorError):
+        return None
+
+
+class ColumnFile:
+    """A safetensors file of a column that comes some items at a time; memory for these, lengths and digests."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lengths: list[Tensor] = []
+        self._digests: list[Tensor] = []
+        self._lost: dict[str, list[Tensor]] = {}
+        self._first = torch.zeros(0)  # values of the first items, for their type and shape
+        file.write(bytes(HEAD))
+
+    def add(self, rows: Ragged, lost: dict[str, Tensor], digests: Tensor) -> None:
+        if not self._lengths:
+            self._first = rows.values[:0]
+        self._write(rows.values)
+        self._lengths.append(rows.lengths)
+        self._digests.append(digests)
+        for what, counts in lost.items():
+            self._lost.setdefault(what, []).append(counts)
+
+    def finish(self) -> None:
+        """Write what there is beside the values, and the head."""
+        lengths = torch.cat(self._lengths)
+        ptr = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        lost = {what: torch.cat(parts) for what, parts in self._lost.items()}
+        tensors = {"ptr": ptr, "digests": torch.cat(self._digests), **{f"lost/{n}": v for n, v in lost.items()}}
+        stats = {what: int(counts.sum()) for what, counts in lost.items()}
+        end = self._file.tell() - HEAD
+        shape = [int(ptr[-1]), *self._first.shape[1:]]
+        head: dict = {"__metadata__": {"stats": json.dumps(stats)}}
+        head["values"] = {"dtype": TYPES[self._first.dtype], "shape": shape, "data_offsets": [0, end]}
+        for name, values in tensors.items():
+            self._write(values)
+            start, end = end, self._file.tell() - HEAD
+            head[name] = {"dtype": TYPES[values.dtype], "shape": [*values.shape], "data_offsets": [start, end]}
+        self._file.seek(0)
+        self._file.write((HEAD - 8).to_bytes(8, "little") + json.dumps(head).encode().ljust(HEAD - 8))
+
+    def _write(self, values: Tensor) -> None:
+        self._file.write(values.contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+class Shards:
+    """The rows of a column as they are made, in the folder `.<name>.shards` beside `path`, the file they will become.
+
+    done: items of whole shards that are there already, the first of the column; `add` goes on behind them. A second
+    process that makes the same column has a folder of its own, of which nothing stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = path.with_name(f".{path.name}.shards")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # of another process, which works there
+            self._lock.close()
+            self.folder = path.with_name(f".{path.name}.shards.{os.getpid()}")
+            self.folder.mkdir(exist_ok=True)
+            self._lock = (self.folder / "lock").open("w")
+            self._keeps = False
+        else:
+            self._keeps = True
+        self._whole = self._found()
+        self.done = sum(count for _, count in self._whole)
+        self._open: tuple[Path, BinaryIO, ColumnFile] | None = None
+        self._count, self._started = 0, 0.0
+
+    def _found(self) -> list[tuple[Path, int]]:
+        """Shards that follow on each other from the first item on, with their numbers of items; others are removed."""
+        numbers = {}
+        for file in self.folder.glob("*"):
+            if match := re.fullmatch(r"(\d+)\.safetensors", file.name):
+                numbers[int(match[1])] = file
+            elif file.name != "lock":
+                file.unlink()  # of a shard that was not finished
+        found, done = [], 0
+        for number in sorted(numbers):
+            stored = read(numbers[number]) if number == done else None
+            if stored is None:
+                numbers[number].unlink()
+                continue
+            found.append((numbers[number], len(stored.digests)))
+            done += len(stored.digests)
+        return found
+
+    def add(self, rows: Ragged, lost: dict[str, Tensor], digests: Tensor) -> None:
+        if self._open is None:
+            partial = self.folder / f"{self.done + self._count}.partial"
+            file = partial.open("wb")
+            self._open, self._started = (partial, file, ColumnFile(file)), time.perf_counter()
+        self._open[2].add(rows, lost, digests)
+        self._count += len(digests)
+        if time.perf_counter() - self._started >= SECONDS:
+            self._end()
+
+    def _end(self) -> None:
+        if self._open is None:
+            return
+        partial, file, target = self._open
+        target.finish()
+        file.close()
+        whole = partial.with_suffix(".safetensors")
+        partial.replace(whole)
+        self._whole.append((whole, self._count))
+        self.done, self._count, self._open = self.done + self._count, 0, None
+
+    def join(self) -> None:
+        """Make the file of all shards, at once in its place; the folder is gone then."""
+        self._end()
+        partial = self.folder / "joined.partial"
+        if len(self._whole) == 1:
+            self._whole[0][0].replace(self.path)
+        else:
+            with partial.open("wb") as file:
+                target = ColumnFile(file)
+                for shard, _ in self._whole:
+                    stored = read(shard)
+                    if stored is None:
+                        raise OSError(5, "it was changed while the column was made", str(shard))
+                    target.add(stored.column, stored.lost, stored.digests)
+                target.finish()
+            partial.replace(self.path)
+        self._whole = []
+
+    def close(self) -> None:
+        """Whole shards stay for who begins again."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open[0].unlink(missing_ok=True)
+        if not self._keeps or not self._whole:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()

@@ -1,0 +1,118 @@
+"""Features of a dataset by a frozen encoder, without a model: `rawrec encode`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rawrec.config.parts import encoder_entry
+from rawrec.content.columns import static_columns
+from rawrec.content.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, reads_whole_items
+from rawrec.content.item_model import build_item_model
+from rawrec.content.units import ITEM, content_units
+from rawrec.data.dataset import Dataset
+from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
+from rawrec.errors import UserError
+from rawrec.training.device import choose_device, choose_precision
+from rawrec.training.job import configure, observed
+
+WRITTEN = 4096  # items written at once
+
+
+@dataclass
+class Encoded:
+    """What was made.
+
+    features: name -> width and the number of items that have it. lost: name -> what was cut off or lost on the way.
+    seconds: that it took; next to none where all was in the cache. file: written, if asked for.
+    """
+
+    features: dict[str, tuple[int, int]]
+    lost: dict[str, dict[str, int]]
+    items: int
+    seconds: float
+    file: Path | None = None
+
+
+def encode(
+    data: Dataset | str | Path,
+    encoder: str | None = None,
+    *,
+    field: str | None = None,
+    feature: str | None = None,
+    out: str | Path | None = None,
+    index: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    observer: Callable[..., None] | None = None,
+) -> Encoded:
+    """Encode all items into the dataset's cache, where runs with the same encoder find them, and to `out`, if given.
+
+    encoder: by name, folder or hub name; None: the usual ones of each field. field: the only one to be encoded.
+    feature: the only one to be kept, of an encoder that makes several. out, index: as of `Recommender.export_features`.
+    overrides: further settings, as content.image.size. What was encoded before a kill is not encoded again. Raises
+    UserError for what does not fit together.
+    """
+    data = data if isinstance(data, Dataset) else Dataset.open(data)
+    path = None if out is None else Path(out)
+    if path is not None:
+        if path.suffix not in VECTOR_FORMS:
+            raise UserError(f"{path}: the name of a file of vectors ends with {', '.join(VECTOR_FORMS)}")
+        check_form(path, index)
+    given = _settings(data, encoder, field) | ({"content.features": [feature]} if feature else {})
+    cfg = configure("em3", data, {"paradigm": "frozen", **given, **(overrides or {})})
+    units = content_units(cfg, data.fields)
+    if not units:
+        raise UserError(f"{data.path} has no image or text field that could be encoded")
+    if path is not None and len(units) > 1:
+        raise UserError(
+            f"--out {path} takes one feature, and {len(units)} are made: {', '.join(units)}. Name one with --field, or "
+            "with --feature; without --out all of them go into the dataset's cache"
+        )
+    device = choose_device(cfg.train.device)
+    item_model = build_item_model(cfg, data.fields.model_copy(update={"feature": {}}), units).to(device)
+    item_model.autocast = choose_precision(cfg.train.precision, device)
+    began = time.perf_counter()
+    observe = observer or (lambda event, **values: None)
+    columns, lost = static_columns(item_model, data, data.path / "cache", lambda text, to: observed(observe, text, to))
+    result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path)
+    for name in units:
+        column = columns[item_model.column(name)]
+        result.features[name] = item_model.widths[name], int((column.lengths > 0).sum())
+        if path is not None:
+            parts = (column.select(rows) for rows in torch.arange(data.n_items).split(WRITTEN))
+            pieces = ((_dense(part, item_model.widths[name]).numpy(), (part.lengths > 0).numpy()) for part in parts)
+            write_vectors(Vectors([str(item) for item in data.item_ids], item_model.widths[name], pieces), path, index)
+    return result
+
+
+def _dense(column: Any, width: int) -> torch.Tensor:
+    out = torch.zeros(len(column), width)
+    out[column.lengths > 0] = column.values.float()
+    return out
+
+
+def _settings(data: Dataset, encoder: str | None, field: str | None) -> dict[str, Any]:
+    """The settings of content for an encoder and a field."""
+    kinds = dict.fromkeys(data.fields.image, "image") | dict.fromkeys(data.fields.text, "text")
+    if field is not None and field not in kinds:
+        raise UserError(f"--field {field}: the dataset has no such image or text field. Known: {', '.join(kinds)}")
+    others = {f"content.{name}.use": False for name in kinds if field is not None and name != field}
+    if encoder is None:
+        return others
+    if field is not None:
+        return {f"content.{field}.encoder": encoder, **others}
+    if reads_whole_items(encoder):
+        return {f"content.{ITEM}.encoder": encoder}
+    entry = encoder_entry(encoder) if "/" not in encoder else None
+    reads = "image" if encoder in IMAGE_ENCODERS else "text" if encoder in TEXT_ENCODERS else entry and entry.kind
+    if reads is None:
+        if set(kinds.values()) == {"image", "text"}:
+            return {f"content.{ITEM}.encoder": encoder}
+        reads = next(iter(kinds.values()), "image")
+    return {f"content.{name}.{'encoder' if kind == reads else 'use'}": encoder if kind == reads else False
+            for name, kind in kinds.items()}  # fmt: skip
