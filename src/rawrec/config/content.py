@@ -105,6 +105,12 @@ class ContentConfig(Record):
         description="which of the features that encoders make enter the model, by name: of a field, or, of an encoder "
         "of whole items, image, text, image_text; null: all",
     )
+    itc_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the image-text contrast beside the model's own loss, end to end: an item's pictures and "
+        "texts are told from those of the step's other items; their features must be of one width (CLIP, VLMo, pair:)",
+    )
     fields: dict[str, FieldConfig] = Field(default_factory=dict, description="resolved, one per field of the dataset")
 
     @model_validator(mode="before")

@@ -33,7 +33,11 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             not cfg.reads_content,
             f"model {cfg.label} has no content. Leave it out, or train em3",
         ),
-        (r"train\.encoder_lr", not end_to_end, f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"),
+        (
+            r"train\.encoder_lr|content\.itc_weight",
+            not end_to_end,
+            f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end",
+        ),
         (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
         (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
         (r"bank\.warm_start", cfg.paradigm == "frozen", "paradigm=frozen always writes every row first"),
@@ -67,7 +71,7 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"content\.(dim|fusion\..+)", True, f"model {name} joins features in its own way; see model.*"),
         (r"bank\.history_grad", True, f"model {name} reads no histories"),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
-        (r"bank\.(live_budget|micro_batch)|train\.encoder_lr", not end_to_end, trains_none),
+        (r"bank\.(live_budget|micro_batch)|train\.encoder_lr|content\.itc_weight", not end_to_end, trains_none),
         (
             r"train\.id_(lr|weight_decay)",
             True,

@@ -6,6 +6,7 @@ the hidden state below the encoder's trained layers. Everything above that bound
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from rawrec.config import Config, ContentConfig
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder, Networks, make_encoder
+from rawrec.content.encoders.vlmo import contrast
 from rawrec.content.fusion import make_fusion
 from rawrec.content.units import Unit
 from rawrec.data.dataset import Fields
@@ -22,6 +24,7 @@ from rawrec.errors import UserError
 from rawrec.onednn import Linear
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
+ITC_SCALE = math.log(1 / 0.07)  # of the contrast's logits, at the beginning
 FLAT = 1e-6  # a feature whose deviation is no larger a share of it says nothing: it is rounding
 Pieces = Sequence[Sequence[bytes | str]]
 """The pictures or the strings of every item."""
@@ -54,6 +57,7 @@ class ItemModel(nn.Module):
         self.frozen = frozen
         self.autocast: torch.dtype | None = None  # of the encoders; projections and fusion are always float32
         self.dim = sum(self.widths.values()) if frozen else cfg.dim
+        self.itc = nn.Parameter(torch.tensor(ITC_SCALE)) if cfg.itc_weight else None
         self.proj = nn.ModuleDict()
         self.fusion = None
         if not frozen and self.fields:
@@ -163,16 +167,38 @@ class ItemModel(nn.Module):
         with self._casting(device):
             return encoder.lower(prepared.to(device)).to("cpu")
 
+    def contrast(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
+        """The image-text contrast (ITC) of items by what trained encoders made of them: the mean over all pairs of a
+        picture's feature and a text's; None where no two items have both.
+
+        features: `[n, width]`; present: bool `[n]`, the item has what the feature is made of.
+        """
+        assert self.itc is not None
+        losses = []
+        for image, text in self.itc_pairs():
+            both = present[image] & present[text]
+            if int(both.sum()) > 1:
+                one, other = (nn.functional.normalize(features[name][both], dim=1) for name in (image, text))
+                losses.append(contrast(one, other, self.itc))
+        return torch.stack(losses).mean() if losses else None
+
+    def itc_pairs(self) -> list[tuple[str, str]]:
+        """Features of pictures and of texts that trained encoders make."""
+        kinds = {name: encoder.kinds for name, encoder in self.raw_encoders()}
+        images, texts = ([name for name in self.trained if kinds[name] == (kind,)] for kind in ("image", "text"))
+        return [(image, text) for image in images for text in texts]
+
     # ---------------------------------------------------------------------------------------------------------- state
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What encoders learn, by `<feature>.<name>`: once, where several share it."""
-        found, known = {}, set()
+        """What encoders learn, by `<feature>.<name>`, once where several share it; and `itc`, the contrast's scale."""
+        found: dict[str, nn.Parameter] = {}
+        known: set[int] = set()
         for name, encoder in self.raw_encoders():
             for own, parameter in encoder.stack.named_parameters():
                 if parameter.requires_grad and id(parameter) not in known:
                     known.add(id(parameter))
                     found[f"{name}.{own}"] = parameter
-        return found
+        return found if self.itc is None else {**found, "itc": self.itc}
 
     def trained_state(self) -> dict[str, Tensor]:
         """The same, detached and contiguous: what a checkpoint holds beside the config."""
@@ -219,8 +245,27 @@ def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fus
             place = f"content.{name}"
             raise UserError(f"{place}.{error}" if "=" in str(error).split()[0] else f"{place}: {error}") from None
     frozen = cfg.paradigm == "frozen" or not fused
+    settings = cfg.content if cfg.paradigm == "end_to_end" else cfg.content.model_copy(update={"itc_weight": 0.0})
     reads = {name: unit.reads for name, unit in units.items()}
-    return ItemModel(encoders, dict(fields.feature), cfg.content, frozen, reads)
+    made = ItemModel(encoders, dict(fields.feature), settings, frozen, reads)
+    if made.itc is not None:
+        _check_contrast(made)
+    return made
+
+
+def _check_contrast(made: ItemModel) -> None:
+    pairs = made.itc_pairs()
+    if not pairs:
+        raise UserError(
+            "content.itc_weight holds pictures against texts, and here no encoder of both kinds is trained; set "
+            "content.image.train and content.text.train, or content.item.train"
+        )
+    for image, text in pairs:
+        if made.widths[image] != made.widths[text]:
+            raise UserError(
+                f"content.itc_weight: the features of {image} and {text} are {made.widths[image]} and "
+                f"{made.widths[text]} wide, in no common space; use content.item.encoder with CLIP or its kin, or VLMo"
+            )
 
 
 def one_length(features: Tensor) -> Tensor:

@@ -74,6 +74,16 @@ class Task:
         assert self.bank is not None and self.item_model is not None
         return self.bank.present[self.item_model.column(field)][rows]
 
+    def contrast(self, live: LiveContent | None) -> Iterator[dict[str, Tensor]]:
+        """The image-text contrast of the items that a step encodes, where content.itc_weight asks for it."""
+        model = self.item_model
+        if live is None or model is None or model.itc is None:
+            return
+        present = {name: self.present(name, live.encoded) for name in model.trained}
+        value = model.contrast(live.features, present)
+        if value is not None:
+            yield {"loss": self.cfg.content.itc_weight * value.double(), "itc": value}
+
     def begin(self) -> None:
         """What happens before the first step of a run."""
 

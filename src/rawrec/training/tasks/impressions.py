@@ -158,6 +158,7 @@ class ImpressionTask(Task, nn.Module):
             candidates = torch.isin(live.rows, batch.items)
             if parts := ranker.step_losses(live.rows[candidates], live.leaf[candidates]):
                 yield self._weighted(parts)
+        yield from self.contrast(live)
 
     def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = self.ranker.loss_weights

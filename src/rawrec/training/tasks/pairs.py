@@ -189,6 +189,7 @@ class PairTask(Task):
             losses = self.model.loss(*triples, self._moved(self.model.draw(*triples, batch.generator)))
             whole = len(part.users) == total
             yield losses if whole else {k: v * (len(part.users) / total) for k, v in losses.items()}
+        yield from self.contrast(live)
         self.model.live = {}
 
     def _moved(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -251,6 +252,8 @@ class PairTask(Task):
             own = [(name, p) for name, p in encoder.named_parameters() if id(p) not in known]
             groups["encoder"] += [(f"encoder.{field}.{name}", p) for name, p in own]
             known |= {id(p) for _, p in own}
+        if self.item_model is not None and self.item_model.itc is not None:
+            groups["model"].append(("itc", self.item_model.itc))
         return {key: [(name, p) for name, p in group if p.requires_grad] for key, group in groups.items()}
 
     # ------------------------------------------------------------------------------------------------------ evaluation
