@@ -123,3 +123,17 @@ def test_generated_shop(shop):
 def test_not_a_dataset(tmp_path):
     with pytest.raises(UserError, match="not a rawrec dataset"):
         inspect(tmp_path)
+
+
+def test_ids_of_any_length_are_printed_short(tmp_path):
+    with DatasetWriter(
+        tmp_path / "long", fields=Fields(text=["title"]), source="long", labels=[], has_time=False
+    ) as target:
+        target.add_items({"item_id": ["x" * 9_999, "y"], "title": [["A"], ["B"]]})
+        target.add_interactions({"user_id": ["u", "u"], "item_id": ["y", "y"]})
+        target.finish(SplitSpec(kind="random_user"), ImportReport())
+    found = inspect(tmp_path / "long")
+    assert any("x" * 9_999 in problem["examples"] for problem in found["problems"])  # whole, for machines
+    text = io.StringIO()
+    print_inspection(found, Console(file=text, width=100))
+    assert 100 < text.getvalue().count("x") < 300

@@ -198,3 +198,14 @@ def test_mistakes_are_named(tmp_path: Path, run: Import) -> None:
     folder = write(tmp_path / "last", TRAIN)
     (folder / "news.tsv").unlink()
     fails("news.tsv does not exist")
+
+
+def test_behaviors_without_impression_ids_are_refused_with_what_is_wrong(run: Import, tmp_path: Path) -> None:
+    short = [row[1:] for row in TRAIN]
+    reason = r"behaviors.tsv: rows have not the 5 columns impression, user.*behaviors.tsv:1 4 columns"
+    with pytest.raises(UserError, match=reason):
+        run(write(tmp_path / "alone", short))
+    write(tmp_path / "both" / "train", short)
+    write(tmp_path / "both" / "dev", DEV)
+    with pytest.raises(UserError, match=reason):  # and dev is not taken for everything
+        run(tmp_path / "both")

@@ -1,6 +1,7 @@
 """One step, one epoch, and everything that must stop a run: what changes under each paradigm and what never does."""
 
 import hashlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from rawrec.content.encoders.base import Encoder
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
+from rawrec.data.splits import SplitSpec
 from rawrec.errors import RunStopped, UserError
 from rawrec.models.ranking.ranker import Ranker
 from rawrec.training import state as checkpoint
@@ -428,6 +430,19 @@ def test_parts_that_cannot_be_used(tmp_path: Path, labels: list[float], parts: l
     data = small_dataset(tmp_path / "data", rows_of(labels), 5, parts=parts)
     with pytest.raises(UserError, match=message):
         train(ID, data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("model", "task"), [("em3", "impressions"), ("vbpr", "pairs")])
+def test_parts_that_cannot_be_used_are_found_before_anything_is_encoded(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, task: str
+) -> None:
+    data = Dataset.open(shop)
+    if "all" not in data.meta.splits:
+        data.add_split("all", SplitSpec(kind="random_user", ratios=(1.0, 0.0, 0.0)))
+    module = importlib.import_module(f"rawrec.training.tasks.{task}")
+    monkeypatch.setattr(module, "static_columns", lambda *_: pytest.fail("something was encoded"))
+    with pytest.raises(UserError, match="the validation part has no"):
+        train(model, data, tmp_path / "run", {"data.split": "all"})
 
 
 def test_one_class_test_labels_are_null_with_a_reason(tmp_path: Path) -> None:

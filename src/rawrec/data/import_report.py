@@ -53,7 +53,7 @@ class ImportReport:
         examples = [example] if isinstance(example, str) else list(example or [])
         entry = self.skipped.setdefault(reason, Skipped())
         entry.count += int(count) if count is not None else max(1, len(examples))
-        entry.examples.extend(_short(e) for e in examples[: EXAMPLES - len(entry.examples)])
+        entry.examples.extend(short(e) for e in examples[: EXAMPLES - len(entry.examples)])
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -103,7 +103,7 @@ def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Printable and at most 200 characters."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:200])
     return text if len(text) < 200 else text[:199] + "…"

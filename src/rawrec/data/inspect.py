@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rawrec.data.dataset import Dataset
 from rawrec.data.images import check
+from rawrec.data.import_report import short
 from rawrec.data.labels import LabelValues, is_positive
 from rawrec.data.splits import BUCKETS, PARTS
 
@@ -279,7 +280,7 @@ def print_inspection(found: dict[str, Any], console: Console) -> None:
     ]
     heads = ["bucket", "training rows each", "items", "training rows", "test rows", "share of test"]
     _print(console, "Items by training rows", heads, rows)
-    rows = [[e["problem"], e["count"], ", ".join(e["examples"])] for e in found["problems"]]
+    rows = [[e["problem"], e["count"], ", ".join(map(short, e["examples"]))] for e in found["problems"]]
     _print(console, "Problems", ["problem", "count", "for example"], rows)
     if not rows:
         console.print("No problems found.")

@@ -121,7 +121,14 @@ def _parts(folder: Path, report: ImportReport) -> list[_Part]:
         raise UserError(f"{folder} holds no behaviors.tsv, nor do subfolders named train, dev or test; found: {found}")
     parts = []
     for role, path in roles.items():
-        first = next(_open(path, "behaviors.tsv", BEHAVIORS, ImportReport()).batches(["shown"]), None)
+        tried = ImportReport()
+        first = next(_open(path, "behaviors.tsv", BEHAVIORS, tried).batches(["shown"]), None)
+        if tried.skipped and (first is None or not len(first.rows)):
+            example = next(iter(tried.skipped.values())).examples[0]
+            raise UserError(
+                f"{path / 'behaviors.tsv'}: rows have not the {len(BEHAVIORS)} columns {', '.join(BEHAVIORS)}, as in "
+                f"{example}"
+            )
         if first is not None and not np.isnan(_clicks(words(first.columns["shown"]))[1]).all():
             parts.append(_Part(role, path))
         else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
+import time
+import weakref
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +23,8 @@ from rawrec.sources.tables.quotes import closed
 from rawrec.sources.tables.source import Batch, Source, reading
 
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+PATIENCE = 5.0
+"""Seconds to wait for threads of Arrow that do nothing more of use."""
 
 
 class Delimited(Source):
@@ -77,37 +82,61 @@ class Delimited(Source):
         blocks = lines.line_blocks(self.path, self, "replace")
         if self.quotes:
             blocks = closed(blocks, self.separator, self._note_open)
-        with reading(self.path):
-            reader = pa_csv.open_csv(
-                pa.PythonFile(_File(blocks), mode="r"),
-                read_options=pa_csv.ReadOptions(
-                    use_threads=False, block_size=lines.BLOCK, column_names=names, skip_rows=self.skip_rows
-                ),
-                parse_options=pa_csv.ParseOptions(
-                    delimiter=self.separator,
-                    quote_char='"' if self.quotes else False,
-                    newlines_in_values=self.quotes,
-                    invalid_row_handler=on_ragged,
-                ),
-                convert_options=pa_csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted.values(), pa.string()),
-                    include_columns=list(dict.fromkeys(wanted.values())),
-                    strings_can_be_null=False,
-                    check_utf8=False,
-                ),
-            )
-            number = 1 + self.header_rows
-            for table in reader:
-                left_out = np.array(ragged, np.int64)  # also rows of tables to come
-                rows, number = _numbers(number, table.num_rows, left_out)
-                del ragged[: int(np.searchsorted(left_out, number))]
-                yield Batch(self.name, rows, {name: table.column(c) for name, c in wanted.items()})
+        file, reader = _File(blocks), None
+        try:
+            with reading(self.path):
+                reader = pa_csv.open_csv(
+                    pa.PythonFile(file, mode="r"),
+                    read_options=pa_csv.ReadOptions(
+                        use_threads=False, block_size=lines.BLOCK, column_names=names, skip_rows=self.skip_rows
+                    ),
+                    parse_options=pa_csv.ParseOptions(
+                        delimiter=self.separator,
+                        quote_char='"' if self.quotes else False,
+                        newlines_in_values=self.quotes,
+                        invalid_row_handler=on_ragged,
+                    ),
+                    convert_options=pa_csv.ConvertOptions(
+                        column_types=dict.fromkeys(wanted.values(), pa.string()),
+                        include_columns=list(dict.fromkeys(wanted.values())),
+                        strings_can_be_null=False,
+                        check_utf8=False,
+                    ),
+                )
+                number = 1 + self.header_rows
+                for table in reader:
+                    left_out = np.array(ragged, np.int64)  # also rows of tables to come
+                    rows, number = _numbers(number, table.num_rows, left_out)
+                    del ragged[: int(np.searchsorted(left_out, number))]
+                    yield Batch(self.name, rows, {name: table.column(c) for name, c in wanted.items()})
+        finally:
+            # Arrow reads ahead in threads of its own. One that calls us, or lets go of what is ours, while the
+            # interpreter ends takes the process down with it: wait for them.
+            file.ended = True
+            if reader is not None:
+                _drain(reader)
+            shared = [weakref.ref(file), weakref.ref(on_ragged)]
+            del reader, file, on_ragged
+            _let_go(shared)
             if entry.count:
                 self.report.skip(reason, entry.examples, entry.count)
 
     def _note_open(self, value: bytes) -> None:
         reason = "quotation mark that nothing closes (row kept, the mark stands for itself)"
         self.report.skip(reason, f"{self.name}: {value[:200].decode(errors='replace')}")
+
+
+def _drain(reader: pa_csv.CSVStreamingReader) -> None:
+    with suppress(pa.ArrowException, OSError, StopIteration):
+        while True:
+            reader.read_next_batch()
+
+
+def _let_go(ours: list[weakref.ref[Any]]) -> None:
+    """Wait until nobody holds these any more, at most `PATIENCE`."""
+    end = time.monotonic() + PATIENCE
+    while any(one() is not None for one in ours) and time.monotonic() < end:
+        time.sleep(1e-4)
 
 
 def _numbers(first: int, count: int, left_out: np.ndarray) -> tuple[np.ndarray, int]:
@@ -132,17 +161,25 @@ def _quoted(text: str, separator: str) -> bool:
     return some
 
 
-class _File(io.RawIOBase):
-    """Blocks of lines, as a file."""
+class _File:
+    """Blocks of lines, as a file. Not an `io` class: those run Python code when they go, see `_let_go`."""
+
+    closed = False
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self.blocks = blocks
         self.rest = b""
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
+    def close(self) -> None:
+        self.ended = True
+
     def read(self, size: int = -1) -> bytes:
+        if self.ended:
+            return b""
         if not self.rest:
             self.rest = next(self.blocks, b"")
         size = len(self.rest) if size < 0 else size

@@ -80,6 +80,7 @@ class ImpressionTask(Task, nn.Module):
         self.samples = Samples(
             data, cfg.data.split, cfg.data.label, cfg.data.history, cfg.data.history_mode, cfg.data.negatives
         )
+        self._check_parts()  # before hours of encoding
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
         if note := self.samples.undrawn_note():
@@ -101,6 +102,25 @@ class ImpressionTask(Task, nn.Module):
         self.to(self.device)
         if self.item_model is not None and self.bank is not None and self.item_model.frozen:
             self.refresh(None, 0)
+
+    def _check_parts(self) -> None:
+        """UserError where training has nothing to learn from, or validation nothing to choose by."""
+        samples, cfg = self.samples, self.cfg
+        rows = samples.rows(0)
+        if not len(rows):
+            raise UserError(f"data.split={cfg.data.split!r}: the training part has {samples.emptiness(0)}")
+        positive = samples.positive[rows]
+        if not samples.positive_only and positive.min() == positive.max():
+            raw = self.data.label(cfg.data.label)[rows]
+            span = f"{raw.min():g}" if raw.min() == raw.max() else f"{raw.min():g} to {raw.max():g}"
+            which = "above 0, which is positive" if positive[0] else "0 or less, which is negative"
+            raise UserError(
+                f"data.label={cfg.data.label!r}: every training label is {which} ({span}); a ranking model needs "
+                "positive and negative examples. Choose another label, import with a threshold that tells them apart, "
+                "or import without one for positive-only data"
+            )
+        if not len(samples.rows(1)):
+            raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
 
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
         fields = self.data.fields
@@ -287,23 +307,7 @@ class ImpressionTask(Task, nn.Module):
         return len(stale)
 
     def probe(self) -> Result:
-        samples, cfg = self.samples, self.cfg
-        rows = samples.rows(0)
-        if not len(rows):
-            raise UserError(f"data.split={cfg.data.split!r}: the training part has {samples.emptiness(0)}")
-        positive = samples.positive[rows]
-        if not samples.positive_only and positive.min() == positive.max():
-            raw = self.data.label(cfg.data.label)[rows]
-            span = f"{raw.min():g}" if raw.min() == raw.max() else f"{raw.min():g} to {raw.max():g}"
-            which = "above 0, which is positive" if positive[0] else "0 or less, which is negative"
-            raise UserError(
-                f"data.label={cfg.data.label!r}: every training label is {which} ({span}); a ranking model needs "
-                "positive and negative examples. Choose another label, import with a threshold that tells them apart, "
-                "or import without one for positive-only data"
-            )
         sample = self.evaluation_sample(1)
-        if not len(sample.rows):
-            raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
         return Result(*impression_metrics(self, sample, np.full(sample.items.shape, 0.5, np.float32)))
 
     def validate(self, step: int) -> Result:

@@ -85,6 +85,8 @@ class PairTask(Task):
         keys = np.unique(self._keys((self.part == 0) & self.positive))
         if not len(keys):
             raise UserError(f"data.split={cfg.data.split!r}: the training part has no positive interactions")
+        if not ((self.part == 1) & self.positive).any():  # said before hours of encoding
+            raise UserError(f"data.split={cfg.data.split!r}: the validation part has no positive")
         users, items = (torch.from_numpy(rows) for rows in np.divmod(keys, data.n_items))
         kind = retrieval_model(cfg.model.name)
         if getattr(cfg.model, "item_graph", None) is not None:  # a run may be resumed from another place
@@ -306,8 +308,8 @@ class PairTask(Task):
     def probe(self) -> Result:
         users = self.tasks[1].users
         if not len(users):
-            known = " of a user whom training knows" if self.cfg.eval.protocol == "mmrec" else ""
-            raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no positive{known}")
+            what = "of a user whom training knows" if self.cfg.eval.protocol == "mmrec" else "that can be asked for"
+            raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no positive {what}")
         shape = (len(users), max(self.cfg.eval.topk))
         return self._result(self.judge(1, TopK(np.full(shape, -1), np.full(shape, -np.inf, np.float32))))
 
