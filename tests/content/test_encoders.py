@@ -382,6 +382,9 @@ def test_models_with_stages(tmp_path, kind):
         ("text", "minilm", "top:7", {}, "train=top:7.*6 layers"),
         ("image", "random:conv", "lora", {"lora_layers": 9}, "lora_layers=9.*4 layers"),
         ("text", "minilm", "none", {"max_length": 600}, "at most 512"),
+        ("image", "random:conv", "none", {"output": "pooled"}, "output=pooled would do nothing.*random:conv"),
+        ("text", "random:bert", "none", {"output": "pooled"}, "output=pooled would do nothing.*random:bert"),
+        ("image_text", "random:vlmo", "none", {"output": "pooled"}, "output=pooled would do nothing.*random:vlmo"),
     ],
 )
 def test_mistakes_are_explained(kind, name, train, settings, message):

@@ -147,3 +147,9 @@ def test_shared_networks_learn_from_every_field(shop: Path, tmp_path: Path) -> N
     both = torch.autograd.grad(sum(sums.values(), torch.zeros(())), weight)[0]
     assert one.any() and two.any()
     torch.testing.assert_close(one + two, both, rtol=1e-4, atol=1e-6)
+
+
+def test_a_feature_is_named_once() -> None:
+    cfg = settings(content__features=["title", "back", "title"])
+    with pytest.raises(UserError, match=r"content\.features: title is named 2 times"):
+        content_units(cfg, FIELDS)

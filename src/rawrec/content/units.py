@@ -65,6 +65,8 @@ def content_units(cfg: Config, fields: Fields) -> dict[str, Unit]:
 
 def _chosen(names: list[str], units: dict[str, Unit]) -> dict[str, Unit]:
     for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"content.features: {name} is named {names.count(name)} times; once is enough")
         if name not in units:
             raise UserError(f"content.features: no encoder makes {name!r} here. Known: {', '.join(units)}")
     return {name: unit for name, unit in units.items() if name in names}

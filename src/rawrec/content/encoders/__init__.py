@@ -27,6 +27,7 @@ from rawrec.content.encoders.base import Encoder, Kind, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.tokens import Words
+from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.content.encoders.vlmo import Kind as PassKind
 from rawrec.content.encoders.whole import WHOLE, reads_whole_items, whole, whole_encoder
 from rawrec.errors import UserError
@@ -101,6 +102,7 @@ def make_encoder(
     if cfg.encoder is not None and reads_whole_items(cfg.encoder):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            _has_one_feature(cfg, cfg.encoder)
             net, how = networks.get("whole", cfg.encoder, cfg, lambda name=cfg.encoder: whole(name, cfg))
             return quicken(whole_encoder(kind, cfg.encoder, net, how, cfg, seed, hidden_dtype))
     assert kind != "image_text"
@@ -117,14 +119,23 @@ def make_encoder(
             if kind == "image":
                 pictures: MakePictures = _own(own) or IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
                 stack, reading = networks.get(kind, name, cfg, lambda: pictures(cfg))
+                if own is None and not isinstance(stack, TwoTowerStack):
+                    _has_one_feature(cfg, name)
                 return quicken(ImageEncoder(name, stack, reading, cfg, seed, hidden_dtype))
             words: MakeWords = _own(own) or TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
             stack, reading = networks.get(kind, name, cfg, lambda: words(cfg))
+            if own is None and not isinstance(stack, TwoTowerStack):
+                _has_one_feature(cfg, name)
             return quicken(TextEncoder(name, stack, reading, cfg, seed, hidden_dtype))
         except ImportError as error:
             raise UserError(
                 f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"
             ) from None
+
+
+def _has_one_feature(cfg: FieldConfig, name: str) -> None:
+    if cfg.output != FieldConfig().output:
+        raise UserError(f"output={cfg.output} would do nothing: encoder {name!r} has one feature, unlike CLIP and its kin")
 
 
 def _own(entry: EncoderEntry | None) -> Any:
