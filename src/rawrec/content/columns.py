@@ -87,7 +87,8 @@ def _make(
     try:
         starts = range(shards.done, data.n_items, CHUNK)
         chunks = iter(starts) if progress is None else progress(f"encoding {name}", starts)
-        with filling(path), ThreadPoolExecutor(1) as beside:  # reads and decodes what comes next while the encoder computes
+        # Beside: reads and decodes what comes next while the encoder computes.
+        with filling(path), ThreadPoolExecutor(1) as beside:
             for chunk in _ahead(beside, lambda start: _chunk(item_model, data, name, start, known), chunks):
                 shards.add(*chunk.rows(item_model, name), chunk.digests)
         with filling(path):
