@@ -351,9 +351,10 @@ def test_written_files_are_whole_or_not_there(tmp_path: Path) -> None:
 
     path = tmp_path / "x"
     path.write_text("old")
-    with pytest.raises(OSError), replacing(path) as partial:
+    with pytest.raises(OSError) as caught, replacing(path) as partial:
         partial.write_text("half")
         Path("/dev/full").write_text("x" * 100_000)
+    assert caught.value.filename == str(path)  # what writing raises names no file
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["x"]
 
 

@@ -15,13 +15,27 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def filling(path: Path) -> Iterator[None]:
+    """An error of a full disk that does not say where (those of writing do not) names this file or folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` to write; it takes the place of `path` at the end, and is gone after an error."""
     partial = path.with_name(path.name + ".partial")
     try:
-        yield partial
+        with filling(path):
+            yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.media import pictures as media
 from rawrec.sources.table import import_table
-from rawrec.sources.tables import lines
+from rawrec.sources.tables import lines, open_delimited
 
 HEADER = "user,item,time,label"
 
@@ -294,6 +295,31 @@ def test_a_truncated_gzip_and_an_unpaired_quotation_mark(tmp_path: Path) -> None
         ),
         "no usable time in column 'time'": (1, ["clicks.csv:20003 '\"1'"]),
     }
+
+
+def test_a_table_that_is_left_early_calls_nobody_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow reads ahead in threads of its own: one that calls Python while the interpreter ends aborts the process."""
+    calls = []
+    whole = lines.line_blocks
+
+    def slow(*args: Any) -> Iterator[bytes]:
+        for block in whole(*args):
+            calls.append(len(block))
+            time.sleep(0.005)
+            yield block
+
+    monkeypatch.setattr(lines, "line_blocks", slow)
+    monkeypatch.setattr(lines, "BLOCK", 1 << 10)
+    path = tmp_path / "clicks.csv"
+    path.write_text("a,b\n" + "1,2\n1,2,3\n" * 20_000)
+    report = ImportReport()
+    batches = open_delimited(path, report, ",").batches(["a"])
+    assert len(next(batches).rows)
+    batches.close()
+    before = len(calls)
+    time.sleep(0.1)
+    assert len(calls) == before < 100
+    assert report.skipped["row has not the 2 columns of the header"].count > 0  # of what was read
 
 
 def test_a_file_without_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

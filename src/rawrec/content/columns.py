@@ -24,6 +24,7 @@ from rawrec.content.item_model import CHUNK, ItemModel, Pieces
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
+from rawrec.files import filling
 
 Progress = Callable[[str, range], Iterator[int]]
 """Told what is done and the first items of the chunks to come, which it hands on."""
@@ -86,10 +87,12 @@ def _make(
     try:
         starts = range(shards.done, data.n_items, CHUNK)
         chunks = iter(starts) if progress is None else progress(f"encoding {name}", starts)
-        with ThreadPoolExecutor(1) as beside:  # reads and decodes what comes next while the encoder computes
+        # Beside: reads and decodes what comes next while the encoder computes.
+        with filling(path), ThreadPoolExecutor(1) as beside:
             for chunk in _ahead(beside, lambda start: _chunk(item_model, data, name, start, known), chunks):
                 shards.add(*chunk.rows(item_model, name), chunk.digests)
-        shards.join()
+        with filling(path):
+            shards.join()
     finally:
         shards.close()
 

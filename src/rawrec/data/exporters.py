@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rawrec.data.dataset import Dataset
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
+from rawrec.files import filling
 
 
 @dataclass
@@ -175,7 +176,8 @@ def _folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with filling(out):
+            yield partial
         partial.replace(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -13,6 +13,7 @@ from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.resolution import single
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.files import filling
 from rawrec.threads import Crowding, computing
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
@@ -139,7 +140,7 @@ def evaluate(
 
 
 def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
-    with computing(cfg.train.threads):
+    with computing(cfg.train.threads), filling(run.path):
         return _train(run, cfg, data, observer, fresh)
 
 

@@ -17,6 +17,7 @@ from rawrec.config import Config, validate
 from rawrec.config.own import lacking, own_parts
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.files import filling
 from rawrec.training.state import write_json, write_text
 
 PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
@@ -51,8 +52,9 @@ class RunFolder:
             shutil.rmtree(run._replaced, ignore_errors=True)
             path.rename(run._replaced)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run._begin(cfg, data)
+            with filling(path):
+                path.mkdir(parents=True, exist_ok=True)
+                run._begin(cfg, data)
         except (OSError, UserError):
             run.withdraw()
             raise

@@ -135,7 +135,9 @@ def make_encoder(
 
 def _has_one_feature(cfg: FieldConfig, name: str) -> None:
     if cfg.output != FieldConfig().output:
-        raise UserError(f"output={cfg.output} would do nothing: encoder {name!r} has one feature, unlike CLIP and its kin")
+        raise UserError(
+            f"output={cfg.output} would do nothing: encoder {name!r} has one feature, unlike CLIP and its kin"
+        )
 
 
 def _own(entry: EncoderEntry | None) -> Any:
