@@ -50,7 +50,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         ),
         (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
         (
-            r"eval\.protocol|content\.order",
+            r"eval\.(protocol|untrained_ids)|content\.order",
             True,
             f"it is a setting of retrieval models, and {cfg.label} is none",
         ),
@@ -77,6 +77,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             r"eval\.exclude_seen",
             cfg.eval.protocol == "mmrec",
             "eval.protocol=mmrec leaves out training positives, as published",
+        ),
+        (
+            r"eval\.untrained_ids",
+            not cfg.model.item_ids,
+            f"model {name} has no ids of items (a model of your own says so by `item_ids` of its record)",
         ),
         (r"eval\.full_ranking", True, f"model {name} is always evaluated by lists of the full catalogue"),
         (r"eval\.batch_size", True, f"model {name} makes lists for as many users at once as fit its catalogue"),

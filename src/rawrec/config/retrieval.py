@@ -57,9 +57,29 @@ class RetrievalConfig(ModelRecord):
 
     kind = "retrieval"
     defaults: ClassVar[Mapping[str, Any]] = RETRIEVAL_DEFAULTS
+    item_ids: ClassVar[bool] = False
+    """Whether the model reads id tables of items, all of them by `RetrievalModel.item_ids`: eval.untrained_ids acts."""
 
 
-class BPRConfig(RetrievalConfig):
+class IdConfig(RetrievalConfig):
+    """Base of the records of models with ids of items."""
+
+    item_ids: ClassVar[bool] = True
+
+
+class IdContentConfig(IdConfig):
+    """Base of the records of models with ids of items and content."""
+
+    id_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of a batch's items whose id is replaced by what eval.untrained_ids gives an item that "
+        "training never saw, so that content learns to stand alone",
+    )
+
+
+class BPRConfig(IdConfig):
     """BPR: matrix factorisation, ids alone (Rendle et al., UAI 2009)."""
 
     name: Literal["bpr"] = Field(default="bpr", description="BPR: ids alone")
@@ -71,7 +91,7 @@ class BPRConfig(RetrievalConfig):
         return False
 
 
-class LightGCNConfig(RetrievalConfig):
+class LightGCNConfig(IdConfig):
     """LightGCN: propagation over the user-item graph, ids alone (He et al., SIGIR 2020)."""
 
     name: Literal["lightgcn"] = Field(default="lightgcn", description="LightGCN: ids and the user-item graph")
@@ -84,7 +104,7 @@ class LightGCNConfig(RetrievalConfig):
         return False
 
 
-class VBPRConfig(RetrievalConfig):
+class VBPRConfig(IdContentConfig):
     """VBPR: BPR with projected features beside the item's id (He & McAuley, AAAI 2016)."""
 
     name: Literal["vbpr"] = Field(default="vbpr", description="VBPR: ids and projected features")
@@ -103,7 +123,7 @@ class VBPRConfig(RetrievalConfig):
     )
 
 
-class FREEDOMConfig(RetrievalConfig):
+class FREEDOMConfig(IdContentConfig):
     """FREEDOM: a frozen item graph and a pruned user-item graph (Zhou & Shen, ACM MM 2023)."""
 
     name: Literal["freedom"] = Field(default="freedom", description="FREEDOM: ids, user-item graph, item graph")
@@ -131,7 +151,7 @@ class FREEDOMConfig(RetrievalConfig):
         return self.item_graph is None or self.reg_weight > 0
 
 
-class EM3FreedomConfig(RetrievalConfig):
+class EM3FreedomConfig(IdContentConfig):
     """EM3 on FREEDOM: fused content beside ids on the same graphs, and their contrast (Deng et al. 2024, 4.6)."""
 
     name: Literal["em3_freedom"] = Field(default="em3_freedom", description="EM3 on FREEDOM: ids and fused content")
@@ -192,7 +212,7 @@ class EM3FreedomConfig(RetrievalConfig):
     )
 
 
-class BM3Config(RetrievalConfig):
+class BM3Config(IdContentConfig):
     """BM3: bootstrapped latent representations, no negatives (Zhou et al., WWW 2023)."""
 
     name: Literal["bm3"] = Field(default="bm3", description="BM3: ids and features that predict each other")
@@ -214,7 +234,7 @@ class BM3Config(RetrievalConfig):
     no_gradient = NoGradient("cl_weight", 0, "features have no part in the loss")
 
 
-class SLMRecConfig(RetrievalConfig):
+class SLMRecConfig(IdContentConfig):
     """SLMRec: one graph per modality, and a self-supervised task between them (Tao et al., TMM 2022)."""
 
     name: Literal["slmrec"] = Field(default="slmrec", description="SLMRec: a graph per modality, self-supervised")
@@ -255,7 +275,7 @@ class SLMRecConfig(RetrievalConfig):
     )
 
 
-class MMGCNConfig(RetrievalConfig):
+class MMGCNConfig(IdContentConfig):
     """MMGCN: a graph convolution per modality (Wei et al., ACM MM 2019)."""
 
     name: Literal["mmgcn"] = Field(default="mmgcn", description="MMGCN: a graph convolution per modality")
@@ -298,7 +318,7 @@ class MMGCNConfig(RetrievalConfig):
     )
 
 
-class MMGCLConfig(RetrievalConfig):
+class MMGCLConfig(IdContentConfig):
     """MMGCL: contrast on graphs with dropped edges and masked modalities (Yi et al., SIGIR 2022)."""
 
     name: Literal["mmgcl"] = Field(default="mmgcl", description="MMGCL: a graph per modality, contrast on graph views")
@@ -386,7 +406,7 @@ class MMGCLConfig(RetrievalConfig):
     )
 
 
-class LATTICEConfig(RetrievalConfig):
+class LATTICEConfig(IdContentConfig):
     """LATTICE: an item graph learned from features over a collaborative backbone (Zhang et al., ACM MM 2021)."""
 
     name: Literal["lattice"] = Field(default="lattice", description="LATTICE: a backbone and a learned item graph")
@@ -434,7 +454,7 @@ class LATTICEConfig(RetrievalConfig):
     no_gradient = NoGradient("lambda_coeff", 1, "the item graph is the frozen one alone")
 
 
-class MGCNConfig(RetrievalConfig):
+class MGCNConfig(IdContentConfig):
     """MGCN: features purified by ids, propagated in views of their own, fused (Yu et al., ACM MM 2023)."""
 
     name: Literal["mgcn"] = Field(default="mgcn", description="MGCN: ids, item graphs, behaviour-aware fusion")
@@ -449,7 +469,7 @@ class MGCNConfig(RetrievalConfig):
     train_features: bool = Field(default=True, description=TRAIN_FEATURES)
 
 
-class SMOREConfig(RetrievalConfig):
+class SMOREConfig(IdContentConfig):
     """SMORE: features filtered and fused in the frequency domain (Ong & Khong, WSDM 2025)."""
 
     name: Literal["smore"] = Field(default="smore", description="SMORE: ids, spectral fusion, item graphs")
@@ -499,7 +519,7 @@ class DRAGONConfig(RetrievalConfig):
     )
 
 
-class LGMRecConfig(RetrievalConfig):
+class LGMRecConfig(IdContentConfig):
     """LGMRec: local graph and global hypergraph embeddings (Guo et al., AAAI 2024)."""
 
     name: Literal["lgmrec"] = Field(default="lgmrec", description="LGMRec: ids, features, learned hypergraphs")

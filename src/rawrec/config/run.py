@@ -13,7 +13,10 @@ from rawrec.config.metrics import Of, followed, functions, own_metric
 from rawrec.config.models import DEFAULT_MODEL, ModelConfig, model_entry
 from rawrec.config.ranking import DotMlpConfig, present_form
 from rawrec.config.records import Record
-from rawrec.config.training import DataConfig, EvalConfig, TrainConfig
+from rawrec.config.training import DataConfig, EvalConfig, TrainConfig, UntrainedIds
+
+COMPLETE = {"topk", "protocol", "batch_size", "full_ranking", "bootstrap"}
+"""Settings of evaluation that stand together in the config of a run, and hardly in what a user writes."""
 
 
 class Config(Record):
@@ -66,6 +69,9 @@ class Config(Record):
         older = isinstance(train, Mapping) and "checkpoint_every" in train and "optimizer" not in train
         if entry.record.kind == "retrieval" and older:  # complete, from before these were its settings
             value["train"] = {k: v for k, v in train.items() if k not in ("ema", "warmup_steps", "clip")}
+        measured = value.get("eval", {})
+        if entry.record.kind == "retrieval" and isinstance(measured, Mapping) and measured.keys() >= COMPLETE:
+            value["eval"] = {"untrained_ids": "as_is", **measured}  # complete, from before this was a setting
         for key, default in entry.record.defaults.items():
             if not isinstance(default, Mapping):
                 value.setdefault(key, default)
@@ -113,6 +119,26 @@ class Config(Record):
             raise ValueError(
                 f"paradigm=end_to_end: with model.{none.setting}={none.value} no gradient reaches the encoders, for "
                 f"{none.reason}; use for example model.{none.setting}={usual}, or paradigm=hybrid"
+            )
+        return self
+
+    @property
+    def untrained_ids(self) -> UntrainedIds:
+        """What eval.untrained_ids comes to."""
+        return self.eval.untrained_ids or ("as_is" if self.eval.protocol == "mmrec" else "zero")
+
+    @model_validator(mode="after")
+    def _dropped_ids_are_defined(self) -> Config:
+        rate = getattr(self.model, "id_dropout", 0.0) if self.retrieval else 0.0
+        if rate and self.untrained_ids == "as_is":
+            raise ValueError(
+                f"model.id_dropout={rate} gives items in training what eval.untrained_ids gives those that training "
+                "never saw, and that is as_is, a random row of their own; use eval.untrained_ids=zero or mean"
+            )
+        if rate and self.untrained_ids == "mean" and self.train.optimizer == "sparse_adam":
+            raise ValueError(
+                f"model.id_dropout={rate}: with eval.untrained_ids=mean every step reads the whole id table, which "
+                "train.optimizer=sparse_adam never does; use eval.untrained_ids=zero, or train.optimizer=adam"
             )
         return self
 

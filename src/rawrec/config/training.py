@@ -15,6 +15,8 @@ DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
 Seen = Literal["positives", "interactions", "none"]
 """What of a user's past is left out of lists: what they took, all that they met (whatever its label), or nothing."""
 
+UntrainedIds = Literal["zero", "mean", "as_is"]
+
 
 class DataConfig(Record):
     """What a run reads from its dataset."""
@@ -127,6 +129,12 @@ class EvalConfig(Record):
         "usual; all earlier interactions, whatever their label (ratings: what was rated badly does not come back); "
         "or nothing (repeat purchases). true and false: positives and none. What is left out is not asked for, but "
         "counted (topk_repeated)",
+    )
+    untrained_ids: UntrainedIds | None = Field(
+        default=None,
+        description="retrieval models: the id row of an item without a training positive, in evaluation, in the run's "
+        "recommender and in exported vectors: zero; mean, of the items that have one; or as_is, random as it was drawn "
+        "(published codes). null: as_is under protocol=mmrec, else zero",
     )
     batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
     full_ranking: bool = Field(default=True, description="Recall@K and the like over the full catalogue on test")

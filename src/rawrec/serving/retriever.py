@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from rawrec.errors import UserError
-from rawrec.onednn import linear
 from rawrec.serving.recommender import Item, Recommender, check_list, unseen
 from rawrec.threads import count
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ContentTable
-from rawrec.training.tasks.pairs import PairTask
+from rawrec.training.tasks.pairs import PairTask, product
 
 
 class Retriever(Recommender):
@@ -31,7 +30,9 @@ class Retriever(Recommender):
         data, self._retrieval = system.data, system
         self._open(data, run, system.positive)
         self._users, self._items = system.embeddings()
+        self._alike = system.alike(self._items)
         self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
+        self._valid[self._alike] = False
         self._workers = count() if self._items.device.type == "cpu" else 1
 
     def score(
@@ -68,7 +69,7 @@ class Retriever(Recommender):
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
         rows = torch.from_numpy(users).to(self._items.device)
         known = torch.from_numpy(self._retrieval.known_users[users]).to(rows.device)
-        return linear(self._users[rows], self._items).masked_fill(~known[:, None], -torch.inf)
+        return product(self._users[rows], self._items, self._alike).masked_fill(~known[:, None], -torch.inf)
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         return scores

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class RetrievalModel(nn.Module):
 
     edge_users: Tensor
     edge_items: Tensor
+    has_pairs: Tensor
 
     def __init__(
         self,
@@ -52,12 +54,15 @@ class RetrievalModel(nn.Module):
         self.n_users, self.n_items = pairs.n_users, pairs.n_items
         self.register_buffer("edge_users", pairs.users, persistent=False)
         self.register_buffer("edge_items", pairs.items, persistent=False)
+        has_pairs = torch.zeros(pairs.n_items, dtype=torch.bool, device=pairs.items.device)
+        self.register_buffer("has_pairs", has_pairs.index_fill_(0, pairs.items, True), persistent=False)
         self.modalities = tuple(features) if cfg.reads_features() else ()
         self.train_features = bool(getattr(cfg, "train_features", False))
         self.live: dict[str, tuple[Tensor, Tensor]] = {}
         """Of the step, end to end: modality -> rows `[m]` int64, distinct, and their features `[m, width]`."""
         self.followed: frozenset[str] = frozenset()
         """The modalities that trained encoders make, see `follow`."""
+        self._without_ids: tuple[Tensor, Literal["zero", "mean"]] | None = None
         if cfg.reads_features() and not features:
             raise UserError(f"model.name={cfg.name} reads features of items, and there are none; use lightgcn or bpr")
         for name in self.modalities:
@@ -90,6 +95,43 @@ class RetrievalModel(nn.Module):
         None of a model that propagates over the whole graph: there every row has a gradient in every step.
         """
         return []
+
+    def item_ids(self, table: Tensor, rows: Tensor | None = None) -> Tensor:
+        """An id table of the items, `[n_items, ...]`, or its rows of the items `[m]`: every model reads its own so.
+
+        It is the table itself but inside `without_ids`, where some rows are other ones.
+        """
+        chosen = table if rows is None else lookup(table, rows)
+        if self._without_ids is None:
+            return chosen
+        items, filling = self._without_ids
+        at = items if rows is None else torch.isin(rows, items).nonzero().squeeze(1)
+        if filling == "zero":
+            return chosen.index_fill(0, at, 0)
+        mean = table.detach().index_select(0, self.taught).mean(0)
+        return chosen.index_copy(0, at, mean.expand(len(at), *mean.shape))
+
+    @contextmanager
+    def without_ids(self, items: Tensor, filling: Literal["zero", "mean"]) -> Iterator[None]:
+        """Inside, `item_ids` has for these items `[m]` zeros, or the mean row of the items that training saw.
+
+        No gradient reaches the rows that are so replaced, and none goes through the mean.
+        """
+        self._without_ids = (items, filling)
+        try:
+            yield
+        finally:
+            self._without_ids = None
+
+    @property
+    def taught(self) -> Tensor:
+        """The items that have a training pair, `[m]`: no loss ranks another one, nor is it drawn as a negative."""
+        return self.has_pairs.nonzero().squeeze(1)
+
+    @property
+    def untaught(self) -> Tensor:
+        """The other items, `[m]`."""
+        return (~self.has_pairs).nonzero().squeeze(1)
 
     @property
     def pairs(self) -> Interactions:

@@ -53,7 +53,7 @@ class BM3(RetrievalModel):
 
     def representations(self) -> tuple[Tensor, Tensor]:
         """u `[n_users, dim]` and i `[n_items, dim]`, before the predictor."""
-        ids = self.item_id_embedding.weight
+        ids = self.item_ids(self.item_id_embedding.weight)
         users, items = propagate(self.adjacency, self.user_embedding.weight, ids, self.cfg.n_layers)
         return users, items + ids
 

@@ -44,4 +44,4 @@ class BPR(RetrievalModel):
         return {"loss": bpr + self.cfg.reg_weight * reg, "bpr": bpr, "reg": reg}
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        return self.user_embedding.weight.detach(), self.item_embedding.weight.detach()
+        return self.user_embedding.weight.detach(), self.item_ids(self.item_embedding.weight).detach()

@@ -71,7 +71,7 @@ class BranchModel(RetrievalModel):
 
     def starts(self) -> tuple[Tensor, Tensor]:
         """Layer 0 of users, `[n_users, dim]` (or `branches * dim`), and of items, `[n_items, branches * dim]`."""
-        tokens = [self.embedding_item.weight]
+        tokens = [self.item_ids(self.embedding_item.weight)]
         for name in self.modalities:
             token = self.get_submodule(f"{name}_dense")(self.feature(name))
             tokens.append(token * self.present(name)[:, None])

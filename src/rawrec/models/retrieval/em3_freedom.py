@@ -105,7 +105,7 @@ class EM3(RetrievalModel):
 
     def propagate(self, adjacency: SparseMatrix, content: Tensor) -> tuple[Tensor, Tensor]:
         """`[n_users, 2 dim]` and `[n_items, 2 dim]`: ids and content, side by side through both graphs."""
-        user_ids, item_ids = self.user_embedding.weight, self.item_id_embedding.weight
+        user_ids, item_ids = self.user_embedding.weight, self.item_ids(self.item_id_embedding.weight)
         similar = start = torch.cat([item_ids, content], 1)
         for layer in range(self.cfg.n_mm_layers):
             if layer and self.cfg.content_layers == "one":

@@ -140,7 +140,7 @@ class FREEDOM(RetrievalModel):
 
     def propagate(self, adjacency: SparseMatrix) -> tuple[Tensor, Tensor]:
         """`[n_users, dim]` and `[n_items, dim]`."""
-        ids = similar = self.item_id_embedding.weight
+        ids = similar = self.item_ids(self.item_id_embedding.weight)
         for _ in range(self.cfg.n_mm_layers):
             similar = self.item_graph @ similar
         users, items = propagate(adjacency, self.user_embedding.weight, ids, self.cfg.n_ui_layers)

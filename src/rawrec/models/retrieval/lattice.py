@@ -147,20 +147,20 @@ class LATTICE(RetrievalModel):
             columns, weights = self._mix(self._live_similarities(), self.neighbours)
         else:
             return self._propagate_items(self.item_graph)
-        h = self.item_id_embedding.weight
+        h = self.item_ids(self.item_id_embedding.weight)
         for _ in range(self.cfg.n_layers):
             h = embedding_bag(columns, h, per_sample_weights=weights, mode="sum")
         return h
 
     def _propagate_items(self, graph: SparseMatrix) -> Tensor:
-        h = self.item_id_embedding.weight
+        h = self.item_ids(self.item_id_embedding.weight)
         for _ in range(self.cfg.n_layers):
             h = graph @ h
         return h
 
     # ------------------------------------------------------------------------------------------------ the whole model
     def _backbone(self, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        users, items = self.user_embedding.weight, self.item_id_embedding.weight
+        users, items = self.user_embedding.weight, self.item_ids(self.item_id_embedding.weight)
         layers = len(self.cfg.weight_size)
         if self.cfg.cf_model == "mf":
             return users, items

@@ -99,7 +99,7 @@ class LGMRec(RetrievalModel):
     def _represent(self, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """Users, items, and of each modality the global users and items; `[n, dim]` each."""
         cfg, sizes = self.cfg, [self.n_users, self.n_items]
-        ids = self.user_embedding.weight, self.item_id_embedding.weight
+        ids = self.user_embedding.weight, self.item_ids(self.item_id_embedding.weight)
         layers = cfg.n_ui_layers if cfg.cf_model == "lightgcn" else 0
         behaviour_users, behaviour_items = propagate(self.norm_adj, *ids, layers)
 

@@ -46,4 +46,5 @@ class LightGCN(RetrievalModel):
 
     @torch.no_grad()
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        return propagate(self.adjacency, self.user_embedding.weight, self.item_embedding.weight, self.cfg.n_layers)
+        items = self.item_ids(self.item_embedding.weight)
+        return propagate(self.adjacency, self.user_embedding.weight, items, self.cfg.n_layers)

@@ -68,7 +68,7 @@ class MGCN(RetrievalModel):
 
     def _views(self) -> tuple[Tensor, Tensor]:
         """Of all nodes, users first: behaviour `[nodes, dim]` and modalities `[nodes, modalities, dim]`."""
-        users, ids = self.user_embedding.weight, self.item_id_embedding.weight
+        users, ids = self.user_embedding.weight, self.item_ids(self.item_id_embedding.weight)
         behaviour = torch.cat(propagate(self.norm_adj, users, ids, self.cfg.n_ui_layers))
         views = []
         for name, graph in zip(self.modalities, self.item_graphs, strict=True):

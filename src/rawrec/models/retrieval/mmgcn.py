@@ -144,7 +144,7 @@ class MMGCN(RetrievalModel):
 
     def _ids(self) -> Pair:
         users, items = self.id_embedding.split([self.n_users, self.n_items])
-        return users, items
+        return users, self.item_ids(items)
 
     def loss(
         self, users: Tensor, positives: Tensor, negatives: Tensor | None, draws: Mapping[str, Tensor]

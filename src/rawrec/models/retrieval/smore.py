@@ -93,7 +93,7 @@ class SMORE(RetrievalModel):
 
     def _views(self) -> tuple[Tensor, Tensor]:
         """Of all nodes, users first: behaviour `[nodes, dim]` and views `[nodes, views, dim]`."""
-        users, ids = self.user_embedding.weight, self.item_id_embedding.weight
+        users, ids = self.user_embedding.weight, self.item_ids(self.item_id_embedding.weight)
         behaviour = torch.cat(propagate(self.norm_adj, users, ids, self.cfg.n_ui_layers))
         views = []
         for m, (signal, graph) in enumerate(zip(self._signals(), self.item_graphs, strict=True)):

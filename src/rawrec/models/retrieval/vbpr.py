@@ -55,9 +55,9 @@ class VBPR(RetrievalModel):
         projected = self._linear(self.item_linear.weight, rows)
         if self.item_linear.bias is not None:
             projected = projected + self.item_linear.bias
-        items = [lookup(self.i_embedding, rows), projected]
+        items = [self.item_ids(self.i_embedding, rows), projected]
         if self.cfg.biases:
-            items.append(lookup(self.item_bias, rows)[:, None] + self._linear(self.visual_bias[None], rows))
+            items.append(self.item_ids(self.item_bias, rows)[:, None] + self._linear(self.visual_bias[None], rows))
         return torch.cat(items, 1)
 
     def _linear(self, weight: Tensor, rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ the batch, which are encoded with gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,8 @@ from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
 
 SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
+
+ROUNDING = 1e-5  # vectors whose entries differ by no larger a share of the largest are the same
 
 
 @dataclass
@@ -186,10 +188,21 @@ class PairTask(Task):
         total = len(batch.users)
         for part in batch.split(self.cfg.train.batch_size):
             triples = (part.users, part.positives, part.negatives)
-            losses = self.model.loss(*triples, self._moved(self.model.draw(*triples, batch.generator)))
+            draws = self._moved(self.model.draw(*triples, batch.generator))
+            with self._id_dropout(part):
+                losses = self.model.loss(*triples, draws)
             whole = len(part.users) == total
             yield losses if whole else {k: v * (len(part.users) / total) for k, v in losses.items()}
         self.model.live = {}
+
+    def _id_dropout(self, batch: StepPairs) -> AbstractContextManager[None]:
+        """Inside, a share of the batch's items has what evaluation gives items without training."""
+        rate, filling = getattr(self.cfg.model, "id_dropout", 0.0), self.cfg.untrained_ids
+        if not rate or filling == "as_is":
+            return nullcontext()
+        items = batch.items.unique()
+        dropped = torch.rand(len(items), generator=batch.generator) < rate
+        return self.model.without_ids(items[dropped.to(items.device)], filling)
 
     def _moved(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device) for name, value in draws.items()}
@@ -280,16 +293,37 @@ class PairTask(Task):
 
     @torch.no_grad()
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """`[n_users, dim]` and `[n_items, dim]`; a user's score of an item is their product."""
-        return self.model.embeddings()
+        """`[n_users, dim]` and `[n_items, dim]`; a user's score of an item is their product.
+
+        Items without a training positive have the ids that eval.untrained_ids gives them. Users keep their rows: one
+        without a training positive gets no list from the recommender.
+        """
+        filling = self.cfg.untrained_ids
+        if filling == "as_is":
+            return self.model.embeddings()
+        with self.model.without_ids(self.model.untaught, filling):
+            return self.model.embeddings()
+
+    def alike(self, items: Tensor) -> Tensor:
+        """Rows `[m]` of the items without a training positive where nothing but rounding tells their vectors apart.
+
+        So it is in models where content has no part in an item's vector. items: as `embeddings` gives them.
+        """
+        rows = self.model.untaught
+        if self.cfg.untrained_ids == "as_is" or not len(rows):
+            return rows[:0]
+        vectors = items[rows]
+        same = (vectors - vectors[0]).abs().max() <= ROUNDING * vectors[0].abs().max()
+        return rows if same else rows[:0]
 
     @torch.no_grad()
     def lists(self, task: ListTask, depth: int) -> TopK:
         """The `depth` best items for every user of a task, the model's embeddings made once."""
         users, items = self.embeddings()
+        alike = self.alike(items)
 
         def score(rows: np.ndarray) -> Tensor:
-            return linear(users[torch.from_numpy(rows).to(users.device)], items)
+            return product(users[torch.from_numpy(rows).to(users.device)], items, alike)
 
         workers = count() if self.device.type == "cpu" else 1
         return make_lists(score, task, depth, user_batch(self.data.n_items, self.device), workers)
@@ -377,6 +411,14 @@ def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:
         f"content.order=[{','.join(order)}]: name every field in use, once, for example "
         f"content.order=[{','.join(modalities)}]; to leave one out set content.<field>.use=false"
     )
+
+
+def product(users: Tensor, items: Tensor, alike: Tensor) -> Tensor:
+    """Scores `[u, n_items]`; those of the items `alike` are equal to the bit, which a product of matrices is not."""
+    scores = linear(users, items)
+    if len(alike):
+        scores[:, alike] = scores[:, alike[:1]]
+    return scores
 
 
 def user_batch(n_items: int, device: torch.device) -> int:
