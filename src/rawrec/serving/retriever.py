@@ -32,7 +32,6 @@ class Retriever(Recommender):
         self._users, self._items = system.embeddings()
         self._alike = system.alike(self._items)
         self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
-        self._valid[self._alike] = False
         self._workers = count() if self._items.device.type == "cpu" else 1
 
     def score(
@@ -88,7 +87,8 @@ class Retriever(Recommender):
         return model.feature(field, rows).cpu().numpy(), model.present(field)[rows].cpu().numpy()
 
     def _lacking(self) -> str:
-        return "no training interaction" + (" and no features" if self._retrieval.reads_features else "")
+        reads = self._retrieval.reads_features and self._retrieval.model.content_in_vectors
+        return "no training interaction" + (" and no features" if reads else "")
 
     def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
         raise UserError(unseen(self._model()))
