@@ -88,7 +88,8 @@ class Retriever(Recommender):
         return model.feature(field, rows).cpu().numpy(), model.present(field)[rows].cpu().numpy()
 
     def _lacking(self) -> str:
-        return "no training interaction" + (" and no features" if self._retrieval.reads_features else "")
+        reads = self._retrieval.reads_features and self._retrieval.model.content_in_vectors
+        return "no training interaction" + (" and no features" if reads else "")
 
     def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
         raise UserError(unseen(self._model()))

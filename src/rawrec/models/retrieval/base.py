@@ -37,6 +37,8 @@ class RetrievalModel(nn.Module):
     """
 
     uses_negatives: ClassVar[bool] = True
+    content_in_vectors: ClassVar[bool] = True
+    """Whether an item's features, where the model reads any, have a part in its vector, or in losses alone."""
 
     edge_users: Tensor
     edge_items: Tensor

@@ -29,6 +29,7 @@ from rawrec.onednn import Linear
 
 class BM3(RetrievalModel):
     uses_negatives: ClassVar[bool] = False
+    content_in_vectors: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -96,7 +96,8 @@ class PairTask(Task):
         self.reads_features = cfg.model.reads_features()
         features, present = self._features(cache, progress) if self.reads_features else ({}, {})
         described = [torch.zeros(data.n_items, dtype=torch.bool), *present.values()]
-        self.described = torch.stack(described).any(0).numpy()  # [n_items]: features of the item are read
+        # [n_items]: features of the item have a part in its vector
+        self.described = torch.stack(described).any(0).numpy() & kind.content_in_vectors
         torch.manual_seed(cfg.seed)
         pairs = Interactions(users, items, data.n_users, data.n_items)
         self.model = kind(cfg.model, pairs, features, present).to(self.device)
@@ -315,7 +316,7 @@ class PairTask(Task):
         So it is in models where content has no part in an item's vector. items: as `embeddings` gives them.
         """
         rows = self.model.untaught
-        if self.cfg.untrained_ids == "as_is" or not len(rows):
+        if self.cfg.untrained_ids == "as_is" or len(rows) < 2:
             return rows[:0]
         vectors = items[rows]
         same = (vectors - vectors[0]).abs().max() <= ROUNDING * vectors[0].abs().max()
