@@ -21,8 +21,8 @@ from rawrec.cli.training import _main_metrics as main_metrics
 from rawrec.training import state as checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
-COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "train", "resume", "sweep"]
-COMMANDS += ["evaluate", "compare", "recommend", "similar", "report", "export", "models", "sources", "settings"]
+COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "finetune", "train", "resume"]
+COMMANDS += ["sweep", "evaluate", "compare", "recommend", "similar", "report", "export", "models", "sources", "settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]
 SOURCES += ["huggingface", "webdataset"]

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from colours import colours
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import rawrec
 from rawrec.config import FieldConfig
@@ -16,6 +20,7 @@ from rawrec.config.finetune import finetune_config
 from rawrec.content.encoders import make_encoder
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.training import state as checkpoint
 from rawrec.training.job import finetune, resume
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.catalogue import CatalogueTask
@@ -91,8 +96,6 @@ def test_a_model_uses_it_and_remembers_its_weights(learned: RunFolder, data: Dat
     rawrec.evaluate(run.path)
     weights = load_file(folder / "model.safetensors")
     weights["image_projection.bias"] += 1
-    from safetensors.torch import save_file
-
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"the weights of the encoder .*encoder \(front\) have changed since the run"):
         rawrec.evaluate(run.path)
@@ -134,6 +137,44 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path: Path, pictures: str) -
         assert (cut.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
+def test_killed_and_resumed_by_the_commands(data: Dataset, tmp_path: Path) -> None:
+    """SIGKILL in the middle of an epoch; then `rawrec resume` from another folder."""
+    settings = {**SMALL, "batch_size": 4, "checkpoint_every": 2, "epochs": 3}
+    whole = finetune(data, PAIR, tmp_path / "whole", settings)
+    words = [f"{key}={value}" for key, value in settings.items()]
+    run, begin = tmp_path / "run", "from rawrec.cli import main; main()"
+    command = ["finetune", str(data.path), "--encoder", PAIR, "--out", str(run), *words]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-c", begin, *command], **quiet)
+    last = run / "checkpoint" / "last.safetensors"
+    for _ in range(6000):
+        if last.is_file() and checkpoint.load(last)[1]["progress"]["step"] >= 6:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not RunFolder.open(run).info()["finished"]
+    done = subprocess.run(
+        [sys.executable, "-c", begin, "resume", str(run)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "text_to_image/recall@1" in done.stdout and f"content.item.encoder={run}" in done.stdout.replace("\n", "")
+    assert (run / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert without_times(RunFolder.open(run)) == without_times(whole)
+
+
+def test_a_run_goes_on_with_the_weights_that_it_began_with_alone(data: Dataset, tmp_path: Path) -> None:
+    first = finetune(data, PAIR, tmp_path / "first", {**SMALL, "epochs": 1})
+    settings = {key: value for key, value in SMALL.items() if key != "dim"}
+    with pytest.raises(Stop):
+        finetune(data, first.path, tmp_path / "run", {**settings, "checkpoint_every": 1}, observer=stopping_after(6))
+    weights = load_file(first.path / "model.safetensors")
+    weights["text.model.embeddings.LayerNorm.bias"] += 1
+    save_file(weights, first.path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"the weights of the encoder .*first \(start\) have changed since the run"):
+        resume(tmp_path / "run")
+
+
 def test_a_draw_shows_other_pictures_in_other_epochs(tmp_path: Path) -> None:
     cfg = finetune_config({**SMALL, "encoder": PAIR, "pictures": "draw"})
     task = CatalogueTask(cfg, colours(tmp_path / "data", pictures=3), tmp_path / "cache")
@@ -160,6 +201,20 @@ def test_gradients_do_not_depend_on_how_many_are_encoded_at_once(data: Dataset, 
     for name, grad in found[0].items():
         assert grad is not None and found[1][name] is not None, name
         assert (found[1][name] - grad).norm() <= 1e-3 * grad.norm() + 1e-6, name
+
+
+def test_a_batch_in_which_nothing_can_be_told_apart_is_no_mistake(tmp_path: Path) -> None:
+    """Two titles only: of batches of two pairs half have one title, and no gradient."""
+    data = colours(tmp_path / "data", title="a {upper:.1} thing")
+    run = finetune(data, PAIR, tmp_path / "x", {**SMALL, "batch_size": 2, "epochs": 1, "warmup_steps": 0})
+    assert (
+        "held-out pairs with the text or the first picture of a training pair: 21" in (run.path / "log.txt").read_text()
+    )
+    cfg = finetune_config({**SMALL, "encoder": PAIR})
+    task = CatalogueTask(cfg, data, tmp_path / "cache")
+    same = [row for row in range(110) if task.pairs.text[row] == task.pairs.text[0]][:2]
+    assert not task.present("image", torch.tensor(same)).any()
+    assert task.present("image", torch.tensor([0, 109])).all()
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
