@@ -259,6 +259,12 @@ def test_nothing_to_tell_apart(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_what_is_cut_or_lost_is_told(tmp_path: Path) -> None:
+    data = colours(tmp_path / "data", title="a picture with {upper} above and below it {lower}")
+    task = CatalogueTask(finetune_config({**SMALL, "encoder": PAIR}), data, tmp_path / "cache")
+    assert "texts longer than the encoder reads, cut: 110" in task.notes
+
+
 def test_no_other_folder_is_overwritten(learned: RunFolder, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds the encoder .* which is read: choose another folder"):
         finetune(data, learned.path, learned.path, {"epochs": 1}, overwrite=True)

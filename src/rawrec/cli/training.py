@@ -280,7 +280,8 @@ def settings(
         print_json([line._asdict() for line in found])
         return
     console().print(Text(title), _settings_table(found))
-    print("give them as key=value after: rawrec train MODEL --data DATA --out RUN")
+    command = "finetune DATA --encoder NAME" if name == "finetune" else "train MODEL --data DATA"
+    print(f"give them as key=value after: rawrec {command} --out RUN")
 
 
 def _settings_table(lines: Iterable[Iterable[str]]) -> Table:

@@ -67,11 +67,16 @@ class CatalogueTask(Task):
         self.pairs = catalogue_pairs(data, images, words, usable, tokens, max_images, settings.held_out)
         self.digests = {"start": {"encoder": settings.encoder, "digest": self.model.digest}}
         self.before = Result()
-        self.notes = [*self.pairs.notes(), *self.model.notes()]
+        self.notes = [*self.pairs.notes(), *self._losses_on_the_way(), *self.model.notes()]
         self._picked = torch.zeros(data.n_items, dtype=torch.int64)
         with self._casting():
             rows = self.pairs.train[:BEGIN].split(settings.micro_batch)
             self.model.begin(self._read(part, self._picked[part]) for part in rows)
+
+    def _losses_on_the_way(self) -> list[str]:
+        cut, broken = self.stats["text"].get("truncated", 0), self.stats["image"].get("undecodable", 0)
+        said = [f"texts longer than the encoder reads, cut: {cut:,}"] * bool(cut)
+        return said + [f"pictures that cannot be read, left out: {broken:,}"] * bool(broken)
 
     # ------------------------------------------------------------------------------------------------------- settings
     @property
