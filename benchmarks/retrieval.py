@@ -141,10 +141,10 @@ def _floor(trainer: Loop[PairTask]) -> float:
     """Seconds of the products and updates of an epoch: its beginning, its first step, and the others as the second."""
     model, pairs = trainer.task.model, trainer.task.pairs
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randperm(len(pairs.users), generator=generator).split(trainer.cfg.train.batch_size)
+    rows = torch.randperm(len(pairs.users), generator=generator).split(trainer.task.cfg.train.batch_size)
     begin = floor_of(lambda: model.begin_epoch(model.draw_epoch(generator)))
     first, other = (floor_of(lambda part=part: trainer._step(part)) for part in (rows[0], rows[min(1, len(rows) - 1)]))
-    return begin + first + other * (len(pairs.users) / trainer.cfg.train.batch_size - 1)
+    return begin + first + other * (len(pairs.users) / trainer.task.cfg.train.batch_size - 1)
 
 
 def _floor_of_evaluation(system: PairTask) -> float:

@@ -21,8 +21,9 @@ from rawrec.cli.training import _main_metrics as main_metrics
 from rawrec.training import state as checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
-COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "train", "resume", "sweep"]
-COMMANDS += ["evaluate", "compare", "recommend", "similar", "report", "export", "models", "sources", "settings"]
+COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "finetune", "train", "resume"]
+COMMANDS += ["sweep", "evaluate", "compare", "recommend", "similar", "report", "export", "models", "sources"]
+COMMANDS += ["settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]
 SOURCES += ["huggingface", "webdataset"]
@@ -421,3 +422,14 @@ def test_a_retrieval_run_through_the_commands(shell: Shell, shop: Path, tmp_path
     assert Path(shell.json("report", out)["report"]).is_file()
     assert "reads no history" in shell.mistake("recommend", out, "--history", found[0]["item"])
     assert "did you mean lightgcn" in shell.mistake("train", "lightgnc", "--data", shop, "--out", tmp_path / "x")
+
+
+def test_finetune_tells_before_and_after(shell: Shell, shop: Path, tmp_path: Path) -> None:
+    words = ["--encoder", "pair:random:conv+random:bert", "--text-field", "title", "size=16", "max_length=6"]
+    words += ["--out", str(tmp_path / "x"), "epochs=1", "threads=1", "held_out=0.3"]
+    out, _ = shell("finetune", str(shop), *words, "--loss", "itc")
+    assert "before" in out and "image_to_text/recall@10" in out and "uniformity_text" in out
+    found = json.loads(shell("resume", str(tmp_path / "x"), "--json")[0])
+    assert found["encoder"] == str(tmp_path / "x") and found["valid"]["pairs"] == found["before"]["pairs"]
+    out, _ = shell("settings", "finetune")
+    assert "projection_lr" in out and "rawrec finetune DATA --encoder NAME" in out

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rawrec.report.comparison import compare
     from rawrec.serving.recommender import Recommender
     from rawrec.sources.own import SourceTables
-    from rawrec.training.job import evaluate, resume, train
+    from rawrec.training.job import evaluate, finetune, resume, train
     from rawrec.training.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ __all__ = [
     "UserError",
     "compare",
     "evaluate",
+    "finetune",
     "register_encoder",
     "register_fusion",
     "register_metric",
@@ -65,6 +66,7 @@ _HOMES = {
     "UserError": "rawrec.errors",
     "compare": "rawrec.report.comparison",
     "evaluate": "rawrec.training.job",
+    "finetune": "rawrec.training.job",
     "register_encoder": "rawrec.config.parts",
     "register_fusion": "rawrec.config.parts",
     "register_metric": "rawrec.config.metrics",

@@ -70,7 +70,7 @@ class Bars:
             self._say("evaluating the best epoch ...")
 
     def _validated(self, line: dict[str, Any], best: bool) -> None:
-        values = {name: line.get(f"valid/{name}") for name in ("auc", "logloss", "recall@20", "ndcg@20")}
+        values = {name: line.get(f"valid/{name}") for name in ("auc", "logloss", "recall@20", "ndcg@20", "recall")}
         shown = [f"{name} {value:.4f}" for name, value in values.items() if value is not None]
         rate = f"{line['samples_per_second']:,.0f} samples/s"
         parts = [f"loss {line['loss']:.4f}", *shown, rate, f"{line['seconds']:.1f} s", *["the best so far"] * best]

@@ -89,10 +89,10 @@ def test_learning_rates_by_group_and_warmup(shop: Path, tmp_path: Path) -> None:
         rates.append([group["lr"] for group in made.optimiser.torch.param_groups])
     np.testing.assert_allclose(rates, np.outer([0.25, 0.5, 0.75, 1, 1], [0.02, 0.1, 0.1]))
     decay = [group["weight_decay"] for group in made.optimiser.torch.param_groups]
-    assert decay == [0, made.cfg.train.weight_decay, 0]
+    assert decay == [0, made.schedule.weight_decay, 0]
     groups, tables = made.task.parameter_groups(), made.optimiser.tables
     assert set(tables) == {name for name, _ in groups["id"]}
-    assert {table.decay for table in tables.values()} == {made.cfg.train.id_weight_decay}
+    assert {table.decay for table in tables.values()} == {made.schedule.id_weight_decay}
     names = [name for group in groups.values() for name, _ in group]
     assert sorted(names) == sorted(saved_name(name) for name, p in made.task.named_parameters() if p.requires_grad)
     assert all(p.ndim < 2 or name.endswith(".queries") for name, p in groups["plain"])

@@ -52,7 +52,7 @@ def test_missing_rows_and_fields_left_out(graph: Dataset, tmp_path: Path) -> Non
     assert not model.present("image")[7] and model.present("image").sum() == ITEMS - 1 and model.present("text").all()
     trainer = make(graph, tmp_path, "vbpr", content__image__use=False)
     assert trainer.task.model.modalities == ("text",)
-    assert not trainer.cfg.content.fields["image"].use  # in config.yaml, for whoever loads the run
+    assert not trainer.task.cfg.content.fields["image"].use  # in config.yaml, for whoever loads the run
 
 
 def test_features_of_raw_fields(shop: Path, tmp_path: Path) -> None:

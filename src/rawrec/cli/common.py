@@ -27,6 +27,7 @@ ORDER = [
     "split",
     "convert",
     "encode",
+    "finetune",
     "train",
     "resume",
     "sweep",

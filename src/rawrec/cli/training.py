@@ -81,6 +81,54 @@ def train(
     _finished(run, as_json)
 
 
+@app.command(
+    epilog="Example: rawrec finetune data/ml --encoder pair:efficientnet_lite0+minilm --out encoders/ml train=top:2"
+)
+def finetune(
+    data: Annotated[Path, typer.Argument(help="dataset folder")],
+    encoder: Annotated[
+        str,
+        typer.Option(help="folder or hub name of CLIP and its kin, of VLMo; or pair:IMAGE+TEXT, any two encoders"),
+    ],
+    out: Out,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="settings as key=value (`rawrec settings finetune` lists them)")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="itc, or of VLMo also itm, mlm, between commas")] = None,
+    image_field: Annotated[list[str] | None, typer.Option(help="image field; repeatable (default: all)")] = None,
+    text_field: Annotated[list[str] | None, typer.Option(help="text field; repeatable (default: all)")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Tune an encoder on a dataset's own pictures and texts."""
+    from rawrec.config.resolution import parse_overrides, single
+    from rawrec.progress import Bars
+    from rawrec.training.job import finetune as work
+
+    named = {"loss": loss, "image_fields": image_field, "text_fields": text_field}
+    given = single(parse_overrides(overrides or []), {key: value for key, value in named.items() if value})
+    if "encoder" in given:
+        raise UserError("encoder is given twice: leave it out behind --encoder")
+    with Bars() as observer:
+        run = work(data, encoder, out, given, overwrite, observer)
+    _tuned(run, as_json)
+
+
+def _tuned(run: Any, as_json: bool) -> None:
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    if as_json:
+        print_json({"encoder": str(run.path), **metrics})
+        return
+    before, after = metrics["before"], metrics["valid"]
+    table = Table("held-out pairs", "before", "after", box=None, pad_edge=False)
+    for name in after:
+        table.add_row(name, _cell(before[name]), _cell(after[name]))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console().print(table)
+    print(f"the encoder: {run.path}; use it as content.item.encoder={run.path}")
+
+
 @app.command(epilog="Example: rawrec resume runs/em3")
 def resume(run: RunArgument, data: Data = None, as_json: Json = False) -> None:
     """Go on with a run that was stopped, as if it had not been."""
@@ -89,7 +137,7 @@ def resume(run: RunArgument, data: Data = None, as_json: Json = False) -> None:
 
     with Bars() as observer:
         done = work(run, observer, data)
-    _finished(done, as_json)
+    (_tuned if done.info().get("task") == "finetune" else _finished)(done, as_json)
 
 
 def _finished(run: Any, as_json: bool) -> None:
@@ -221,7 +269,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: rawrec settings lightgcn")
 def settings(
-    name: Annotated[str, typer.Argument(help="a model, or run, train, data, content, bank, eval")],
+    name: Annotated[str, typer.Argument(help="a model, or run, train, data, content, bank, eval, finetune")],
     as_json: Json = False,
 ) -> None:
     """Show the settings of a model, with values, defaults and meaning."""
@@ -232,7 +280,8 @@ def settings(
         print_json([line._asdict() for line in found])
         return
     console().print(Text(title), _settings_table(found))
-    print("give them as key=value after: rawrec train MODEL --data DATA --out RUN")
+    command = "finetune DATA --encoder NAME" if name == "finetune" else "train MODEL --data DATA"
+    print(f"give them as key=value after: rawrec {command} --out RUN")
 
 
 def _settings_table(lines: Iterable[Iterable[str]]) -> Table:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from rawrec import plugins
 from rawrec.config.content import FieldConfig, FusionConfig
+from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.idle import idle_reason
 from rawrec.config.models import model_entry, model_names
 from rawrec.config.page import Setting, rows, written
@@ -85,6 +86,8 @@ def settings(name: str) -> tuple[str, list[Setting]]:
     """
     if name == "run":
         return _first_line(Config), rows(Config, "")
+    if name == "finetune":
+        return _first_line(FinetuneConfig), rows(FinetuneConfig, "")
     parts: dict[str, type[BaseModel]] = {"content.fusion": FusionConfig, "content.<field>": FieldConfig}
     for key, field in Config.model_fields.items():
         if key != "model" and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -93,7 +96,7 @@ def settings(name: str) -> tuple[str, list[Setting]]:
         return _first_line(parts[name]), rows(parts[name], f"{name}.")
     entry = model_entry(PRESETS[name][0] if name in PRESETS else name)
     if entry is None:
-        raise UserError(unknown("settings", name, [*model_names(), "run", *parts]))
+        raise UserError(unknown("settings", name, [*model_names(), "run", "finetune", *parts]))
     return _first_line(entry.record), rows(entry.record, "model.")
 
 

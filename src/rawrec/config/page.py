@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rawrec.config.content import FieldConfig, FusionConfig
+from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.models import RETRIEVAL
 from rawrec.config.ranking import RANKERS
 from rawrec.config.resolution import flatten
@@ -41,6 +42,7 @@ def describe() -> str:
             lines += _table(name, record, f"{name}.")
     lines += _table("content.fusion", FusionConfig, "content.fusion.")
     lines += _table("content.<field>", FieldConfig, "content.<field>.")
+    lines += _table("finetune", FinetuneConfig, "")
     return "\n".join(lines)
 
 
@@ -78,7 +80,7 @@ def rows(record: type[BaseModel], prefix: str) -> list[Setting]:
     found = []
     for name, field in record.model_fields.items():
         if field.annotation is not None and not _is_record(field.annotation):
-            default = written(field.get_default(call_default_factory=True))  # type: ignore[call-arg]
+            default = "" if field.is_required() else written(field.get_default(call_default_factory=True))  # type: ignore[call-arg]
             found.append(Setting(f"{prefix}{name}", values_of(field), default, field.description or ""))
     return found
 

@@ -70,6 +70,10 @@ class ItemModel(nn.Module):
             assert isinstance(encoder, Encoder)
             yield name, encoder
 
+    def digests(self) -> dict[str, dict[str, str | None]]:
+        """Name and digest of the weights, as they were loaded, of the encoder of every feature."""
+        return {field: {"encoder": e.name, "digest": e.stack.digest} for field, e in self.raw_encoders()}
+
     def column(self, field: str) -> str:
         """Name of the static column that the field is read from."""
         return f"hidden/{field}" if field in self.trained else f"feature/{field}"

@@ -48,3 +48,22 @@ def adapters(model: nn.Module) -> list[nn.Parameter]:
 
 def _is_pointwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of `model` as if it had no adapters, what they add being part of the weights."""
+    from peft.tuners.lora.layer import LoraLayer
+
+    state: dict[str, torch.Tensor] = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        prefix = f"{name}." if name else ""
+        base = f"{prefix}base_layer."
+        inner = {key.removeprefix(base): value for key, value in state.items() if key.startswith(base)}
+        state = {key: value for key, value in state.items() if not key.startswith(prefix)}
+        delta: torch.Tensor = module.get_delta_weight("default")  # type: ignore[operator]
+        inner["weight"] = inner["weight"] + delta.to(inner["weight"].dtype)
+        state |= {prefix + key: value for key, value in inner.items()}
+    return state

@@ -1,4 +1,4 @@
-"""From a preset and a dataset to a finished run folder: `train`, `resume`, `evaluate`."""
+"""From settings and a dataset to a finished run folder: `train`, `finetune`, `resume`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rawrec.config import Config, DataConfig, resolve
+from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.resolution import single
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
@@ -19,8 +20,9 @@ from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.loop import Loop
-from rawrec.training.runs import RunFolder
+from rawrec.training.runs import RunFolder, Settings
 from rawrec.training.tasks.base import PARTS, Task
+from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
 
@@ -43,7 +45,42 @@ def train(
     >>> run.path
     """
     data = data if isinstance(data, Dataset) else Dataset.open(data)
-    cfg = configure(preset, data, overrides or {})
+    return _begin(out, configure(preset, data, overrides or {}), data, overwrite, observer)
+
+
+def finetune(
+    data: Dataset | str | Path,
+    encoder: str | Path,
+    out: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    observer: Any = None,
+) -> RunFolder:
+    """Tune an encoder of pictures and texts on a dataset's own pairs; `out` is a run folder and the new encoder's.
+
+    encoder: a folder or hub name of CLIP and its kin, of VLMo, `pair:IMAGE+TEXT`, or what this made before. settings:
+    of `FinetuneConfig`. Raises as `train` does; `resume` goes on with it.
+
+    >>> rawrec.finetune("data/ml", "pair:efficientnet_lite0+minilm", out="encoders/ml", settings={"train": "top:2"})
+    """
+    data = data if isinstance(data, Dataset) else Dataset.open(data)
+    given = dict(settings or {})
+    cfg = finetune_config({"encoder": _absolute(str(encoder)), **given}, given)
+    target = Path(out).absolute().resolve()
+    for name in cfg.encoder.removeprefix("pair:").split("+"):
+        if Path(name).is_dir() and target in (Path(name).resolve(), *Path(name).resolve().parents):
+            raise UserError(f"--out {out} holds the encoder {name}, which is read: choose another folder")
+    return _begin(out, cfg, data, overwrite, observer)
+
+
+def _absolute(encoder: str) -> str:
+    """The name of an encoder, folders in full: a run may be resumed from another place."""
+    prefix = "pair:" if encoder.startswith("pair:") else ""
+    names = encoder.removeprefix("pair:").split("+") if prefix else [encoder]
+    return prefix + "+".join(str(Path(name).absolute()) if name and Path(name).is_dir() else name for name in names)
+
+
+def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any) -> RunFolder:
     run = RunFolder.create(out, cfg, data, overwrite)
     try:
         return _work(run, cfg, data, observer, fresh=True)
@@ -95,7 +132,7 @@ def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | 
         return run
     found = run.dataset(data)
     run.write_info(dataset=str(found.path.absolute()))
-    return _work(run, run.config(), found, observer, fresh=False)
+    return _work(run, run.settings(), found, observer, fresh=False)
 
 
 def load_task(
@@ -109,6 +146,7 @@ def load_task(
         choose_device(device, "device")
         cfg.train.device = device
     task = task_of(cfg)(cfg, run.dataset(data), run.cache)
+    _same_encoders(run, task)
     tensors, state = checkpoint.load(run.path / "model.safetensors")
     task.load_published(tensors, state["step"])
     return task
@@ -139,12 +177,13 @@ def evaluate(
     return metrics
 
 
-def _work(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
-    with computing(cfg.train.threads), filling(run.path):
+def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
+    threads = cfg.threads if isinstance(cfg, FinetuneConfig) else cfg.train.threads
+    with computing(threads), filling(run.path):
         return _train(run, cfg, data, observer, fresh)
 
 
-def _train(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
+def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
     started = time.perf_counter()
     strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
@@ -176,19 +215,35 @@ def _train(run: RunFolder, cfg: Config, data: Dataset, observer: Any, fresh: boo
     return run
 
 
-def _task(run: RunFolder, cfg: Config, data: Dataset, observe: Any) -> Task:
+def _task(run: RunFolder, cfg: Settings, data: Dataset, observe: Any) -> Task:
     """What is trained, before its first step; the run folder learns what it is of."""
 
     def progress(text: str, chunks: Any) -> Any:
         return observed(observe, text, chunks)
 
-    task = task_of(cfg)(cfg, data, run.cache, progress)
+    task: Task = (
+        CatalogueTask(cfg, data, run.cache, progress)
+        if isinstance(cfg, FinetuneConfig)
+        else task_of(cfg)(cfg, data, run.cache, progress)
+    )
+    _same_encoders(run, task)
     parameters = {key: sum(p.numel() for _, p in group) for key, group in task.parameter_groups().items()}
-    run.write_info(parameters=parameters, media=task.stats)
+    run.write_info(parameters=parameters, media=task.stats, encoders=task.digests)
     if isinstance(task, PairTask):
-        run.write_info(paradigm=cfg.paradigm if task.reads_features else None)
-    run.write_config(task.cfg)
+        run.write_info(paradigm=task.cfg.paradigm if task.reads_features else None)
+    run.write_config(task.settings if isinstance(task, CatalogueTask) else task.cfg)
     return task
+
+
+def _same_encoders(run: RunFolder, task: Task) -> None:
+    """UserError where the weights in an encoder's folder are not those that the run began with."""
+    for what, begun in run.info().get("encoders", {}).items():
+        now = task.digests.get(what)
+        if now is not None and now["digest"] != begun["digest"] and Path(str(now["encoder"])).is_dir():
+            raise UserError(
+                f"the weights of the encoder {now['encoder']} ({what}) have changed since the run {run.path.name} was "
+                "begun with them: bring them back, or train again"
+            )
 
 
 def task_of(cfg: Config) -> type[ImpressionTask] | type[PairTask]:

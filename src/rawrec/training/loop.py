@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rawrec.config.metrics import lower_is_better
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.memory import keep_freed_memory
@@ -46,11 +45,11 @@ class Loop(Generic[AnyTask]):
     """Trains a `Task` in a `RunFolder`. `observer(event, **values)` is told of steps and epochs (progress bars)."""
 
     def __init__(self, task: AnyTask, run: RunFolder, observer: Callable[..., None] | None = None):
-        self.task, self.run, self.cfg = task, run, task.cfg
+        self.task, self.run, self.schedule = task, run, task.schedule
         self.observe = observer or (lambda event, **values: None)
         self.progress = Progress()
         keep_freed_memory()
-        self.optimiser = Optimiser(task.parameter_groups(), self.cfg.train)
+        self.optimiser = Optimiser(task.parameter_groups(), self.schedule)
         buckets = buckets_of(task.train_counts)
         self._buckets = list(buckets)
         self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(task.device)  # [buckets, n_items]
@@ -74,7 +73,7 @@ class Loop(Generic[AnyTask]):
 
     def _epoch(self) -> int:
         """The rest of an epoch; how many samples it has."""
-        state, train = self.progress, self.cfg.train
+        state, train = self.progress, self.schedule
         order = self.task.begin_epoch(state.epoch)
         self.observe("epoch", epoch=state.epoch, total=len(order), position=state.position)
         while state.position < len(order):
@@ -114,7 +113,7 @@ class Loop(Generic[AnyTask]):
         self.optimiser.step(state.step, state.epoch)
         if live is not None:
             task.write(live, state.step)
-            if task.encoders():
+            if task.bank is not None and task.encoders():
                 shown = self._in_bucket[:, batch.items.flatten()]
                 encoded = torch.isin(batch.items.flatten(), live.encoded)
                 self._shown += torch.stack([shown.sum(1), (shown & encoded).sum(1)])
@@ -130,14 +129,9 @@ class Loop(Generic[AnyTask]):
         folder = self.run.path / "checkpoint"
         there = (folder / "last.safetensors").is_file()
         where = f"the last good checkpoint is in {folder}" if there else "there is no checkpoint yet"
-        first = zip(batch.users[:5].tolist(), batch.items.reshape(len(batch.users), -1)[:5, 0].tolist(), strict=True)
-        pairs = ", ".join(f"({task.data.user_ids[u]}, {task.data.item_ids[i]})" for u, i in first)
-        trains = bool(task.encoders())
         raise RunStopped(
             f"the {what} of step {state.step} (epoch {state.epoch + 1}) is {value}. Nothing of this step was written; "
-            f"{where}. Its batch of {len(batch.users)} {task.noun} begins with the (user, item) pairs {pairs}. Try a "
-            f"lower train.lr{' or train.encoder_lr' * trains}, a smaller train.clip"
-            f"{', or train.precision=fp32' * trains}; look for extreme numbers in the columns of these items with "
+            f"{where}. {task.beginning(batch)}; look for extreme numbers in the columns of these items with "
             "`rawrec inspect`"
         )
 
@@ -155,10 +149,11 @@ class Loop(Generic[AnyTask]):
                 self._waiting.add(name)
 
     def _no_gradient(self, name: str) -> None:
-        setting = f"content.{name}.train"
+        given = self.task.train_setting(name)
+        setting = given.partition("=")[0]
         raise UserError(
-            f"{setting}={self.cfg.content.fields[name].train}: no gradient reaches the encoder of {name!r} under these "
-            f"settings of model {self.cfg.label}. Set {setting}=none, or train.precision=fp32 if it is lost in rounding"
+            f"{given}: no gradient reaches the encoder of {name!r} under these settings of {self.task.label}. Set "
+            f"{setting}=none, or {setting.startswith('content') * 'train.'}precision=fp32 if it is lost in rounding"
         )
 
     def _check_all_encoders(self) -> None:
@@ -166,10 +161,10 @@ class Loop(Generic[AnyTask]):
         for name in self._unproven:
             if name in self._waiting:
                 self._no_gradient(name)
-            setting = f"content.{name}.train"
+            given = self.task.train_setting(name)
             raise UserError(
-                f"{setting}={self.cfg.content.fields[name].train}: in a whole epoch no item with {name!r} was encoded, "
-                f"so its encoder learns nothing. Set {setting}=none, or raise bank.live_budget where it is small"
+                f"{given}: in a whole epoch no item with {name!r} was encoded, so its encoder learns nothing. Set "
+                f"{given.partition('=')[0]}=none, or raise bank.live_budget where it is small"
             )
 
     # ------------------------------------------------------------------------------------------------- end of an epoch
@@ -181,7 +176,7 @@ class Loop(Generic[AnyTask]):
         line |= {key: sums[key] / sums["steps"] for key in sorted(sums) if key != "steps"}
         if task.bank is not None:
             line |= task.bank.health(state.step)
-        if task.encoders():
+        if task.bank is not None and task.encoders():
             shown, encoded = self._shown.tolist()
             counts = zip(self._buckets, shown, encoded, strict=True)
             line |= {f"live_share/{name}": live / n if n else None for name, n, live in counts}
@@ -190,7 +185,7 @@ class Loop(Generic[AnyTask]):
             line |= {f"valid/{key}": value for key, value in result.metrics.items()}
             value = self._monitored(result)
             state.epoch += 1
-            if state.best is None or (value < state.best if self._lower else value > state.best):
+            if state.best is None or (value < state.best if task.lower else value > state.best):
                 state.best, state.best_epoch, state.bad_epochs = value, state.epoch, 0
                 self._best = {name: tensor.clone() for name, tensor in task.state().items()}
                 self._best |= checkpoint.with_prefix("stale.", task.stale())
@@ -198,8 +193,8 @@ class Loop(Generic[AnyTask]):
                 state.bad_epochs += 1
         state.position, state.sums = 0, {}
         self._shown.zero_()
-        patience = self.cfg.train.patience + (self.cfg.eval.protocol == "mmrec")
-        state.finished = state.epoch >= self.cfg.train.epochs or state.bad_epochs >= patience
+        patience = self.schedule.patience + task.like_mmrec
+        state.finished = state.epoch >= self.schedule.epochs or state.bad_epochs >= patience
         times = {"seconds": seconds, "samples_per_second": samples / seconds}
         times["validation_seconds"] = time.perf_counter() - begun
         self.run.append_metrics({**line, **times})
@@ -207,13 +202,9 @@ class Loop(Generic[AnyTask]):
             self.save()
         self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
 
-    @property
-    def _lower(self) -> bool:
-        return lower_is_better(self.cfg.train.metric)
-
     def _monitored(self, result: Result) -> float:
         """The metric that early stopping follows. Raises UserError where it is undefined."""
-        name, metrics = self.cfg.train.metric, result.metrics
+        name, metrics = self.task.metric, result.metrics
         if name not in metrics:
             known = ", ".join(sorted(k for k in metrics if "/" not in k))
             raise UserError(
@@ -224,12 +215,12 @@ class Loop(Generic[AnyTask]):
             why = result.reasons.get(name, "undefined")
             instead = ". Use train.metric=logloss" if "logloss" in metrics else ""
             raise UserError(f"train.metric={name} is undefined on the validation part: {why}{instead}")
-        return round(value, 4) if self.cfg.eval.protocol == "mmrec" else value
+        return round(value, 4) if self.task.like_mmrec else value
 
     # ----------------------------------------------------------------------------------------------------- checkpoints
     def _may_save(self) -> bool:
         """Checkpoints take no more than train.checkpoint_share of a run's time."""
-        share = self.cfg.train.checkpoint_share
+        share = self.schedule.checkpoint_share
         return share == 1 or time.perf_counter() - self._saved > self._saving / share
 
     def save(self) -> None:
@@ -271,8 +262,7 @@ class Loop(Generic[AnyTask]):
         run, task, step = self.run, self.task, self.progress.step
         task.load_state({name: value for name, value in self._best.items() if not name.startswith("stale.")})
         results = task.finish(run.path, step, checkpoint.without_prefix("stale.", self._best))
-        about = {"format": 1, "step": step, "model": self.cfg.label}
-        checkpoint.save(run.path / "model.safetensors", task.published(), about)
+        task.publish(run.path, step)
         metrics: dict[str, Any] = {name: result.metrics for name, result in results.items()}
         reasons = {name: result.reasons for name, result in results.items()}
         checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})

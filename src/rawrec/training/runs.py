@@ -14,12 +14,15 @@ import torch
 import yaml
 
 from rawrec.config import Config, validate
+from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.own import lacking, own_parts
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.files import filling
 from rawrec.training.state import write_json, write_text
 
+FINETUNE = "finetune"
+Settings = Config | FinetuneConfig
 PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
 
 
@@ -27,7 +30,8 @@ class RunFolder:
     """`config.yaml`, `run.json`, `metrics.jsonl` (a line per epoch), `metrics.json`, `model.safetensors`,
     `checkpoint/`, `scores.parquet`, `topk.parquet`, `environment.json`, `log.txt`, `tensorboard/`.
 
-    `model.safetensors` and `metrics.json` appear when the run is finished, never before.
+    `model.safetensors` and `metrics.json` appear when the run is finished, never before. Of `rawrec finetune` it is the
+    folder of the tuned encoder as well, whose weights `model.safetensors` then is.
     """
 
     def __init__(self, path: Path):
@@ -37,7 +41,7 @@ class RunFolder:
         self.begun = False  # this process has made a step of it
 
     @classmethod
-    def create(cls, path: str | Path, cfg: Config, data: Dataset, overwrite: bool = False) -> RunFolder:
+    def create(cls, path: str | Path, cfg: Settings, data: Dataset, overwrite: bool = False) -> RunFolder:
         """A new run folder. Raises UserError where one stands in the way (`overwrite` replaces runs, nothing else)."""
         path = Path(path).absolute()
         run = cls(path)
@@ -60,7 +64,7 @@ class RunFolder:
             raise
         return run
 
-    def _begin(self, cfg: Config, data: Dataset) -> None:
+    def _begin(self, cfg: Settings, data: Dataset) -> None:
         """Write what a run is of: settings, dataset, environment."""
         self.write_config(cfg)
         self.write_info(
@@ -69,18 +73,17 @@ class RunFolder:
             dataset_fingerprint=data.fingerprint(),
             dataset_version=data.version,
             model=cfg.label,
-            paradigm=cfg.paradigm if cfg.retrieval or cfg.reads_content else None,
             generated=data.meta.generated,
             fields=data.fields.model_dump(),
-            registered=[used._asdict() for used in own_parts(cfg)],
-            split=data.meta.splits[cfg.data.split].get("statement", ""),
+            **self._of_model(cfg, data),
             label_rule=data.meta.label_rule,
             started=time.strftime("%Y-%m-%d %H:%M:%S"),
             finished=False,
             seconds=0.0,
         )
         versions = {}
-        for name in (*PACKAGES, *(used.package for used in own_parts(cfg) if used.package)):
+        own = [] if isinstance(cfg, FinetuneConfig) else own_parts(cfg)
+        for name in (*PACKAGES, *(used.package for used in own if used.package)):
             try:
                 versions[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
@@ -96,6 +99,17 @@ class RunFolder:
                 "packages": versions,
             },
         )
+
+    @staticmethod
+    def _of_model(cfg: Settings, data: Dataset) -> dict[str, Any]:
+        """What is said of models alone; `task` says that it is none."""
+        if isinstance(cfg, FinetuneConfig):
+            return {"task": FINETUNE}
+        return {
+            "paradigm": cfg.paradigm if cfg.retrieval or cfg.reads_content else None,
+            "registered": [used._asdict() for used in own_parts(cfg)],
+            "split": data.meta.splits[cfg.data.split].get("statement", ""),
+        }
 
     def settle(self) -> None:
         """The new run has begun: the one that it replaces goes."""
@@ -117,19 +131,30 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------------------- contents
     def config(self) -> Config:
+        """The settings of the run of a model, complete; see `settings`. UserError where it is of no model."""
+        found = self.settings()
+        if isinstance(found, FinetuneConfig):
+            raise UserError(
+                f"{self.path} is a tuned encoder, no model: name it as one, content.item.encoder={self.path}; its "
+                "metrics are in metrics.json"
+            )
+        return found
+
+    def settings(self) -> Settings:
         """The settings of the run, complete. Raises UserError where the file was changed to something impossible."""
         path = self.path / "config.yaml"
         missing = [text for used in self.info().get("registered", []) if (text := lacking(used))]
         if missing:
             raise UserError(f"{self.path}: " + "\n".join(missing))
         try:
-            return validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return finetune_config(tree) if self.info().get("task") == FINETUNE else validate(tree)
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"{path} is missing or damaged: {error}") from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
-    def write_config(self, cfg: Config) -> None:
+    def write_config(self, cfg: Settings) -> None:
         write_text(self.path / "config.yaml", yaml.safe_dump(cfg.dump(), sort_keys=False, allow_unicode=True))
 
     def info(self) -> dict[str, Any]:

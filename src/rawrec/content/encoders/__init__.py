@@ -6,6 +6,7 @@
 | `minilm` | text | all-MiniLM-L6-v2 from the package registry, mean over tokens, width 384 |
 | `owner/name` or a folder | both | a model of the transformers library, safetensors only: see `hub.py` |
 | `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
+| a folder that `rawrec finetune` made of `pair:IMAGE+TEXT` | both | two encoders in one space: see `pair.py` |
 | a folder of VLMo, `random:vlmo` | both, and both together (`content.item.encoder`) | one network: see `whole.py` |
 """
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +24,7 @@ from torch import nn
 
 from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
-from rawrec.content.encoders import efficientnet, hub, random_networks
+from rawrec.content.encoders import efficientnet, hub, pair, random_networks
 from rawrec.content.encoders.base import Encoder, Kind, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
 from rawrec.content.encoders.pictures import Pictures
@@ -107,30 +109,65 @@ def make_encoder(
             return quicken(whole_encoder(kind, cfg.encoder, net, how, cfg, seed, hidden_dtype))
     assert kind != "image_text"
     name = cfg.encoder or DEFAULTS[kind]
+    if name.startswith(pair.PREFIX):
+        raise UserError(
+            f"encoder {name!r}: a pair has to be trained before it is used: rawrec finetune DATA --encoder {name} "
+            "--out FOLDER, and FOLDER is the encoder's name then"
+        )
+    with torch.random.fork_rng(devices=[]), _packages(name):
+        torch.manual_seed(seed)
+        stack, reading = networks.get(kind, name, cfg, lambda: _network(kind, name, cfg))
+        if not isinstance(stack, TwoTowerStack) and not _is_registered(name):
+            _has_one_feature(cfg, name)
+        return _reader(kind, name, stack, reading, cfg, seed, hidden_dtype)
+
+
+def _is_registered(name: str) -> bool:
+    ours = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or "/" in name
+    return not ours and encoder_entry(name) is not None
+
+
+def tower_of_pair(kind: Kind, folder: str, cfg: FieldConfig, seed: int) -> tuple[Encoder, pair.Tower]:
+    """One side of a trained pair, its encoder without the map to the space of both, for training both anew."""
+    with torch.random.fork_rng(devices=[]), _packages(folder):
+        torch.manual_seed(seed)
+        found = pair.tower(kind, folder, cfg, _network)
+        return _reader(kind, folder, found.stack, found.reading, cfg, seed, torch.float16), found
+
+
+def _reader(
+    kind: Kind, name: str, stack: Stack, reading: Any, cfg: FieldConfig, seed: int, dtype: torch.dtype
+) -> Encoder:
+    return quicken((ImageEncoder if kind == "image" else TextEncoder)(name, stack, reading, cfg, seed, dtype))
+
+
+def _network(kind: Kind, name: str, cfg: FieldConfig) -> tuple[Stack, Any]:
+    """The network of a name, and how its pictures or texts are prepared."""
+    if pair.is_pair(name):
+        found = pair.tower(kind, name, cfg, _network)
+        return pair.ProjectedStack(found.stack, found.projection), found.reading
     known = IMAGE_ENCODERS if kind == "image" else TEXT_ENCODERS
     own = None if name in known or "/" in name else encoder_entry(name)
     if own is not None and own.kind != kind:
         raise UserError(f"encoder {name!r} reads fields of kind {own.kind}, not {kind}")
     if name not in known and own is None and "/" not in name and not Path(name).is_dir():
         raise UserError(_unknown(name, kind, [*known, *encoder_names(kind)]))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            if kind == "image":
-                pictures: MakePictures = _own(own) or IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
-                stack, reading = networks.get(kind, name, cfg, lambda: pictures(cfg))
-                if own is None and not isinstance(stack, TwoTowerStack):
-                    _has_one_feature(cfg, name)
-                return quicken(ImageEncoder(name, stack, reading, cfg, seed, hidden_dtype))
-            words: MakeWords = _own(own) or TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
-            stack, reading = networks.get(kind, name, cfg, lambda: words(cfg))
-            if own is None and not isinstance(stack, TwoTowerStack):
-                _has_one_feature(cfg, name)
-            return quicken(TextEncoder(name, stack, reading, cfg, seed, hidden_dtype))
-        except ImportError as error:
-            raise UserError(
-                f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"
-            ) from None
+    if kind == "image":
+        pictures: MakePictures = _own(own) or IMAGE_ENCODERS.get(name) or (lambda cfg: hub.pictures(name, cfg))
+        return pictures(cfg)
+    words: MakeWords = _own(own) or TEXT_ENCODERS.get(name) or (lambda cfg: hub.texts(name, cfg))
+    return words(cfg)
+
+
+@contextmanager
+def _packages(name: str) -> Iterator[None]:
+    """Within, what is missing is told."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"
+        ) from None
 
 
 def _has_one_feature(cfg: FieldConfig, name: str) -> None:

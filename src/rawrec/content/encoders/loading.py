@@ -12,8 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.content.encoders.tokens import Cleaned, FastTokenizer, SlowTokenizer
-from rawrec.data.texts import Tokenizer
+from rawrec.data.texts import HashTokenizer, Tokenizer
 from rawrec.errors import UserError
+
+ELSEWHERE = "weights_elsewhere.json"
+"""In a folder without weights: they are put in by whoever reads it (`pair.py`)."""
+HASHED = "hash_tokenizer.json"
+"""In the place of a tokenizer's files: words by checksum, of networks that were random once."""
 
 
 def find_folder(name: str) -> Path:
@@ -37,9 +42,12 @@ def load_model(folder: Path, name: str) -> nn.Module:
         raise UserError(
             f"encoder {name}: a folder of open_clip; make one of transformers of it: rawrec convert {folder} --out NEW"
         )
-    from transformers import AutoModel
+    unfinished(folder)
+    from transformers import AutoConfig, AutoModel
 
     try:
+        if (folder / ELSEWHERE).is_file():
+            return AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
         with quiet():
             model, info = AutoModel.from_pretrained(
                 folder,
@@ -60,8 +68,16 @@ def load_model(folder: Path, name: str) -> nn.Module:
     return model
 
 
+def unfinished(folder: Path) -> None:
+    """UserError for the folder of a fine-tuning that has not come to its end."""
+    if (folder / "run.json").is_file() and not (folder / "config.json").is_file():
+        raise UserError(f"encoder {folder}: no encoder yet: `rawrec resume {folder}` goes on with its training")
+
+
 def load_tokenizer(folder: Path, name: str) -> tuple[Tokenizer, Any]:
     """The tokenizer in `folder` as ours, and as the object of transformers, for what it knows of itself."""
+    if hashed := settings(folder / HASHED):
+        return HashTokenizer(int(hashed["vocabulary"])), None
     from transformers import AutoTokenizer
 
     try:

@@ -377,14 +377,20 @@ def itc_loss(model: Vlmo, image: Pass, text: Pass) -> Tensor:
 
 
 @torch.no_grad()
-def hard_negatives(image: Tensor, text: Tensor, log_scale: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def hard_negatives(
+    image: Tensor, text: Tensor, log_scale: Tensor, generator: torch.Generator, alike: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Of two pairs or more: a picture for each text and a text for each picture, of other pairs, `[n]` each.
 
-    Drawn by the softmax of the contrast's logits. image, text: `[n, width]`, what `itc` puts out.
+    Drawn by the softmax of the contrast's logits. image, text: `[n, width]`, what `itc` puts out. generator: of the
+    CPU. alike: `[n, n]` bool, pairs that are no negatives of each other; each must have another that is.
     """
-    logits = (log_scale.exp() * image @ text.T).float()
-    images, texts = logits.T.softmax(1).fill_diagonal_(0), logits.softmax(1).fill_diagonal_(0)
-    return tuple(torch.multinomial(w, 1, generator=generator)[:, 0] for w in (images, texts))  # type: ignore[return-value]
+    logits = (log_scale.exp() * image @ text.T).float().cpu()
+    left_out = torch.eye(len(logits), dtype=torch.bool, device="cpu")
+    if alike is not None:
+        left_out = left_out | alike.cpu()
+    images, texts = (z.masked_fill(left_out, -torch.inf).softmax(1) for z in (logits.T, logits))
+    return tuple(torch.multinomial(w, 1, generator=generator)[:, 0].to(image.device) for w in (images, texts))  # type: ignore[return-value]
 
 
 def itm_pairs(

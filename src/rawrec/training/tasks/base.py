@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rawrec.config import Config
+from rawrec.config import Config, TrainConfig
+from rawrec.config.metrics import lower_is_better
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder
 from rawrec.content.item_model import ItemModel
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
+from rawrec.training import state as checkpoint
 
 PARTS = {"valid": 1, "test": 2}
 
@@ -30,10 +32,8 @@ class Result:
 
 
 class Batch(Protocol):
-    """The samples of one step. users: `[n]` user rows; items: rows of all items with a term in the loss, any shape."""
+    """The samples of one step. items: rows of all items with a term in the loss, any shape."""
 
-    @property
-    def users(self) -> Tensor: ...
     @property
     def items(self) -> Tensor: ...
 
@@ -56,8 +56,51 @@ class Task:
     """Training rows of each item, `[n_items]`."""
     stats: dict[str, dict[str, int]]
     """Per field, what was cut off or lost while its column was made."""
+    digests: Mapping[str, Mapping[str, str | None]] = {}
+    """Name and weights of the encoders that it began with, by what they make."""
     notes: Sequence[str] = ()
     """What the user is told before the first step."""
+
+    # ------------------------------------------------------------------------------------------------------- settings
+    @property
+    def label(self) -> str:
+        """What is trained, as messages call it."""
+        return f"model {self.cfg.label}"
+
+    @property
+    def schedule(self) -> TrainConfig:
+        """What the loop and the optimiser go by."""
+        return self.cfg.train
+
+    @property
+    def metric(self) -> str:
+        """What early stopping follows, of `validate`."""
+        return self.cfg.train.metric
+
+    @property
+    def lower(self) -> bool:
+        """Whether less of it is better."""
+        return lower_is_better(self.metric)
+
+    @property
+    def like_mmrec(self) -> bool:
+        """Whether early stopping compares four decimals and comes an evaluation later."""
+        return self.cfg.eval.protocol == "mmrec"
+
+    def train_setting(self, name: str) -> str:
+        """The setting by which an encoder is trained, as it was given."""
+        return f"content.{name}.train={self.cfg.content.fields[name].train}"
+
+    def beginning(self, batch: Any) -> str:
+        """What a batch begins with, and what to try where its loss is not finite."""
+        first = batch.users[:5].tolist(), batch.items.reshape(len(batch.users), -1)[:5, 0].tolist()
+        pairs = ", ".join(f"({self.data.user_ids[u]}, {self.data.item_ids[i]})" for u, i in zip(*first, strict=True))
+        trains = bool(self.encoders())
+        return (
+            f"Its batch of {len(batch.users)} {self.noun} begins with the (user, item) pairs {pairs}. Try a "
+            f"lower train.lr{' or train.encoder_lr' * trains}, a smaller train.clip"
+            f"{', or train.precision=fp32' * trains}"
+        )
 
     # ------------------------------------------------------------------------------------------------------- training
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -137,6 +180,11 @@ class Task:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The reverse of `state`. Raises UserError where it is of another model."""
         raise NotImplementedError
+
+    def publish(self, folder: Path, step: int) -> None:
+        """Write what training has made, for its users."""
+        about = {"format": 1, "step": step, "model": self.cfg.label}
+        checkpoint.save(folder / "model.safetensors", self.published(), about)
 
     def published(self) -> dict[str, Tensor]:
         """What `model.safetensors` holds: the state, and what is served of the bank."""

@@ -132,6 +132,7 @@ class ImpressionTask(Task, nn.Module):
         self.cfg.content.fields = resolved(self.cfg, fields, units)
         item_model = build_item_model(self.cfg, fields, units)
         item_model.to(self.device)
+        self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
         columns, self.stats = static_columns(item_model, self.data, cache, progress)
         features = {name: item_model.widths[name] for name in item_model.trained}

@@ -153,6 +153,7 @@ class PairTask(Task):
         order = _ordered([*units, *used.feature], cfg.content.order)
         # Encoders alone: what is above them is the models' own affair.
         item_model = build_item_model(of_raw, used, units, fused=False).to(self.device)
+        self.digests = item_model.digests()
         item_model.autocast = choose_precision(cfg.train.precision, self.device)
         columns, self.stats = static_columns(item_model, self.data, cache, progress)
         features, present = {}, {}
