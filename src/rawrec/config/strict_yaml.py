@@ -18,7 +18,7 @@ def load(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # plain values alone: nothing of a text is executed
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, yaml.Node] = {}
         for key_node, value_node in node.value if isinstance(node, yaml.MappingNode) else []:

@@ -6,6 +6,7 @@ own beside the place of the whole one, and who begins again goes on behind the l
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -181,7 +182,7 @@ class Shards:
                 for shard, _ in self._whole:
                     stored = read(shard)
                     if stored is None:
-                        raise OSError(5, "it was changed while the column was made", str(shard))
+                        raise OSError(errno.EIO, "it was changed while the column was made", str(shard))
                     target.add(stored.column, stored.lost, stored.digests)
                 target.finish()
             partial.replace(self.path)

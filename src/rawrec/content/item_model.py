@@ -91,7 +91,7 @@ class ItemModel(nn.Module):
     def _feature(self, name: str, column: Ragged) -> Tensor:
         """What is above a field's static column up to its feature `[n, width]` float32, zeros where it is missing."""
         if name not in self.trained:
-            return _dense(column, self.widths[name])
+            return dense(column, self.widths[name])
         with self._casting(column.values.device):
             return dict(self.raw_encoders())[name].upper(column).float()
 
@@ -125,7 +125,7 @@ class ItemModel(nn.Module):
             if name in self.trained:
                 values[name] = bank.features[name][rows].index_copy(0, position, features[name])
             else:
-                values[name] = _dense(bank.read(self.column(name), rows).to(bank.content.device), self.widths[name])
+                values[name] = dense(bank.read(self.column(name), rows).to(bank.content.device), self.widths[name])
         return self.fuse(values, {name: bank.present[self.column(name)][rows] for name in self.fields})
 
     def raw_columns(self, raw: Mapping[str, Pieces]) -> dict[str, Ragged]:
@@ -283,7 +283,7 @@ def one_length(features: Tensor) -> Tensor:
     return centred * torch.where(flat, 0.0, FEATURE_NORM / length.masked_fill(flat, 1.0))
 
 
-def _dense(column: Ragged, width: int) -> Tensor:
+def dense(column: Ragged, width: int) -> Tensor:
     """A column of at most one row per item as `[n, width]`, zeros where it is missing."""
     out = column.values.new_zeros(len(column), width, dtype=torch.float32)
     out[column.lengths > 0] = column.values.float()

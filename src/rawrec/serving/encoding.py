@@ -13,7 +13,7 @@ import torch
 from rawrec.config.parts import encoder_entry
 from rawrec.content.columns import static_columns
 from rawrec.content.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, reads_whole_items
-from rawrec.content.item_model import build_item_model
+from rawrec.content.item_model import build_item_model, dense
 from rawrec.content.units import ITEM, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
@@ -85,15 +85,9 @@ def encode(
         result.features[name] = item_model.widths[name], int((column.lengths > 0).sum())
         if path is not None:
             parts = (column.select(rows) for rows in torch.arange(data.n_items).split(WRITTEN))
-            pieces = ((_dense(part, item_model.widths[name]).numpy(), (part.lengths > 0).numpy()) for part in parts)
+            pieces = ((dense(part, item_model.widths[name]).numpy(), (part.lengths > 0).numpy()) for part in parts)
             write_vectors(Vectors([str(item) for item in data.item_ids], item_model.widths[name], pieces), path, index)
     return result
-
-
-def _dense(column: Any, width: int) -> torch.Tensor:
-    out = torch.zeros(len(column), width)
-    out[column.lengths > 0] = column.values.float()
-    return out
 
 
 def _settings(data: Dataset, encoder: str | None, field: str | None) -> dict[str, Any]:

@@ -19,7 +19,32 @@ from rawrec.data.ragged import Ragged
 PICTURES_AT_ONCE = {"cpu": 32, "cuda": 256}
 
 
-class ImageEncoder(Encoder):
+class PieceEncoder(Encoder):
+    """Each of an item's pieces runs on its own; an item's feature is the mean over its pieces."""
+
+    def _run(self, pieces: Tensor, first: int, last: int) -> Iterator[Tensor]:
+        """From boundary `first` to `last`, some pieces at a time."""
+        raise NotImplementedError
+
+    def _blank(self, device: torch.device) -> Tensor:
+        """One prepared piece `[1, ...]`, for the shape of what it becomes."""
+        raise NotImplementedError
+
+    def _hidden(self, x: Ragged) -> Tensor:
+        pieces = x.values if len(x.values) else self._blank(x.values.device)
+        parts = [self._store(part) for part in self._run(pieces, 0, self.boundary)]
+        with torch.autocast(pieces.device.type, enabled=False):  # which would not put float16 parts together
+            return torch.cat(parts)[: len(x.values)]
+
+    def _features(self, x: Ragged, first: int) -> Tensor:
+        if not len(x.values):
+            return torch.zeros(len(x), self.width, device=x.values.device)
+        features = torch.cat([part.float() for part in self._run(x.values, first, self.stack.depth)])
+        padded, mask = pad(Ragged(features, x.ptr))
+        return mean(padded, mask)
+
+
+class ImageEncoder(PieceEncoder):
     """Pictures: each runs on its own, an item's feature is the mean over its pictures."""
 
     kinds = ("image",)
@@ -48,18 +73,8 @@ class ImageEncoder(Encoder):
             x = part.float()
             yield self.stack.run((x - self.mean) / self.std if first == 0 else x, None, first, last)
 
-    def _hidden(self, x: Ragged) -> Tensor:
-        values = x.values if len(x.values) else x.values.new_zeros(1, 3, self.size, self.size)  # for the shape
-        parts = [self._store(part) for part in self._run(values, 0, self.boundary)]
-        with torch.autocast(values.device.type, enabled=False):  # which would not put float16 parts together
-            return torch.cat(parts)[: len(x.values)]
-
-    def _features(self, x: Ragged, first: int) -> Tensor:
-        if not len(x.values):
-            return torch.zeros(len(x), self.width, device=x.values.device)
-        features = torch.cat([part.float() for part in self._run(x.values, first, self.stack.depth)])
-        padded, mask = pad(Ragged(features, x.ptr))
-        return mean(padded, mask)
+    def _blank(self, device: torch.device) -> Tensor:
+        return torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8, device=device)
 
 
 def decoded(

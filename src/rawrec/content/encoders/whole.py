@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from rawrec.config import FieldConfig
 from rawrec.content.encoders import loading
 from rawrec.content.encoders.base import Encoder, Kind, Stack, hash_weights
-from rawrec.content.encoders.one_field import PICTURES_AT_ONCE, ImageEncoder, TextEncoder, decoded
-from rawrec.content.encoders.padding import mean, pad
+from rawrec.content.encoders.one_field import PICTURES_AT_ONCE, ImageEncoder, PieceEncoder, TextEncoder, decoded
+from rawrec.content.encoders.padding import pad
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.tokens import Words
 from rawrec.content.encoders.vlmo import MODEL_TYPE, Vlmo, VlmoConfig, load_vlmo
@@ -136,7 +136,7 @@ class VlmoStack(Stack):
         return [p for p in block.parameters() if id(p) not in idle]
 
 
-class PairEncoder(Encoder):
+class PairEncoder(PieceEncoder):
     """Each of an item's pictures together with its text: the item's feature is the mean over its pictures.
 
     An item that lacks the one or the other has none. A prepared row is the pixels of a picture and the token ids of the
@@ -194,16 +194,5 @@ class PairEncoder(Encoder):
                 made[:, : ids.shape[1]] *= (ids > 0)[..., None]
             yield made
 
-    def _hidden(self, x: Ragged) -> Tensor:
-        width = 3 * self.size**2 + 4 * self.max_length
-        rows = x.values if len(x.values) else torch.zeros(1, width, dtype=torch.uint8, device=x.values.device)
-        parts = [self._store(part) for part in self._run(rows, 0, self.boundary)]
-        with torch.autocast(rows.device.type, enabled=False):  # which would not put float16 parts together
-            return torch.cat(parts)[: len(x.values)]
-
-    def _features(self, x: Ragged, first: int) -> Tensor:
-        if not len(x.values):
-            return torch.zeros(len(x), self.width, device=x.values.device)
-        features = torch.cat([part.float() for part in self._run(x.values, first, self.stack.depth)])
-        padded, mask = pad(Ragged(features, x.ptr))
-        return mean(padded, mask)
+    def _blank(self, device: torch.device) -> Tensor:
+        return torch.zeros(1, 3 * self.size**2 + 4 * self.max_length, dtype=torch.uint8, device=device)
