@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rawrec.config.content import TRAIN_PATTERN
 from rawrec.config.records import Record, Size
-from rawrec.config.training import DEVICE, TrainConfig
+from rawrec.config.training import TrainConfig, known_device
 from rawrec.config.wording import short, unknown
 from rawrec.errors import UserError
 
@@ -113,12 +113,7 @@ class FinetuneConfig(Record):
             raise ValueError("use all, lora or top:<n> with n >= 1, for example top:1")
         return value
 
-    @field_validator("device")
-    @classmethod
-    def _device(cls, value: str) -> str:
-        if not DEVICE.fullmatch(value):
-            raise ValueError("use auto, cpu, cuda or cuda:<n>; rawrec computes on no other device")
-        return value
+    _device = field_validator("device")(known_device)
 
     @field_validator("metric")
     @classmethod

@@ -12,6 +12,14 @@ from rawrec.config.records import Record, Size
 
 DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
 
+
+def known_device(value: str) -> str:
+    """The value, if it names a device that rawrec computes on."""
+    if not DEVICE.fullmatch(value):
+        raise ValueError("use auto, cpu, cuda or cuda:<n>; rawrec computes on no other device")
+    return value
+
+
 Seen = Literal["positives", "interactions", "none"]
 """What of a user's past is left out of lists: what they took, all that they met (whatever its label), or nothing."""
 
@@ -97,12 +105,7 @@ class TrainConfig(Record):
         default=None, ge=1, le=1024, description="CPU threads; null: the cores that are there for this process"
     )
 
-    @field_validator("device")
-    @classmethod
-    def _device(cls, value: str) -> str:
-        if not DEVICE.fullmatch(value):
-            raise ValueError("use auto, cpu, cuda or cuda:<n>; rawrec computes on no other device")
-        return value
+    _device = field_validator("device")(known_device)
 
     @field_validator("metric")
     @classmethod
