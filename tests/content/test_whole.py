@@ -16,8 +16,9 @@ from rawrec.content.encoders.base import Encoder
 from rawrec.content.encoders.vlmo import Vlmo
 from rawrec.content.encoders.whole import WHOLE, PairEncoder, VlmoStack
 from rawrec.content.units import content_units, resolved
-from rawrec.data.dataset import Fields
+from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError
+from rawrec.training.tasks.impressions import ImpressionTask
 
 
 def picture(seed: int) -> bytes:
@@ -172,3 +173,12 @@ def test_a_model_trains_it_end_to_end_and_scores_new_items(shop: Path, tmp_path:
         new = {"image": picture(7), "title": "a red shoe"}
         (both,), (less,) = (rec.score(user="u1", items=[item]) for item in (new, {"image": picture(7)}))
         assert both != less
+
+
+def test_an_encoder_that_learns_nothing_is_named_by_its_setting(shop: Path, tmp_path: Path) -> None:
+    """The feature's name is no field of the dataset: the setting is that of the encoder of all."""
+    overrides = {"paradigm": "end_to_end", "content.item.encoder": "random:vlmo", "content.item.train": "top:1"}
+    cfg = resolve("em3", {**overrides, "train.threads": 1})
+    task = ImpressionTask(cfg, Dataset.open(shop), tmp_path)
+    assert list(task.encoders()) == ["image", "text", "image_text"]
+    assert {task.train_setting(name) for name in task.encoders()} == {"content.item.train=top:1"}

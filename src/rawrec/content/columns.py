@@ -26,6 +26,7 @@ from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 from rawrec.files import filling
 
+T = TypeVar("T")
 Progress = Callable[[str, range], Iterator[int]]
 """Told what is done and the first items of the chunks to come, which it hands on."""
 END = (2**64 - 1).to_bytes(8, "little")  # after the pieces of a kind: no piece is so long
@@ -95,9 +96,6 @@ def _make(
             shards.join()
     finally:
         shards.close()
-
-
-T = TypeVar("T")
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[int], T], starts: Iterator[int]) -> Iterator[T]:

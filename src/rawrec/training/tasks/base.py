@@ -17,6 +17,7 @@ from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder
 from rawrec.content.item_model import ItemModel
 from rawrec.content.live import LiveContent
+from rawrec.content.units import ITEM
 from rawrec.data.dataset import Dataset
 from rawrec.training import state as checkpoint
 
@@ -89,7 +90,9 @@ class Task:
 
     def train_setting(self, name: str) -> str:
         """The setting by which an encoder is trained, as it was given."""
-        return f"content.{name}.train={self.cfg.content.fields[name].train}"
+        given, fields = self.cfg.content.fields, self.data.fields
+        key = ITEM if ITEM in given and ITEM not in (*fields.image, *fields.text) else name
+        return f"content.{key}.train={given[key].train}"
 
     def beginning(self, batch: Any) -> str:
         """What a batch begins with, and what to try where its loss is not finite."""
