@@ -1,7 +1,10 @@
 """Data that tests share: a tiny generated shop, and real data where they are at hand."""
 
 import os
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -31,3 +34,13 @@ def real_data() -> Path:
 def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are written without waiting for the disk, for tests that write many of them and cut no power."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The runs of sweeps and studies are made in this process; the tasks that were."""
+    from processes_here import Here
+
+    Here.tasks = []
+    monkeypatch.setattr("rawrec.training.processes.subprocess", SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE))
+    return Here.tasks

@@ -22,7 +22,7 @@ from rawrec.training import state as checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "finetune", "train", "resume"]
-COMMANDS += ["sweep", "evaluate", "compare", "recommend", "similar", "report", "export", "models", "sources"]
+COMMANDS += ["sweep", "evaluate", "compare", "study", "recommend", "similar", "report", "export", "models", "sources"]
 COMMANDS += ["settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]

@@ -26,8 +26,9 @@ ABOVE_THE_GROUND = {
     "training": {"evaluation", "models", "content", "data", "config"},
     "serving": {"training", "evaluation", "models", "content", "data", "config"},
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
+    "studies": {"report", "training", "evaluation", "content", "data", "config"},
     "testing": {"training", "models", "content", "data", "config"},
-    "cli": {"report", "serving", "training", "evaluation", "models", "content", "sources", "data", "config"},
+    "cli": {"studies", "report", "serving", "training", "evaluation", "models", "content", "sources", "data", "config"},
 }
 """Which rooms a room imports, beside the ground.
 

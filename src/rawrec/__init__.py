@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rawrec.report.comparison import compare
     from rawrec.serving.recommender import Recommender
     from rawrec.sources.own import SourceTables
+    from rawrec.studies.lmm import study_lmm
     from rawrec.training.job import evaluate, finetune, resume, train
     from rawrec.training.sweeps.sweep import sweep
 
@@ -48,6 +49,7 @@ __all__ = [
     "register_model",
     "register_source",
     "resume",
+    "study_lmm",
     "sweep",
     "train",
 ]
@@ -73,6 +75,7 @@ _HOMES = {
     "register_model": "rawrec.config.models",
     "register_source": "rawrec.config.sources",
     "resume": "rawrec.training.job",
+    "study_lmm": "rawrec.studies.lmm",
     "sweep": "rawrec.training.sweeps.sweep",
     "train": "rawrec.training.job",
 }

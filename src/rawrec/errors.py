@@ -8,6 +8,14 @@ class UserError(Exception):
     """
 
 
+class IdleSetting(UserError):
+    """A setting, `key`, that would do nothing beside the others."""
+
+    def __init__(self, key: str, message: str):
+        super().__init__(message)
+        self.key = key
+
+
 class RunStopped(Exception):
     """A run that cannot go on through no mistake of a setting's form: the message says where it stands and what to try.
 

@@ -9,7 +9,7 @@ import errno
 import sys
 from typing import NoReturn
 
-from rawrec.cli import converting, datasets, encoding, importing, sources, training, use  # noqa: F401  they register themselves
+from rawrec.cli import converting, datasets, encoding, importing, sources, studying, training, use  # noqa: F401  they register themselves
 from rawrec.cli.common import app
 from rawrec.errors import RunStopped, UserError
 
@@ -38,7 +38,9 @@ def main() -> None:
         _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
 
 
-INTERRUPTED = "interrupted; a training run goes on with `rawrec resume RUN`, an import or sweep with the same command"
+INTERRUPTED = (
+    "interrupted; a training run goes on with `rawrec resume RUN`, an import, sweep or study with the same command"
+)
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 

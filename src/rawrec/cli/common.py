@@ -33,6 +33,7 @@ ORDER = [
     "sweep",
     "evaluate",
     "compare",
+    "study",
     "recommend",
     "similar",
 ]

@@ -16,7 +16,7 @@ from rawrec.config.models import model_names
 from rawrec.config.run import Config
 from rawrec.config.validation import validate
 from rawrec.config.wording import short, unknown
-from rawrec.errors import UserError
+from rawrec.errors import IdleSetting, UserError
 
 
 def presets() -> dict[str, str]:
@@ -45,7 +45,7 @@ def resolve(
     for key, value in flat.items():
         reason = idle_reason(cfg, key, value, kinds or {})
         if reason is not None:
-            raise UserError(f"{key}={short(value)} would do nothing: {reason}")
+            raise IdleSetting(key, f"{key}={short(value)} would do nothing: {reason}")
     return cfg
 
 

@@ -49,11 +49,11 @@ def words(value: Any) -> str:
     return str(value)
 
 
-def render(context: dict[str, Any]) -> str:
-    """The page as HTML: the template with what was gathered."""
+def render(context: dict[str, Any], package: str = "rawrec.report", template: str = "report.html") -> str:
+    """The page as HTML: a package's template with what was gathered."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "scale": scale, "count": count, "duration": duration, "words": words}
-    source = resources.files("rawrec.report").joinpath("report.html").read_text(encoding="utf-8")
+    source = resources.files(package).joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(context)
 
 

@@ -82,6 +82,32 @@ def lines(
         return _svg(figure, f"{name}: {', '.join(series)} by {xlabel}")
 
 
+def bars(name: str, groups: Mapping[str, Mapping[str, float]]) -> Markup:
+    """Horizontal bars: a group of them per label, in it one per series that it has, and what it is worth."""
+    series = list(dict.fromkeys(key for group in groups.values() for key in group))
+    colours = dict(zip(series, _colours(len(series)), strict=True))
+    with _style(name):
+        count = sum(len(group) for group in groups.values())
+        figure, axes = _figure(9.4, 0.7 + 0.2 * count + 0.14 * len(groups))
+        ticks, at = [], 0.0
+        for group in groups.values():
+            for place, (key, value) in enumerate(group.items()):
+                axes.barh(at + place, value, height=0.8, color=colours[key])
+                axes.annotate(f"{value:.4f}", (value, at + place), (3, 0), textcoords="offset points", va="center")
+            ticks.append(at + (len(group) - 1) / 2)
+            at += len(group) + 0.7
+        for key, colour in colours.items():
+            axes.barh([0], [0], color=colour, label=key)
+        axes.set_yticks(ticks, list(groups))
+        axes.invert_yaxis()
+        axes.set_xlabel(name)
+        axes.margins(x=0.1)
+        axes.grid(axis="y", visible=False)
+        if len(series) > 1:
+            figure.legend(loc="outside right upper", fontsize=8)
+        return _svg(figure, f"{name}: {', '.join(series)} of {', '.join(groups)}")
+
+
 def reliability_plot(curves: Mapping[str, Reliability]) -> Markup:
     """Mean label against mean prediction in bins of equal mass; the first curve is the run, others the baseline."""
     with _style("reliability"):

@@ -13,7 +13,7 @@ from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.resolution import single
 from rawrec.data.dataset import Dataset
-from rawrec.errors import UserError
+from rawrec.errors import IdleSetting, UserError
 from rawrec.files import filling
 from rawrec.threads import Crowding, computing
 from rawrec.training import state as checkpoint
@@ -97,9 +97,10 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
     overrides = single(overrides)
     cfg = resolve(preset.dump() if isinstance(preset, Config) else preset, overrides, kinds)
     if "data.negatives" in overrides and not data.positive_only:
-        raise UserError(
+        raise IdleSetting(
+            "data.negatives",
             f"data.negatives={cfg.data.negatives} would do nothing: negatives are drawn for positive-only data, "
-            f"and this dataset has labels ({', '.join(data.meta.labels)})"
+            f"and this dataset has labels ({', '.join(data.meta.labels)})",
         )
     if cfg.data.split not in data.meta.splits:
         known = ", ".join(data.meta.splits)

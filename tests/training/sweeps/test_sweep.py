@@ -12,20 +12,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 import rawrec
+from processes_here import Here
 from rawrec import RunStopped, UserError, cli
 from rawrec.data.dataset import Dataset
-from rawrec.training import job
+from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
-from rawrec.training.sweeps import trial
 from rawrec.training.sweeps.sweep import BY_TEST, sweep
-from rawrec.training.sweeps.trial import MedianRule, Pruned, Trial, read_trials, work, write_trial
+from rawrec.training.sweeps.trial import MedianRule, Pruned, Trial, read_trials, write_trial
 from systems import small_dataset
 
 FIXED: dict[str, Any] = {
@@ -55,39 +54,6 @@ def settings(data: Dataset, out: Path, **changes: Any) -> dict[str, Any]:
     grid = {"model.reg_weight": [0.0, 0.1], "train.lr": [0.001, 0.05]}
     base = {"model": "bpr", "data": str(data.path), "out": str(out), "fixed": FIXED, "search": grid}
     return base | changes
-
-
-class Here:
-    """Stands for a process: does its task in this one."""
-
-    tasks: list[dict[str, Any]]
-    returncode = 0
-
-    def __init__(self, command: list[str], **options: Any):
-        assert command[1:] == ["-m", "rawrec.training.sweeps.trial"] and options["start_new_session"]
-        self.stdin = self
-
-    def write(self, text: str) -> None:
-        task = json.loads(text)
-        self.tasks.append(task)
-        self.said = json.dumps(work(task))
-
-    def flush(self) -> None: ...
-    def kill(self) -> None: ...
-
-    def poll(self) -> int:
-        return self.returncode
-
-    def communicate(self) -> tuple[str, None]:
-        return self.said, None
-
-
-@pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Runs are made in this process; the tasks that were."""
-    Here.tasks = []
-    monkeypatch.setattr("rawrec.training.sweeps.sweep.subprocess", SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE))
-    return Here.tasks
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -169,7 +135,7 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not(
     for events in (4, 9, 12):  # within the first run, within a later one, within the next trial
         with monkeypatch.context() as patch:
             observer = stopping_after(events)
-            patch.setattr(trial, "train", lambda *a, o=observer, **k: job.train(*a, **{**k, "observer": o}))
+            patch.setattr(processes, "train", lambda *a, o=observer, **k: job.train(*a, **{**k, "observer": o}))
             with pytest.raises(Stop):
                 sweep(given)
         assert not (tmp_path / "s" / "sweep.json").exists()
@@ -292,7 +258,7 @@ def test_a_run_that_diverges_fails_alone(
             raise RunStopped("the loss of step 3 is nan")
         return job.train(model, data, run, overrides, **options)
 
-    monkeypatch.setattr(trial, "train", diverging)
+    monkeypatch.setattr(processes, "train", diverging)
     result = sweep(settings(data, tmp_path / "s", seeds=[0, 1]))
     trials = read_trials(tmp_path / "s" / "trials.jsonl")
     assert [t.state for t in trials] == ["finished", "failed"] * 2 and "nan" in trials[1].reason

@@ -7,20 +7,15 @@ sweep that was killed goes on with the same command: what is finished stays, wha
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -29,14 +24,13 @@ from rich.text import Text
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
-from rawrec.threads import count
 from rawrec.training.job import configure
+from rawrec.training.processes import Outcome, Start, alone_in, make_runs, threads_of
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json, write_text
 from rawrec.training.sweeps.search import Search, SweepConfig, load
 from rawrec.training.sweeps.trial import Trial, curve_of, read_trials, write_trial
 
-POLL = 0.05  # seconds between looks at the processes
 MAY_CHANGE = ("out", "data", "jobs", "trials")  # between two calls on the same sweep folder
 BY_VALIDATION = "chosen by validation"
 BY_TEST = "chosen by test, as published tables often were: too good, since the choice has seen what it reports"
@@ -70,15 +64,8 @@ def sweep(
 @contextmanager
 def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
     """The sweep folder, ours alone. Raises UserError where another sweep, or something else, stands there."""
-    out, path = cfg.out, cfg.out / "sweep.yaml"
-    if out.exists() and not path.is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is no sweep folder: choose another `out`")
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"a sweep is running in {out} now: wait for it, or choose another `out`") from None
+    with alone_in(cfg.out, "sweep.yaml", "sweep") as path:
+        out = cfg.out
         if overwrite:
             for name in ("runs", "logs"):
                 shutil.rmtree(out / name, ignore_errors=True)
@@ -96,12 +83,6 @@ def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
         yield
 
 
-class _Process(NamedTuple):
-    trial: Trial
-    seed: int
-    process: subprocess.Popen[str]
-
-
 class Sweep:
     """The trials of a sweep folder, from wherever they stand to the choice."""
 
@@ -112,29 +93,13 @@ class Sweep:
         self.trials = read_trials(self.journal)
         self.waiting: deque[tuple[Trial, int]] = deque()  # runs to start
         self.active: set[tuple[int, int]] = set()  # (trial, seed) of runs that wait or go on
-        self.threads = max(1, count() // self.cfg.jobs)
+        self.threads = threads_of(self.cfg.jobs)
 
     def run(self) -> dict[str, Any]:
         """Make all runs, then choose."""
-        processes: list[_Process] = []
-        try:
-            for trial in self.trials:
-                self._advance(trial)
-            while True:
-                while len(processes) < self.cfg.jobs and self._more():
-                    processes.append(self._start(*self.waiting.popleft()))
-                if not processes:
-                    break
-                ended = [process for process in processes if process.process.poll() is not None]
-                for process in ended:
-                    processes.remove(process)
-                    self._ended(process)
-                if not ended:
-                    time.sleep(POLL)
-        finally:
-            for process in processes:
-                process.process.kill()
-                process.process.communicate()
+        for trial in self.trials:
+            self._advance(trial)
+        make_runs(self.cfg.jobs, self._next, self._ended)
         return self._choose()
 
     # -------------------------------------------------------------------------------------------------------- trials
@@ -202,8 +167,11 @@ class Sweep:
         return json.loads((self.run_path(trial, seed) / "metrics.json").read_text())
 
     # ----------------------------------------------------------------------------------------------------- processes
-    def _start(self, trial: Trial, seed: int) -> _Process:
-        """A run in a process, with its share of threads. It has a session of its own: Ctrl-C ends it through us."""
+    def _next(self) -> Start[tuple[Trial, int]] | None:
+        """The next run to start, with its share of threads."""
+        if not self._more():
+            return None
+        trial, seed = self.waiting.popleft()
         overrides = {**self.cfg.fixed, **trial.overrides, "seed": seed}
         if self.search.resolve(trial.overrides).train.threads is None:
             overrides["train.threads"] = self.threads
@@ -220,39 +188,23 @@ class Sweep:
             "overrides": overrides,
             "pruning": pruning if self.cfg.pruning and seed == self.cfg.seeds[0] else None,
         }
-        log = self._log(trial, seed)
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rawrec.training.sweeps.trial"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "POLARS_MAX_THREADS": str(self.threads)},
-            )  # fmt: skip
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.flush()
-        return _Process(trial, seed, process)
+        return Start((trial, seed), task, self.path / "logs" / f"{trial.name}-seed{seed}.txt")
 
-    def _log(self, trial: Trial, seed: int) -> Path:
-        return self.path / "logs" / f"{trial.name}-seed{seed}.txt"
-
-    def _ended(self, ended: _Process) -> None:
+    def _ended(self, key: tuple[Trial, int], outcome: Outcome) -> None:
         """What a run's end means for its trial, and for the sweep."""
-        trial, seed, process = ended
-        said, _ = process.communicate()
+        trial, seed = key
         self.active.discard((trial.number, seed))
-        if process.returncode or not said:
+        if outcome.end == "died":
             raise RunStopped(
-                f"the run {self.run_path(trial, seed)} ended with exit code {process.returncode}: see "
-                f"{self._log(trial, seed)}. The same command goes on with the sweep; try fewer jobs if memory ran out"
+                f"the run {self.run_path(trial, seed)} ended with {outcome.reason}. The same command goes on with the "
+                "sweep; try fewer jobs if memory ran out"
             )
-        answer = json.loads(said.splitlines()[-1])
-        if answer["end"] in ("finished", "pruned"):
+        if outcome.end in ("finished", "pruned"):
             self._advance(trial)
-        elif answer["end"] == "refused" and not any(t.state in ("finished", "pruned") for t in self.trials):
-            raise UserError(answer["reason"])  # of the first trial: it will be so for all
+        elif outcome.end == "refused" and not any(t.state in ("finished", "pruned") for t in self.trials):
+            raise UserError(outcome.reason)  # of the first trial: it will be so for all
         elif trial.state == "running":
-            self._close(trial, "failed", answer["reason"])
+            self._close(trial, "failed", outcome.reason)
 
     # -------------------------------------------------------------------------------------------------------- choice
     def _ranked(self) -> list[Trial]:

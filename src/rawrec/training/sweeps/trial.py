@@ -1,23 +1,15 @@
-"""A trial of a sweep: what is written of it, and the process that makes one of its runs.
-
-`python -m rawrec.training.sweeps.trial` reads a task from stdin (a line of JSON), trains or resumes one run folder, and
-tells how it ended on stdout. Its stdin stays open as long as the sweep lives: a run never outlives its sweep.
-"""
+"""A trial of a sweep: what is written of it, and when it is stopped early."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rawrec.errors import RunStopped, UserError
-from rawrec.training.job import resume, train
+from rawrec.errors import UserError
 from rawrec.training.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -128,41 +120,3 @@ class MedianRule:
 def curve_of(run: RunFolder, metric: str) -> list[float | None]:
     """The validation metric of every epoch."""
     return [line.get(f"valid/{metric}") for line in run.metrics_lines()]
-
-
-def work(task: Mapping[str, Any]) -> dict[str, str]:
-    """Make the run of a task, or go on with it; how it ended: finished, pruned, stopped or refused, and why."""
-    run = Path(task["run"])
-    observer = MedianRule(run, **task["pruning"]) if task["pruning"] else None
-    try:
-        if (run / "run.json").is_file():
-            resume(run, observer, task["data"])
-        else:
-            shutil.rmtree(run, ignore_errors=True)  # killed while it was being created
-            train(task["model"], task["data"], run, task["overrides"], observer=observer)
-    except Pruned:
-        folder = RunFolder.open(run)
-        folder.write_info(pruned=True)
-        folder.log("pruned: worse than the median of the sweep's trials")
-        return {"end": "pruned", "reason": ""}
-    except RunStopped as error:
-        return {"end": "stopped", "reason": str(error)}
-    except UserError as error:
-        return {"end": "refused", "reason": str(error)}
-    return {"end": "finished", "reason": ""}
-
-
-def _end_with_the_sweep() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(1)
-
-
-def main() -> None:
-    task = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    print(json.dumps(work(task)))
-
-
-if __name__ == "__main__":
-    main()

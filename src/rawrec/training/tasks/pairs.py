@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank, BankView
 from rawrec.content.columns import static_columns
-from rawrec.content.item_model import build_item_model
+from rawrec.content.item_model import ItemModel, build_item_model
 from rawrec.content.live import LiveContent
 from rawrec.content.units import content_units, resolved
-from rawrec.data.dataset import Dataset
+from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.negatives import Negatives
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of
@@ -143,18 +143,10 @@ class PairTask(Task):
         Modalities are the image fields, the text fields and the ready-made features, each in the dataset's order, or as
         content.order says. With trained encoders among them this makes `item_model` and `bank`, filled.
         """
-        cfg, fields = self.cfg, self.data.fields
-        ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
-        raw = {name: field for name, field in cfg.content.fields.items() if name not in ready}
-        of_raw = cfg.model_copy(update={"content": cfg.content.model_copy(update={"fields": raw})})
-        units = content_units(of_raw, fields)
-        cfg.content.fields = resolved(of_raw, fields, units) | ready
-        used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
-        order = _ordered([*units, *used.feature], cfg.content.order)
-        # Encoders alone: what is above them is the models' own affair.
-        item_model = build_item_model(of_raw, used, units, fused=False).to(self.device)
+        item_model, order = encoders_of(self.cfg, self.data.fields)
+        item_model = item_model.to(self.device)
         self.digests = item_model.digests()
-        item_model.autocast = choose_precision(cfg.train.precision, self.device)
+        item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
         columns, self.stats = static_columns(item_model, self.data, cache, progress)
         features, present = {}, {}
         for name in order:
@@ -408,6 +400,20 @@ class PairTask(Task):
             self.bank.load_state(checkpoint.without_prefix("bank.", tensors))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
+
+
+def encoders_of(cfg: Config, fields: Fields) -> tuple[ItemModel, list[str]]:
+    """The encoders that a retrieval model's config asks for on a dataset with these fields, and the order of its
+    modalities. `cfg.content.fields` is complete then. Raises UserError for encoders that cannot be had."""
+    ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
+    raw = {name: field for name, field in cfg.content.fields.items() if name not in ready}
+    of_raw = cfg.model_copy(update={"content": cfg.content.model_copy(update={"fields": raw})})
+    units = content_units(of_raw, fields)
+    cfg.content.fields = resolved(of_raw, fields, units) | ready
+    used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
+    order = _ordered([*units, *used.feature], cfg.content.order)
+    # Encoders alone: what is above them is the models' own affair.
+    return build_item_model(of_raw, used, units, fused=False), order
 
 
 def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:

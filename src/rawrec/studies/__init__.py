@@ -1,0 +1,1 @@
+"""Studies of papers as one command each: `rawrec study lmm`."""

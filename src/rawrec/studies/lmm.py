@@ -1,0 +1,215 @@
+"""`rawrec study lmm`: "Large Multi-modal Encoders for Recommendation" (Yi et al., 2023) on a dataset of one's own.
+
+A study folder holds `study.yaml` (its settings, and the parts of its grid that were asked for), `encoders/` (those that
+were tuned), `runs/`, `logs/` (what each run said), `study.json` (everything), `tables.md`, `tables.tex`, `study.html`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from rawrec.data.dataset import Dataset
+from rawrec.studies import printing, published
+from rawrec.studies.encoders import StudyEncoder, parse
+from rawrec.studies.grid import Grid, Point
+from rawrec.studies.page import write_page
+from rawrec.studies.results import Result, gather
+from rawrec.studies.running import Runs
+from rawrec.studies.settings import StudyConfig, joined, read, study_config
+from rawrec.studies.tables import Table, tables
+from rawrec.training.processes import alone_in
+from rawrec.training.state import write_json, write_text
+
+SETTINGS = "study.yaml"
+MADE = ("study.json", "tables.md", "tables.tex", "study.html")
+Words = str | Sequence[str]
+TITLE = "Large multi-modal encoders for recommendation"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study found. found: what `study.json` holds."""
+
+    path: Path
+    found: dict[str, Any]
+    tables: list[Table]
+    notes: list[str]
+
+
+def study_lmm(
+    data: Dataset | str | Path,
+    out: str | Path,
+    models: Words | None = None,
+    encoders: Words | None = None,
+    paradigms: Words | None = None,
+    modalities: Words | None = None,
+    seeds: int | None = None,
+    jobs: int = 1,
+    protocol: str | None = None,
+    train: str | None = None,
+    encoder_lrs: Sequence[float] | None = None,
+    search: Mapping[str, Sequence[Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    finetune: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    observer: Callable[..., None] | None = None,
+) -> Study:
+    """Make the runs of a part of the study's grid that are missing, and the tables of all that the folder holds.
+
+    models, encoders, paradigms, modalities, seeds: the part, see `Part`; its other settings are `StudyConfig`'s. The
+    same call goes on with a study that was stopped; another part is added to it. jobs: runs at the same time.
+    overwrite: begin anew where a study stands. observer: told of notes and of every run's end. Raises UserError for a
+    mistake, before anything runs. A run that fails is reported, and the others go on.
+
+    >>> rawrec.study_lmm("data/ml", "studies/lmm", models=["vbpr"], encoders=["efficientnet_lite0+minilm"], seeds=1)
+    """
+    data = data if isinstance(data, Dataset) else Dataset.open(data)
+    observe = observer or (lambda event, **values: None)
+    part = {"models": models, "encoders": encoders, "paradigms": paradigms, "modalities": modalities, "seeds": seeds}
+    given = {"protocol": protocol, "train": train, "encoder_lrs": encoder_lrs, "search": search}
+    given |= {"settings": settings, "finetune": finetune, "data": data.path.absolute()}
+    tree = {key: value for key, value in given.items() if value is not None}
+    cfg = study_config(tree | {"grid": [{key: value for key, value in part.items() if value is not None}]})
+    path = Path(out).absolute()
+    asked = Grid(_in_full(cfg, data), data, path)
+    with _folder(asked.cfg, path, overwrite) as whole:
+        grid = Grid(whole, data, path)
+        points = list(asked.planned)
+        runs = Runs(grid, points, jobs, observe)
+        grid.check([point for point in points if runs.standing(point).state == "unfinished"])
+        write_text(path / SETTINGS, yaml.safe_dump(whole.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        notes = _notes(grid)
+        for note in notes:
+            observe("note", text=note)
+        runs.make()
+        return _written(runs, notes)
+
+
+def _in_full(cfg: StudyConfig, data: Dataset) -> StudyConfig:
+    """Encoders' folders by their whole paths."""
+    parts = [
+        part.model_copy(update={"encoders": [one.name for one in parse(part.encoders, data.fields)]})
+        for part in cfg.grid
+    ]
+    return cfg.model_copy(update={"grid": parts})
+
+
+@contextmanager
+def _folder(cfg: StudyConfig, out: Path, overwrite: bool) -> Iterator[StudyConfig]:
+    """The study of the folder with what is asked for; the folder is ours alone."""
+    with alone_in(out, SETTINGS, "study") as path:
+        if overwrite:
+            for name in ("runs", "logs", "encoders"):
+                shutil.rmtree(out / name, ignore_errors=True)
+            for name in (SETTINGS, *MADE):
+                (out / name).unlink(missing_ok=True)
+        yield joined(read(path), cfg, out) if path.is_file() else cfg
+
+
+def _notes(grid: Grid) -> list[str]:
+    """What the reader of the tables should know of the data and the settings."""
+    data, cfg = grid.data, grid.cfg
+    said = []
+    if data.meta.generated:
+        said.append("The data is generated: products, users and clicks are not real.")
+    split = cfg.settings.get("data.split", "default")
+    kind = data.meta.splits[split]["kind"]
+    if cfg.protocol == "mmrec" and kind not in ("random_user", "column"):
+        said.append(
+            f"The paper divides each user's rows at random, 8:1:1; the split {split} is {kind}. For the paper's: "
+            f"rawrec split {data.path} --name random --by random_user, and data.split=random."
+        )
+    if grid.unused:
+        said.append(f"Settings without effect in these runs: {', '.join(grid.unused)}.")
+    return said
+
+
+def _written(runs: Runs, notes: list[str]) -> Study:
+    """The results of all points, in all forms."""
+    results = gather(runs)
+    made = tables(results)
+    papers, about = published.of(runs.data)
+    notes = [*notes, *([about] if about else []), *_standing(results)]
+    found = {
+        "study": "lmm",
+        "data": {
+            "path": str(runs.data.path.absolute()),
+            "source": runs.data.meta.source,
+            "generated": runs.data.meta.generated,
+            "counts": runs.data.meta.counts,
+            "fingerprint": runs.data.fingerprint(),
+        },
+        "settings": runs.grid.cfg.model_dump(mode="json", exclude={"grid", "study", "data"}),
+        "grid": [part.model_dump(mode="json") for part in runs.grid.cfg.grid],
+        "encoders": [_encoder(runs, encoder) for encoder in runs.grid.encoders],
+        "points": [result.dump(runs) for result in results.values()],
+        "tables": {f"table {table.number}": table.dump() for table in made},
+        "published": {f"table {number}": paper.dump() for number, paper in papers.items()},
+        "notes": notes,
+    }
+    title = f"{TITLE}: {runs.data.path.name}"
+    write_json(runs.out / "study.json", found)
+    write_text(runs.out / "tables.md", printing.markdown(title, made, papers, notes))
+    write_text(runs.out / "tables.tex", printing.latex(made, papers))
+    write_page(runs.out / "study.html", title, made, papers, notes, found)
+    return Study(runs.out, found, made, notes)
+
+
+def _encoder(runs: Runs, encoder: StudyEncoder) -> dict[str, Any]:
+    folder = runs.grid.tuned_folder(encoder)
+    tuned = folder.is_dir() and runs.finished(folder)
+    return {
+        "name": encoder.name,
+        "label": encoder.label,
+        "kind": encoder.kind,
+        "tuned": str(folder.relative_to(runs.out)) if tuned else None,
+    }
+
+
+def _standing(results: Mapping[Point, Result]) -> list[str]:
+    """Which points there are, and which are missing and why."""
+    states = [result.standing.state for result in results.values()]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("finished", "failed", "unfinished") if s in states)
+    undefined = f", {states.count('undefined')} not defined" if "undefined" in states else ""
+    said = [f"Points: {counts or 'none'}{undefined}."]
+    for result in results.values():
+        if result.standing.state == "failed":
+            said.append(f"Failed: {result.point.words}: {result.standing.reason}")
+        said += [f"Failed: {result.point.words}, candidate {lost}" for lost in result.standing.lost]
+    reasons = dict.fromkeys(
+        f"Not defined: {r.point.encoder.label} {r.point.paradigm}: {r.standing.reason}"
+        for r in results.values()
+        if r.standing.state == "undefined" and r.point.encoder is not None
+    )
+    return [*said, *reasons]
+
+
+# ------------------------------------------------------------------------------------------------------------- telling
+def teller(console: Console) -> Callable[..., None]:
+    """An observer that says a line about every run."""
+
+    def tell(event: str, **values: Any) -> None:
+        if event == "note":
+            text = values["text"]
+        else:
+            ending = f"{values['metric']} {values['value']:.4f}" if values["value"] is not None else "finished"
+            ending = f"failed: {values['reason']}" if values["reason"] else ending
+            text = f"{values['done']} of {values['total']} runs: {values['what']}: {ending}"
+        console.print(text, markup=False, soft_wrap=True)
+
+    return tell
+
+
+def print_study(study: Study, console: Console) -> None:
+    """The tables, what is to be known of them, and where they are."""
+    printing.show(study.tables, study.notes, console)
+    files = [name for name in MADE if (study.path / name).is_file()]
+    console.print(f"\n{study.path}: {', '.join(files)}", markup=False, soft_wrap=True)

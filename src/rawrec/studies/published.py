@@ -1,0 +1,59 @@
+"""The paper's own figures, for datasets that are the paper's."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from rawrec.data.dataset import Dataset
+
+NAMES = {"sports": "Amazon Sports", "clothing": "Amazon Clothing", "baby": "Amazon Baby"}
+NEAR = 0.01  # by so large a share the numbers of users may differ: the paper's counts are not those of its sources
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of the paper for one dataset: heads, and rows of a label and figures as printed."""
+
+    number: int
+    dataset: str
+    columns: list[str]
+    rows: list[list[str]]
+
+    def dump(self) -> dict[str, Any]:
+        return vars(self)
+
+
+@cache
+def figures() -> dict[str, Any]:
+    """All that the paper printed."""
+    text = resources.files("rawrec.studies").joinpath("lmm_published.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def of(data: Dataset) -> tuple[dict[int, Published], str]:
+    """The paper's tables by number where the dataset is one of the paper's, and what is to be said about it.
+
+    It is by its source, an import of Amazon's reviews or of MMRec's files whose name says which, and as many users.
+    """
+    found = re.match(r"(?:Amazon|MMRec) .*?(baby|sports|clothing)", data.meta.source, re.IGNORECASE)
+    if not found:
+        return {}, ""
+    key = found[1].lower()
+    paper = figures()["statistics"][key]
+    ours, theirs = (
+        ", ".join(f"{of[what]:,} {what}" for what in ("users", "items", "interactions"))
+        for of in (data.meta.counts, paper)
+    )
+    said = f"{NAMES[key]} has {theirs} in the paper, and {ours} here"
+    if abs(data.n_users - paper["users"]) > NEAR * paper["users"]:
+        return {}, f"The paper's figures are not shown: {said} (rawrec import amazon --preset lmm takes its 5-core)."
+    tables = figures()["tables"]
+    return {
+        int(number): Published(int(number), NAMES[key], table["columns"], table[key])
+        for number, table in tables.items()
+    }, f"{said}."

@@ -1,0 +1,224 @@
+"""The runs of a study: which are there, which come next, what became of them.
+
+There is no journal: what stands in the run folders is what is done. A run that is half done is resumed, one that failed
+is tried again by the next call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rawrec.config.metrics import lower_is_better
+from rawrec.studies.encoders import StudyEncoder
+from rawrec.studies.grid import Candidate, Grid, Planned, Point
+from rawrec.training.processes import Outcome, Start, make_runs, threads_of
+from rawrec.training.runs import RunFolder
+
+KILLED = -9
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to make: of a point, or the tuning of an encoder. columns: what it encodes before it begins."""
+
+    path: Path
+    what: str
+    task: dict[str, Any] = field(hash=False, compare=False)
+    columns: frozenset[tuple[str, ...]] = frozenset()
+    metric: str = ""
+
+
+@dataclass
+class Standing:
+    """How far a point is. state: finished, failed (see reason), undefined (see reason) or unfinished (not all of its
+    runs are made). chosen: by validation. runs: of the chosen candidate, by seed. lost: candidates that failed, and
+    why."""
+
+    state: str
+    reason: str = ""
+    chosen: Candidate = field(default_factory=dict)
+    runs: list[Path] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+class Runs:
+    """The run folders of a study. points: those whose runs are made; `standing` knows of all."""
+
+    def __init__(self, grid: Grid, points: list[Point], jobs: int, observe: Callable[..., None]):
+        self.grid, self.data, self.out, self.jobs, self.observe = grid, grid.data, grid.out, jobs, observe
+        self.points = points
+        self.failed: dict[Path, str] = {}
+        self.active: dict[Path, Job] = {}
+        self._finished: dict[Path, bool] = {}
+        self._values: dict[Path, float | None] = {}
+        self.total = sum(self.grid.planned[point].runs for point in points) + len(self._to_tune())
+        self.done = sum(self.finished(self.grid.tuned_folder(encoder)) for encoder in self._to_tune())
+        self.done += sum(map(self._made, points))
+
+    def make(self) -> None:
+        """Make what is missing."""
+        make_runs(self.jobs, self._next, self._ended)
+
+    def _made(self, point: Point) -> int:
+        """How many of a point's runs are finished."""
+        planned = self.grid.planned[point]
+        first = [self.path(planned, given, 0) for _, given in planned.candidates]
+        return sum(map(self.finished, [*first, *self.standing(point).runs[1:]]))
+
+    # ------------------------------------------------------------------------------------------------------ what stands
+    def finished(self, path: Path) -> bool:
+        """Whether a run is finished. Raises UserError where it is of other data."""
+        if path not in self._finished:
+            self._finished[path] = False
+            if (path / "run.json").is_file():
+                run = RunFolder.open(path)
+                run.check(self.data)
+                self._finished[path] = bool(run.info()["finished"])
+        return self._finished[path]
+
+    def path(self, planned: Planned, given: dict[str, Any], seed: int) -> Path:
+        """The folder of a run, whose name does not depend on where the study is."""
+        settings = json.dumps([planned.point.model, given], sort_keys=True, default=str).replace(str(self.out), "")
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        return self.out / "runs" / f"{planned.point.slug}-{digest}-seed{seed}"
+
+    def standing(self, point: Point) -> Standing:
+        """How far a point is, and which of its candidates validation chooses."""
+        if point.undefined is not None:
+            return Standing("undefined", point.undefined)
+        planned = self.grid.planned[point]
+        if point.needs_tuning and point.encoder is not None:
+            folder = self.grid.tuned_folder(point.encoder)
+            if folder in self.failed:
+                return Standing("failed", f"its encoder was not tuned: {self.failed[folder]}")
+        first = [(chosen, given, self.path(planned, given, 0)) for chosen, given in planned.candidates]
+        lost = [f"{_words(chosen)}: {self.failed[path]}" for chosen, _, path in first if path in self.failed]
+        if len(lost) == len(first):
+            return Standing("failed", lost[0].removeprefix(": "), lost=lost if len(first) > 1 else [])
+        tried = [(chosen, given, path) for chosen, given, path in first if path not in self.failed]
+        if not all(self.finished(path) for *_, path in tried):
+            return Standing("unfinished", lost=lost)
+        values = {path: self._value(path, planned.metric) for *_, path in tried}
+        measured = [entry for entry in tried if values[entry[2]] is not None]
+        if not measured:
+            return Standing("failed", f"{planned.metric} is undefined on the validation part", lost=lost)
+        better = min if lower_is_better(planned.metric) else max
+        chosen, given, _ = better(measured, key=lambda entry: values[entry[2]] or 0.0)
+        runs = [self.path(planned, given, seed) for seed in range(planned.seeds)]
+        broken = next((path for path in runs if path in self.failed), None)
+        if broken is not None:
+            return Standing("failed", f"{broken.name}: {self.failed[broken]}", chosen, lost=lost)
+        state = "finished" if all(map(self.finished, runs)) else "unfinished"
+        return Standing(state, "", chosen, runs, lost)
+
+    def _value(self, path: Path, metric: str) -> float | None:
+        if path not in self._values:
+            self._values[path] = json.loads((path / "metrics.json").read_text())["valid"].get(metric)
+        return self._values[path]
+
+    # ------------------------------------------------------------------------------------------------------- what comes
+    def _to_tune(self) -> list[StudyEncoder]:
+        needed = (point.encoder for point in self.points if point.needs_tuning and point.undefined is None)
+        return list(dict.fromkeys(encoder for encoder in needed if encoder is not None))
+
+    def _missing(self) -> Iterator[Job]:
+        """Runs that could be made, as far as can be told: of candidates, and of the seeds of chosen ones."""
+        for encoder in self._to_tune():
+            folder = self.grid.tuned_folder(encoder)
+            if not self._settled(folder):
+                yield self._tuning(encoder, folder)
+        for point in self.points:
+            yield from self._of_point(self.grid.planned[point])
+
+    def _of_point(self, planned: Planned) -> Iterator[Job]:
+        point = planned.point
+        if point.undefined is not None:
+            return
+        encoder = point.encoder
+        if point.needs_tuning and encoder is not None and not self.finished(self.grid.tuned_folder(encoder)):
+            return
+        paths = [(given, self.path(planned, given, 0)) for _, given in planned.candidates]
+        missing = [(given, path) for given, path in paths if not self._settled(path)]
+        for given, path in missing:
+            yield self._job(planned, given, path, 0)
+        if missing:
+            return
+        standing = self.standing(point)
+        for seed, path in enumerate(standing.runs):
+            if not self._settled(path):
+                given = next(given for chosen, given in planned.candidates if chosen == standing.chosen)
+                yield self._job(planned, given, path, seed)
+
+    def _settled(self, path: Path) -> bool:
+        return path in self.failed or self.finished(path)
+
+    def _job(self, planned: Planned, given: dict[str, Any], path: Path, seed: int) -> Job:
+        point, columns = planned.point, frozenset()
+        if point.encoder is not None and point.paradigm is not None and point.modalities is not None:
+            tuned = str(self.grid.tuned_folder(point.encoder)) if point.needs_tuning else None
+            columns = point.encoder.columns(point.paradigm, point.modalities, tuned)
+        chosen = next(chosen for chosen, its in planned.candidates if its is given)
+        overrides = {**given, "seed": seed}
+        if "train.threads" not in given:
+            overrides["train.threads"] = threads_of(self.jobs)
+        task = {"model": point.model, "data": str(self.data.path), "run": str(path), "overrides": overrides}
+        what = " ".join(part for part in (point.words, _words(chosen), f"seed {seed}") if part)
+        return Job(path, what, task, columns, planned.metric)
+
+    def _tuning(self, encoder: StudyEncoder, folder: Path) -> Job:
+        settings = self.grid.tuning(encoder).model_dump(mode="json", exclude_unset=True, exclude={"encoder"})
+        settings.setdefault("threads", threads_of(self.jobs))
+        task = {"encoder": encoder.name, "data": str(self.data.path), "run": str(folder), "settings": settings}
+        return Job(folder, f"tuning {encoder.label}", task, frozenset({("tuning", encoder.name)}))
+
+    def _next(self) -> Start[Job] | None:
+        """The next run that need not wait for another to encode the same things."""
+        busy = {column for path, job in self.active.items() if not _encoded(path) for column in job.columns}
+        for job in self._missing():
+            if job.path not in self.active and not job.columns & busy:
+                self.active[job.path] = job
+                return Start(job, job.task, self.out / "logs" / f"{job.path.name}.txt")
+        return None
+
+    def _ended(self, job: Job, outcome: Outcome) -> None:
+        """A run is finished, or has failed alone."""
+        del self.active[job.path]
+        self._finished.pop(job.path, None)
+        if outcome.end != "finished" or not self.finished(job.path):
+            self.failed[job.path] = _reason(outcome, self.out / "logs" / f"{job.path.name}.txt")
+        self.done += 1
+        value = None if job.path in self.failed or not job.metric else self._value(job.path, job.metric)
+        self.observe(
+            "run", what=job.what, metric=job.metric, value=value, reason=self.failed.get(job.path, ""),
+            done=self.done, total=self.total,
+        )  # fmt: skip
+
+
+def _encoded(path: Path) -> bool:
+    """Whether a run is past encoding: `run.json` says what it read."""
+    try:
+        return "parameters" in json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _reason(outcome: Outcome, log: Path) -> str:
+    """Why a run failed, in one line."""
+    if outcome.end != "died":
+        return " ".join(outcome.reason.split())
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    last = next((line.strip() for line in reversed(said) if line.strip()), "")
+    if outcome.reason.startswith(f"exit code {KILLED}:"):
+        return f"its process was killed, as where memory ran out ({outcome.reason})"
+    return f"its process ended with {outcome.reason}{f' ({last})' if last else ''}"
+
+
+def _words(chosen: Candidate) -> str:
+    return " ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in chosen.items()
+    )
