@@ -95,7 +95,7 @@ def test_a_study_that_was_killed_goes_on_as_if_it_had_not(
     assert cfg.eval.protocol == "mmrec" and cfg.train.patience == 50
 
     tasks.clear()
-    for events in (3, 20, 30):  # while the pair is tuned, and in later runs
+    for events in (3, 25):  # while the pair is tuned, and in later runs
         with monkeypatch.context() as patch:
             observer = stopping_after(events)
             for name in ("train", "finetune"):
@@ -112,7 +112,7 @@ def test_a_study_that_was_killed_goes_on_as_if_it_had_not(
 
     page = (whole.path / "study.html").read_text()
     ET.fromstring(well_formed(page))
-    assert "http" not in page.replace("http://www.w3.org", "") and page.count("<svg") == 3
+    assert not re.search(r"(src|href|url)\W+http", page) and page.count("<svg") == 4
     text = (whole.path / "tables.md").read_text()
     assert "## Table 4" in text and f"vbpr {APART}-ETE" in text and "not defined: two encoders apart" in text
     assert "The data is generated" in text and "the split default is time_global" in text
@@ -146,9 +146,9 @@ def test_the_grid_grows_and_settings_stay(shop: Path, tmp_path: Path, tasks: lis
     assert [part["seeds"] for part in yaml.safe_load((out / "study.yaml").read_text())["grid"]] == [1, 2, 2]
     for changes, said in (
         ({"encoder_lrs": [1e-3]}, "a study with encoder_lrs: 0.001, 0.01, and here it is 0.001"),
-        ({"settings": QUICK | {"train.epochs": 3}}, "train.epochs=2"),
+        ({"settings": QUICK | {"train.epochs": 3}}, "settings: train.epochs=2, and here it is train.epochs=3"),
         ({"protocol": "default"}, "protocol: mmrec"),
-        ({"search": {"train.lr": [0.1, 0.2]}}, "search: none"),
+        ({"search": {"train.lr": [0.1, 0.2]}}, "search: no train.lr, and here it is train.lr=0.1, 0.2"),
     ):
         with pytest.raises(UserError, match=said):
             study(shop, out, **changes)
@@ -306,7 +306,7 @@ def test_mistakes_are_found_before_anything_runs(shop: Path, tmp_path: Path) -> 
         with pytest.raises(UserError) as caught:
             study(shop, out, **changes)
         assert said in str(caught.value), f"{changes}: {said!r} is not in {caught.value}"
-    assert not (out / "study.yaml").exists() and not (out / "runs").exists()
+    assert not out.exists()
     with pytest.raises(UserError, match="is no study folder"):
         study(shop, Dataset.open(shop).path)
 

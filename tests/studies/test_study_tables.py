@@ -29,7 +29,7 @@ def result(point: Point, mean: float | None, noise: int = 0, seeds: int = 1, spr
     if mean is not None:
         made.standing.runs = [SimpleNamespace(name=f"seed{seed}") for seed in range(seeds)]  # type: ignore[misc]
         off = spread * (NOISE[noise] - NOISE[noise].mean())
-        made.users = dict.fromkeys(METRICS, mean + off)
+        made.users = dict.fromkeys(METRICS, np.stack([mean + off + 0.01 * seed for seed in range(seeds)]))
         made.seeds = {name: [mean + 0.01 * seed for seed in range(seeds)] for name in (*METRICS, NEW_ITEMS)}
     return made
 
@@ -149,7 +149,16 @@ def test_figures_as_they_are_printed() -> None:
     assert text.splitlines()[:3] == ["# t", "", "A note."] and "new items Recall@20 | seeds |" in text
     tex = printing.latex([found[3]], {})
     assert r"m clip & \textbf{0.6050 $\pm$ 0.0071}$^{*}$ &" in tex and tex.count(r"\midrule") == 1
+    assert "p $<$ 0.05" in tex
     assert Value.of([1.0, 2.0]) == Value(1.5, pytest.approx(0.70710678)) and Value.of([1.0]).deviation is None
+
+
+def test_seeds_that_both_have_are_tested() -> None:
+    one, other = result(point(CLIP), 0.5, 1, seeds=1), result(point(APART), 0.5, 0, seeds=3)
+    (test,) = compared([("ndcg@20", one, other)], "none")
+    assert test.difference == pytest.approx(0) and test.p_value == pytest.approx(1)
+    (test,) = compared([("ndcg@20", result(point(CLIP), 0.6, 1, seeds=2), other)], "none")
+    assert test.difference == pytest.approx(0.1) and test.p_value == pytest.approx(p_value(0.1, 1, 0))
 
 
 def test_counts_in_words() -> None:

@@ -82,9 +82,8 @@ def lines(
         return _svg(figure, f"{name}: {', '.join(series)} by {xlabel}")
 
 
-def bars(name: str, groups: Mapping[str, Mapping[str, float]]) -> Markup:
+def bars(name: str, groups: Mapping[str, Mapping[str, float]], series: Sequence[str]) -> Markup:
     """Horizontal bars: a group of them per label, in it one per series that it has, and what it is worth."""
-    series = list(dict.fromkeys(key for group in groups.values() for key in group))
     colours = dict(zip(series, _colours(len(series)), strict=True))
     with _style(name):
         count = sum(len(group) for group in groups.values())

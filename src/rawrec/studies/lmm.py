@@ -6,9 +6,9 @@ were tuned), `runs/`, `logs/` (what each run said), `study.json` (everything), `
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,18 +79,31 @@ def study_lmm(
     tree = {key: value for key, value in given.items() if value is not None}
     cfg = study_config(tree | {"grid": [{key: value for key, value in part.items() if value is not None}]})
     path = Path(out).absolute()
-    asked = Grid(_in_full(cfg, data), data, path)
-    with _folder(asked.cfg, path, overwrite) as whole:
-        grid = Grid(whole, data, path)
-        points = list(asked.planned)
-        runs = Runs(grid, points, jobs, observe)
-        grid.check([point for point in points if runs.standing(point).state == "unfinished"])
-        write_text(path / SETTINGS, yaml.safe_dump(whole.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    cfg = _in_full(cfg, data)
+    points = list(Grid(cfg, data, path).planned)
+    if (path / SETTINGS).is_file() and not overwrite:
+        cfg = joined(read(path / SETTINGS), cfg, path)
+    grid = Grid(cfg, data, path)
+    there = Runs(grid, points, jobs, observe)
+    grid.check([point for point in points if overwrite or there.standing(point).state == "unfinished"])
+    with alone_in(path, SETTINGS, "study"):
+        if overwrite:
+            _empty(path)
+        write_text(path / SETTINGS, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
         notes = _notes(grid)
         for note in notes:
             observe("note", text=note)
+        runs = Runs(grid, points, jobs, observe)
         runs.make()
         return _written(runs, notes)
+
+
+def _empty(out: Path) -> None:
+    """Take away what a study wrote."""
+    for name in ("runs", "logs", "encoders"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in MADE:
+        (out / name).unlink(missing_ok=True)
 
 
 def _in_full(cfg: StudyConfig, data: Dataset) -> StudyConfig:
@@ -102,24 +115,12 @@ def _in_full(cfg: StudyConfig, data: Dataset) -> StudyConfig:
     return cfg.model_copy(update={"grid": parts})
 
 
-@contextmanager
-def _folder(cfg: StudyConfig, out: Path, overwrite: bool) -> Iterator[StudyConfig]:
-    """The study of the folder with what is asked for; the folder is ours alone."""
-    with alone_in(out, SETTINGS, "study") as path:
-        if overwrite:
-            for name in ("runs", "logs", "encoders"):
-                shutil.rmtree(out / name, ignore_errors=True)
-            for name in (SETTINGS, *MADE):
-                (out / name).unlink(missing_ok=True)
-        yield joined(read(path), cfg, out) if path.is_file() else cfg
-
-
 def _notes(grid: Grid) -> list[str]:
     """What the reader of the tables should know of the data and the settings."""
     data, cfg = grid.data, grid.cfg
     said = []
     if data.meta.generated:
-        said.append("The data is generated: products, users and clicks are not real.")
+        said.append(printing.GENERATED)
     split = cfg.settings.get("data.split", "default")
     kind = data.meta.splits[split]["kind"]
     if cfg.protocol == "mmrec" and kind not in ("random_user", "column"):
@@ -166,11 +167,13 @@ def _written(runs: Runs, notes: list[str]) -> Study:
 def _encoder(runs: Runs, encoder: StudyEncoder) -> dict[str, Any]:
     folder = runs.grid.tuned_folder(encoder)
     tuned = folder.is_dir() and runs.finished(folder)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8")) if tuned else {}
     return {
         "name": encoder.name,
         "label": encoder.label,
         "kind": encoder.kind,
         "tuned": str(folder.relative_to(runs.out)) if tuned else None,
+        "held_out_pairs": {part: metrics[part] for part in ("before", "valid") if part in metrics},
     }
 
 

@@ -12,9 +12,9 @@ from markupsafe import Markup
 from rawrec.report.page import render, write
 from rawrec.report.plots import bars
 from rawrec.studies.grid import Point
-from rawrec.studies.printing import cells, heads, number
+from rawrec.studies.printing import GENERATED, cells, heads, number
 from rawrec.studies.published import Published
-from rawrec.studies.tables import HEADS, READS, Cell, Table
+from rawrec.studies.tables import HEADS, READS, SHORT, Cell, Table
 
 PLOTTED = "ndcg@20"
 
@@ -31,8 +31,8 @@ def write_page(
     context = {
         "title": title,
         "tables": [_table(table, published.get(table.number)) for table in tables],
-        "notes": list(notes),
-        "generated": found["data"]["generated"],
+        "notes": [note for note in notes if note != GENERATED],
+        "generated": GENERATED if GENERATED in notes else None,
         "source": found["data"]["source"],
         "counts": found["data"]["counts"],
         "points": found["points"],
@@ -60,7 +60,10 @@ def _plot(table: Table) -> Markup | None:
         if PLOTTED in row.cells:
             name, series = _place(table, row.result.point)
             groups.setdefault(name, {})[series] = row.cells[PLOTTED].value.mean
-    return bars(f"{HEADS[PLOTTED]} (table {table.number})", groups) if groups else None
+    order = [*SHORT, *READS.values()]  # of the series; others as they come
+    there = list(dict.fromkeys(key for group in groups.values() for key in group))
+    series = sorted(there, key=lambda key: order.index(key) if key in order else -1)
+    return bars(f"{HEADS[PLOTTED]} (table {table.number})", groups, series) if groups else None
 
 
 def _place(table: Table, point: Point) -> tuple[str, str]:

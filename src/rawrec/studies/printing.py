@@ -13,6 +13,7 @@ from rawrec.studies.published import Published
 from rawrec.studies.tables import HEADS, Cell, Row, Table
 
 NOTHING = "–"
+GENERATED = "The data is generated: products, users and clicks are not real."
 Form = Callable[[Cell], str]
 
 
@@ -113,7 +114,7 @@ def latex(tables: Sequence[Table], published: Mapping[int, Published]) -> str:
         for group in table.groups:
             groups.append([_latex_row(row, table, cell) for row in group])
         caption = " ".join([table.title + ".", table.caption, *(f"{count.words}." for count in table.counts)])
-        made.append(_environment([escape(head) for head in heads(table)], groups, escape(caption)))
+        made.append(_environment([escape(head) for head in heads(table)], groups, escape(caption).replace("<", "$<$")))
         if (paper := published.get(table.number)) is not None:
             rows = [" & ".join(_starred(value) for value in row) + r" \\" for row in paper.rows]
             about = f"Table {table.number} as published, {paper.dataset}."

@@ -37,8 +37,8 @@ class Value:
 
 
 class Result:
-    """A point and what its runs measured on test. seeds: metric -> a value per seed; users: metric -> each user's mean
-    over the seeds. Both are empty unless it is finished."""
+    """A point and what its runs measured on test. seeds: metric -> a value per seed; users: metric -> each user's value
+    by seed, `[seeds, users]`. Both are empty unless it is finished."""
 
     def __init__(self, point: Point, standing: Standing):
         self.point, self.standing = point, standing
@@ -60,7 +60,7 @@ class Result:
         for frame, path in zip(frames, runs, strict=True):
             if not frame["user"].equals(self.judged):
                 raise UserError(f"{runs[0]} and {path} were judged on different users")
-        self.users = {name: np.stack([frame[name].to_numpy() for frame in frames]).mean(0) for name in METRICS}
+        self.users = {name: np.stack([frame[name].to_numpy() for frame in frames]) for name in METRICS}
 
     def value(self, metric: str) -> Value | None:
         return Value.of(self.seeds[metric]) if metric in self.seeds else None
@@ -77,7 +77,9 @@ class Result:
             "state": standing.state,
             "reason": standing.reason,
             "candidates": len(planned.candidates),
+            "metric": planned.metric,
             "chosen": dict(standing.chosen),
+            "tried": [{"settings": dict(chosen), planned.metric: value} for chosen, value in standing.tried],
             "failed_candidates": standing.lost,
             "seeds": planned.seeds,
             "runs": [str(path.relative_to(runs.out)) for path in standing.runs],
@@ -126,8 +128,11 @@ class Test:
 
 
 def compared(pairs: Sequence[tuple[str, Result, Result]], correction: Correction) -> list[Test]:
-    """Tests of a metric's values of a point against those of another; p-values are corrected over all of them."""
-    tests = [paired_t_test(one.users[metric], other.users[metric]) for metric, one, other in pairs]
+    """Tests of a metric's values of a point against those of another; p-values are corrected over all of them.
+
+    A user's value is the mean over the seeds that both points have.
+    """
+    tests = [paired_t_test(*_of_users(metric, one, other)) for metric, one, other in pairs]
     corrected = holm([test.p_value for test in tests]).tolist() if tests else []
     return [
         Test(
@@ -136,6 +141,11 @@ def compared(pairs: Sequence[tuple[str, Result, Result]], correction: Correction
         )
         for (metric, one, other), test, p_holm in zip(pairs, tests, corrected, strict=True)
     ]  # fmt: skip
+
+
+def _of_users(metric: str, *results: Result) -> list[NDArray[np.float64]]:
+    seeds = min(len(result.users[metric]) for result in results)
+    return [result.users[metric][:seeds].mean(0) for result in results]
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,14 @@ class Job:
 class Standing:
     """How far a point is. state: finished, failed (see reason), undefined (see reason) or unfinished (not all of its
     runs are made). chosen: by validation. runs: of the chosen candidate, by seed. lost: candidates that failed, and
-    why."""
+    why. tried: the others, and what each is worth on validation."""
 
     state: str
     reason: str = ""
     chosen: Candidate = field(default_factory=dict)
     runs: list[Path] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    tried: list[tuple[Candidate, float | None]] = field(default_factory=list)
 
 
 class Runs:
@@ -111,10 +112,11 @@ class Runs:
         chosen, given, _ = better(measured, key=lambda entry: values[entry[2]] or 0.0)
         runs = [self.path(planned, given, seed) for seed in range(planned.seeds)]
         broken = next((path for path in runs if path in self.failed), None)
+        known = [(chosen, values[path]) for chosen, _, path in tried]
         if broken is not None:
-            return Standing("failed", f"{broken.name}: {self.failed[broken]}", chosen, lost=lost)
+            return Standing("failed", f"{broken.name}: {self.failed[broken]}", chosen, [], lost, known)
         state = "finished" if all(map(self.finished, runs)) else "unfinished"
-        return Standing(state, "", chosen, runs, lost)
+        return Standing(state, "", chosen, runs, lost, known)
 
     def _value(self, path: Path, metric: str) -> float | None:
         if path not in self._values:

@@ -163,15 +163,23 @@ def joined(before: StudyConfig, now: StudyConfig, out: Path) -> StudyConfig:
     changed = [key for key in new if key not in MAY_CHANGE and old[key] != new[key]]
     if changed:
         key = changed[0]
+        there, here = _differing(old[key], new[key])
         raise UserError(
-            f"{out} holds a study with {key}: {_shown(old[key])}, and here it is {_shown(new[key])}. Points under "
-            "different settings cannot be compared: choose another --out, or begin anew with --overwrite"
+            f"{out} holds a study with {key}: {there}, and here it is {here}. Points under different settings cannot "
+            "be compared: choose another --out, or begin anew with --overwrite"
         )
     parts = [*before.grid, *(part for part in now.grid if part not in before.grid)]
     return now.model_copy(update={"grid": parts})
 
 
+def _differing(old: Any, new: Any) -> tuple[str, str]:
+    """Two values in words; of settings by name those that differ."""
+    if not isinstance(old, dict):
+        return _shown(old), _shown(new)
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    one, other = (" ".join(f"{key}={_shown(of[key])}" for key in keys if key in of) for of in (old, new))
+    return one or "no " + ", ".join(keys), other or "not given"
+
+
 def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{key}={short(sub)}" for key, sub in value.items()) or "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else short(value)
