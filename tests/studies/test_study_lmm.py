@@ -246,6 +246,8 @@ def test_ready_made_features_are_the_baseline(tmp_path: Path, tasks: list[Any]) 
     settings = {"train.epochs": 1, "train.threads": 1, "train.device": "cpu", "model.embedding_size": 4}
     done = study_lmm(data, tmp_path / "s", "vbpr", "ready:feature+feature", seeds=1, settings=settings)
     assert [point["state"] for point in done.found["points"]] == ["finished", "undefined", "undefined"]
+    with pytest.raises(UserError, match="random:vlmo: a single stream reads pictures together with texts"):
+        study_lmm(data, tmp_path / "t", "vbpr", "random:vlmo", seeds=1)
     with pytest.raises(UserError, match=r"no image field.*--encoders ready:feature"):
         study_lmm(data, tmp_path / "t", "vbpr", APART, seeds=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy import stats
 from rawrec.studies import printing, published
 from rawrec.studies.encoders import StudyEncoder
 from rawrec.studies.grid import Point
+from rawrec.studies.page import write_page
 from rawrec.studies.results import METRICS, NEW_ITEMS, Count, Result, Test, Value, compared
 from rawrec.studies.running import Standing
 from rawrec.studies.tables import Table, tables
@@ -140,6 +142,7 @@ def test_what_failed_stands_in_its_row_and_spoils_no_other() -> None:
     assert "| m conv+bert | failed: the loss of step 3 is nan |" in printing.markdown("t", list(found.values()), {}, [])
     assert r"m conv+bert & \multicolumn{6}{l}{failed} \\" in printing.latex(list(found.values()), {})
     assert "needs the paradigm end_to_end" in study((point(APART), 0.5, 0))[5].empty
+    assert "add one, for example" in study((point(CLIP), 0.5, 0))[3].caption
 
 
 def test_figures_as_they_are_printed() -> None:
@@ -194,6 +197,17 @@ def test_published_figures_stand_beside_data_of_the_paper() -> None:
     text = printing.markdown("t", [study((point(APART), 0.5, 0), (point(CLIP), 0.6, 1))[3]],
                              published.of(data("MMRec baby", 19445))[0], [])  # fmt: skip
     assert r"| LATTICE CLIP | 0.0524\* | 0.0830\* | 0.0275\* | 0.0354\* |" in text
+
+
+def test_the_page_has_both_side_by_side(tmp_path: Path) -> None:
+    made = list(study((point(APART), 0.5, 0), (point(CLIP), 0.6, 1), (point(None, model="<b>"), 0.1, 2)).values())
+    paper, _ = published.of(data("MMRec baby", 19445))
+    of = {"source": "MMRec baby", "counts": {"users": 1, "items": 2, "interactions": 3}}
+    page = write_page(tmp_path / "p.html", "A & b", made, paper, ["1 < 2"], {"data": of, "points": [], "settings": {}})
+    text = page.read_text(encoding="utf-8")
+    assert "<td>VBPR CLIP-PT</td><td>0.0487*</td>" in text and "in the paper, Amazon Baby" in text
+    assert "<td>m clip</td><td><b>0.6000</b>*</td>" in text and "A &amp; b" in text and "1 &lt; 2" in text
+    assert "<td>&lt;b&gt;</td>" in text and "No points: it needs the paradigm end_to_end" in text
 
 
 def test_published_figures_are_whole() -> None:

@@ -129,6 +129,11 @@ class Grid:
         if encoder.kind == "ready":
             return
         fields = self.data.fields
+        if encoder.kind == "single" and not (fields.image and fields.text):
+            raise UserError(
+                f"--encoders {encoder.label}: a single stream reads pictures together with texts, and the dataset has "
+                f"no {'text' if fields.image else 'image'} field: import it with both, or choose other encoders"
+            )
         for (kind, letter), there in zip(LETTERS.items(), (fields.image, fields.text), strict=True):
             if letter in modalities and not there:
                 other = "T" if letter == "V" else "V"

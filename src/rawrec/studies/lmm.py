@@ -94,6 +94,7 @@ def study_lmm(
         for note in notes:
             observe("note", text=note)
         runs = Runs(grid, points, jobs, observe)
+        observe("note", text=f"{len(points)} points, {runs.total} runs, of which {runs.done} are done.")
         runs.make()
         return _written(runs, notes)
 
@@ -107,11 +108,12 @@ def _empty(out: Path) -> None:
 
 
 def _in_full(cfg: StudyConfig, data: Dataset) -> StudyConfig:
-    """Encoders' folders by their whole paths."""
-    parts = [
-        part.model_copy(update={"encoders": [one.name for one in parse(part.encoders, data.fields)]})
-        for part in cfg.grid
-    ]
+    """Folders of encoders and files of models by their whole paths: the study may be gone on with from elsewhere."""
+    parts = []
+    for part in cfg.grid:
+        encoders = [encoder.name for encoder in parse(part.encoders, data.fields)]
+        models = [str(Path(model).absolute()) if Path(model).is_file() else model for model in part.models]
+        parts.append(part.model_copy(update={"encoders": encoders, "models": models}))
     return cfg.model_copy(update={"grid": parts})
 
 

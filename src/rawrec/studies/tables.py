@@ -190,14 +190,18 @@ def _encoders(results: Mapping[Point, Result]) -> Table:
     for group in _by(found, "model"):
         entries = [(f"{result.point.model_label} {_encoder(result)}", result) for result in group]
         groups.append(_group(entries, shown, tests))
-    against = baseline.label if baseline is not None else "none in the study"
+    stars = "No encoder of one modality each to compare with: add one, for example efficientnet_lite0+minilm."
+    if baseline is not None:
+        stars = (
+            f"* a significant difference from the baseline, {baseline.label}, by the paired t-test with {P}, as in the "
+        )
+        stars += "paper without a correction."
     return Table(
         3,
         "Pretrained encoders with a common space against modality-specific ones",
         shown,
         groups,
-        "Frozen pretrained encoders, pictures and texts. The best of each model in bold. * a significant difference "
-        f"from the baseline, {against}, by the paired t-test with {P}, as in the paper without a correction.",
+        f"Frozen pretrained encoders, pictures and texts. The best of each model in bold. {stars}",
         tests,
         _counts("pretrained against the baseline", cases),
         "" if found else "needs the paradigm pretrained and the modalities VT",
