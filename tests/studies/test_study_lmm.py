@@ -218,7 +218,12 @@ def test_a_point_that_fails_is_told_and_the_rest_goes_on(
         assert found["mmgcl", PAIR, paradigm, "VT"]["reason"] == "its encoder was not tuned: no pair was found"
     assert "failed: the loss of step 3 is nan" in (tmp_path / "s" / "tables.md").read_text()
     assert any(values.get("reason") == "no pair was found" for values in said)
-    assert all(point["state"] != "failed" for point in study(shop, tmp_path / "s", **more).found["points"])
+    assert said[2] == {"text": "8 points, 13 runs, of which 0 are done."}
+    said.clear()
+    again = study(shop, tmp_path / "s", **more, observer=lambda event, **values: said.append(values))
+    assert all(point["state"] != "failed" for point in again.found["points"])
+    done = said[2]["text"].split()[6]
+    assert [values["done"] for values in said[3:]] == [*range(int(done) + 1, 14)], "what was done is not done again"
 
 
 def test_a_process_that_dies_fails_alone(

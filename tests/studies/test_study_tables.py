@@ -27,7 +27,9 @@ NOISE = np.random.default_rng(0).normal(size=(3, USERS))
 def result(point: Point, mean: float | None, noise: int = 0, seeds: int = 1, spread: float = 0.1) -> Result:
     """Users have `mean` in every metric, with noise of their own; None: it failed."""
     made = Result(point, Standing("unfinished"))
-    made.standing = Standing("failed", "the loss of step 3 is nan") if mean is None else Standing("finished")
+    made.standing = (
+        Standing("failed", "the loss of step 3 is nan. Try a lower rate") if mean is None else Standing("finished")
+    )
     if mean is not None:
         made.standing.runs = [SimpleNamespace(name=f"seed{seed}") for seed in range(seeds)]  # type: ignore[misc]
         off = spread * (NOISE[noise] - NOISE[noise].mean())

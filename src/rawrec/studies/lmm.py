@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from rawrec.data.dataset import Dataset
+from rawrec.report.page import duration
 from rawrec.studies import printing, published
 from rawrec.studies.encoders import StudyEncoder, parse
 from rawrec.studies.grid import Grid, Point
@@ -94,7 +96,8 @@ def study_lmm(
         for note in notes:
             observe("note", text=note)
         runs = Runs(grid, points, jobs, observe)
-        observe("note", text=f"{len(points)} points, {runs.total} runs, of which {runs.done} are done.")
+        defined = sum(point.undefined is None for point in points)
+        observe("note", text=f"{defined} points, {runs.total} runs, of which {runs.done} are done.")
         runs.make()
         return _written(runs, notes)
 
@@ -199,15 +202,20 @@ def _standing(results: Mapping[Point, Result]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------------- telling
 def teller(console: Console) -> Callable[..., None]:
-    """An observer that says a line about every run."""
+    """An observer that says a line about every run, and how long the others take if they are like those before."""
+    started, made = time.monotonic(), 0
 
     def tell(event: str, **values: Any) -> None:
+        nonlocal made
         if event == "note":
             text = values["text"]
         else:
+            made += 1
+            left = (values["total"] - values["done"]) * (time.monotonic() - started) / made
             ending = f"{values['metric']} {values['value']:.4f}" if values["value"] is not None else "finished"
             ending = f"failed: {values['reason']}" if values["reason"] else ending
             text = f"{values['done']} of {values['total']} runs: {values['what']}: {ending}"
+            text += f" (about {duration(left)} left)" if values["done"] < values["total"] else ""
         console.print(text, markup=False, soft_wrap=True)
 
     return tell

@@ -69,7 +69,8 @@ class Runs:
         """How many of a point's runs are finished."""
         planned = self.grid.planned[point]
         first = [self.path(planned, given, 0) for _, given in planned.candidates]
-        return sum(map(self.finished, [*first, *self.standing(point).runs[1:]]))
+        more = [self.path(planned, given, k) for _, given in planned.candidates for k in range(1, planned.seeds)]
+        return sum(map(self.finished, first)) + min(sum(map(self.finished, more)), planned.seeds - 1)
 
     # ------------------------------------------------------------------------------------------------------ what stands
     def finished(self, path: Path) -> bool:

@@ -94,7 +94,7 @@ def _row(result: Result, label: str, metrics: Sequence[str], best: Mapping[str, 
 
 
 def _note(result: Result) -> str:
-    state, reason = result.standing.state, result.standing.reason
+    state, reason = result.standing.state, result.standing.reason.partition(". ")[0]
     return {"undefined": f"not defined: {reason}", "failed": f"failed: {reason}", "unfinished": "not finished"}[state]
 
 
