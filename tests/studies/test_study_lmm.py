@@ -218,7 +218,7 @@ def test_a_point_that_fails_is_told_and_the_rest_goes_on(
         assert found["mmgcl", PAIR, paradigm, "VT"]["reason"] == "its encoder was not tuned: no pair was found"
     assert "failed: the loss of step 3 is nan" in (tmp_path / "s" / "tables.md").read_text()
     assert any(values.get("reason") == "no pair was found" for values in said)
-    assert said[2] == {"text": "8 points, 13 runs, of which 0 are done."}
+    assert said[2] == {"text": "points: 8; runs: 13, of which 0 are done"}
     said.clear()
     again = study(shop, tmp_path / "s", **more, observer=lambda event, **values: said.append(values))
     assert all(point["state"] != "failed" for point in again.found["points"])

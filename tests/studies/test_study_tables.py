@@ -166,6 +166,11 @@ def test_seeds_that_both_have_are_tested() -> None:
     assert test.difference == pytest.approx(0.1) and test.p_value == pytest.approx(p_value(0.1, 1, 0))
 
 
+def test_ids_alone_are_a_table_too() -> None:
+    found = study((point(None, model="bpr"), 0.5, 0))
+    assert shown(found[3]) == {"bpr": ""} and not found[3].empty and found[4].empty
+
+
 def test_counts_in_words() -> None:
     def test(difference: float, significant: bool, corrected: bool) -> Test:
         return Test("ndcg@20", point(CLIP), point(APART), difference, 0.0, 0.0, significant, corrected)

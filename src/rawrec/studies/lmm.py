@@ -97,7 +97,7 @@ def study_lmm(
             observe("note", text=note)
         runs = Runs(grid, points, jobs, observe)
         defined = sum(point.undefined is None for point in points)
-        observe("note", text=f"{defined} points, {runs.total} runs, of which {runs.done} are done.")
+        observe("note", text=f"points: {defined}; runs: {runs.total}, of which {runs.done} are done")
         runs.make()
         return _written(runs, notes)
 

@@ -204,7 +204,7 @@ def _encoders(results: Mapping[Point, Result]) -> Table:
         f"Frozen pretrained encoders, pictures and texts. The best of each model in bold. {stars}",
         tests,
         _counts("pretrained against the baseline", cases),
-        "" if found else "needs the paradigm pretrained and the modalities VT",
+        "" if found or ids else "needs the paradigm pretrained and the modalities VT",
     )
 
 
