@@ -137,12 +137,13 @@ class Grid:
         for (kind, letter), there in zip(LETTERS.items(), (fields.image, fields.text), strict=True):
             if letter in modalities and not there:
                 other = "T" if letter == "V" else "V"
+                way = f"use --modalities {other}, or " if fields.image or fields.text else ""
                 ready = (
                     f" Its ready-made features: --encoders ready:{'+'.join(fields.feature)}" if fields.feature else ""
                 )
                 raise UserError(
                     f"--modalities {modalities}: the dataset has no {kind} field, so {encoder.label} has nothing to "
-                    f"read there; use --modalities {other}, or import the dataset with {kind}s.{ready}"
+                    f"read there; {way}import the dataset with {kind}s.{ready}"
                 )
 
     # --------------------------------------------------------------------------------------------------------- settings
