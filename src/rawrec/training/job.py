@@ -157,11 +157,12 @@ def evaluate(
     split: str = "test",
     full_ranking: bool | None = None,
     data: Dataset | str | Path | None = None,
+    observer: Any = None,
 ) -> dict[str, Any]:
     """The metrics of a finished run on a part of its data, `valid` or `test`, computed anew.
 
     full_ranking: lists over the whole catalogue as well; None: as the run's settings say (a retrieval model has no
-    other metrics). data: where the dataset is now, if it has moved.
+    other metrics). data: where the dataset is now, if it has moved. observer: told of progress, see `Task.observe`.
 
     >>> rawrec.evaluate("runs/em3", "valid")["auc"]
     """
@@ -169,6 +170,7 @@ def evaluate(
     if split not in PARTS:
         raise UserError(f"split={split!r}: use valid or test")
     task = load_task(run, data)
+    task.observe = observer or task.observe
     if isinstance(task, PairTask):
         return task.evaluate(PARTS[split]).metrics
     metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)
