@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from rawrec.data._updates import ItemUpdates
 from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Version, write_meta
 from rawrec.data.digest import combined
-from rawrec.data.disk import Lock, sync, writing
+from rawrec.data.disk import Lock, writing
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
 from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
+from rawrec.files import sync
 
 TIMED = ("time_user", "time_global", "leave_one_out")
 

@@ -30,11 +30,12 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rawrec.data.disk import Lock, first_line, sync, writing
+from rawrec.data.disk import Lock, first_line, writing
 from rawrec.data.division import Rows, above_zero, make_split
 from rawrec.data.labels import is_positive
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
+from rawrec.files import replacing, sync
 
 SCHEMA_VERSION = 2
 ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
@@ -342,9 +343,8 @@ class Dataset:
         with writing(self.path):
             folder = self.path / "splits"
             folder.mkdir(exist_ok=True)
-            half = folder / f".{name}.half"
-            pq.write_table(pa.table({"split": parts}), half, write_page_checksum=True)
-            half.replace(folder / f"{name}.parquet")
+            with replacing(folder / f"{name}.parquet") as partial:
+                pq.write_table(pa.table({"split": parts}), partial, write_page_checksum=True)
             entry = {**split_entry(spec, statement, parts), "version": self.version}
             meta = now.model_copy(update={"splits": {**now.splits, name: entry}})
             write_meta(meta, self.path)
@@ -495,11 +495,9 @@ def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
 
 def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
     """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
-    half = folder / f".{name}.half"
     text = yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    half.write_text(text, encoding="utf-8")
-    sync(half)
-    half.replace(folder / name)
+    with replacing(folder / name) as partial:
+        partial.write_text(text, encoding="utf-8")
     sync(folder)
 
 

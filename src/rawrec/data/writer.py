@@ -30,13 +30,14 @@ from rawrec.data.dataset import (
     unknown_name,
     write_meta,
 )
-from rawrec.data.disk import Lock, sync, writing
+from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
+from rawrec.files import sync
 
 
 class DatasetWriter(PartWriter):
