@@ -20,7 +20,7 @@ from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.loop import Loop
-from rawrec.training.runs import RunFolder, Settings
+from rawrec.training.runs import RunFolder, Settings, running
 from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -81,13 +81,14 @@ def _absolute(encoder: str) -> str:
 
 
 def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any) -> RunFolder:
-    run = RunFolder.create(out, cfg, data, overwrite)
-    try:
-        return _work(run, cfg, data, observer, fresh=True)
-    except Exception as error:
-        if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
-            run.withdraw()
-        raise
+    with running(out):
+        run = RunFolder.create(out, cfg, data, overwrite)
+        try:
+            return _work(run, cfg, data, observer, fresh=True)
+        except Exception as error:
+            if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
+                run.withdraw()
+            raise
 
 
 def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, overrides: Mapping[str, Any]) -> Config:
@@ -130,9 +131,10 @@ def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | 
     run = RunFolder.open(path)
     if run.info()["finished"]:
         return run
-    found = run.dataset(data)
-    run.write_info(dataset=str(found.path.absolute()))
-    return _work(run, run.settings(), found, observer, fresh=False)
+    with running(run.path):
+        found = run.dataset(data)
+        run.write_info(dataset=str(found.path.absolute()))
+        return _work(run, run.settings(), found, observer, fresh=False)
 
 
 def load_task(
