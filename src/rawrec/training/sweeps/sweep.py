@@ -29,6 +29,7 @@ from rich.text import Text
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
+from rawrec.files import make_folder, remove_empty
 from rawrec.threads import count
 from rawrec.training.job import configure
 from rawrec.training.runs import RunFolder
@@ -37,6 +38,7 @@ from rawrec.training.sweeps.search import Search, SweepConfig, load
 from rawrec.training.sweeps.trial import Trial, curve_of, read_trials, write_trial
 
 POLL = 0.05  # seconds between looks at the processes
+FILES = ("sweep.yaml", "trials.jsonl", "runs", "logs", "sweep.json")  # of a sweep folder
 MAY_CHANGE = ("out", "data", "jobs", "trials")  # between two calls on the same sweep folder
 BY_VALIDATION = "chosen by validation"
 BY_TEST = "chosen by test, as published tables often were: too good, since the choice has seen what it reports"
@@ -69,21 +71,26 @@ def sweep(
 
 @contextmanager
 def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
-    """The sweep folder, ours alone. Raises UserError where another sweep, or something else, stands there."""
+    """The sweep folder, ours alone. Raises UserError where another sweep, or something else, stands there.
+
+    A UserError before any trial has ended leaves what was there: nothing, or the sweep that was to be replaced.
+    """
     out, path = cfg.out, cfg.out / "sweep.yaml"
-    if out.exists() and not path.is_file() and (not out.is_dir() or any(out.iterdir())):
+    ours = {".lock", ".replaced"}
+    if out.exists() and not path.is_file() and (not out.is_dir() or {file.name for file in out.iterdir()} - ours):
         raise UserError(f"{out} exists and is no sweep folder: choose another `out`")
-    out.mkdir(parents=True, exist_ok=True)
+    made = make_folder(out)
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"a sweep is running in {out} now: wait for it, or choose another `out`") from None
+        replaced = out / ".replaced"  # where a sweep stands that this one may replace
+        begins = overwrite or not path.is_file()
         if overwrite:
-            for name in ("runs", "logs"):
-                shutil.rmtree(out / name, ignore_errors=True)
-            for name in ("trials.jsonl", "sweep.json"):
-                (out / name).unlink(missing_ok=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+            replaced.mkdir()
+            _move(out, replaced)
         elif path.is_file():
             before, now = load(path).model_dump(), cfg.model_dump()
             changed = [key for key in now if key not in MAY_CHANGE and before[key] != now[key]]
@@ -93,7 +100,32 @@ def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
                     "begin anew with --overwrite"
                 )
         write_text(path, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-        yield
+        try:
+            yield
+        except UserError:
+            if begins and not any(trial.state != "running" for trial in read_trials(out / "trials.jsonl")):
+                _clear(out)
+                if replaced.is_dir():
+                    _move(replaced, out)
+                else:
+                    (out / ".lock").unlink()
+                    remove_empty(made)
+            raise
+        finally:
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _clear(out: Path) -> None:
+    """Remove what a sweep has written."""
+    for name in FILES:
+        shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move what a sweep has written."""
+    for name in FILES:
+        if (source / name).exists():
+            (source / name).rename(target / name)
 
 
 class _Process(NamedTuple):
