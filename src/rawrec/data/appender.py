@@ -28,7 +28,7 @@ from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
-from rawrec.files import sync
+from rawrec.files import move, sync
 
 TIMED = ("time_user", "time_global", "leave_one_out")
 
@@ -170,7 +170,7 @@ class Appender(PartWriter):
             )
             for name in (file, account):
                 sync(self._folder / name)
-                (self._folder / name).replace(self._place / name)
+                move(self._folder / name, self._place / name)
             write_meta(meta, self._place, f"dataset-{meta.version}.yaml")
             versions = [*meta.versions, version]
             changes = {
@@ -193,7 +193,7 @@ class Appender(PartWriter):
         if self._fragments:
             for path in (self._folder / ITEMS / "data").iterdir():
                 sync(path)
-                path.rename(self._place / ITEMS / "data" / path.name)
+                move(path, self._place / ITEMS / "data" / path.name)
             append = lance.LanceOperation.Append(self._fragments)
             items = lance.LanceDataset.commit(items.uri, append, read_version=items.version)
         for folder in ("data", "_versions"):

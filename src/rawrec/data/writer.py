@@ -225,6 +225,8 @@ class _Place:
 
     def _check(self) -> bool:
         """Whether there is a dataset that may be replaced. Raises UserError where the place is taken."""
+        if self.out.is_mount():
+            raise UserError(f"{self.out} is a mount point, in whose place no folder can be put: name one within it")
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return False
         try:

@@ -77,6 +77,10 @@ class RunFolder:
                     f"{path} holds a run already: go on with `rawrec resume {path}`, choose another --out, "
                     "or replace it with --overwrite"
                 )
+            if path.is_mount():
+                raise UserError(
+                    f"{path} is a mount point, which cannot be replaced: choose a folder within it with --out"
+                )
             shutil.rmtree(run._replaced, ignore_errors=True)
             path.rename(run._replaced)
         try:
