@@ -344,7 +344,7 @@ def test_a_mount_point_is_no_place(tmp_path, monkeypatch):
     """Said before anything is read."""
     monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "disk")
     (tmp_path / "disk").mkdir()
-    with pytest.raises(UserError, match="mount point.* name one within it"):
+    with pytest.raises(UserError, match=r"mount point.* name one within it"):
         plain(tmp_path / "disk")
     assert plain(tmp_path / "disk" / "data").n_items and [path.name for path in tmp_path.iterdir()] == ["disk"]
 
