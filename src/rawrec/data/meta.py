@@ -1,0 +1,545 @@
+"""A dataset folder: imported once (`writer.py`), added to (`append.py`), opened lazily, readable with pyarrow alone.
+
+dataset.yaml           what there is: fields, labels, counts, splits, versions
+items.lance            one row per item: id, raw media, texts, columns; the row is the item's dense index
+interactions.parquet   one row per interaction: dense and original ids, time, labels, further columns, split
+splits/<name>.parquet  further splits, aligned with the rows of interactions.parquet
+import.json            what was read, skipped and why
+
+An append makes version 2, 3 ...: its rows are interactions-2.parquet, its items a version of items.lance, its report
+import-2.json, and what dataset.yaml said before stays in dataset-1.yaml. Items, users and rows that were there keep
+their numbers, so that an earlier version is what the newest one begins with.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rawrec.data.disk import Lock, first_line, writing
+from rawrec.data.division import Rows, above_zero, make_split
+from rawrec.data.labels import is_positive
+from rawrec.data.splits import PARTS, SplitSpec
+from rawrec.errors import UserError
+from rawrec.files import replacing, sync
+
+SCHEMA_VERSION = 2
+ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
+NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
+PART_NUMBERS = {name: number for number, name in enumerate(PARTS)}
+ITEMS, ROWS = "items.lance", "interactions.parquet"
+
+Values = Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray
+pc: Any = pyarrow.compute  # its functions are made at import, where a type checker does not see them
+
+
+# ------------------------------------------------------------------------------------------------------ what there is
+class Fields(BaseModel):
+    """The named fields of an item, by kind; `feature` maps a ready-made feature column to its width."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: list[str] = Field(default_factory=list)
+    text: list[str] = Field(default_factory=list)
+    categorical: list[str] = Field(default_factory=list)
+    numeric: list[str] = Field(default_factory=list)
+    feature: dict[str, int] = Field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        return [*self.image, *self.text, *self.categorical, *self.numeric, *self.feature]
+
+
+class Version(BaseModel):
+    """What one import or append brought.
+
+    file: its interactions. counts: users, items and interactions that it added; replaced: items whose content it
+    changed. items_version: the version of items.lance after it. part: where its interactions are in the default split
+    (an append's; an import splits). moved: part -> part, what it made of the default split of earlier interactions.
+    digest: `ContentDigest` of what it added ("": it was imported when there was none); replaced_digest: of what it put
+    in place of items' content. time: when it was (an append).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int
+    file: str = Field(pattern=r"^interactions(-\d+)?\.parquet$")
+    counts: dict[str, int]
+    items_version: int
+    digest: str
+    source: str
+    replaced: int = 0
+    replaced_digest: str = ""
+    part: Literal["train", "valid", "test"] | None = None
+    moved: dict[Literal["train", "valid", "test"], Literal["train", "valid", "test"]] = Field(default_factory=dict)
+    time: str | None = None
+
+
+class Meta(BaseModel):
+    """`dataset.yaml`.
+
+    labels: label columns; empty means positive-only data. digest: of all items and interactions, as they came.
+    splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
+    versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    source: str
+    generated: bool = False
+    fields: Fields
+    labels: list[str]
+    label_rule: str = ""
+    extra: list[str] = Field(default_factory=list)
+    has_time: bool
+    counts: dict[str, int]
+    splits: dict[str, dict[str, Any]]
+    digest: str
+    version: int = 1
+    versions: list[Version] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Meta:
+        if not self.versions and {"users", "items", "interactions"} <= self.counts.keys():
+            values = {"counts": self.counts, "digest": "", "source": self.source}
+            self.versions = [Version.model_validate({"version": 1, "file": ROWS, "items_version": 1, **values})]
+        for what, count in self.counts.items() if self.versions else ():
+            if count != sum(entry.counts.get(what, 0) for entry in self.versions):
+                raise ValueError(f"the {what} of the versions are not {count} together")
+        if self.versions and [entry.version for entry in self.versions] != [*range(1, self.version + 1)]:
+            raise ValueError(f"version is {self.version}, and versions does not list 1 to {self.version}")
+        return self
+
+
+class Dataset:
+    """An imported dataset. Opening reads `dataset.yaml` and file headers only; columns and media are read on demand."""
+
+    def __init__(self, path: Path, meta: Meta, table: lance.LanceDataset, newest: int | None = None) -> None:
+        self.path = path
+        self.meta = meta
+        self.newest = newest or meta.version
+        self._table = table
+
+    @classmethod
+    def open(cls, path: str | Path, version: int | None = None) -> Dataset:
+        """The dataset in the folder `path`, as of its newest or of an earlier version.
+
+        Raises UserError where there is none, or a newer or a damaged one, or no such version.
+        """
+        path = Path(path)
+        meta = newest = read_meta(path)
+        if version is not None and version != newest.version:
+            if not 1 <= version <= newest.version:
+                raise UserError(f"{path} has no version {version}: there are versions 1 to {newest.version}")
+            meta = read_meta(path, f"dataset-{version}.yaml")
+        try:
+            table = lance.dataset(str(path / ITEMS), version=meta.versions[-1].items_version)
+            n_items = table.count_rows()
+            n_rows = sum(pq.read_metadata(path / entry.file).num_rows for entry in meta.versions)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise UserError(f"{path} is damaged, import it again: {first_line(error)}") from None
+        if not table.has_stable_row_ids:
+            raise UserError(f"{path}/items.lance was written without stable row ids: import it again")
+        if (n_items, n_rows) != (meta.counts["items"], meta.counts["interactions"]):
+            raise UserError(
+                f"{path} is damaged, import it again: it holds {n_items} items and {n_rows} interactions, "
+                f"dataset.yaml says {meta.counts['items']} and {meta.counts['interactions']}"
+            )
+        return cls(path, meta, table, newest.version)
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}: {self.n_users} users, {self.n_items} items, {self.n_interactions} rows)"
+
+    @property
+    def fields(self) -> Fields:
+        return self.meta.fields
+
+    @property
+    def n_users(self) -> int:
+        return self.meta.counts["users"]
+
+    @property
+    def n_items(self) -> int:
+        return self.meta.counts["items"]
+
+    @property
+    def n_interactions(self) -> int:
+        return self.meta.counts["interactions"]
+
+    @property
+    def positive_only(self) -> bool:
+        """True where the data hold no labels: every interaction counts as positive."""
+        return not self.meta.labels
+
+    @property
+    def version(self) -> int:
+        """1 as imported; every append adds 1."""
+        return self.meta.version
+
+    def fingerprint(self) -> str:
+        """32 hex digits that change when items or interactions do (not with splits): a key for caches."""
+        size = sum((self.path / entry.file).stat().st_size for entry in self.meta.versions)
+        state = f"{self.meta.digest} {self._table.version} {self.n_items} {self.n_interactions} {size}"
+        return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
+
+    # ------------------------------------------------------------------------------------------------------------ ids
+    @cached_property
+    def item_ids(self) -> NDArray[np.object_]:
+        """Original ids, `[n_items]`, by dense index."""
+        return self._item_column("item_id").to_numpy(zero_copy_only=False)
+
+    @cached_property
+    def user_ids(self) -> NDArray[np.object_]:
+        """Original ids, `[n_users]`, by dense index."""
+        ids = np.empty(self.n_users, object)
+        for batch in self.interaction_batches(["user", "user_id"]):
+            ids[batch["user"].to_numpy()] = batch["user_id"].to_numpy(zero_copy_only=False)
+        return ids
+
+    def item_rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Dense indices of item ids. Raises UserError that names the first unknown id and close matches."""
+        return _lookup("item", ids, self._item_lookup, self._name())
+
+    def user_rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Dense indices of user ids. Raises UserError that names the first unknown id and close matches."""
+        return _lookup("user", ids, self._user_lookup, self._name())
+
+    def _name(self) -> str:
+        """How messages about ids name this dataset."""
+        if self.version == self.newest:
+            return str(self.path)
+        return f"version {self.version} of {self.path}, which is read here (the newest is {self.newest})"
+
+    @cached_property
+    def _item_lookup(self) -> dict[str, int]:
+        return dict(zip(self.item_ids.tolist(), range(self.n_items), strict=True))
+
+    @cached_property
+    def _user_lookup(self) -> dict[str, int]:
+        return dict(zip(self.user_ids.tolist(), range(self.n_users), strict=True))
+
+    # --------------------------------------------------------------------------------------------------- interactions
+    @cached_property
+    def users(self) -> NDArray[np.int32]:
+        """Dense user of every interaction, `[n_interactions]`."""
+        return self._row_column("user")
+
+    @cached_property
+    def items(self) -> NDArray[np.int32]:
+        """Dense item of every interaction, `[n_interactions]`."""
+        return self._row_column("item")
+
+    @cached_property
+    def timestamps(self) -> NDArray[np.int64] | None:
+        """Time of every interaction, `[n_interactions]`, or None where the data have no times."""
+        return self._row_column("timestamp") if self.meta.has_time else None
+
+    def label(self, name: str = "label") -> NDArray[np.float32]:
+        """A label column, `[n_interactions]`; ones where the data are positive-only. UserError for an unknown one."""
+        if self.positive_only:
+            return np.ones(self.n_interactions, np.float32)
+        _known("label", name, self.meta.labels, self.path)
+        return self._row_column(name)
+
+    def positive(self, label: str = "label") -> NDArray[np.bool_]:
+        """Which interactions are positive, `[n_interactions]`: those with a label above 0. All losses and metrics ask
+        here, so that 0 and 1, -1 and 1, counts and seconds say the same."""
+        return is_positive(self.label(label))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Any column of the interactions, `[n_interactions]`; strings as objects. UserError for an unknown one."""
+        _known("column", name, pq.read_schema(self.path / ROWS).names, self.path)
+        return self._row_column(name)
+
+    def interaction_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the interactions in their order, at most a million rows at a time."""
+        for entry in self.meta.versions:
+            with pq.ParquetFile(self.path / entry.file, pre_buffer=False) as file:
+                for batch in file.iter_batches(1 << 20, columns=columns):
+                    if "split" in columns:
+                        parts = self._now(entry.version, batch.column("split").to_numpy())
+                        batch = batch.set_column(batch.schema.names.index("split"), "split", pa.array(parts))
+                    yield batch
+
+    def split(self, name: str = "default") -> NDArray[np.int8]:
+        """Part of every interaction, `[n_interactions]`: 0 train, 1 valid, 2 test, -1 in none.
+
+        Interactions that were appended after a further split was made are in none of its parts.
+        """
+        _known("split", name, list(self.meta.splits), self.path)
+        if name == "default":
+            return self._row_column("split")
+        values = pq.read_table(self.path / "splits" / f"{name}.parquet").column("split").to_numpy()
+        made = self.meta.splits[name].get("version", 1)
+        if len(values) != sum(entry.counts["interactions"] for entry in self.meta.versions[:made]):
+            raise UserError(f"{self.path}/splits/{name}.parquet does not fit the interactions: delete it, split again")
+        return np.pad(values, (0, self.n_interactions - len(values)), constant_values=-1)
+
+    def history_rows(self, split: str = "default") -> NDArray[np.bool_]:
+        """Interactions that are in no part of a split and make histories only, `[n_interactions]`.
+
+        Those of items that a `new_items` split holds out are not among them, for training must not meet such items.
+        """
+        parts = self.split(split)
+        entry = self.meta.splits[split]
+        name = entry.get("history")
+        if name is None:
+            return np.zeros(self.n_interactions, bool)
+        found = np.concatenate([above_zero(batch.column(0), name) for batch in self.interaction_batches([name])])
+        found &= parts < 0
+        if entry["kind"] == "new_items":
+            held_out = np.zeros(self.n_items, bool)
+            held_out[self.items[parts > 0]] = True
+            found &= ~held_out[self.items]
+        return found
+
+    def retrieval_split(self, name: str = "default") -> NDArray[np.int8]:
+        """`split` as models of positives alone read it: rows that make histories only are of train, `[n_interactions]`.
+
+        A model of shown lists would learn from such rows that everything is clicked; one that draws its negatives
+        needs every positive.
+        """
+        parts = self.split(name)
+        return np.where(self.history_rows(name), np.int8(0), parts)
+
+    def add_split(self, name: str, spec: SplitSpec) -> None:
+        """Store a further split under a new name. Raises UserError where the name is taken or the split impossible.
+
+        Rows that make histories only under the default split do so under this one, too, if it names no others.
+        """
+        if not NAME.match(name):
+            raise UserError(f"split name {name!r}: use letters, digits, - and _, and begin with a letter")
+        with Lock(self.path.resolve()):
+            self._add_split(name, spec)
+
+    def _add_split(self, name: str, spec: SplitSpec) -> None:
+        now = read_meta(self.path)
+        if (now.version, now.digest) != (self.meta.version, self.meta.digest):
+            raise UserError(f"{self.path} has changed since it was opened: open it again, then split")
+        if name in now.splits:
+            raise UserError(f"{self.path} already has a split {name!r} ({now.splits[name]['statement']})")
+        names = pq.read_schema(self.path / ROWS).names
+        for column in spec.columns:
+            _known("column", column, names, self.path)
+        if spec.history is None:
+            spec = spec.model_copy(update={"history": now.splits["default"].get("history")})
+        present = self.present(spec.field) if spec.field else None
+        rows = Rows(self.n_interactions, names, self.interaction_batches)
+        parts, statement = make_split(spec, rows, self.n_items, present)
+        with writing(self.path):
+            folder = self.path / "splits"
+            folder.mkdir(exist_ok=True)
+            with replacing(folder / f"{name}.parquet") as partial:
+                pq.write_table(pa.table({"split": parts}), partial, write_page_checksum=True)
+            entry = {**split_entry(spec, statement, parts), "version": self.version}
+            meta = now.model_copy(update={"splits": {**now.splits, name: entry}})
+            write_meta(meta, self.path)
+        self.meta = meta
+
+    # ---------------------------------------------------------------------------------------------------------- items
+    @property
+    def has_launched(self) -> bool:
+        """Whether it is known since when each item existed."""
+        return "launched" in self._table.schema.names
+
+    @cached_property
+    def launched(self) -> NDArray[np.int64] | None:
+        """Time from which each item existed, `[n_items]`, or None where that is unknown."""
+        if not self.has_launched:
+            return None
+        return self._item_column("launched").to_numpy()
+
+    def item_table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """Columns (default: all) of the items `start` to `stop`, media included."""
+        return self._table.to_table(columns=columns, offset=start, limit=stop - start)
+
+    def item_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the items in their order, some thousands at a time."""
+        yield from self._table.to_batches(columns=columns, batch_size=4096)
+
+    def images(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[bytes]]:
+        """Raw bytes of an image field for the items `rows`, in that order (repeats allowed); no image: empty list."""
+        _known("image field", field, self.fields.image, self.path)
+        return self._take(field, rows)
+
+    def texts(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[str]]:
+        """Strings of a text field for the items `rows`, in that order (repeats allowed); no text: empty list."""
+        _known("text field", field, self.fields.text, self.path)
+        return self._take(field, rows)
+
+    def counts(self, field: str) -> NDArray[np.int32]:
+        """Images or texts that each item has in a field, `[n_items]`, without reading media."""
+        _known("image or text field", field, self.fields.image + self.fields.text, self.path)
+        return self._item_column(f"count/{field}").to_numpy()
+
+    def image_bytes(self, field: str) -> NDArray[np.int64]:
+        """Bytes of each item's images in a field, `[n_items]`, without reading media."""
+        _known("image field", field, self.fields.image, self.path)
+        return self._item_column(f"bytes/{field}").to_numpy()
+
+    def present(self, field: str) -> NDArray[np.bool_]:
+        """Items with a non-empty value of an image, text, categorical or numeric field or a feature, `[n_items]`."""
+        if field in self.fields.image + self.fields.text:
+            return self.counts(field) > 0
+        _known("field", field, self.fields.names(), self.path)
+        return present_in(self._item_column(field), self.n_items)
+
+    def categorical(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
+        """A categorical field: `ptr [n_items + 1]`, `codes [values]` into the sorted vocabulary, the vocabulary."""
+        _known("categorical field", field, self.fields.categorical, self.path)
+        column = self._item_column(field)
+        ptr = np.zeros(self.n_items + 1, np.int64)
+        np.cumsum(pieces(column).to_numpy(), out=ptr[1:])
+        coded = pc.list_flatten(column).dictionary_encode()
+        words = coded.dictionary.to_pylist()
+        order = sorted(range(len(words)), key=words.__getitem__)
+        rank = np.empty(len(words), np.int32)
+        rank[order] = np.arange(len(words), dtype=np.int32)
+        return ptr, rank[coded.indices.to_numpy()], [words[i] for i in order]
+
+    def numeric(self, field: str) -> NDArray[np.float64]:
+        """A numeric field, `[n_items]`; nan where it is missing."""
+        _known("numeric field", field, self.fields.numeric, self.path)
+        return self._item_column(field).to_numpy(zero_copy_only=False).astype(np.float64)
+
+    def feature(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A ready-made feature, `[n_items, width]` (zeros where missing), and which items have it, `[n_items]`."""
+        _known("feature", name, list(self.fields.feature), self.path)
+        values = np.zeros((self.n_items, self.fields.feature[name]), np.float32)
+        valid = np.zeros(self.n_items, bool)
+        start = 0
+        for batch in self._table.to_batches(columns=[name]):
+            column = batch.column(name)
+            stop = start + len(column)
+            valid[start:stop] = column.is_valid().to_numpy(zero_copy_only=False)
+            values[start:stop][valid[start:stop]] = column.drop_null().flatten().to_numpy().reshape(-1, values.shape[1])
+            start = stop
+        return values, valid
+
+    # -------------------------------------------------------------------------------------------------------- reading
+    def _item_column(self, name: str) -> pa.Array:
+        column = self._table.to_table(columns=[name]).column(name)
+        return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+    def _take(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[Any]]:
+        index = np.asarray(rows, np.int64).reshape(-1)
+        if not len(index):
+            return []
+        if index.min() < 0 or index.max() >= self.n_items:
+            raise IndexError(f"item rows must be in 0..{self.n_items - 1}, found {index.min()}..{index.max()}")
+        unique, inverse = np.unique(index, return_inverse=True)
+        values = self._table.take(unique.tolist(), columns=[field]).column(field).to_pylist()
+        return [list(values[i] or []) for i in inverse.tolist()]
+
+    def _row_column(self, name: str) -> NDArray[Any]:
+        found = []
+        for entry in self.meta.versions:
+            values = pq.read_table(self.path / entry.file, columns=[name]).column(name).to_numpy()
+            found.append(self._now(entry.version, values) if name == "split" else values)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _now(self, version: int, parts: NDArray[np.int8]) -> NDArray[np.int8]:
+        """The parts of interactions of a version after the moves of all later ones."""
+        moves = [entry.moved for entry in self.meta.versions[version:] if entry.moved]
+        if not moves:
+            return parts
+        table = np.arange(-1, len(PARTS), dtype=np.int8)  # by part + 1
+        for moved in moves:
+            step = {PART_NUMBERS[old]: PART_NUMBERS[new] for old, new in moved.items()}
+            table = np.array([step.get(part, part) for part in table.tolist()], np.int8)
+        return table[parts + 1]
+
+
+# -------------------------------------------------------------------------------------------------------- dataset.yaml
+def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
+    """What `dataset.yaml` holds, known to have a schema version. Raises UserError where `path` is no dataset."""
+    file = path / name
+    if not file.is_file():
+        what = f"is not a rawrec dataset (it holds no {name})" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}: make one with `rawrec import`")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: {first_line(error)}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
+        raise UserError(f"{file} is not the description of a rawrec dataset (no schema_version)")
+    return values
+
+
+def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
+    """What `dataset.yaml`, or what it was at an earlier version, says. Raises UserError where it is damaged."""
+    values = read_version(path, name)
+    if values["schema_version"] > SCHEMA_VERSION:
+        version = values["schema_version"]
+        raise UserError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}: update rawrec")
+    try:
+        return Meta.model_validate(values)
+    except ValidationError as error:
+        where, why = ".".join(str(p) for p in error.errors()[0]["loc"]), error.errors()[0]["msg"]
+        raise UserError(f"{path}/{name} is damaged at {where!r} ({why}): import the data again") from None
+
+
+def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
+    """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
+    text = yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    with replacing(folder / name) as partial:
+        partial.write_text(text, encoding="utf-8")
+    sync(folder)
+
+
+def split_entry(spec: SplitSpec, statement: str, parts: NDArray[np.int8]) -> dict[str, Any]:
+    counts = {name: int((parts == i).sum()) for i, name in enumerate(PARTS)}
+    return {**spec.settings(), "statement": statement, "counts": counts}
+
+
+# -------------------------------------------------------------------------------------------------------------- arrays
+def pieces(lists: pa.Array) -> pa.Array:
+    """Length of each list, 0 for a missing one."""
+    return pc.fill_null(pc.list_value_length(lists), 0)
+
+
+def present_in(column: pa.Array | pa.ChunkedArray, n: int) -> NDArray[np.bool_]:
+    """Which of the `n` rows of a column have a value."""
+    if pa.types.is_list(column.type):
+        present = pc.fill_null(pc.greater(pc.list_value_length(column), 0), False)
+    elif pa.types.is_floating(column.type):
+        present = pc.invert(pc.is_null(column, nan_is_null=True))
+    else:
+        present = pc.is_valid(column)
+    return np.asarray(present, bool).reshape(n)
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+def _known(what: str, name: str, known: Sequence[str], path: Path) -> None:
+    if name not in known:
+        raise UserError(unknown_name(f"{path}: {what}", name, known))
+
+
+def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{what} {name!r} does not exist{hint} There are: {', '.join(known) or 'none'}"
+
+
+def _lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
+    rows = np.fromiter((table.get(str(i), -1) for i in ids), np.int64, len(ids))
+    if (rows < 0).any():
+        unknown = str(ids[int(np.argmax(rows < 0))])
+        near = difflib.get_close_matches(unknown, list(table)[:20_000], n=3)
+        hint = f"; close to it: {', '.join(near)}" if near else ""
+        raise UserError(f"{what} {unknown!r} is not in {where}{hint}")
+    return rows
