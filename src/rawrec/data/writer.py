@@ -18,22 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawrec.data.dataset import (
-    ITEMS,
-    ROWS,
-    Dataset,
-    Fields,
-    Meta,
-    Version,
-    read_version,
-    split_entry,
-    unknown_name,
-    write_meta,
-)
+from rawrec.data.dataset import Dataset, unknown_name
 from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, Version, read_version, split_entry, write_meta
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
