@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from systems import small_dataset
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = """
 import sys
@@ -36,3 +38,20 @@ def test_step_cost_by_size(model: str) -> None:
     found = json.loads(done.stdout)
     assert found["model"] == model and found["users"] == 3000
     assert min(found["step_ms"], found["step_ms_2000"], found["ratio"]) > 0
+
+
+def test_two_revisions_by_turns(tmp_path: Path) -> None:
+    """The same checkout twice: every answer belongs to its question."""
+    rows = [(user, (user + k) % 9, k, 1.0) for user in range(12) for k in range(5)]
+    small_dataset(tmp_path / "data", rows, 9, labelled=False, parts=["train", "train", "train", "valid", "test"] * 12)
+    root = BENCHMARKS.parent
+    words = [sys.executable, str(BENCHMARKS / "revisions.py"), str(root), str(root), "bpr:train.batch_size=20"]
+    words += ["--data", str(tmp_path / "data"), "--turns", "3", "--warmup", "1"]
+    words += ["--what", "step", "epoch", "evaluation"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["what"] for line in lines] == ["step", "epoch", "evaluation"]
+    for line in lines:
+        middle, low, high = line["cpu_ratio"]
+        assert line["turns"] == 3 and 0 < low <= middle <= high and min(line["wall_ms"]) > 0

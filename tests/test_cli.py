@@ -118,6 +118,10 @@ def test_json_of_every_command(shell: Shell, tmp_path: Path) -> None:
     item = found["recommendations"][0]["item"]
     assert len(shell.json("recommend", out, "--history", f"{item}, {item}", "-k", 2)["recommendations"]) == 2
     assert shell.json("recommend", out, "--history", json.dumps([item]), "-k", 2)["query"]["history"] == [item]
+    out_both, said = shell("recommend", out, "--user", "u1", "--history", item, "-k", 400, "--json")
+    both = [entry["item"] for entry in json.loads(out_both)["recommendations"]]
+    assert "--history stands in place of what u1 did" in said
+    assert item not in both and len(both) == 59  # only what is in the history is left out
     lists = shell.json("recommend", out, "--all-users", tmp_path / "all.parquet", "-k", 3)
     assert pl.read_parquet(lists["file"]).height == 40
     trained_item = pl.read_parquet(data / "interactions.parquet").filter(pl.col("split") == 0)["item_id"][0]

@@ -16,6 +16,10 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
+STILL = 20.0
+"""Seconds after which a line says how far things are, where there is no terminal."""
+
+
 class Bars:
     """An observer of training (`Loop`, `job.train`): progress with throughput, loss and time left."""
 
@@ -34,7 +38,7 @@ class Bars:
         )
         self.task: Any = None
         self.what = ""
-        self.started = time.perf_counter()
+        self.said = time.perf_counter()
 
     def __enter__(self) -> Bars:
         self.progress.start()
@@ -51,30 +55,42 @@ class Bars:
         self.task = self.progress.add_task(text, total=total, completed=done, note="")
 
     def __call__(self, event: str, **values: Any) -> None:
-        if event == "encoding":
+        self._take(event, **values)
+        if not self.console.is_terminal and self.task is not None and time.perf_counter() - self.said >= STILL:
+            now = next(task for task in self.progress.tasks if task.id == self.task)
+            note = f", {now.fields['note']}" if now.fields["note"] else ""
+            self.say(f"{now.description}: {now.completed:,.0f} of {now.total:,.0f}{note}")
+
+    def _take(self, event: str, **values: Any) -> None:
+        if event in ("encoding", "scoring"):
             if values["what"] != self.what:
                 self.what = values["what"]
                 self._begin(self.what, values["total"])
-                self._say(f"{self.what} once with frozen layers ...")
-            self.progress.update(self.task, completed=values["done"])
+                if event == "encoding":
+                    self.say(f"{self.what} once with frozen layers ...")
+            self.progress.update(self.task, completed=values["done"], total=values["total"])
         elif event == "epoch":
+            self.what = ""
             self._begin(f"epoch {values['epoch'] + 1}", values["total"], values["position"])
         elif event == "step":
             self.progress.update(self.task, advance=values["samples"], note=f"loss {values['loss']:.4f}")
         elif event == "validated":
             self._validated(values["line"], values["best"])
         elif event == "note":
-            self._say(values["text"])
+            self.say(values["text"])
         elif event == "evaluating":
             self._begin("evaluating", 1)
-            self._say("evaluating the best epoch ...")
+            self.what = ""
+            self.say("evaluating the best epoch ...")
 
     def _validated(self, line: dict[str, Any], best: bool) -> None:
         values = {name: line.get(f"valid/{name}") for name in ("auc", "logloss", "recall@20", "ndcg@20", "recall")}
         shown = [f"{name} {value:.4f}" for name, value in values.items() if value is not None]
         rate = f"{line['samples_per_second']:,.0f} samples/s"
         parts = [f"loss {line['loss']:.4f}", *shown, rate, f"{line['seconds']:.1f} s", *["the best so far"] * best]
-        self._say(f"epoch {line['epoch']}: {', '.join(parts)}")
+        self.say(f"epoch {line['epoch']}: {', '.join(parts)}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line, above the bars."""
+        self.said = time.perf_counter()
         self.console.print(text, markup=False, soft_wrap=True)

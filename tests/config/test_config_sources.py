@@ -9,6 +9,7 @@ import pytest
 from pydantic import Field, create_model, field_validator, model_validator
 
 import rawrec
+from rawrec.cli import commands  # noqa: F401  which registers them
 from rawrec.cli.sources import importing
 from rawrec.config.sources import SOURCES, options_of, source_entry, source_names
 from rawrec.errors import UserError

@@ -340,6 +340,15 @@ def test_a_place_with_an_odd_name(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new folder"]
 
 
+def test_a_mount_point_is_no_place(tmp_path, monkeypatch):
+    """Said before anything is read."""
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(UserError, match=r"mount point.* name one within it"):
+        plain(tmp_path / "disk")
+    assert plain(tmp_path / "disk" / "data").n_items and [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+
 def test_one_writer_at_a_time(tmp_path):
     with writer(tmp_path / "data"), pytest.raises(UserError, match="another import"):
         plain(tmp_path / "data")
@@ -347,7 +356,13 @@ def test_one_writer_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permitted")]
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permitted"),
+        (errno.EXDEV, "on another disk"),
+    ],
 )
 @pytest.mark.parametrize("where", ["mkdir", "fragments", "rows", "rename"])
 def test_full_or_read_only_place(tmp_path, monkeypatch, where, code, words):

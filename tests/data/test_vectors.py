@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from rawrec import files
 from rawrec.data.vectors import INDEXES, VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 
@@ -124,8 +125,9 @@ def test_nothing_is_left_of_what_fails(suffix: str, tmp_path: Path) -> None:
     assert path.read_bytes() == b"as it was" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_full_disk_is_an_os_error(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
+    monkeypatch.setattr(files, "partial_of", lambda path: path.with_name(f"{path.name}.partial"))
     (tmp_path / "v.faiss.partial").symlink_to("/dev/full")
     many = vectors(n=20_000, width=8, piece=4096, missing=())
     with pytest.raises(OSError, match="No space left"):

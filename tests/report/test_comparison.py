@@ -115,6 +115,25 @@ def test_the_bootstrap_interval(make: Make) -> None:
     assert (contrast.low, contrast.high) == pytest.approx((interval.low, interval.high), abs=0.02)
 
 
+def test_users_drawn_by_one_run_are_compared(make: Make) -> None:
+    """A ranker's lists of some users against a retrieval model's of all: on the users whom both have."""
+    base, other = values(0), values(1, 0.1)
+    paths, some = [make("a", lists=base), make("b", "lightgcn", other)], np.arange(3, USERS, 4)
+    frame = pl.read_parquet(paths[1] / "topk.parquet")
+    frame.filter(pl.col("user").is_in(some.tolist())).write_parquet(paths[1] / "topk.parquet")
+    with pytest.raises(UserError, match="judged on different users"):
+        compare(paths)
+    (paths[1] / "metrics.json").write_text(json.dumps({"test": {"topk_users_of": USERS}}))
+    found = compare(paths)
+    results = of(found, "recall@20")
+    assert found.users["recall@20"] == len(some)
+    assert results["bpr"].mean == pytest.approx(base[0][some].mean())
+    contrast = results["lightgcn"].contrast
+    assert contrast is not None and contrast.statistic == pytest.approx(
+        stats.ttest_rel(other[0][some], base[0][some]).statistic
+    )
+
+
 def test_seeds_are_averaged_before_the_test(make: Make) -> None:
     base = [make(f"a{s}", lists=values(s), seed=s) for s in range(2)]
     other = [make(f"b{s}", "lightgcn", values(10 + s, 0.1), seed=s, train__threads=s + 1) for s in range(3)]
@@ -261,7 +280,7 @@ def test_runs_that_cannot_be_compared(make: Make, tmp_path: Path) -> None:
         ([a, cut], {}, "pruned"),
         ([a, other], {}, "different data"),
         ([a, protocol], {}, "eval.protocol=default"),
-        ([a, fewer], {}, "different users (60 and 9)"),
+        ([a, fewer], {}, "different users (9 and 60)"),
         ([a, tmp_path / "gone"], {}, "no run folder"),
         ([a, b], {"metrics": ["auc"]}, "Known: recall@20, ndcg@20"),
         ([a, b], {"baseline": half}, "none of the runs"),

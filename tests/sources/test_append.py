@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import io
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -362,6 +364,28 @@ def test_columns_that_cannot_be(data: Dataset, logs: Path, tmp_path: Path) -> No
 
 
 # --------------------------------------------------------------------------------------------------- one at a time, cut
+def test_parts_on_another_file_system(
+    data: Dataset, logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the dataset is a mount point: nothing moves into it, and all comes to be the same."""
+    twin = tmp_path / "twin" / data.path.name
+    shutil.copytree(data.path, twin)
+    expected = content(day(Dataset.open(twin), logs, update=True))
+    inside, refused = Path.replace, []
+
+    def within(self: Path, target: Any) -> Path:
+        if data.path in Path(target).parents and data.path not in self.parents:
+            refused.append(Path(target).name)
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return inside(self, target)
+
+    monkeypatch.setattr(Path, "replace", within)
+    monkeypatch.setattr(Path, "rename", within)
+    assert content(day(data, logs, update=True)) == expected
+    assert {"interactions-2.parquet", "import-2.json"} < set(refused) and len(refused) > 2
+    assert validate(data.path, progress=False).sound and not list(data.path.rglob("*.partial"))
+
+
 def test_one_append_at_a_time(data: Dataset, logs: Path) -> None:
     with Appender(data.path):
         with pytest.raises(UserError, match="another import or append is writing"):

@@ -1,5 +1,6 @@
 """Devices that a run may ask for; and that a run which cannot begin leaves no folder in the way."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from rawrec import Recommender, UserError, train
 from rawrec.config import resolve
-from rawrec.training import job
+from rawrec.training import job, runs
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.runs import RunFolder
 
@@ -102,6 +103,40 @@ def test_a_run_that_cannot_begin_leaves_nothing(
             train(model, shop, path, settings, overwrite=True)
     assert (path / "metrics.json").read_bytes() == whole and RunFolder.open(path).info()["finished"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_run_at_a_time_in_a_folder(shop: Path, tmp_path: Path) -> None:
+    """Who comes second hears so, whatever they ask for, and disturbs nothing; afterwards the folder is free."""
+    path, heard = tmp_path / "deep" / "run", []
+
+    def others(event: str, **values: object) -> None:
+        if event == "step" and not heard:
+            for again in (
+                lambda: train("id", shop, path, QUICK, overwrite=True),
+                lambda: train("id", shop, path, QUICK),
+                lambda: job.resume(path),
+            ):
+                with pytest.raises(UserError, match=rf"another run is going on in {path} now") as caught:
+                    again()
+                heard.append(str(caught.value))
+
+    train("id", shop, path, QUICK, observer=others)
+    assert len(heard) == 3 and RunFolder.open(path).info()["finished"]
+    assert [found.name for found in path.parent.iterdir()] == ["run"]
+    train("id", shop, path, QUICK, overwrite=True)
+    with pytest.raises(UserError, match="rawrec resume"):
+        train("id", shop, path, QUICK)
+    with pytest.raises(UserError):
+        train("id", shop, tmp_path / "none" / "run", QUICK | {"data.label": "no"})
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_where_nothing_can_be_locked(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(runs, "Lock", refuse)
+    assert train("id", shop, tmp_path / "run", QUICK).info()["finished"]
 
 
 def test_a_run_that_has_begun_stays(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

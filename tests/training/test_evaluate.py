@@ -9,9 +9,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.training.evaluate import evaluate_part, evaluate_topk
+from rawrec.report import build_report
+from rawrec.training import evaluate as evaluation
+from rawrec.training.evaluate import FEWEST, evaluate_part, evaluate_topk, list_users
 from rawrec.training.job import evaluate, load_task, train
 from rawrec.training.metrics import best_possible
 from rawrec.training.runs import RunFolder
@@ -180,6 +183,60 @@ def test_saved_lists(run: RunFolder, trained: ImpressionTask) -> None:
     assert frame["user"].to_list() == result.users.tolist()
     assert frame["items"].to_list() == result.lists.items.tolist()
     np.testing.assert_allclose(frame["recall@8"], result.per_user["recall@8"])
+
+
+# ----------------------------------------------------------------------------------------------- lists of some users
+def test_some_users_get_the_lists_that_all_would(trained: ImpressionTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same users for every seed, fewer among more, and nothing else changes for them."""
+    everyone = evaluate_topk(trained, 2, [3, 8])
+    row = {user: k for k, user in enumerate(everyone.users.tolist())}
+    assert "topk_users_of" not in everyone.metrics and len(row) > 20
+    found = {}
+    for count, seed in ((20, 0), (20, 1), (6, 0)):
+        monkeypatch.setattr(trained.cfg.eval, "topk_users", count)
+        monkeypatch.setattr(trained.cfg, "seed", seed)
+        some = found[count] = evaluate_topk(trained, 2, [3, 8], user_batch=7)
+        at = [row[user] for user in some.users.tolist()]
+        assert len(at) == count and at == sorted(at)
+        assert some.lists.items.tolist() == everyone.lists.items[at].tolist()
+        assert (some.metrics["topk_users"], some.metrics["topk_users_of"]) == (count, len(row))
+        assert some.metrics["recall@8"] == pytest.approx(np.mean(everyone.per_user["recall@8"][at]), abs=1e-12)
+        samples, data = trained.samples, trained.data
+        own = samples.positive & np.isin(data.users, some.users)
+        pairs = [set(zip(data.users[own & part].tolist(), data.items[own & part].tolist(), strict=True))
+                 for part in (samples.part == 2, (samples.part >= 0) & (samples.part < 2))]  # fmt: skip
+        assert some.metrics.get("topk_repeated", 0) == len(pairs[0] & pairs[1])
+        if count == 20:
+            assert some.users.tolist() == found[20].users.tolist()
+    assert set(found[6].users.tolist()) < set(found[20].users.tolist())
+    assert at != list(range(6))
+    other = trained.data.meta.splits["default"] | {"seed": 7}
+    monkeypatch.setitem(trained.data.meta.splits, "default", other)
+    assert evaluate_topk(trained, 2, [3]).users.tolist() != found[6].users.tolist()
+
+
+def test_a_ranker_makes_as_many_lists_as_the_catalogue_allows(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Dataset.open(shop)
+    cfg = config(model__name="id")
+    assert list_users(cfg, 100_000) == 2000 and list_users(cfg, 10**9) == FEWEST
+    assert list_users(config(model__name="id", eval__topk_users=7), 100_000) == 7
+    assert list_users(resolve("bpr", {}), 10**9) is None and list_users(resolve("bpr", {"eval.topk_users": 7}), 3) == 7
+    monkeypatch.setattr(evaluation, "SCORES", 9 * data.n_items)
+    monkeypatch.setattr(evaluation, "FEWEST", 2)
+    monkeypatch.setattr(evaluation, "SCORES_AT_ONCE", 3 * data.n_items)
+    run = train(settings(model__name="id", train__epochs=1), data, tmp_path / "run")
+    test = json.loads((run.path / "metrics.json").read_text())["test"]
+    assert test["topk_users"] == pl.read_parquet(run.path / "topk.parquet").height == 9 < test["topk_users_of"]
+    said = f"lists of 9 of {test['topk_users_of']} users, drawn once for the split (eval.topk_users)"
+    assert said in (run.path / "log.txt").read_text()
+    bare = train(settings(model__name="id", train__epochs=1, eval__full_ranking=False), data, tmp_path / "bare")
+    assert "lists of" not in (bare.path / "log.txt").read_text()
+    page = build_report(run.path).read_text()
+    assert f"For 9 of the {test['topk_users_of']} users with a positive in the test part, drawn once" in page
+    with pytest.raises(UserError, match=r"eval\.topk_users.*makes no lists"):
+        resolve("id", {"eval.topk_users": 5, "eval.full_ranking": False})
 
 
 def test_a_part_without_positives_gives_no_lists(tmp_path: Path) -> None:

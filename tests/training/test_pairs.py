@@ -46,6 +46,20 @@ def test_protocols_against_a_plain_computation(graph: Dataset, tmp_path: Path, p
     assert result.metrics["recall@5"] == pytest.approx(np.mean(recalls), abs=1e-9)
 
 
+def test_some_users_get_lists(graph: Dataset, tmp_path: Path) -> None:
+    """The same of validation and test, whatever the model, its protocol and the run's seed."""
+    everyone = make(graph, tmp_path).task
+    found = [make(graph, tmp_path, eval__topk_users=6, **given).task for given in ({}, {"seed": 3})]
+    for part in (1, 2):
+        all_users, some = everyone.evaluate(part), [task.evaluate(part) for task in found]
+        assert some[0].users.tolist() == some[1].users.tolist() and len(some[0].users) == 6
+        assert set(some[0].users.tolist()) < set(all_users.users.tolist())
+        assert some[0].metrics["topk_users_of"] == len(all_users.users) and "topk_users_of" not in all_users.metrics
+        at = np.isin(all_users.users, some[0].users)
+        assert some[0].lists.items.tolist() == all_users.lists.items[at].tolist()
+    assert "lists of 6 of" in found[0].notes[-1] and not any("lists of" in note for note in everyone.notes)
+
+
 def test_missing_rows_and_fields_left_out(graph: Dataset, tmp_path: Path) -> None:
     model = make(graph, tmp_path, "vbpr").task.model
     assert model.modalities == ("image", "text")

@@ -1,23 +1,83 @@
 """The command line: one thin function per command; `common.py` holds what they share.
 
-Exit codes: 0 success, 2 a user's mistake (said without a traceback), 1 a run that could not go on, 130 interrupted.
+Exit codes: 0 success, 2 a user's mistake (said without a traceback), 1 a run that could not go on, 130 interrupted,
+128 + n ended by the signal n. This module itself imports next to nothing, so that an interruption meets `main` soon.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
-from typing import NoReturn
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
-from rawrec.cli import converting, datasets, encoding, importing, sources, studying, training, use  # noqa: F401  they register themselves
-from rawrec.cli.common import app
 from rawrec.errors import RunStopped, UserError
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _commands()
+
+
+def _commands() -> Any:
+    """The app with all commands. Interrupted meanwhile, the process ends at once: there is nothing to be put in order,
+    and libraries that are half imported make other errors of an interruption."""
+    before = signal.getsignal(signal.SIGINT)
+    ours = _may_set_signals() and before is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        from rawrec.cli.commands import app
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+    return app
+
+
+def _may_set_signals() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _leave(*_: object) -> NoReturn:
+    os.write(2, f"rawrec: {INTERRUPTED}\n".encode())
+    os._exit(130)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Inside, a signal that ends the process raises SystemExit, so that what is half written is taken back as after an
+    interruption. Only the first: the next does not disturb who puts things in order and leaves."""
+
+    def end(number: int, _: object) -> NoReturn:
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in ENDING if _may_set_signals()}
+    taken = [number for number, handler in before.items() if handler is signal.SIG_DFL]  # not under nohup
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            if signal.getsignal(number) is end:
+                signal.signal(number, before[number])
 
 
 def main() -> None:
     """Entry point: errors become one message on stderr and an exit code."""
     try:
-        app(standalone_mode=True)
+        app = _commands()
+        with _ended_in_order():
+            app(standalone_mode=True)
     except UserError as error:
         _fail(str(error), 2)
     except RunStopped as error:
@@ -27,6 +87,8 @@ def main() -> None:
     except SystemExit as stop:  # typer turns an interruption into this
         if stop.code == 130:
             _fail(INTERRUPTED, 130)
+        if stop.code in [128 + number for number in ENDING]:
+            _fail(INTERRUPTED.replace("interrupted", "ended by a signal"), int(stop.code))
         raise
     except BrokenPipeError:
         sys.exit(1)

@@ -77,6 +77,7 @@ def train(
     from rawrec.training.job import train as work
 
     with Bars() as observer:
+        observer.say(f"training {model} on {data}")
         run = work(model, data, out, parse_overrides(overrides or []), overwrite, observer)
     _finished(run, as_json)
 
@@ -176,9 +177,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compute a finished run's metrics anew."""
+    from rawrec.progress import Bars
     from rawrec.training.job import evaluate as work
 
-    metrics = work(run, split, data=data)
+    with Bars() as observer:
+        metrics = work(run, split, data=data, observer=observer)
     if as_json:
         print_json({split: metrics})
     else:
@@ -190,6 +193,7 @@ def _main_metrics(metrics: dict[str, Any]) -> list[str]:
     cutoffs = [int(name.removeprefix("recall@")) for name in metrics if name.startswith("recall@")]
     k = 20 if 20 in cutoffs else max(cutoffs, default=0)
     wanted = ["auc", "gauc", "logloss", "ece", "pcoc", "impressions", "sampled", "share", f"recall@{k}", f"ndcg@{k}"]
+    wanted += ["topk_users", "topk_users_of"] if "topk_users_of" in metrics else []
     return [name for name in wanted if name in metrics]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,11 @@ def recommend(
     run: RunArgument,
     user: Annotated[str | None, typer.Option(help="a known user's id")] = None,
     history: Annotated[
-        str | None, typer.Option(help="item ids, oldest first, between commas (or as a JSON list)")
+        str | None,
+        typer.Option(
+            help="item ids, oldest first, between commas (or as a JSON list): of someone new; with --user, in place of "
+            "what the dataset knows of them"
+        ),
     ] = None,
     k: K = 10,
     all_users: Annotated[
@@ -51,6 +56,11 @@ def recommend(
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
     found = recommender.recommend(user, past, k, exclude)
+    if user is not None and past is not None:
+        print(
+            f"--history stands in place of what {user} did: it is what the model reads, and what is left out",
+            file=sys.stderr,
+        )
     _show(recommender, found, recommender.measure, as_json, {"user": user, "history": past, "k": k})
 
 

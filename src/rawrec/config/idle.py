@@ -52,7 +52,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             not (cfg.model.item_id or cfg.model.user_id or (cfg.reads_content and cfg.model.cic_weight)),
             "the model reads no ids (model.item_id=false, model.user_id=false)",
         ),
-        (r"eval\.topk", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
+        (r"eval\.topk(_users)?", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
         (
             r"eval\.(protocol|untrained_ids)|content\.order",
             True,

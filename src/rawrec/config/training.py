@@ -120,6 +120,13 @@ class EvalConfig(Record):
     topk: list[Size] = Field(
         default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
     )
+    topk_users: int | None = Field(
+        default=None,
+        ge=1,
+        description="at most so many users of a part get lists: drawn once for a split, whatever model and seed, "
+        "fewer from among more, so that runs are compared on the same users. null: all; of rankers, which score every "
+        "item for every user, as many as make 200 million scores, and 100 or more",
+    )
     protocol: Literal["default", "mmrec"] = Field(
         default="default",
         description="retrieval models; default: lists leave out what the user took in earlier parts; mmrec: training "

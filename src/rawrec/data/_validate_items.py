@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from rawrec.data import images
 from rawrec.data.bar import Bar
 from rawrec.data.checked import WORKERS
-from rawrec.data.dataset import ITEMS, Dataset, pc, pieces
+from rawrec.data.dataset import Dataset, pc, pieces
 from rawrec.data.digest import ContentDigest
 from rawrec.data.findings import Validation
 from rawrec.data.inspect import spread
+from rawrec.data.meta import ITEMS
 from rawrec.data.parts import item_schema
 
 SAMPLE = 1000

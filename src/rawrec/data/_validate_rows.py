@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.data.bar import Bar
-from rawrec.data.dataset import ROWS, Dataset
+from rawrec.data.dataset import Dataset
 from rawrec.data.digest import ContentDigest
 from rawrec.data.findings import EXAMPLES, Validation
+from rawrec.data.meta import ROWS
 from rawrec.data.splits import PARTS, SplitSpec
 
 ROWS_AT_ONCE = 1 << 19

@@ -19,15 +19,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.data._updates import ItemUpdates
-from rawrec.data.dataset import ITEMS, PART_NUMBERS, ROWS, SCHEMA_VERSION, Dataset, Version, write_meta
+from rawrec.data.dataset import PART_NUMBERS, Dataset
 from rawrec.data.digest import combined
-from rawrec.data.disk import Lock, sync, writing
+from rawrec.data.disk import Lock, writing
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import ITEMS, ROWS, SCHEMA_VERSION, Version, write_meta
 from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
+from rawrec.files import move, sync
 
 TIMED = ("time_user", "time_global", "leave_one_out")
 
@@ -169,7 +171,7 @@ class Appender(PartWriter):
             )
             for name in (file, account):
                 sync(self._folder / name)
-                (self._folder / name).replace(self._place / name)
+                move(self._folder / name, self._place / name)
             write_meta(meta, self._place, f"dataset-{meta.version}.yaml")
             versions = [*meta.versions, version]
             changes = {
@@ -192,7 +194,7 @@ class Appender(PartWriter):
         if self._fragments:
             for path in (self._folder / ITEMS / "data").iterdir():
                 sync(path)
-                path.rename(self._place / ITEMS / "data" / path.name)
+                move(path, self._place / ITEMS / "data" / path.name)
             append = lance.LanceOperation.Append(self._fragments)
             items = lance.LanceDataset.commit(items.uri, append, read_version=items.version)
         for folder in ("data", "_versions"):

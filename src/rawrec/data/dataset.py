@@ -19,109 +19,29 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rawrec.data.disk import Lock, first_line, sync, writing
+from rawrec.data.disk import Lock, first_line, writing
 from rawrec.data.division import Rows, above_zero, make_split
 from rawrec.data.labels import is_positive
+from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, read_meta, split_entry, write_meta
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
+from rawrec.files import replacing
 
-SCHEMA_VERSION = 2
 ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 PART_NUMBERS = {name: number for number, name in enumerate(PARTS)}
-ITEMS, ROWS = "items.lance", "interactions.parquet"
 
 Values = Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray
 pc: Any = pyarrow.compute  # its functions are made at import, where a type checker does not see them
-
-
-# ------------------------------------------------------------------------------------------------------ what there is
-class Fields(BaseModel):
-    """The named fields of an item, by kind; `feature` maps a ready-made feature column to its width."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    image: list[str] = Field(default_factory=list)
-    text: list[str] = Field(default_factory=list)
-    categorical: list[str] = Field(default_factory=list)
-    numeric: list[str] = Field(default_factory=list)
-    feature: dict[str, int] = Field(default_factory=dict)
-
-    def names(self) -> list[str]:
-        return [*self.image, *self.text, *self.categorical, *self.numeric, *self.feature]
-
-
-class Version(BaseModel):
-    """What one import or append brought.
-
-    file: its interactions. counts: users, items and interactions that it added; replaced: items whose content it
-    changed. items_version: the version of items.lance after it. part: where its interactions are in the default split
-    (an append's; an import splits). moved: part -> part, what it made of the default split of earlier interactions.
-    digest: `ContentDigest` of what it added ("": it was imported when there was none); replaced_digest: of what it put
-    in place of items' content. time: when it was (an append).
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    version: int
-    file: str = Field(pattern=r"^interactions(-\d+)?\.parquet$")
-    counts: dict[str, int]
-    items_version: int
-    digest: str
-    source: str
-    replaced: int = 0
-    replaced_digest: str = ""
-    part: Literal["train", "valid", "test"] | None = None
-    moved: dict[Literal["train", "valid", "test"], Literal["train", "valid", "test"]] = Field(default_factory=dict)
-    time: str | None = None
-
-
-class Meta(BaseModel):
-    """`dataset.yaml`.
-
-    labels: label columns; empty means positive-only data. digest: of all items and interactions, as they came.
-    splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
-    versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    source: str
-    generated: bool = False
-    fields: Fields
-    labels: list[str]
-    label_rule: str = ""
-    extra: list[str] = Field(default_factory=list)
-    has_time: bool
-    counts: dict[str, int]
-    splits: dict[str, dict[str, Any]]
-    digest: str
-    version: int = 1
-    versions: list[Version] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _complete(self) -> Meta:
-        if not self.versions and {"users", "items", "interactions"} <= self.counts.keys():
-            values = {"counts": self.counts, "digest": "", "source": self.source}
-            self.versions = [Version.model_validate({"version": 1, "file": ROWS, "items_version": 1, **values})]
-        for what, count in self.counts.items() if self.versions else ():
-            if count != sum(entry.counts.get(what, 0) for entry in self.versions):
-                raise ValueError(f"the {what} of the versions are not {count} together")
-        if self.versions and [entry.version for entry in self.versions] != [*range(1, self.version + 1)]:
-            raise ValueError(f"version is {self.version}, and versions does not list 1 to {self.version}")
-        return self
 
 
 class Dataset:
@@ -342,9 +262,8 @@ class Dataset:
         with writing(self.path):
             folder = self.path / "splits"
             folder.mkdir(exist_ok=True)
-            half = folder / f".{name}.half"
-            pq.write_table(pa.table({"split": parts}), half, write_page_checksum=True)
-            half.replace(folder / f"{name}.parquet")
+            with replacing(folder / f"{name}.parquet") as partial:
+                pq.write_table(pa.table({"split": parts}), partial, write_page_checksum=True)
             entry = {**split_entry(spec, statement, parts), "version": self.version}
             meta = now.model_copy(update={"splits": {**now.splits, name: entry}})
             write_meta(meta, self.path)
@@ -462,50 +381,6 @@ class Dataset:
             step = {PART_NUMBERS[old]: PART_NUMBERS[new] for old, new in moved.items()}
             table = np.array([step.get(part, part) for part in table.tolist()], np.int8)
         return table[parts + 1]
-
-
-# -------------------------------------------------------------------------------------------------------- dataset.yaml
-def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
-    """What `dataset.yaml` holds, known to have a schema version. Raises UserError where `path` is no dataset."""
-    file = path / name
-    if not file.is_file():
-        what = f"is not a rawrec dataset (it holds no {name})" if path.exists() else "does not exist"
-        raise UserError(f"{path} {what}: make one with `rawrec import`")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read: {first_line(error)}") from None
-    if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
-        raise UserError(f"{file} is not the description of a rawrec dataset (no schema_version)")
-    return values
-
-
-def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
-    """What `dataset.yaml`, or what it was at an earlier version, says. Raises UserError where it is damaged."""
-    values = read_version(path, name)
-    if values["schema_version"] > SCHEMA_VERSION:
-        version = values["schema_version"]
-        raise UserError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}: update rawrec")
-    try:
-        return Meta.model_validate(values)
-    except ValidationError as error:
-        where, why = ".".join(str(p) for p in error.errors()[0]["loc"]), error.errors()[0]["msg"]
-        raise UserError(f"{path}/{name} is damaged at {where!r} ({why}): import the data again") from None
-
-
-def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
-    """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
-    half = folder / f".{name}.half"
-    text = yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    half.write_text(text, encoding="utf-8")
-    sync(half)
-    half.replace(folder / name)
-    sync(folder)
-
-
-def split_entry(spec: SplitSpec, statement: str, parts: NDArray[np.int8]) -> dict[str, Any]:
-    counts = {name: int((parts == i).sum()) for i, name in enumerate(PARTS)}
-    return {**spec.settings(), "statement": statement, "counts": counts}
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays

@@ -15,12 +15,13 @@ from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
 from rawrec.data.checked import Checked
-from rawrec.data.dataset import ITEMS, NAME, ROW_COLUMNS, Fields, Values, pc, pieces, present_in, unknown_name
+from rawrec.data.dataset import NAME, ROW_COLUMNS, Values, pc, pieces, present_in, unknown_name
 from rawrec.data.digest import ContentDigest
 from rawrec.data.disk import first_line, writing
 from rawrec.data.given import GivenVectors, PictureSource, VectorFile
 from rawrec.data.import_report import ImportReport
 from rawrec.data.labels import LabelValues
+from rawrec.data.meta import ITEMS, Fields
 from rawrec.data.numbering import Numbering
 from rawrec.errors import UserError
 

@@ -11,10 +11,11 @@ from rich.text import Text
 from rawrec.data._validate_items import check_items
 from rawrec.data._validate_rows import check_rows
 from rawrec.data.bar import Bar
-from rawrec.data.dataset import ITEMS, Dataset, read_meta, read_version
+from rawrec.data.dataset import Dataset
 from rawrec.data.digest import combined
 from rawrec.data.findings import Validation
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import ITEMS, read_meta, read_version
 from rawrec.data.parts import item_schema
 
 

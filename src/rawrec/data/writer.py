@@ -18,25 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawrec.data.dataset import (
-    ITEMS,
-    ROWS,
-    Dataset,
-    Fields,
-    Meta,
-    Version,
-    read_version,
-    split_entry,
-    unknown_name,
-    write_meta,
-)
-from rawrec.data.disk import Lock, sync, writing
+from rawrec.data.dataset import Dataset, unknown_name
+from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, Version, read_version, split_entry, write_meta
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
+from rawrec.files import sync
 
 
 class DatasetWriter(PartWriter):
@@ -224,6 +215,8 @@ class _Place:
 
     def _check(self) -> bool:
         """Whether there is a dataset that may be replaced. Raises UserError where the place is taken."""
+        if self.out.is_mount():
+            raise UserError(f"{self.out} is a mount point, in whose place no folder can be put: name one within it")
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return False
         try:

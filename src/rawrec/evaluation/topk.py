@@ -47,6 +47,7 @@ def rank_all(
     k: int,
     user_batch: int = 256,
     workers: int = 1,
+    tell: Callable[[int], None] | None = None,
 ) -> TopK:
     """The k best items of the whole catalogue for each user, `user_batch` users at a time.
 
@@ -55,7 +56,7 @@ def rank_all(
     usually those of training. Items of equal score stand in one order drawn at random, the same for every user, call
     and device, so that the catalogue's own order favours none of them. Raises UserError when a score is nan or +inf.
     workers: threads that score side by side, each on one core of a CPU, which takes less time than small steps on all
-    cores one by one. Memory: workers x user_batch x n_items.
+    cores one by one. tell: told, by any of them, of so many users who are done. Memory: workers x user_batch x n_items.
     """
     items = np.full((len(users), k), -1, np.int64)
     scores = np.full((len(users), k), -np.inf, np.float32)
@@ -84,6 +85,8 @@ def rank_all(
         found, where = best.float().cpu().numpy(), index.cpu().numpy()
         items[start:stop, : where.shape[1]] = np.where(np.isneginf(found), -1, where)
         scores[start:stop, : found.shape[1]] = found
+        if tell is not None:
+            tell(stop - start)
 
     each(fill, range(0, len(users), user_batch), workers)
     return TopK(items, scores)

@@ -9,6 +9,7 @@ p-values of one comparison are corrected together (Holm-Bonferroni).
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -112,6 +113,12 @@ class _Run:
         """Columns row, user, item, label, score of test; empty where the run is of a retrieval model."""
         path = self.path / "scores.parquet"
         return pl.read_parquet(path).filter(pl.col("split") == TEST_PART) if path.is_file() else pl.DataFrame()
+
+    @cached_property
+    def draws_users(self) -> bool:
+        """Whether its lists are of users drawn from those who could have one, see `eval.topk_users`."""
+        path = self.path / "metrics.json"
+        return path.is_file() and "topk_users_of" in json.loads(path.read_text(encoding="utf-8"))["test"]
 
     @property
     def metrics(self) -> list[str]:
@@ -282,17 +289,26 @@ class _ListValues:
     def __init__(self, models: dict[str, list[_Run]], bootstrap: int, level: float):
         self.models, self.bootstrap, self.level = models, bootstrap, level
         everyone = [run for members in models.values() for run in members]
-        rows = everyone[0].lists["user"]
+        least = min(everyone, key=lambda run: run.lists.height)
+        rows = least.lists["user"]
         self.users = len(rows)
         for run in everyone:
-            if not run.lists["user"].equals(rows):
+            users = run.lists["user"]
+            if len(users) > self.users and least.draws_users:  # who is drawn by the one is among those of the others
+                users = users.filter(users.is_in(rows.implode()))
+            if not users.equals(rows):
                 raise UserError(
-                    f"{everyone[0].path} and {run.path} were judged on different users ({self.users} and "
+                    f"{least.path} and {run.path} were judged on different users ({self.users} and "
                     f"{run.lists.height}): their split or label differs"
                 )
+        self.rows = rows
+
+    def _of(self, run: _Run, metric: str) -> NDArray[np.float64]:
+        """A run's values, `[users]`, of the users whom all runs have."""
+        return run.lists.filter(pl.col("user").is_in(self.rows.implode()))[metric].to_numpy()
 
     def results(self, metric: str) -> list[Row]:
-        seeds = [np.stack([run.lists[metric].to_numpy() for run in members]) for members in self.models.values()]
+        seeds = [np.stack([self._of(run, metric) for run in members]) for members in self.models.values()]
         means = np.stack([values.mean(0) for values in seeds])  # [models, users]
         intervals = mean_bootstraps(means[1:] - means[0], self.bootstrap, level=self.level)
         rows: list[Row] = []

@@ -170,6 +170,7 @@ def ranking(mine: Run, other: Run | None) -> dict[str, Any] | None:
             {"run": test.get(key), "baseline": base.get(key), "difference": _paired(mine, other, key)} for key in keys
         ]
 
+    drawn = test.get("topk_users"), test.get("topk_users_of")
     middle = min(ks, key=lambda k: abs(k - 20))
     prefixes = {name: f"{name}/" if name else "" for name in BUCKET_NAMES}
     kept = [n for n in BUCKET_NAMES if f"{prefixes[n]}recall@{middle}" in test]
@@ -177,6 +178,7 @@ def ranking(mine: Run, other: Run | None) -> dict[str, Any] | None:
         "names": list(RANKING.values()),
         "by_k": [{"k": k, "cells": cells("", k)} for k in ks],
         "middle": middle,
+        "drawn": drawn if drawn[1] else None,
         "by_bucket": [
             {
                 "bucket": n,

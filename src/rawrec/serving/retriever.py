@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rawrec.errors import UserError
-from rawrec.serving.recommender import Item, Recommender, check_list, unseen
+from rawrec.serving.new_items import Item, check_list
+from rawrec.serving.recommender import Recommender, unseen
 from rawrec.threads import count
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ContentTable

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from torch import Tensor
 
+from rawrec.config import Config
 from rawrec.config.training import Seen
 from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import buckets_of
@@ -20,6 +23,15 @@ from rawrec.training.metrics import Scorer, impression_metrics
 from rawrec.training.tasks.base import PARTS
 
 __all__ = ["PARTS", "ListTask", "TopKResult", "evaluate_part", "evaluate_topk", "make_lists"]
+
+SCORES = 200_000_000
+"""So many pairs of user and item a ranker scores for the lists of a part, unless eval.topk_users says how many."""
+FEWEST = 100
+"""Users who get lists, however large the catalogue is."""
+SCORES_AT_ONCE = 2**25
+"""Users x items whose scores are held at a time."""
+TOLD_EVERY = 1.0
+"""Seconds between two words to an observer about one evaluation."""
 
 
 @dataclass
@@ -63,7 +75,8 @@ def evaluate_part(system: Scorer, part: int, seed: int) -> tuple[dict[str, Any],
 class ListTask(NamedTuple):
     """Users `[n]` (rows, ascending) to make lists for. What user i took is `items[ptr[i]:ptr[i + 1]]`; what is left out
     of the list, because it was seen before, is `mask_items[mask_ptr[i]:mask_ptr[i + 1]]`. repeated: pairs of a user and
-    an item that were taken and are left out: nobody can find them, so they are not asked for."""
+    an item that were taken and are left out: nobody can find them, so they are not asked for. of: how many users there
+    would be, had some not been drawn from them."""
 
     users: np.ndarray
     ptr: np.ndarray
@@ -71,20 +84,50 @@ class ListTask(NamedTuple):
     mask_ptr: np.ndarray
     mask_items: np.ndarray
     repeated: int = 0
+    of: int = 0
 
     @classmethod
-    def of(cls, data: Dataset, taken: np.ndarray, left_out: np.ndarray, keep: bool = False) -> ListTask:
-        """taken, left_out: bool of each interaction of the dataset; the users are those with one to be found.
+    def make(cls, data: Dataset, cfg: Config, taken: np.ndarray, left_out: np.ndarray, keep: bool = False) -> ListTask:
+        """taken, left_out: bool of each interaction of the dataset; the users are those with one to be found, or as
+        many of them as `list_users` allows.
 
         keep: what is left out is asked for all the same, and missed, as some published protocols do.
         """
         again = repeats(data, taken, left_out)
-        count = len(np.unique(_pairs(data, again)))
         if not keep:
             taken = taken.copy()
             taken[again] = False
         users = np.unique(data.users[taken]).astype(np.int64)
-        return cls(users, *_items_of(data, taken, users), *_items_of(data, left_out, users), count)
+        of, most = len(users), list_users(cfg, data.n_items)
+        if most is not None and of > most:
+            users = drawn(users, most, data.n_users, data.meta.splits[cfg.data.split].get("seed", 0))
+            again = again[np.isin(data.users[again], users)]
+        count = len(np.unique(_pairs(data, again)))
+        return cls(users, *_items_of(data, taken, users), *_items_of(data, left_out, users), count, of)
+
+    @property
+    def note(self) -> str | None:
+        """What is told of the users where they are not all."""
+        if len(self.users) >= self.of:
+            return None
+        return f"lists of {len(self.users):,} of {self.of:,} users, drawn once for the split (eval.topk_users)"
+
+
+def list_users(cfg: Config, n_items: int) -> int | None:
+    """How many users of a part get lists, at most; None: all."""
+    if cfg.eval.topk_users is not None or cfg.retrieval:
+        return cfg.eval.topk_users
+    return max(FEWEST, SCORES // n_items)
+
+
+def drawn(users: np.ndarray, most: int, n_users: int, seed: int) -> np.ndarray:
+    """`most` of the `users` (rows), drawn by the seed, ascending.
+
+    Every user of the dataset has a number drawn, and those with the least are taken: a smaller draw is part of a larger
+    one, whoever else is among the users.
+    """
+    numbers = np.random.default_rng([seed, 104_729]).random(n_users)[users]
+    return np.sort(users[np.argsort(numbers, kind="stable")[:most]])
 
 
 def seen_rows(exclude: Seen, positive: np.ndarray, earlier: np.ndarray) -> np.ndarray:
@@ -115,27 +158,58 @@ def _items_of(data: Dataset, chosen: np.ndarray, users: np.ndarray) -> tuple[np.
 
 
 def make_lists(
-    score: Callable[[np.ndarray], Tensor], task: ListTask, depth: int, user_batch: int, workers: int = 1
+    score: Callable[[np.ndarray], Tensor],
+    task: ListTask,
+    depth: int,
+    user_batch: int,
+    workers: int = 1,
+    observe: Callable[..., None] | None = None,
 ) -> TopK:
     """The `depth` best items of every user of the task, see `rank_all`."""
     if not len(task.users):
         return TopK(np.zeros((0, depth), np.int64), np.zeros((0, depth), np.float32))
-    return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch, workers)
+    tell = None if observe is None else teller(observe, "lists of users", len(task.users))
+    return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch, workers, tell)
 
 
-def evaluate_topk(system: Scorer, part: int, ks: list[int], user_batch: int = 64) -> TopKResult:
-    """Lists over the full catalogue for every user with a positive in the part.
+def teller(observe: Callable[..., None], what: str, total: int) -> Callable[[int], None]:
+    """Takes how many more are done, from any thread, and tells the observer how many that are, once a second."""
+    lock, done, last = Lock(), 0, time.perf_counter()
 
-    The history is what the user did before the first such positive; what was seen in the earlier parts is left out of
-    the lists, see `eval.exclude_seen`, and not asked for. Users, positives and masks are CSR; no users x items matrix
-    exists but for `user_batch` users at a time.
-    """
-    samples, data = system.samples, system.data
+    def tell(count: int) -> None:
+        nonlocal done, last
+        with lock:
+            done, now = done + count, time.perf_counter()
+            if now - last >= TOLD_EVERY:
+                last = now
+                observe("scoring", what=what, done=done, total=total)
+
+    return tell
+
+
+def lists_of_part(system: Scorer, part: int) -> ListTask:
+    """Who gets a list in a part, under a ranker. What was seen in the earlier parts is left out of the lists, see
+    `eval.exclude_seen`, and not asked for."""
+    samples = system.samples
     taken = (samples.part == part) & samples.positive
     earlier = samples.history_only | ((samples.part >= 0) & (samples.part < part))
-    task = ListTask.of(data, taken, seen_rows(system.cfg.eval.exclude_seen, samples.positive, earlier))
+    left_out = seen_rows(system.cfg.eval.exclude_seen, samples.positive, earlier)
+    return ListTask.make(system.data, system.cfg, taken, left_out)
+
+
+def evaluate_topk(
+    system: Scorer, part: int, ks: list[int], user_batch: int = 64, task: ListTask | None = None
+) -> TopKResult:
+    """Lists over the full catalogue for users with a positive in the part: all, or as many as `list_users` allows.
+
+    The history is what the user did before the first such positive. task: `lists_of_part`, where it is known. Users,
+    positives and masks are CSR; no users x items matrix exists but for `user_batch` users at a time, or fewer.
+    """
+    samples, data = system.samples, system.data
+    task = lists_of_part(system, part) if task is None else task
     times = None
     if samples.times is not None:
+        taken = (samples.part == part) & samples.positive
         first = np.full(data.n_users, np.iinfo(np.int64).max)
         np.minimum.at(first, data.users[taken], samples.times[taken])
         times = first[task.users]
@@ -145,7 +219,8 @@ def evaluate_topk(system: Scorer, part: int, ks: list[int], user_batch: int = 64
     def score(batch: np.ndarray) -> Tensor:
         return system.score_all(batch, history[np.searchsorted(task.users, batch)], table)
 
-    lists = make_lists(score, task, max(ks), user_batch)
+    size = max(1, min(user_batch, SCORES_AT_ONCE // data.n_items))
+    lists = make_lists(score, task, max(ks), size, observe=system.observe)
     return judge(task, lists, ks, buckets_of(samples.train_counts), system.cfg.own_metrics("lists"))
 
 
@@ -154,9 +229,12 @@ def judge(
 ) -> TopKResult:
     """Metrics of the lists of a task, registered ones (`own`) among them.
 
-    `topk_repeated`, where there are any: see `ListTask.repeated`.
+    `topk_repeated`, where there are any: see `ListTask.repeated`; `topk_users_of`, where the users were drawn: from how
+    many.
     """
     metrics, per_user = topk_metrics(lists.items, task.ptr, task.items, ks, buckets, own)
     if task.repeated:
         metrics["topk_repeated"] = task.repeated
+    if task.note:
+        metrics["topk_users_of"] = task.of
     return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)

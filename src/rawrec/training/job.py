@@ -20,7 +20,7 @@ from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.loop import Loop
-from rawrec.training.runs import RunFolder, Settings
+from rawrec.training.runs import RunFolder, Settings, running
 from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -81,13 +81,14 @@ def _absolute(encoder: str) -> str:
 
 
 def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any) -> RunFolder:
-    run = RunFolder.create(out, cfg, data, overwrite)
-    try:
-        return _work(run, cfg, data, observer, fresh=True)
-    except Exception as error:
-        if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
-            run.withdraw()
-        raise
+    with running(out):
+        run = RunFolder.create(out, cfg, data, overwrite)
+        try:
+            return _work(run, cfg, data, observer, fresh=True)
+        except Exception as error:
+            if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
+                run.withdraw()
+            raise
 
 
 def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, overrides: Mapping[str, Any]) -> Config:
@@ -131,9 +132,10 @@ def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | 
     run = RunFolder.open(path)
     if run.info()["finished"]:
         return run
-    found = run.dataset(data)
-    run.write_info(dataset=str(found.path.absolute()))
-    return _work(run, run.settings(), found, observer, fresh=False)
+    with running(run.path):
+        found = run.dataset(data)
+        run.write_info(dataset=str(found.path.absolute()))
+        return _work(run, run.settings(), found, observer, fresh=False)
 
 
 def load_task(
@@ -158,11 +160,12 @@ def evaluate(
     split: str = "test",
     full_ranking: bool | None = None,
     data: Dataset | str | Path | None = None,
+    observer: Any = None,
 ) -> dict[str, Any]:
     """The metrics of a finished run on a part of its data, `valid` or `test`, computed anew.
 
     full_ranking: lists over the whole catalogue as well; None: as the run's settings say (a retrieval model has no
-    other metrics). data: where the dataset is now, if it has moved.
+    other metrics). data: where the dataset is now, if it has moved. observer: told of progress, see `Task.observe`.
 
     >>> rawrec.evaluate("runs/em3", "valid")["auc"]
     """
@@ -170,6 +173,7 @@ def evaluate(
     if split not in PARTS:
         raise UserError(f"split={split!r}: use valid or test")
     task = load_task(run, data)
+    task.observe = observer or task.observe
     if isinstance(task, PairTask):
         return task.evaluate(PARTS[split]).metrics
     metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)

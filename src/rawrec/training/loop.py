@@ -47,6 +47,7 @@ class Loop(Generic[AnyTask]):
     def __init__(self, task: AnyTask, run: RunFolder, observer: Callable[..., None] | None = None):
         self.task, self.run, self.schedule = task, run, task.schedule
         self.observe = observer or (lambda event, **values: None)
+        task.observe = self.observe
         self.progress = Progress()
         keep_freed_memory()
         self.optimiser = Optimiser(task.parameter_groups(), self.schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ class Scorer(Protocol):
     cfg: Config
     data: Dataset
     samples: Samples
+    observe: Callable[..., None]
 
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray: ...
     def score_all(self, users: np.ndarray, history: np.ndarray, table: Any) -> Tensor: ...

@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rawrec.errors import RunStopped, UserError
+from rawrec.files import make_folder, remove_empty
 from rawrec.threads import count
 from rawrec.training.job import finetune, resume, train
 from rawrec.training.runs import RunFolder
 from rawrec.training.sweeps.trial import MedianRule, Pruned
 
 POLL = 0.05  # seconds between looks at the processes
+LOCK, REPLACED = ".lock", ".replaced"
+OURS = {LOCK, REPLACED}  # in a folder of many runs, beside what it holds
 K = TypeVar("K")
 
 
@@ -100,18 +103,25 @@ def _outcome(start: Start[Any], process: subprocess.Popen[str]) -> Outcome:
 def alone_in(out: Path, settings: str, noun: str) -> Iterator[Path]:
     """The folder of many runs, ours alone inside, and the path of its settings file in it.
 
-    Raises UserError where something else stands there, or another process works.
+    Raises UserError where something else stands there, or another process works. A UserError inside that leaves the
+    folder empty takes it away, where it was made here.
     """
     path = out / settings
-    if out.exists() and not path.is_file() and (not out.is_dir() or any(f.name != ".lock" for f in out.iterdir())):
+    if out.exists() and not path.is_file() and (not out.is_dir() or {file.name for file in out.iterdir()} - OURS):
         raise UserError(f"{out} exists and is no {noun} folder: choose another `out`")
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+    made = make_folder(out)
+    with (out / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"a {noun} is running in {out} now: wait for it, or choose another `out`") from None
-        yield path
+        try:
+            yield path
+        except UserError:
+            if {file.name for file in out.iterdir()} == {LOCK}:
+                (out / LOCK).unlink()
+                remove_empty(made)
+            raise
 
 
 # ---------------------------------------------------------------------------------------------------------- the process

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,12 +21,33 @@ from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.own import lacking, own_parts
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.files import filling
+from rawrec.files import Lock, filling, make_folder, remove_empty
 from rawrec.training.state import write_json, write_text
 
 FINETUNE = "finetune"
+NO_LOCKS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 Settings = Config | FinetuneConfig
 PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
+
+
+@contextmanager
+def running(path: str | Path) -> Iterator[None]:
+    """Inside, no other process trains into the run folder `path`: it hears a UserError. Folders above it are made, and
+    taken back where nothing comes to be in them.
+
+    Where the place around the folder cannot be written, or its file system knows no locks, nobody is kept out.
+    """
+    place = Path(path).absolute()
+    busy = f"another run is going on in {place} now: wait until it is done, or choose another place with --out"
+    made = make_folder(place.parent)
+    with ExitStack() as stack:
+        stack.callback(remove_empty, made)
+        try:
+            stack.enter_context(Lock(place, busy))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
 
 
 class RunFolder:
@@ -52,6 +76,10 @@ class RunFolder:
                 raise UserError(
                     f"{path} holds a run already: go on with `rawrec resume {path}`, choose another --out, "
                     "or replace it with --overwrite"
+                )
+            if path.is_mount():
+                raise UserError(
+                    f"{path} is a mount point, which cannot be replaced: choose a folder within it with --out"
                 )
             shutil.rmtree(run._replaced, ignore_errors=True)
             path.rename(run._replaced)

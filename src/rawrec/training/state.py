@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rawrec.errors import UserError
-from rawrec.files import write_tensors
+from rawrec.files import replacing, write_tensors
 
 OTHER_MODEL = (
     "the saved weights are not of this model: another version of rawrec made them, or config.yaml was changed. Train "
@@ -22,12 +21,8 @@ OTHER_MODEL = (
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` atomically."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -40,13 +35,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
     Raises OSError where it cannot be written: disk full, read-only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One metadata key only: the order of several is not defined, and files must be equal byte by byte.
-    write_tensors(plain, partial, {"rawrec": json.dumps(state, sort_keys=True)})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as partial:
+        write_tensors(plain, partial, {"rawrec": json.dumps(state, sort_keys=True)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -344,6 +344,25 @@ def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
         sweep(tmp_path / "none.yaml")
 
 
+def test_a_refused_sweep_leaves_what_was_there(data: Dataset, tmp_path: Path, tasks: list[Any]) -> None:
+    """Nothing; an empty folder; or the sweep that it would have replaced."""
+    refused = settings(data, tmp_path / "deep" / "s", model="vbpr", search={"train.lr": [0.01]})  # it has no features
+    with pytest.raises(UserError, match="vbpr"):
+        sweep(refused)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="vbpr"):
+        sweep(refused | {"out": str(tmp_path / "empty")})
+    assert not list((tmp_path / "empty").iterdir())
+    out = tmp_path / "s"
+    before = sweep(settings(data, out, search={"train.lr": [0.01]}))
+    files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="vbpr"):
+        sweep(refused | {"out": str(out)}, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == files
+    assert sweep(settings(data, out, search={"train.lr": [0.01]})) == before
+
+
 def test_folders_in_the_way(data: Dataset, tmp_path: Path, tasks: list[Any]) -> None:
     out = tmp_path / "s"
     given = settings(data, out, search={"train.lr": [0.01]})

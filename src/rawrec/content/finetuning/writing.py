@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +35,6 @@ def write(
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with replacing(folder / "model.safetensors") as partial:
         write_tensors(plain, partial, {"format": "pt"})
-        _on_disk(partial)
     if config is None and source is not None:
         config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
     assert config is not None
@@ -54,15 +52,8 @@ def copy_words(source: Path, folder: Path, but: tuple[str, ...] = ()) -> None:
                 (folder / place).parent.mkdir(exist_ok=True)
                 with replacing(folder / place) as partial:
                     shutil.copyfile(file, partial)
-                    _on_disk(partial)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     with replacing(path) as partial:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _on_disk(partial)
-
-
-def _on_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -25,12 +25,13 @@ from rich.text import Text
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.training.job import configure
-from rawrec.training.processes import Outcome, Start, alone_in, make_runs, threads_of
+from rawrec.training.processes import REPLACED, Outcome, Start, alone_in, make_runs, threads_of
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json, write_text
 from rawrec.training.sweeps.search import Search, SweepConfig, load
 from rawrec.training.sweeps.trial import Trial, curve_of, read_trials, write_trial
 
+FILES = ("sweep.yaml", "trials.jsonl", "runs", "logs", "sweep.json")  # of a sweep folder
 MAY_CHANGE = ("out", "data", "jobs", "trials")  # between two calls on the same sweep folder
 BY_VALIDATION = "chosen by validation"
 BY_TEST = "chosen by test, as published tables often were: too good, since the choice has seen what it reports"
@@ -63,14 +64,18 @@ def sweep(
 
 @contextmanager
 def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
-    """The sweep folder, ours alone. Raises UserError where another sweep, or something else, stands there."""
+    """The sweep folder, ours alone. Raises UserError where another sweep, or something else, stands there.
+
+    A UserError before any trial has ended leaves what was there: nothing, or the sweep that was to be replaced.
+    """
     with alone_in(cfg.out, "sweep.yaml", "sweep") as path:
         out = cfg.out
+        replaced = out / REPLACED  # where a sweep stands that this one may replace
+        begins = overwrite or not path.is_file()
         if overwrite:
-            for name in ("runs", "logs"):
-                shutil.rmtree(out / name, ignore_errors=True)
-            for name in ("trials.jsonl", "sweep.json"):
-                (out / name).unlink(missing_ok=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+            replaced.mkdir()
+            _move(out, replaced)
         elif path.is_file():
             before, now = load(path).model_dump(), cfg.model_dump()
             changed = [key for key in now if key not in MAY_CHANGE and before[key] != now[key]]
@@ -80,7 +85,29 @@ def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
                     "begin anew with --overwrite"
                 )
         write_text(path, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-        yield
+        try:
+            yield
+        except UserError:
+            if begins and not any(trial.state != "running" for trial in read_trials(out / "trials.jsonl")):
+                _clear(out)
+                if replaced.is_dir():
+                    _move(replaced, out)
+            raise
+        finally:
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _clear(out: Path) -> None:
+    """Remove what a sweep has written."""
+    for name in FILES:
+        shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move what a sweep has written."""
+    for name in FILES:
+        if (source / name).exists():
+            (source / name).rename(target / name)
 
 
 class Sweep:

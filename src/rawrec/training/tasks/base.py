@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -61,6 +61,8 @@ class Task:
     """Name and weights of the encoders that it began with, by what they make."""
     notes: Sequence[str] = ()
     """What the user is told before the first step."""
+    observe: Callable[..., None] = staticmethod(lambda event, **values: None)
+    """Is told how far an evaluation is: `scoring`, with what, done and total. The loop puts its own observer here."""
 
     # ------------------------------------------------------------------------------------------------------- settings
     @property

@@ -34,13 +34,14 @@ from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.ranker import Ranker, present_name
 from rawrec.randomness import mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.evaluate import evaluate_part, evaluate_topk
+from rawrec.training.evaluate import ListTask, evaluate_part, evaluate_topk, list_users, lists_of_part, teller
 from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import PARTS, Result, Task
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
-ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this
+ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
+MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
 
 
 class ContentTable(NamedTuple):
@@ -83,8 +84,8 @@ class ImpressionTask(Task, nn.Module):
         self._check_parts()  # before hours of encoding
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
-        if note := self.samples.undrawn_note():
-            self.notes = [note]
+        lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
+        self.notes = [note for note in (self.samples.undrawn_note(), lists) if note]
         self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
         if cfg.reads_content:
@@ -140,6 +141,17 @@ class ImpressionTask(Task, nn.Module):
         if not bank.valid.any():
             raise UserError("no item of the dataset has any content (image, text or feature): train `id`")
         return item_model, bank
+
+    @cached_property
+    def _lists(self) -> ListTask:
+        """Who gets a list of the full catalogue in the test part."""
+        return lists_of_part(self, PARTS["test"])
+
+    def _has_many_users(self) -> bool:
+        """Whether more users may have a list than `list_users` allows."""
+        most, samples = list_users(self.cfg, self.data.n_items), self.samples
+        taken = (samples.part == PARTS["test"]) & samples.positive
+        return most is not None and len(np.unique(self.data.users[taken])) > most
 
     # ------------------------------------------------------------------------------------------------------- training
     @cached_property
@@ -342,7 +354,7 @@ class ImpressionTask(Task, nn.Module):
             frames.append(frame)
         write_table(pl.concat(frames).to_arrow(), folder / "scores.parquet")
         if cfg.eval.full_ranking:
-            top = evaluate_topk(self, PARTS["test"], cfg.eval.topk)
+            top = evaluate_topk(self, PARTS["test"], cfg.eval.topk, task=self._lists)
             results["test"].metrics |= top.metrics
             results["test"].reasons |= top.reasons
             top.write(folder / "topk.parquet")
@@ -376,11 +388,12 @@ class ImpressionTask(Task, nn.Module):
         """Click probabilities of impressions, `[n, candidates]` float32."""
         self.eval()
         table, size = self.table(), self.cfg.eval.batch_size
-        result = []
+        result, tell = [], teller(self.observe, "impressions", len(sample.rows))
         for start in range(0, len(sample.rows), size):
             piece = slice_impressions(sample, slice(start, start + size))
             batch = self.batch_of(*self.tensors(piece, part), table)
             result.append(torch.sigmoid(self.ranker(batch)).float().cpu().numpy())
+            tell(len(piece.rows))
         return np.concatenate(result) if result else np.zeros(sample.items.shape, np.float32)
 
     @torch.no_grad()
@@ -392,7 +405,8 @@ class ImpressionTask(Task, nn.Module):
         self.eval()
         count = self.data.n_items if table is None else len(table.values)
         user, past = torch.from_numpy(users).to(self.device), torch.from_numpy(history).to(self.device)
-        size = max(64, ITEM_CHUNK * 64 // max(len(users), 1))
+        pairs = (ITEM_CHUNK if count <= MANY_ITEMS else ITEM_CHUNK // 4) * 64
+        size = max(64, pairs // max(len(users), 1))
         parts = [
             self.ranker(self.batch_of(user, items[None], past, table))
             for items in torch.arange(count, device=self.device).split(size)

@@ -82,7 +82,7 @@ class PairTask(Task):
         self.device = choose_device(cfg.train.device)
         self.part = data.retrieval_split(cfg.data.split)
         self.positive = data.positive(cfg.data.label)
-        self.item_model, self.bank, self.stats = None, None, {}
+        self.item_model, self.bank, self.stats, self.notes = None, None, {}, []
         self.train_counts = np.bincount(data.items[self.part == 0], minlength=data.n_items)
         keys = np.unique(self._keys((self.part == 0) & self.positive))
         if not len(keys):
@@ -112,7 +112,9 @@ class PairTask(Task):
             self.pairs = self._with_negatives(self.negatives)
         if left_out := len(self.known.users) - len(self.pairs.users):
             note = f"positives without a negative, left out: {left_out:,} of train. Their users took all items there"
-            self.notes = [note]
+            self.notes.append(note)
+        if cfg.eval.topk_users is not None and (note := self.tasks[PARTS["test"]].note):
+            self.notes.append(note)
 
     def _touch_by_rows(self) -> None:
         tables = self.model.id_tables()
@@ -287,7 +289,7 @@ class PairTask(Task):
                 taken &= self.known_users[self.data.users]
             earlier = (self.part >= 0) & (self.part < (1 if mmrec else part))
             left_out = seen_rows("positives" if mmrec else self.cfg.eval.exclude_seen, self.positive, earlier)
-            tasks[part] = ListTask.of(self.data, taken, left_out, keep=mmrec)
+            tasks[part] = ListTask.make(self.data, self.cfg, taken, left_out, keep=mmrec)
         return tasks
 
     @torch.no_grad()
@@ -325,7 +327,8 @@ class PairTask(Task):
             return product(users[torch.from_numpy(rows).to(users.device)], items, alike)
 
         workers = count() if self.device.type == "cpu" else 1
-        return make_lists(score, task, depth, user_batch(self.data.n_items, self.device), workers)
+        size = user_batch(self.data.n_items, self.device)
+        return make_lists(score, task, depth, size, workers, self.observe)
 
     def evaluate(self, part: int, buckets: bool = True) -> TopKResult:
         """Metrics of a part at every cut-off of `eval.topk`, also by the items' bucket."""

@@ -1,0 +1,138 @@
+"""`dataset.yaml`: what a dataset has, split by split and version by version; read, checked and replaced whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rawrec.data.disk import first_line
+from rawrec.data.splits import PARTS, SplitSpec
+from rawrec.errors import UserError
+from rawrec.files import replacing, sync
+
+SCHEMA_VERSION = 2
+ITEMS, ROWS = "items.lance", "interactions.parquet"
+
+
+class Fields(BaseModel):
+    """The named fields of an item, by kind; `feature` maps a ready-made feature column to its width."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: list[str] = Field(default_factory=list)
+    text: list[str] = Field(default_factory=list)
+    categorical: list[str] = Field(default_factory=list)
+    numeric: list[str] = Field(default_factory=list)
+    feature: dict[str, int] = Field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        return [*self.image, *self.text, *self.categorical, *self.numeric, *self.feature]
+
+
+class Version(BaseModel):
+    """What one import or append brought.
+
+    file: its interactions. counts: users, items and interactions that it added; replaced: items whose content it
+    changed. items_version: the version of items.lance after it. part: where its interactions are in the default split
+    (an append's; an import splits). moved: part -> part, what it made of the default split of earlier interactions.
+    digest: `ContentDigest` of what it added ("": it was imported when there was none); replaced_digest: of what it put
+    in place of items' content. time: when it was (an append).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int
+    file: str = Field(pattern=r"^interactions(-\d+)?\.parquet$")
+    counts: dict[str, int]
+    items_version: int
+    digest: str
+    source: str
+    replaced: int = 0
+    replaced_digest: str = ""
+    part: Literal["train", "valid", "test"] | None = None
+    moved: dict[Literal["train", "valid", "test"], Literal["train", "valid", "test"]] = Field(default_factory=dict)
+    time: str | None = None
+
+
+class Meta(BaseModel):
+    """`dataset.yaml`.
+
+    labels: label columns; empty means positive-only data. digest: of all items and interactions, as they came.
+    splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
+    versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    source: str
+    generated: bool = False
+    fields: Fields
+    labels: list[str]
+    label_rule: str = ""
+    extra: list[str] = Field(default_factory=list)
+    has_time: bool
+    counts: dict[str, int]
+    splits: dict[str, dict[str, Any]]
+    digest: str
+    version: int = 1
+    versions: list[Version] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Meta:
+        if not self.versions and {"users", "items", "interactions"} <= self.counts.keys():
+            values = {"counts": self.counts, "digest": "", "source": self.source}
+            self.versions = [Version.model_validate({"version": 1, "file": ROWS, "items_version": 1, **values})]
+        for what, count in self.counts.items() if self.versions else ():
+            if count != sum(entry.counts.get(what, 0) for entry in self.versions):
+                raise ValueError(f"the {what} of the versions are not {count} together")
+        if self.versions and [entry.version for entry in self.versions] != [*range(1, self.version + 1)]:
+            raise ValueError(f"version is {self.version}, and versions does not list 1 to {self.version}")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------------- the file
+def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
+    """What `dataset.yaml` holds, known to have a schema version. Raises UserError where `path` is no dataset."""
+    file = path / name
+    if not file.is_file():
+        what = f"is not a rawrec dataset (it holds no {name})" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}: make one with `rawrec import`")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: {first_line(error)}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
+        raise UserError(f"{file} is not the description of a rawrec dataset (no schema_version)")
+    return values
+
+
+def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
+    """What `dataset.yaml`, or what it was at an earlier version, says. Raises UserError where it is damaged."""
+    values = read_version(path, name)
+    if values["schema_version"] > SCHEMA_VERSION:
+        version = values["schema_version"]
+        raise UserError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}: update rawrec")
+    try:
+        return Meta.model_validate(values)
+    except ValidationError as error:
+        where, why = ".".join(str(p) for p in error.errors()[0]["loc"]), error.errors()[0]["msg"]
+        raise UserError(f"{path}/{name} is damaged at {where!r} ({why}): import the data again") from None
+
+
+def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
+    """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
+    text = yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    with replacing(folder / name) as partial:
+        partial.write_text(text, encoding="utf-8")
+    sync(folder)
+
+
+def split_entry(spec: SplitSpec, statement: str, parts: NDArray[np.int8]) -> dict[str, Any]:
+    counts = {name: int((parts == i).sum()) for i, name in enumerate(PARTS)}
+    return {**spec.settings(), "statement": statement, "counts": counts}
