@@ -111,6 +111,10 @@ class FinetuneConfig(Record):
     def _train(cls, value: str) -> str:
         if not TRAIN_PATTERN.match(value):
             raise ValueError("use all, lora or top:<n> with n >= 1, for example top:1")
+        if value.startswith("side:"):
+            raise ValueError(
+                "a network beside the layers is a part of a model, not of an encoder's folder; use top:<n>"
+            )
         return value
 
     _device = field_validator("device")(known_device)

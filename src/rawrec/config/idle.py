@@ -107,7 +107,7 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         return f"paradigm={cfg.paradigm} keeps encoders frozen; use paradigm=end_to_end"
     if setting != "use" and not field.use:
         return f"content.{name}.use=false leaves the field out"
-    # A field's own `train` may differ from its kind's: lora anywhere among them is enough.
+    # A field's own `train` may differ from its kind's: one of them is enough.
     trains = [field.train] + [
         f.train for n, f in cfg.content.fields.items() if name in ("image", "text", "item", kinds.get(n))
     ]
@@ -115,6 +115,8 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         trains += [f.train for n, f in cfg.content.fields.items() if n in ("image", "text")]
     if setting in ("lora_rank", "lora_layers") and "lora" not in trains:
         return f"content.{name}.train={field.train} has no LoRA; use content.{name}.train=lora"
+    if setting == "side_width" and not any(train.startswith("side:") for train in trains):
+        return f"content.{name}.train={field.train} has nothing beside the layers; use content.{name}.train=side:4"
     if setting in ("size", "max_images") and kind == "text":
         return "it is a setting of image fields"
     if setting == "max_length" and kind == "image":

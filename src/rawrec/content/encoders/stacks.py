@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rawrec.content.encoders.base import Kind, Stack
+from rawrec.content.encoders.base import TOLERANCE, Kind, Stack
 from rawrec.content.encoders.padding import pad
 from rawrec.data.ragged import Ragged
 from rawrec.data.texts import Tokenizer
@@ -19,7 +19,6 @@ from rawrec.errors import UserError
 
 Probe = tuple[Tensor, Tensor | None]
 """Token ids `[2, tokens]` and which of them are no padding, or pixels `[1, 3, size, size]` and None."""
-TOLERANCE = 1e-4
 UNSAID = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
@@ -118,6 +117,20 @@ class TransformerStack(Stack):
         if "interpolate_pos_encoding" not in inspect.signature(tower.forward).parameters:
             return {}
         return {"interpolate_pos_encoding": self._size != (native_size(tower) or self._size)}
+
+    def states(self, x: Tensor, mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            found.append(self.pooled(output if isinstance(output, Tensor) else output[0], mask))
+
+        handles = [self._layers()[boundary - 1].register_forward_hook(note) for boundary in at]
+        try:
+            feature = self.run(x, mask, 0, self.depth)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [*found, feature]
 
     @contextmanager
     def _window(self, x: Tensor, first: int, last: int) -> Iterator[list[Tensor]]:
