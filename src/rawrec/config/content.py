@@ -33,6 +33,11 @@ class FieldConfig(Record):
     side_width: Size = Field(default=64, description="side:<n>: width inside the network beside the layers")
     lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
     lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
+    recompute: bool = Field(
+        default=False,
+        description="layers that learn are computed a second time in the backward pass, in which the first one's "
+        "inner values need not be kept: less memory, more time, the same gradients",
+    )
     output: Literal["projected", "pooled"] = Field(
         default="projected",
         description="CLIP and its relatives: the feature in the space that pictures and texts share, or the one before "

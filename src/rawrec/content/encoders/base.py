@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rawrec.config import FieldConfig
 from rawrec.content import lora
@@ -187,9 +188,16 @@ class Encoder(nn.Module):
                 raise UserError(
                     f"train={cfg.train}: the encoder {self.name} shares all of it with frozen layers; use train=all"
                 )
+        inside = {id(p) for layer in self.stack.layers_above(0) for p in layer.parameters()}
+        self._lowest = set()
+        if any(id(p) not in inside for p in trained):
+            self._lowest = {id(p) for p in self.stack.below(1)} - inside
         self.stack.requires_grad_(False)
         for parameter in (*others, *trained):
             parameter.requires_grad_(True)
+        if cfg.recompute:
+            for layer in self.stack.layers_above(self.boundary):
+                recompute(layer)
 
     def train(self, mode: bool = True) -> Encoder:
         super().train(False)
@@ -284,6 +292,17 @@ class Encoder(nn.Module):
         """The parameters that learn; none for `train: none`."""
         return [p for p in self.stack.parameters() if p.requires_grad]
 
+    def levels(self) -> dict[int, int]:
+        """Of each trained parameter, by id, how many layers lie above its own.
+
+        None above what stands over the last layer; all of them above embeddings, and above what the layers share.
+        """
+        layers = self.stack.layers_above(0)
+        found = dict.fromkeys(self._lowest, len(layers))
+        for above, layer in enumerate(reversed(layers)):
+            found |= dict.fromkeys((id(p) for p in layer.parameters()), above)
+        return {id(p): found.get(id(p), 0) for p in self.trained_parameters()}
+
     def trained_state(self) -> dict[str, Tensor]:
         """All that training changes, by name, contiguous: what a checkpoint holds beside the config."""
         return {name: p.detach().contiguous() for name, p in self.stack.named_parameters() if p.requires_grad}
@@ -320,6 +339,18 @@ def _cut(name: str, cfg: FieldConfig, depth: int) -> int:
         value = f"top:{count}" if setting == "train" else count
         raise UserError(f"{setting}={value}: the encoder {name} has {depth} layers; use at most {depth}, or train=all")
     return depth - count
+
+
+def recompute(layer: nn.Module) -> None:
+    """Let `layer` keep nothing for the backward pass but its input, of which it is computed again there."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        own = type(layer).forward
+        if not torch.is_grad_enabled():
+            return own(layer, *args, **kwargs)
+        return checkpoint(own, layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    layer.forward = forward
 
 
 def hash_weights(module: nn.Module) -> str:
