@@ -36,3 +36,15 @@ def test_step_cost_by_size(model: str) -> None:
     found = json.loads(done.stdout)
     assert found["model"] == model and found["users"] == 3000
     assert min(found["step_ms"], found["step_ms_2000"], found["ratio"]) > 0
+
+
+def test_a_network_beside_frozen_encoders(tmp_path: Path) -> None:
+    """Each run is a process of its own; here there is one."""
+    words = "--arms side:2 --rates 1e-3 --items 60 --impressions 500 --epochs 1 content.image.size=32"
+    words += " content.image.encoder=random:conv content.text.encoder=random:bert"
+    command = [sys.executable, str(BENCHMARKS / "side.py"), "--data", str(tmp_path), *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["arm"] == "side:2" and 0 < found["score"] < 1
+    assert min(found["epoch"], found["encode"]) > 0 and found["peak_mib"] > found["over_mib"]
