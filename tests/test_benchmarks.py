@@ -55,3 +55,15 @@ def test_two_revisions_by_turns(tmp_path: Path) -> None:
     for line in lines:
         middle, low, high = line["cpu_ratio"]
         assert line["turns"] == 3 and 0 < low <= middle <= high and min(line["wall_ms"]) > 0
+
+
+def test_a_network_beside_frozen_encoders(tmp_path: Path) -> None:
+    """Each run is a process of its own; here there is one."""
+    words = "--arms side:2 --rates 1e-3 --items 60 --impressions 500 --epochs 1 content.image.size=32"
+    words += " content.image.encoder=random:conv content.text.encoder=random:bert"
+    command = [sys.executable, str(BENCHMARKS / "side.py"), "--data", str(tmp_path), *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["arm"] == "side:2" and 0 < found["score"] < 1
+    assert min(found["epoch"], found["encode"]) > 0 and found["peak_mib"] > found["over_mib"]

@@ -13,6 +13,16 @@ from rawrec.errors import UserError
     [
         ("em3 paradigm=hybrid content.text.train=top:1", "use paradigm=end_to_end"),
         ("em3 paradigm=frozen train.encoder_lr=1e-3", "use paradigm=end_to_end"),
+        ("em3 paradigm=frozen train.encoder_lr_decay=.9", "use paradigm=end_to_end"),
+        ("em3 train.encoder_lr_decay=.9", "no two layers of an encoder learn"),  # the preset's top:1
+        ("em3 content.item.train=side:4 train.encoder_lr_decay=.9", "no two layers of an encoder learn"),
+        ("freedom train.encoder_lr_decay=.9", "use paradigm=end_to_end"),
+        ("id train.encoder_lr_decay=.9", "model id has no content"),
+        ("lightgcn train.encoder_lr_decay=.9", "reads no features"),
+        ("em3 paradigm=hybrid content.image.recompute=true", "no layer of the encoder learns"),
+        ("em3 content.image.train=none content.image.recompute=true", "no layer of the encoder learns"),
+        ("em3 content.title.train=side:2 content.title.recompute=true", "no layer of the encoder learns"),
+        ("em3 content.title.side_width=8", "content.title.train=side:4"),
         ("em3 paradigm=hybrid bank.live_budget=9", "use paradigm=end_to_end"),
         ("em3 paradigm=frozen content.fusion.kind=sum", "no fusion"),
         ("em3 content.fusion.kind=sum content.fusion.heads=2", "content.fusion.kind=fqformer"),
@@ -69,6 +79,10 @@ def test_an_override_that_would_do_nothing_is_refused(words: str, reason: str) -
         "em3 paradigm=frozen content.dim=10",  # no attention, so no heads
         "em3 content.text.train=lora content.title.lora_rank=4",
         "em3 content.title.train=lora content.text.lora_rank=4",
+        "em3 content.title.train=side:2 content.text.side_width=4",
+        "em3 content.image.recompute=true",
+        "em3 content.text.train=top:2 train.encoder_lr_decay=.9",
+        "em3 content.title.train=lora train.encoder_lr_decay=.9",
         "em3 content.image.use=false",
         "em3 content.fusion.kind=sum content.fusion.dropout=0.1",
         "id train.epochs=2 model.dim=8 data.history=5",

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rawrec.config.parts import fusion_entry, fusion_names
-from rawrec.config.records import Record
+from rawrec.config.records import Record, Size
 from rawrec.config.wording import has_settings, nearest, unknown
 
-TRAIN_PATTERN = re.compile(r"^(none|all|lora|top:[1-9][0-9]*)$")
+TRAIN_PATTERN = re.compile(r"^(none|all|lora|(top|side):[1-9][0-9]{0,8})$")
 
 
 class FieldConfig(Record):
@@ -26,11 +26,18 @@ class FieldConfig(Record):
     )
     train: str = Field(
         default="none",
-        description="none | lora | top:<n> | all: which layers of the encoder learn; where any do, the features are no "
+        description="none | side:<n> | lora | top:<n> | all: which layers of the encoder learn; side: none of them, "
+        "but a small network that reads what n of them say of an item; where anything learns, the features are no "
         "parameters of a retrieval model, whatever model.train_features says",
     )
+    side_width: Size = Field(default=64, description="side:<n>: width inside the network beside the layers")
     lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
     lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
+    recompute: bool = Field(
+        default=False,
+        description="layers that learn are computed a second time in the backward pass, in which the first one's "
+        "inner values need not be kept: less memory, more time, the same gradients",
+    )
     output: Literal["projected", "pooled"] = Field(
         default="projected",
         description="CLIP and its relatives: the feature in the space that pictures and texts share, or the one before "
@@ -54,8 +61,13 @@ class FieldConfig(Record):
     @classmethod
     def _train(cls, value: str) -> str:
         if not TRAIN_PATTERN.match(value):
-            raise ValueError("use none, lora, all or top:<n> with n >= 1, for example top:1")
+            raise ValueError("use none, lora, all, top:<n> or side:<n> with n >= 1, for example top:1")
         return value
+
+    @property
+    def side(self) -> int:
+        """How many layers the network beside them reads; 0 where there is none."""
+        return int(self.train.removeprefix("side:")) if self.train.startswith("side:") else 0
 
 
 class FusionConfig(Record):

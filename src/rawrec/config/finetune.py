@@ -20,6 +20,7 @@ SHARED = (
     "epochs",
     "batch_size",
     "lr_decay",
+    "encoder_lr_decay",
     "warmup_steps",
     "weight_decay",
     "clip",
@@ -63,6 +64,9 @@ class FinetuneConfig(Record):
     )
     lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
     lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
+    recompute: bool = Field(
+        default=False, description="layers are computed again in the backward pass: less memory, more time"
+    )
     dim: Size = Field(default=256, description="pair: width of the space that both share")
     temperature: float | None = Field(
         default=None, gt=0, description="at the beginning; null: the encoder's own, of pair: 0.07"
@@ -78,6 +82,9 @@ class FinetuneConfig(Record):
         default=64, ge=1, description="pairs encoded at once with gradient; more are done with gradient caching"
     )
     lr: float = Field(default=1e-5, gt=0, description="learning rate of the encoder's layers")
+    encoder_lr_decay: float = Field(
+        default=1.0, gt=0, le=1, description="factor of lr from a layer to the one below it; the last one learns at lr"
+    )
     projection_lr: float = Field(
         default=1e-3, gt=0, description="learning rate of what is beside them: pair's projections, temperature, heads"
     )
@@ -111,6 +118,10 @@ class FinetuneConfig(Record):
     def _train(cls, value: str) -> str:
         if not TRAIN_PATTERN.match(value):
             raise ValueError("use all, lora or top:<n> with n >= 1, for example top:1")
+        if value.startswith("side:"):
+            raise ValueError(
+                "a network beside the layers is a part of a model, not of an encoder's folder; use top:<n>"
+            )
         return value
 
     _device = field_validator("device")(known_device)
@@ -184,7 +195,12 @@ def _idle(cfg: FinetuneConfig, key: str) -> str | None:
         "lora_rank": (cfg.train != "lora", f"train={cfg.train} has no LoRA; use train=lora"),
         "lora_layers": (cfg.train != "lora", f"train={cfg.train} has no LoRA; use train=lora"),
         "dim": (not cfg.is_pair, f"{cfg.encoder} has a space of its own; only pair:IMAGE+TEXT gets a new one"),
+        "encoder_lr_decay": (
+            cfg.train in ("none", "top:1") or (cfg.train == "lora" and cfg.lora_layers == 1),
+            f"train={cfg.train} trains no two layers of an encoder",
+        ),
         "lr": (cfg.train == "none", "train=none trains no layer of the encoders; use projection_lr"),
+        "recompute": (cfg.train == "none", "train=none trains no layer of the encoders"),
         "precision": (False, ""),
     }
     holds, reason = rules.get(key, (False, ""))

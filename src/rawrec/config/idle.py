@@ -12,7 +12,7 @@ from rawrec.config.run import Config
 
 def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> str | None:
     """Why a setting has no effect under the rest of the config; None where it has one."""
-    of_features = re.fullmatch(r"paradigm|content\..+|bank\..+|train\.(encoder_lr|precision)", key)
+    of_features = re.fullmatch(r"paradigm|content\..+|bank\..+|train\.(encoder_lr(_decay)?|precision)", key)
     if cfg.retrieval and of_features and not cfg.model.reads_features():
         return f"model {cfg.model.name} reads no features of items"
     for pattern, holds, reason in _retrieval_rules(cfg) if cfg.retrieval else _ranking_rules(cfg):
@@ -29,15 +29,16 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     end_to_end, fusion = cfg.paradigm == "end_to_end", cfg.content.fusion.kind
     return [
         (
-            r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr|precision)",
+            r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr(_decay)?|precision)",
             not cfg.reads_content,
             f"model {cfg.label} has no content. Leave it out, or train em3",
         ),
         (
-            r"train\.encoder_lr|content\.itc_weight",
+            r"train\.encoder_lr(_decay)?|content\.itc_weight",
             not end_to_end,
             f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end",
         ),
+        _one_layer(cfg),
         (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
         (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
         (r"bank\.warm_start", cfg.paradigm == "frozen", "paradigm=frozen always writes every row first"),
@@ -71,7 +72,12 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"content\.(dim|fusion\..+)", True, f"model {name} joins features in its own way; see model.*"),
         (r"bank\.history_grad", True, f"model {name} reads no histories"),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
-        (r"bank\.(live_budget|micro_batch)|train\.encoder_lr|content\.itc_weight", not end_to_end, trains_none),
+        (
+            r"bank\.(live_budget|micro_batch)|train\.encoder_lr(_decay)?|content\.itc_weight",
+            not end_to_end,
+            trains_none,
+        ),
+        _one_layer(cfg),
         (
             r"train\.id_(lr|weight_decay)",
             True,
@@ -93,6 +99,20 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     ]
 
 
+def _one_layer(cfg: Config) -> tuple[str, bool, str]:
+    """The same of what tells layers of an encoder apart, where no two of them learn."""
+    fields = cfg.content.fields.values()
+    tops = [int(field.train.removeprefix("top:")) for field in fields if field.train.startswith("top:")]
+    several = max(tops, default=0) > 1 or any(
+        field.train == "all" or (field.train == "lora" and field.lora_layers != 1) for field in fields
+    )
+    return (
+        r"train\.encoder_lr_decay",
+        not several,
+        "no two layers of an encoder learn; use train.encoder_lr, or content.<field>.train=all, lora or top:2",
+    )
+
+
 def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping[str, str]) -> str | None:
     """The same for a setting of one field, or of all fields of a kind."""
     kind = name if name in ("image", "text", "item") and name not in kinds else kinds.get(name)
@@ -107,14 +127,25 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         return f"paradigm={cfg.paradigm} keeps encoders frozen; use paradigm=end_to_end"
     if setting != "use" and not field.use:
         return f"content.{name}.use=false leaves the field out"
-    # A field's own `train` may differ from its kind's: lora anywhere among them is enough.
-    trains = [field.train] + [
-        f.train for n, f in cfg.content.fields.items() if name in ("image", "text", "item", kinds.get(n))
-    ]
+    # A field's own `train` may differ from its kind's: one of them is enough.
+    general = ("image", "text", "item")
+    trains = [field.train]
+    if name in general and name == kind:
+        trains += [
+            f.train
+            for n, f in cfg.content.fields.items()
+            if name == "item" or kinds.get(n) == name or not (kinds or n in general)
+        ]
     if kind is None:  # without the dataset, the field may be of either kind
         trains += [f.train for n, f in cfg.content.fields.items() if n in ("image", "text")]
     if setting in ("lora_rank", "lora_layers") and "lora" not in trains:
         return f"content.{name}.train={field.train} has no LoRA; use content.{name}.train=lora"
+    if setting == "side_width" and not any(train.startswith("side:") for train in trains):
+        return f"content.{name}.train={field.train} has nothing beside the layers; use content.{name}.train=side:4"
+    if setting == "recompute" and (
+        cfg.paradigm != "end_to_end" or all(train == "none" or train.startswith("side:") for train in trains)
+    ):
+        return "no layer of the encoder learns; use paradigm=end_to_end with train=top:<n>, lora or all"
     if setting in ("size", "max_images") and kind == "text":
         return "it is a setting of image fields"
     if setting == "max_length" and kind == "image":

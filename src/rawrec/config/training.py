@@ -55,6 +55,13 @@ class TrainConfig(Record):
         default=None, gt=0, description="learning rate of rankers' id embeddings; null: train.lr"
     )
     encoder_lr: float = Field(default=1e-4, gt=0, description="learning rate of the encoders' trained layers")
+    encoder_lr_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor of train.encoder_lr from a layer to the one below it, embeddings being below all; the last "
+        "layer, and what stands above it, learn at train.encoder_lr",
+    )
     lr_decay: float = Field(
         default=1.0, gt=0, le=1, description="factor of the learning rates per 50 epochs, gradually"
     )

@@ -96,6 +96,7 @@ def _make(
             shards.join()
     finally:
         shards.close()
+        dict(item_model.raw_encoders())[name].rest()
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[int], T], starts: Iterator[int]) -> Iterator[T]:

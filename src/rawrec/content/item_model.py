@@ -58,6 +58,8 @@ class ItemModel(nn.Module):
         self.autocast: torch.dtype | None = None  # of the encoders; projections and fusion are always float32
         self.dim = sum(self.widths.values()) if frozen else cfg.dim
         self.itc = nn.Parameter(torch.tensor(ITC_SCALE)) if cfg.itc_weight else None
+        self._place: Tensor
+        self.register_buffer("_place", torch.zeros(0), persistent=False)  # where `to` brought it
         self.proj = nn.ModuleDict()
         self.fusion = None
         if not frozen and self.fields:
@@ -83,8 +85,7 @@ class ItemModel(nn.Module):
 
     def forward(self, columns: dict[str, Ragged]) -> Tensor:
         """Content `[n, dim]` of `n` items given as their rows of the static columns; zeros where nothing is there."""
-        device = next(self.parameters(), torch.zeros(())).device
-        columns = {name: columns[self.column(name)].to(device) for name in self.fields}
+        columns = {name: columns[self.column(name)].to(self._place.device) for name in self.fields}
         features = {name: self._feature(name, column) for name, column in columns.items()}
         return self.fuse(features, {name: column.lengths > 0 for name, column in columns.items()})
 
@@ -167,9 +168,8 @@ class ItemModel(nn.Module):
     @torch.no_grad()
     def lower_prepared(self, name: str, prepared: Ragged) -> Ragged:
         encoder = dict(self.raw_encoders())[name]
-        device = next(encoder.parameters()).device
-        with self._casting(device):
-            return encoder.lower(prepared.to(device)).to("cpu")
+        with self._casting(encoder.device):
+            return encoder.lower(prepared.to(encoder.device)).to("cpu")
 
     def contrast(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
         """The image-text contrast (ITC) of items by what trained encoders made of them: the mean over all pairs of a
@@ -217,8 +217,8 @@ class ItemModel(nn.Module):
         ]
         if wrong:
             raise UserError(
-                f"the saved weights do not fit the encoders' settings (train, lora_rank, lora_layers): {len(wrong)} "
-                f"differ, first {min(wrong)}. Use the settings of the run that saved them."
+                f"the saved weights do not fit the encoders' settings (train, lora_rank, lora_layers, side_width): "
+                f"{len(wrong)} differ, first {min(wrong)}. Use the settings of the run that saved them."
             )
         for name, parameter in own.items():
             parameter.copy_(state[name])
@@ -242,7 +242,7 @@ def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fus
     encoders: dict[str, Encoder] = {}
     networks = Networks()
     for name, unit in units.items():
-        shared = networks if unit.shared or unit.settings.train == "none" else None
+        shared = networks if unit.shared or unit.settings.train == "none" else Networks(networks)
         try:
             encoders[name] = make_encoder(unit.reading, unit.settings, cfg.seed, networks=shared)
         except UserError as error:  # which begins with the setting, or with "encoder"

@@ -15,7 +15,7 @@ from rawrec.content.encoders.base import Kind
 Raw = list[list[bytes]] | list[list[str]]
 
 
-def check_encoder(name: str, kind: Kind, trains: tuple[str, ...] = ("all", "top:1"), **settings: int) -> None:
+def check_encoder(name: str, kind: Kind, trains: tuple[str, ...] = ("all", "top:1", "side:1"), **settings: int) -> None:
     """That an encoder gives one feature per item, zeros where there is nothing, the same whether it is cached or not,
     alone or among others, today or tomorrow; and that with `train` it learns, and what it learned can be stored.
 
@@ -32,6 +32,8 @@ def check_encoder(name: str, kind: Kind, trains: tuple[str, ...] = ("all", "top:
         assert torch.allclose(cut, whole, rtol=1e-4, atol=1e-4), (
             f"train={train} gives other features than train=none: what `run` does must not depend on where it is cut"
         )
+        if train.startswith("side:"):
+            begins_frozen(cut, whole, train)
         learns(encoder, raw, train)
         other = _made(name, kind, train, settings)
         other.load_trained_state(encoder.trained_state())
@@ -68,6 +70,13 @@ def is_the_same_every_time(name: str, kind: Kind, settings: dict[str, int], raw:
     alone = torch.cat([_features(first, [item]) for item in raw])  # pyright: ignore[reportArgumentType]
     close = torch.allclose(alone, _features(first, raw), rtol=1e-4, atol=1e-4)
     assert close, "an item has another feature alone than among others"
+
+
+def begins_frozen(found: Tensor, whole: Tensor, train: str) -> None:
+    """A network beside the layers adds nothing before the first step."""
+    assert torch.allclose(found, whole, rtol=1e-6, atol=1e-6), (
+        f"train={train} begins with other features than train=none: see Stack.states, whose last one is the feature"
+    )
 
 
 def learns(encoder: Encoder, raw: Raw, train: str) -> None:

@@ -50,7 +50,7 @@ class Loop(Generic[AnyTask]):
         task.observe = self.observe
         self.progress = Progress()
         keep_freed_memory()
-        self.optimiser = Optimiser(task.parameter_groups(), self.schedule)
+        self.optimiser = Optimiser(task.parameter_groups(), self.schedule, task.levels())
         buckets = buckets_of(task.train_counts)
         self._buckets = list(buckets)
         self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(task.device)  # [buckets, n_items]

@@ -24,12 +24,15 @@ Groups = Mapping[str, Sequence[tuple[str, nn.Parameter]]]
 class Optimiser:
     """Steps of the parameters of a task, in named groups.
 
-    `encoder` learns at train.encoder_lr, `id` at train.id_lr, every other group at train.lr. `id` decays by
+    `encoder` learns at train.encoder_lr, less in each lower layer by train.encoder_lr_decay, `id` at train.id_lr, every
+    other group at train.lr. `id` decays by
     train.id_weight_decay, `plain` (biases, norms) and `encoder` (which stays near what it was) not at all, the others
     by train.weight_decay.
+
+    levels: how many layers of its encoder lie above that of a parameter, by its id; none where it is not said.
     """
 
-    def __init__(self, groups: Groups, train: TrainConfig):
+    def __init__(self, groups: Groups, train: TrainConfig, levels: Mapping[int, int] | None = None):
         self.cfg = train
         self.fused = train.optimizer != "adamw"
         self.names = [name for group in groups.values() for name, _ in group]
@@ -48,8 +51,12 @@ class Optimiser:
             self.tables |= {name: RowAdam(p, decay, not self.fused, train.ema) for name, p in by_rows.items()}
             self._table_rates |= dict.fromkeys(by_rows, rate)
             self._dense |= dense
-            if dense:
-                options.append({"params": list(dense.values()), "lr": rate, "weight_decay": decay})
+            known = levels or {} if key == "encoder" and train.encoder_lr_decay < 1 else {}
+            by_level: dict[int, list[nn.Parameter]] = {}
+            for p in dense.values():
+                by_level.setdefault(known.get(id(p), 0), []).append(p)
+            for level, own in sorted(by_level.items()):
+                options.append({"params": own, "lr": rate * train.encoder_lr_decay**level, "weight_decay": decay})
         self.rates = [option["lr"] for option in options]
         self.torch: torch.optim.Optimizer | None = None
         if options:

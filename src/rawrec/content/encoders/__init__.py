@@ -25,9 +25,10 @@ from torch import nn
 from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
 from rawrec.content.encoders import efficientnet, hub, pair, random_networks
-from rawrec.content.encoders.base import Encoder, Kind, Stack
+from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
 from rawrec.content.encoders.pictures import Pictures
+from rawrec.content.encoders.stacks import probe_pixels, probe_tokens
 from rawrec.content.encoders.tokens import Words
 from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.content.encoders.vlmo import Kind as PassKind
@@ -73,10 +74,11 @@ TEXT_ENCODERS: dict[str, MakeWords] = {
 
 class Networks:
     """Networks that were loaded already, for encoders that share them: fields that `content.item` speaks for, and
-    frozen ones, of which one copy is enough."""
+    frozen ones, of which one copy is enough. frozen: where these are, if not here."""
 
-    def __init__(self) -> None:
+    def __init__(self, frozen: Networks | None = None) -> None:
         self._made: dict[tuple, tuple[Any, Any]] = {}
+        self.frozen = frozen or self
 
     def get(self, kind: str, name: str, cfg: FieldConfig, make: Callable[[], tuple[N, Any]]) -> tuple[N, Any]:
         """The network of these settings and what its fields are prepared by; frozen when it is made."""
@@ -105,7 +107,8 @@ def make_encoder(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             _has_one_feature(cfg, cfg.encoder)
-            net, how = networks.get("whole", cfg.encoder, cfg, lambda name=cfg.encoder: whole(name, cfg))
+            place, own = (networks.frozen, _frozen(cfg)) if cfg.side else (networks, cfg)
+            net, how = place.get("whole", cfg.encoder, own, lambda name=cfg.encoder: whole(name, cfg))
             return quicken(whole_encoder(kind, cfg.encoder, net, how, cfg, seed, hidden_dtype))
     assert kind != "image_text"
     name = cfg.encoder or DEFAULTS[kind]
@@ -116,10 +119,28 @@ def make_encoder(
         )
     with torch.random.fork_rng(devices=[]), _packages(name):
         torch.manual_seed(seed)
-        stack, reading = networks.get(kind, name, cfg, lambda: _network(kind, name, cfg))
+        place, own = (networks.frozen, _frozen(cfg)) if cfg.side else (networks, cfg)
+        stack, reading = place.get(kind, name, own, lambda: _network(kind, name, cfg))
         if not isinstance(stack, TwoTowerStack) and not _is_registered(name):
             _has_one_feature(cfg, name)
+        if cfg.side:
+            stack, _ = networks.get(
+                f"beside {kind}", name, cfg, lambda: (_beside(stack, reading, name, cfg, seed), None)
+            )
         return _reader(kind, name, stack, reading, cfg, seed, hidden_dtype)
+
+
+def _frozen(cfg: FieldConfig) -> FieldConfig:
+    """The settings of the network that one beside it reads."""
+    usual = FieldConfig()
+    return cfg.model_copy(update={"train": "none", "side_width": usual.side_width})
+
+
+def _beside(stack: Stack, reading: Any, name: str, cfg: FieldConfig, seed: int) -> SideStack:
+    words = isinstance(reading, Words)
+    probe = probe_tokens(reading.tokenizer) if words else probe_pixels(reading.framing.side)
+    torch.manual_seed(seed)
+    return SideStack(stack, cfg.side, cfg.side_width, probe, name)
 
 
 def _is_registered(name: str) -> bool:

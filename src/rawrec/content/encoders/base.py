@@ -1,6 +1,7 @@
 """What every encoder is: raw pictures or texts -> cached hidden states -> features.
 
 An encoder is a pile of layers, a `Stack`, cut in two: `lower` is frozen and its output can be cached, `upper` learns.
+Or nothing of the pile learns, and `upper` is a small network beside it (`SideStack`).
 Both sides speak `Ragged`, so the one who caches need not know what is inside: an image row is one picture, a text row
 one token, and a frozen encoder's row is the feature itself.
 """
@@ -8,19 +9,23 @@ one token, and a frozen encoder's row is the feature itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rawrec.config import FieldConfig
 from rawrec.content import lora
+from rawrec.content.encoders.padding import mean
+from rawrec.content.encoders.side import SideNetwork, evenly
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 
 Kind = Literal["image", "text"]
 VERSION = 2  # part of every fingerprint: raise it when an encoder's output changes
+TOLERANCE = 1e-4  # between a network that is run as a whole and the same in parts
 
 
 class Stack(nn.Module):
@@ -57,6 +62,77 @@ class Stack(nn.Module):
         """The layers between `boundary` and the feature."""
         raise NotImplementedError
 
+    def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden states of any layer `[batch, ...]`, pooled as those of the last one are, `[batch, their width]`."""
+        if hidden.ndim == 4:
+            return hidden.float().mean((2, 3))
+        return hidden.float().mean(1) if mask is None else mean(hidden, mask)
+
+    def states(self, x: Tensor, mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
+        """Of an input (as `run` takes it): the pooled hidden states at the boundaries `at`, ascending; the feature."""
+        found, first = [], 0
+        for boundary in at:
+            x = self.run(x, mask, first, boundary)
+            found.append(self.pooled(x, mask))
+            first = boundary
+        return [*found, self.run(x, mask, first, self.depth)]
+
+
+class SideStack(Stack):
+    """A network that stays as it is, and a small one beside it, which alone learns (`train=side:<n>`).
+
+    The n layers stand at even distances; the last of them is the network's last, of which the feature is taken. What
+    `run` puts out is what they say, pooled, `[batch, width]`, side by side: it can be cached, and `side` makes the
+    feature of it.
+    """
+
+    def __init__(self, inner: Stack, layers: int, inside: int, probe: tuple[Any, Tensor | None], name: str) -> None:
+        """inside: width of the network beside. probe: an input to try the network with. name: of the encoder."""
+        super().__init__()
+        if layers > inner.depth:
+            raise UserError(
+                f"train=side:{layers}: the encoder {name} has {inner.depth} layers; use at most side:{inner.depth}"
+            )
+        self.inner, self.depth = inner.eval(), inner.depth
+        self.at = evenly(layers, inner.depth)[:-1]
+        widths = [state.shape[1] for state in self._tried(layers, probe, name)]
+        self.width = sum(widths)
+        self.side = SideNetwork(widths, inside)
+        self.description = f"{inner.description} states {self.at}"
+        self.digest = inner.digest = inner.digest or hash_weights(inner)
+
+    @torch.no_grad()
+    def _tried(self, layers: int, probe: tuple[Any, Tensor | None], name: str) -> list[Tensor]:
+        """States of the probe; UserError where the network has other ones than are known here."""
+        try:
+            states = self.inner.states(*probe, self.at)
+            whole = self.inner.run(*probe, 0, self.depth)
+            fits = len(states) == layers and all(s.ndim == 2 and len(s) == len(whole) for s in states)
+        except Exception:  # the network's code may be anyone's
+            fits, states = False, []
+        if fits and torch.allclose(states[-1].float(), whole.float(), rtol=TOLERANCE, atol=TOLERANCE):
+            return states
+        raise UserError(
+            f"train=side:{layers}: what single layers of the encoder {name} say cannot be read; use side:1, which "
+            "reads the feature alone, or top:<n>"
+        )
+
+    def run(self, x: Any, mask: Tensor | None, first: int, last: int) -> Tensor:
+        assert (first, last) == (0, self.depth)
+        return torch.cat([state.float() for state in self.inner.states(x, mask, self.at)], 1)
+
+    def can_split(self, boundary: int) -> bool:
+        return False
+
+    def above(self, boundary: int | None) -> list[nn.Parameter]:
+        return list(self.side.parameters())
+
+    def below(self, boundary: int) -> list[nn.Parameter]:
+        return list(self.inner.parameters())
+
+    def layers_above(self, boundary: int) -> list[nn.Module]:
+        return []
+
 
 class Encoder(nn.Module):
     """What makes one feature of an item, out of its pictures, its texts or both.
@@ -67,10 +143,14 @@ class Encoder(nn.Module):
     kinds: what it reads, in the order of `prepare`'s arguments. width: of the feature. stack: frozen, but for what
     other encoders that share it train already. fingerprint: changes with the weights it starts from, its settings and
     the boundary, but not with training: the key of a cache of `lower`'s output. lower_is_identity: nothing is worth
-    caching, `lower` hands its input on.
+    caching, `lower` hands its input on. pooled: none of the layers learns, `lower` makes one row of an item.
+
+    `to` leaves a network of which nothing learns where it is: `lower` takes it to where its input is, `rest` brings it
+    back.
     """
 
     kinds: tuple[Kind, ...]
+    _place: Tensor
 
     def __init__(
         self, name: str, stack: Stack, cfg: FieldConfig, setting: object, seed: int, hidden_dtype: torch.dtype
@@ -78,7 +158,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.name = name
         self.stack = stack
-        self.width = stack.width
+        self.width = stack.width if self.side is None else self.side.width
+        self.register_buffer("_place", torch.zeros(0), persistent=False)  # where `to` brought it
         self.hidden_dtype = hidden_dtype
         cut = _cut(name, cfg, stack.depth)
         self.boundary = cut if cut == stack.depth or stack.can_split(cut) else 0
@@ -96,6 +177,8 @@ class Encoder(nn.Module):
         if cfg.train == "lora":
             layers = self.stack.layers_above(cut)
             trained = lora.adapters(self.stack) or lora.inject(self.stack, layers, cfg.lora_rank, seed)
+        elif self.side is not None:
+            trained = list(self.side.parameters())
         else:
             trained = [] if self.pooled else self.stack.above(None if cfg.train == "all" else cut)
         if trained and self.boundary:  # what layers on both sides share: `lower` would move under its cached output
@@ -105,17 +188,47 @@ class Encoder(nn.Module):
                 raise UserError(
                     f"train={cfg.train}: the encoder {self.name} shares all of it with frozen layers; use train=all"
                 )
+        inside = {id(p) for layer in self.stack.layers_above(0) for p in layer.parameters()}
+        self._lowest = set()
+        if any(id(p) not in inside for p in trained):
+            self._lowest = {id(p) for p in self.stack.below(1)} - inside
         self.stack.requires_grad_(False)
         for parameter in (*others, *trained):
             parameter.requires_grad_(True)
+        if cfg.recompute:
+            for layer in self.stack.layers_above(self.boundary):
+                recompute(layer)
 
     def train(self, mode: bool = True) -> Encoder:
         super().train(False)
         return self
 
     @property
+    def side(self) -> SideNetwork | None:
+        """The network beside the layers, which learns in their place."""
+        return self.stack.side if isinstance(self.stack, SideStack) else None
+
+    @property
     def device(self) -> torch.device:
-        return next(self.stack.parameters()).device
+        return self._place.device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Encoder:
+        owner, name = (self.stack, "inner") if self.side is not None else (self, "stack")
+        network = owner._modules[name]
+        owner._modules[name] = None if self.pooled else network
+        try:
+            return super()._apply(fn, recurse)
+        finally:
+            owner._modules[name] = network
+
+    def _still(self) -> nn.Module:
+        """The network of which nothing learns, where all is `pooled`."""
+        return self.stack.inner if isinstance(self.stack, SideStack) else self.stack
+
+    def rest(self) -> None:
+        """Bring a network that only `lower` needs back to the CPU."""
+        if self.pooled:
+            self._still().to("cpu")
 
     # ------------------------------------------------------------------------------------------------------ the two
     def prepare(self, *raw: Sequence[Sequence[Any]]) -> tuple[Ragged, dict[str, Tensor]]:
@@ -132,12 +245,14 @@ class Encoder(nn.Module):
     def lower(self, x: Ragged) -> Ragged:
         """The frozen part, without gradient, in `hidden_dtype`: pictures or tokens at the boundary.
 
-        If nothing is trained, the item's feature: one row, or none for an item without pieces.
+        If none of the layers is trained, the item's feature, or what a network beside them reads: one row, or none for
+        an item without pieces.
         """
         if self.lower_is_identity:
             return x
         if not self.pooled:
             return Ragged(self._hidden(x), x.ptr)
+        self._still().to(x.values.device)
         present = x.lengths > 0
         return Ragged.from_lengths(self._store(self._features(x, 0)[present]), present.long().cpu()).to(x.ptr.device)
 
@@ -147,7 +262,8 @@ class Encoder(nn.Module):
             return self._features(hidden, self.boundary)
         present = hidden.lengths > 0
         features = torch.zeros(len(hidden), self.width, device=hidden.values.device)
-        features[present] = hidden.values.float()
+        rows = hidden.values.float()
+        features[present] = rows if self.side is None else self.side(rows)
         return features
 
     @torch.no_grad()
@@ -164,7 +280,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def _features(self, x: Ragged, first: int) -> Tensor:
-        """From boundary `first` to features `[n, width]` float32."""
+        """From boundary `first` to features `[n, width of the stack]` float32."""
         raise NotImplementedError
 
     def _store(self, x: Tensor) -> Tensor:
@@ -175,6 +291,17 @@ class Encoder(nn.Module):
     def trained_parameters(self) -> list[nn.Parameter]:
         """The parameters that learn; none for `train: none`."""
         return [p for p in self.stack.parameters() if p.requires_grad]
+
+    def levels(self) -> dict[int, int]:
+        """Of each trained parameter, by id, how many layers lie above its own.
+
+        None above what stands over the last layer; all of them above embeddings, and above what the layers share.
+        """
+        layers = self.stack.layers_above(0)
+        found = dict.fromkeys(self._lowest, len(layers))
+        for above, layer in enumerate(reversed(layers)):
+            found |= dict.fromkeys((id(p) for p in layer.parameters()), above)
+        return {id(p): found.get(id(p), 0) for p in self.trained_parameters()}
 
     def trained_state(self) -> dict[str, Tensor]:
         """All that training changes, by name, contiguous: what a checkpoint holds beside the config."""
@@ -189,8 +316,8 @@ class Encoder(nn.Module):
         ]
         if wrong:
             raise UserError(
-                f"{self.name}: the saved weights do not fit the encoder's settings (train, lora_rank, lora_layers): "
-                f"{len(wrong)} differ, first {min(wrong)}. Use the settings of the run that saved them."
+                f"{self.name}: the saved weights do not fit the encoder's settings (train, lora_rank, lora_layers, "
+                f"side_width): {len(wrong)} differ, first {min(wrong)}. Use the settings of the run that saved them."
             )
         for name, parameter in self.stack.named_parameters():
             if parameter.requires_grad:
@@ -200,7 +327,7 @@ class Encoder(nn.Module):
 # ----------------------------------------------------------------------------------------------------------- helpers
 def _cut(name: str, cfg: FieldConfig, depth: int) -> int:
     """The boundary below which nothing is trained."""
-    if cfg.train == "none":
+    if cfg.train == "none" or cfg.side:
         return depth
     if cfg.train == "all":
         return 0
@@ -212,6 +339,18 @@ def _cut(name: str, cfg: FieldConfig, depth: int) -> int:
         value = f"top:{count}" if setting == "train" else count
         raise UserError(f"{setting}={value}: the encoder {name} has {depth} layers; use at most {depth}, or train=all")
     return depth - count
+
+
+def recompute(layer: nn.Module) -> None:
+    """Let `layer` keep nothing for the backward pass but its input, of which it is computed again there."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        own = type(layer).forward
+        if not torch.is_grad_enabled():
+            return own(layer, *args, **kwargs)
+        return checkpoint(own, layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    layer.forward = forward
 
 
 def hash_weights(module: nn.Module) -> str:

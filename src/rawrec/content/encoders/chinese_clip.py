@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from rawrec.content.encoders.clip import ClipStack
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.two_towers import TwoTowerStack
@@ -16,6 +18,9 @@ class ChineseClipStack(TwoTowerStack):
     """Texts: padding masked; the state of the first token, projected. Pictures: as CLIP."""
 
     name: ClassVar[str] = "Chinese-CLIP"
+
+    def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        return hidden[:, 0]
 
     @classmethod
     def usual_pictures(cls, side: int) -> Pictures:

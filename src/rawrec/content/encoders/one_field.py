@@ -38,7 +38,7 @@ class PieceEncoder(Encoder):
 
     def _features(self, x: Ragged, first: int) -> Tensor:
         if not len(x.values):
-            return torch.zeros(len(x), self.width, device=x.values.device)
+            return torch.zeros(len(x), self.stack.width, device=x.values.device)
         features = torch.cat([part.float() for part in self._run(x.values, first, self.stack.depth)])
         padded, mask = pad(Ragged(features, x.ptr))
         return mean(padded, mask)
@@ -124,7 +124,7 @@ class TextEncoder(Encoder):
         return torch.zeros(0, self.width, dtype=self.hidden_dtype, device=x.values.device) if hidden is None else hidden
 
     def _features(self, x: Ragged, first: int) -> Tensor:
-        features = torch.zeros(len(x), self.width, device=x.values.device)
+        features = torch.zeros(len(x), self.stack.width, device=x.values.device)
         order, parts = [], []
         for items in buckets(x.lengths):
             values, mask = pad(x.select(items))

@@ -7,7 +7,7 @@ library, `image/` and `text/` with their config and tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +39,15 @@ class ProjectedStack(Stack):
 
     def run(self, x: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
         x = self.inner.run(x, mask, first, last)
-        if last < self.depth:
-            return x
-        with torch.autocast(x.device.type, enabled=False):
-            return self.projection(x.float())
+        return x if last < self.depth else self._projected(x)
+
+    def states(self, x: Tensor, mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
+        *found, feature = self.inner.states(x, mask, at)
+        return [*found, self._projected(feature)]
+
+    def _projected(self, feature: Tensor) -> Tensor:
+        with torch.autocast(feature.device.type, enabled=False):
+            return self.projection(feature.float())
 
     def can_split(self, boundary: int) -> bool:
         return self.inner.can_split(boundary)

@@ -52,6 +52,15 @@ class PlainStack(TransformerStack):
             if result.get("pooler_output") is not None:
                 return result.pooler_output.flatten(1)
             return hidden.mean((2, 3)) if hidden.ndim == 4 else hidden[:, 0]
+        return self.pooled(hidden, mask)
+
+    def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        if self.kind == "image":
+            model: Any = self.model
+            if hidden.ndim == 3 and getattr(model.config, "use_mean_pooling", False):  # of patches, in BEiT
+                return hidden[:, 1:].float().mean(1)
+            first = hidden.ndim == 3 and model.config.model_type in FIRST
+            return hidden[:, 0] if first else super().pooled(hidden, None)
         assert mask is not None
         if self.pooling == "mean":
             return mean(hidden, mask)

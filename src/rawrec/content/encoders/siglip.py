@@ -29,6 +29,10 @@ class SiglipStack(TwoTowerStack):
     def attention_mask(self, mask: Tensor) -> dict[str, Tensor]:
         return {}
 
+    def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """The mean over a picture's patches: the head's attention is made for the last layer."""
+        return hidden.float().mean(1) if mask is None else super().pooled(hidden, mask)
+
     @classmethod
     def unproject(cls, model: Any, kind: Kind) -> None:
         if kind == "text":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rawrec.content.encoders.base import Kind, Stack
+from rawrec.content.encoders.base import TOLERANCE, Kind, Stack
 from rawrec.content.encoders.padding import pad
 from rawrec.data.ragged import Ragged
 from rawrec.data.texts import Tokenizer
@@ -19,7 +19,6 @@ from rawrec.errors import UserError
 
 Probe = tuple[Tensor, Tensor | None]
 """Token ids `[2, tokens]` and which of them are no padding, or pixels `[1, 3, size, size]` and None."""
-TOLERANCE = 1e-4
 UNSAID = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
@@ -119,6 +118,12 @@ class TransformerStack(Stack):
             return {}
         return {"interpolate_pos_encoding": self._size != (native_size(tower) or self._size)}
 
+    def states(self, x: Tensor, mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
+        layers = self._layers()
+        with _outputs([layers[boundary - 1] for boundary in at], lambda hidden: self.pooled(hidden, mask)) as found:
+            feature = self.run(x, mask, 0, self.depth)
+        return [*found, feature]
+
     @contextmanager
     def _window(self, x: Tensor, first: int, last: int) -> Iterator[list[Tensor]]:
         """Within, the model has layers `first` to `last` only, starts from `x` if `first > 0`, and the output of the
@@ -126,25 +131,20 @@ class TransformerStack(Stack):
         layers, owner = self._layers(), self.model.get_submodule(self._owner)
         part = nn.ModuleList(layers[first:last])
         embeddings = getattr(self.model.get_submodule(self._tower), "embeddings", None) if first else None
-        outputs: list[Tensor] = []
 
         def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
             return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
 
-        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            outputs.append(output if isinstance(output, Tensor) else output[0])
-
-        handles = [part[-1].register_forward_hook(note)]
-        if first:
-            handles.append(part[0].register_forward_pre_hook(start, with_kwargs=True))
+        handle = part[0].register_forward_pre_hook(start, with_kwargs=True) if first else None
         setattr(owner, self._attribute, part)
         if embeddings is not None:
             embeddings.forward = lambda *args, **kwargs: x  # saves the work: the first layer is given `x` anyway
         try:
-            yield outputs
+            with _outputs([part[-1]]) as outputs:
+                yield outputs
         finally:
             setattr(owner, self._attribute, layers)
-            for handle in handles:
+            if handle is not None:
                 handle.remove()
             if embeddings is not None:
                 del embeddings.forward
@@ -169,7 +169,7 @@ class TransformerStack(Stack):
         if boundary is not None:
             handle = self._layers()[boundary].register_forward_pre_hook(_detach, with_kwargs=True)
         try:
-            return self._reached(self.depth)
+            return self._reached(None)
         finally:
             if handle is not None:
                 handle.remove()
@@ -178,16 +178,39 @@ class TransformerStack(Stack):
         """Those that a gradient reaches from what enters layer `boundary`."""
         return self._reached(boundary)
 
-    def _reached(self, last: int) -> list[nn.Parameter]:
+    def _reached(self, boundary: int | None) -> list[nn.Parameter]:
+        """Those that the hidden states at `boundary`, or (None) the feature, depend on.
+
+        The whole network runs in any case: its end may bear no other width than that of its last layer.
+        """
         self.model.requires_grad_(True)
-        with torch.enable_grad():
-            self.run(self._probe, self._mask, 0, last).sum().backward()
+        with torch.enable_grad(), _outputs([] if boundary is None else [self._layers()[boundary - 1]]) as outputs:
+            outputs.append(self.run(self._probe, self._mask, 0, self.depth))
+            outputs[0].sum().backward()
         reached = [p for p in self.model.parameters() if p.grad is not None]
         self.model.zero_grad(set_to_none=True)
         return reached
 
     def layers_above(self, boundary: int) -> list[nn.Module]:
         return list(self._layers()[boundary:])
+
+
+@contextmanager
+def _outputs(
+    layers: Sequence[nn.Module], what: Callable[[Tensor], Tensor] = lambda hidden: hidden
+) -> Iterator[list[Tensor]]:
+    """Within, `what` of the hidden states that each of the layers puts out is added to the list that is handed out."""
+    found: list[Tensor] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        found.append(what(output if isinstance(output, Tensor) else output[0]))
+
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def probe_tokens(tokenizer: Tokenizer) -> Probe:

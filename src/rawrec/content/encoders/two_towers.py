@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from rawrec.config import FieldConfig
@@ -42,6 +43,11 @@ class TwoTowerStack(TransformerStack):
         model: Any = self.model
         features = model.get_image_features if self.kind == "image" else model.get_text_features
         return features(**inputs).pooler_output
+
+    def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """The first token of a picture, the last of a text."""
+        last = 0 if mask is None else mask.sum(1) - 1
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
     # ------------------------------------------------------------------------------------------- what a family may say
     @classmethod

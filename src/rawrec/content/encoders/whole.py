@@ -7,6 +7,7 @@ norm. They share the network: what one of them trains, the others use.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from rawrec.config import FieldConfig
 from rawrec.content.encoders import loading
-from rawrec.content.encoders.base import Encoder, Kind, Stack, hash_weights
+from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack, hash_weights
 from rawrec.content.encoders.one_field import PICTURES_AT_ONCE, ImageEncoder, PieceEncoder, TextEncoder, decoded
 from rawrec.content.encoders.padding import pad
 from rawrec.content.encoders.pictures import Pictures
@@ -73,7 +74,13 @@ def whole_encoder(
 ) -> Encoder:
     """The encoder of one feature."""
     pictures, words, digest = reading
-    stack = VlmoStack(net, kind, digest)
+    stack: Stack = VlmoStack(net, kind, digest)
+    if cfg.side:
+        probe = torch.zeros(1, 3, net.cfg.image_size, net.cfg.image_size), torch.ones(1, 4, dtype=torch.int64)
+        x = probe if kind == "image_text" else probe[kind == "text"]
+        mask = None if kind == "image" else torch.ones(1, 4, dtype=torch.bool)
+        torch.manual_seed(seed)
+        stack = SideStack(stack, cfg.side, cfg.side_width, (x, mask), name)
     if kind == "image":
         return ImageEncoder(name, stack, pictures, cfg, seed, dtype)
     if kind == "text":
@@ -94,13 +101,26 @@ class VlmoStack(Stack):
     def run(self, x: Tensor | tuple[Tensor, Tensor], mask: Tensor | None, first: int, last: int) -> Tensor:
         """x: where `first` is 0, pixels, token ids, or both; mask: of the text, or of all tokens above boundary 0."""
         if first == 0:
-            pixels, ids = x if isinstance(x, tuple) else (None, x) if self.kind == "text" else (x, None)
+            pixels, ids = self._inputs(x)
             states, mask, _ = self.net.embed(pixels, ids, mask)
         else:
             assert isinstance(x, Tensor)
             states = x
         states = self.net.run(states, mask, self.kind, first, last)
         return self.net.norm(states)[:, 0] if last == self.depth else states
+
+    def states(self, x: Tensor | tuple[Tensor, Tensor], mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
+        pixels, ids = self._inputs(x)
+        states, mask, _ = self.net.embed(pixels, ids, mask)
+        found = []
+        for first, last in pairwise([0, *at, self.depth]):
+            states = self.net.run(states, mask, self.kind, first, last)
+            found.append(states[:, 0])
+        return [*found[:-1], self.net.norm(states)[:, 0]]
+
+    def _inputs(self, x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Pixels and token ids."""
+        return x if isinstance(x, tuple) else (None, x) if self.kind == "text" else (x, None)
 
     def can_split(self, boundary: int) -> bool:
         return True
@@ -144,14 +164,13 @@ class PairEncoder(PieceEncoder):
     """
 
     kinds = ("image", "text")
-    stack: VlmoStack
     mean: Tensor
     std: Tensor
 
     def __init__(
         self,
         name: str,
-        stack: VlmoStack,
+        stack: Stack,
         pictures: Pictures,
         words: Words,
         cfg: FieldConfig,
@@ -182,15 +201,16 @@ class PairEncoder(PieceEncoder):
 
     def _run(self, rows: Tensor, first: int, last: int) -> Iterator[Tensor]:
         """Of prepared rows, or of states with zeros where there is no token."""
+        stack: Any = self.stack  # of this kind alone it takes pixels and token ids
         for part in rows.split(PICTURES_AT_ONCE.get(rows.device.type, 256)):
             if first:
-                yield self.stack.run(part.float(), part.any(-1), first, last)
+                yield stack.run(part.float(), part.any(-1), first, last)
                 continue
             pixels, ids = part.split([3 * self.size**2, 4 * self.max_length], 1)
             pixels = (pixels.reshape(-1, 3, self.size, self.size).float() - self.mean) / self.std
             ids = ids.contiguous().view(torch.int32).long()
-            made = self.stack.run((pixels, ids), ids > 0, first, last)
-            if last < self.stack.depth:
+            made = stack.run((pixels, ids), ids > 0, first, last)
+            if last < stack.depth:
                 made[:, : ids.shape[1]] *= (ids > 0)[..., None]
             yield made
 

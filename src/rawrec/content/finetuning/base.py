@@ -71,6 +71,7 @@ def field_settings(cfg: FinetuneConfig, encoder: str, train: str) -> FieldConfig
         train=train,
         lora_rank=cfg.lora_rank,
         lora_layers=cfg.lora_layers,
+        recompute=cfg.recompute,
         size=cfg.size,
         max_images=1 if cfg.pictures == "first" else cfg.max_images,
         max_length=cfg.max_length,

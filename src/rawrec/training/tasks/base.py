@@ -117,6 +117,14 @@ class Task:
         model = self.item_model
         return {} if model is None else {name: e for name, e in model.raw_encoders() if name in model.trained}
 
+    def levels(self) -> dict[int, int]:
+        """Of each parameter of the encoders, by id, how many layers lie above its own: see `Encoder.levels`."""
+        found: dict[int, int] = {}
+        for encoder in self.encoders().values():
+            for key, level in encoder.levels().items():
+                found[key] = max(level, found.get(key, 0))
+        return found
+
     def present(self, field: str, rows: Tensor) -> Tensor:
         """Which of the item rows have media for a trained encoder, bool of the same shape."""
         assert self.bank is not None and self.item_model is not None
