@@ -59,7 +59,7 @@ def test_two_revisions_by_turns(tmp_path: Path) -> None:
 
 def test_a_network_beside_frozen_encoders(tmp_path: Path) -> None:
     """Each run is a process of its own; here there is one."""
-    words = "--arms side:2 --rates 1e-3 --items 60 --impressions 500 --epochs 1 content.image.size=32"
+    words = "--arms side:2 --rates 1e-3 --items 60 --impressions 500 --epochs 1 -- content.image.size=32"
     words += " content.image.encoder=random:conv content.text.encoder=random:bert"
     command = [sys.executable, str(BENCHMARKS / "side.py"), "--data", str(tmp_path), *words.split()]
     done = subprocess.run(command, capture_output=True, text=True)
