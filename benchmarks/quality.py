@@ -43,7 +43,7 @@ SHOWN = ("auc", "gauc", "cold/auc", "rare/auc", "medium/auc", "warm/auc", "share
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="dataset folder")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--arm", action="append", default=[], metavar="NAME:PRESET:KEY=VALUE,...", help="a further arm")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--splits", nargs="+", help="stored splits, in place of data.split")
