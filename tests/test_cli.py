@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import os
 import shutil
@@ -90,6 +91,12 @@ def test_every_help_has_an_example(shell: Shell, words: list[str]) -> None:
     out, _ = shell(*words, "--help")
     example = " ".join(out.split("Example: ")[1].split())
     assert example.startswith(" ".join(["rawrec", *words]))
+
+
+@pytest.mark.parametrize("module", ["rawrec", "rawrec.cli"])
+def test_the_command_line_as_a_module(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"rawrec {importlib.metadata.version('rawrec')} ")
 
 
 def test_help_is_instant() -> None:

@@ -28,6 +28,7 @@ ABOVE_THE_GROUND = {
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
     "studies": {"report", "training", "evaluation", "content", "data", "config"},
     "testing": {"training", "models", "content", "data", "config"},
+    "__main__": {"cli"},
     "cli": {"studies", "report", "serving", "training", "evaluation", "models", "content", "sources", "data", "config"},
 }
 """Which rooms a room imports, beside the ground.
