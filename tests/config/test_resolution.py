@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,16 @@ def test_config_file(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match=said):
             resolve(path)
+
+
+def test_mistakes_of_a_file_stand_under_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {name: id, dimm: 3}\n")
+    with pytest.raises(UserError, match=f"^{re.escape(str(file))}: model.dimm: 'dimm' is unknown"):
+        resolve(file, {"train.lr": "x"})
+    file.write_text("model: {name: id}\n")
+    with pytest.raises(UserError, match=r"^train.lr=x"):
+        resolve(file, {"train.lr": "x"})
 
 
 def test_nothing_in_a_config_is_executed(tmp_path: Path) -> None:

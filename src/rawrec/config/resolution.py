@@ -41,12 +41,22 @@ def resolve(
     for key, value in sorted(flat.items(), key=lambda entry: not entry[0].startswith("content.item.")):
         _give_way(tree, key, kinds or {})
         _set(tree, key, value)
-    cfg = validate(tree)
+    try:
+        cfg = validate(tree)
+    except UserError:
+        if _is_file(preset):
+            validate(_read_preset(preset), f"{preset}: ")  # the file's own mistakes come first, under its name
+        raise
     for key, value in flat.items():
         reason = idle_reason(cfg, key, value, kinds or {})
         if reason is not None:
             raise IdleSetting(key, f"{key}={short(value)} would do nothing: {reason}")
     return cfg
+
+
+def _is_file(preset: str | Path | Mapping[str, Any]) -> bool:
+    named = isinstance(preset, str | Path) and str(preset) not in {*presets(), *model_names()}
+    return named and Path(preset).suffix in (".yaml", ".yml")
 
 
 def _read_preset(preset: str | Path) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
         text = known[str(preset)]
     elif str(preset) in model_names():
         return {"model": {"name": str(preset)}}
-    elif path.suffix in (".yaml", ".yml"):
+    elif _is_file(preset):
         if not path.is_file():
             raise UserError(f"config file {path} does not exist")
         try:

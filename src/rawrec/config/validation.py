@@ -27,13 +27,17 @@ OUR_NAMES: dict[str, tuple[str, ...]] = {
 """What MMRec and RecBole call a setting -> what it is here: the first of these that the model has."""
 
 
-def validate(tree: Mapping[str, Any]) -> Config:
-    """A `Config` from nested plain values; every mistake becomes a `UserError` that names it."""
+def validate(tree: Mapping[str, Any], where: str = "") -> Config:
+    """A `Config` from nested plain values; every mistake becomes a `UserError` that names it.
+
+    where: what stands before each of them, such as the file that the values are from.
+    """
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         model = model_record(tree.get("model"))
-        raise UserError("\n".join(dict.fromkeys(_explain(e, model) for e in error.errors()))) from None
+        found = dict.fromkeys(where + _explain(e, model) for e in error.errors())
+        raise UserError("\n".join(found)) from None
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:
