@@ -20,6 +20,7 @@ from rawrec.data.splits import SplitSpec
 from rawrec.serving import recommender
 from rawrec.sources.mmrec import import_mmrec
 from rawrec.sources.table import import_table
+from rawrec.training import evaluate
 from systems import small_dataset
 
 TINY = {
@@ -152,6 +153,13 @@ def test_the_latest_is_what_was_done_last(tmp_path: Path) -> None:
     _, past = served._who("u2", None)
     assert data.item_ids[past[0]].tolist() == ["i4", "i3", "i2"]  # k = 2, 1, 0
     assert served.score("u2", ["i9"]) == pytest.approx(served.score("u2", ["i9"], history=["i4", "i3", "i2"]))
+
+
+def test_recommend_all_says_how_far_it_is(odd: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "TOLD_EVERY", 0.0)
+    told: list[dict] = []
+    odd.recommend_all(tmp_path / "l.csv", k=2, user_batch=2, observer=lambda event, **values: told.append(values))
+    assert [values["done"] for values in told][-1] == odd.data.n_users == told[0]["total"] and len(told) > 1
 
 
 @pytest.mark.parametrize("name", ["end_to_end", "id"])

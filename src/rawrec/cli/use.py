@@ -40,6 +40,7 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """The best items for a user, a history, or everybody."""
+    from rawrec.progress import Bars
     from rawrec.serving.recommender import Recommender
 
     past = _ids(history) if history is not None else None
@@ -52,7 +53,8 @@ def recommend(
     exclude: Any = False if seen else exclude_seen
     recommender = Recommender.load(run, data)
     if all_users is not None:
-        path = recommender.recommend_all(all_users, k, exclude)
+        with Bars() as bars:
+            path = recommender.recommend_all(all_users, k, exclude, observer=bars)
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
     found = recommender.recommend(user, past, k, exclude)

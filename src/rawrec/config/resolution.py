@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -54,9 +54,10 @@ def resolve(
     return cfg
 
 
-def _is_file(preset: str | Path | Mapping[str, Any]) -> bool:
-    named = isinstance(preset, str | Path) and str(preset) not in {*presets(), *model_names()}
-    return named and Path(preset).suffix in (".yaml", ".yml")
+def _is_file(preset: str | Path | Mapping[str, Any]) -> TypeGuard[str | Path]:
+    if isinstance(preset, Mapping) or str(preset) in {*presets(), *model_names()}:
+        return False
+    return Path(preset).suffix in (".yaml", ".yml")
 
 
 def _read_preset(preset: str | Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
 from rawrec.serving.new_items import Item, check_list, new_columns
+from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ContentTable, ImpressionTask
@@ -116,22 +117,31 @@ class Recommender:
         return self._scored(top.items[0], top.scores[0])
 
     def recommend_all(
-        self, out: str | Path, k: int = 10, exclude_seen: bool | Seen | None = None, user_batch: int = 64
+        self,
+        out: str | Path,
+        k: int = 10,
+        exclude_seen: bool | Seen | None = None,
+        user_batch: int = 64,
+        observer: Callable[..., None] | None = None,
     ) -> Path:
         """Lists for every user, the same as `recommend` gives user by user, in the form that the suffix of `out` names.
 
         `.parquet`, `.jsonl`: `user_id` and, best first, `items` (ids) and `scores` (see `measure`). `.csv`: a row
         user_id, rank, item_id, score per item. Also `.csv.gz`, `.jsonl.gz`. `user_batch` users are scored at once.
+        observer: told how many users are done, as that of `rawrec.train`.
         """
         _check_k(k)
         exclude, path = self._excluded(exclude_seen), self._target(out, LIST_FORMS)
         size = max(user_batch, WRITTEN)
         users = np.arange(self.data.n_users)
         parts = (users[at : at + size] for at in range(0, len(users), size))
-        write_lists((self._lists(part, k, exclude, user_batch) for part in parts), path)
+        tell = None if observer is None else teller(observer, "lists of users", len(users))
+        write_lists((self._lists(part, k, exclude, user_batch, tell) for part in parts), path)
         return path
 
-    def _lists(self, users: np.ndarray, k: int, exclude: Seen, user_batch: int) -> pa.Table:
+    def _lists(
+        self, users: np.ndarray, k: int, exclude: Seen, user_batch: int, tell: Callable[[int], None] | None
+    ) -> pa.Table:
         """Lists of some users with consecutive rows, as `LISTS` has them."""
         ptr, seen = self._left_out(users, exclude)
         past, first = self._histories(users), users[0]
@@ -143,6 +153,7 @@ class Recommender:
             min(k, len(self._item_ids)),
             user_batch,
             self._workers,
+            tell,
         )
         found = (top.items >= 0) & np.isfinite(top.scores)
         offsets = pa.array(np.concatenate([[0], found.sum(1).cumsum()]).astype(np.int32))
