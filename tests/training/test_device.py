@@ -108,12 +108,13 @@ def test_a_run_that_cannot_begin_leaves_nothing(
 def test_one_run_at_a_time_in_a_folder(shop: Path, tmp_path: Path) -> None:
     """Who comes second hears so, whatever they ask for, and disturbs nothing; afterwards the folder is free."""
     path, heard = tmp_path / "deep" / "run", []
+    (tmp_path / "link").symlink_to("deep", target_is_directory=True)
 
     def others(event: str, **values: object) -> None:
         if event == "step" and not heard:
             for again in (
                 lambda: train("id", shop, path, QUICK, overwrite=True),
-                lambda: train("id", shop, path, QUICK),
+                lambda: train("id", shop, tmp_path / "link" / "run", QUICK, overwrite=True),
                 lambda: job.resume(path),
             ):
                 with pytest.raises(UserError, match=rf"another run is going on in {path} now") as caught:

@@ -37,7 +37,7 @@ def running(path: str | Path) -> Iterator[None]:
 
     Where the place around the folder cannot be written, or its file system knows no locks, nobody is kept out.
     """
-    place = Path(path).absolute()
+    place = Path(path).resolve()  # one lock whatever link leads there
     busy = f"another run is going on in {place} now: wait until it is done, or choose another place with --out"
     made = make_folder(place.parent)
     with ExitStack() as stack:
