@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from golden import Arrays, Tensors
 from rawrec.config.heads import RANKERS
 from rawrec.models import model_class
+from rawrec.models.ranking.history import HistoryContent
+from rawrec.models.ranking.tokens import Past
 
 TABLE = re.compile(r"embedding_layer\.(?:embedding_layer\.)?embedding_layers\.(.+)\.weight")
 FIRST = re.compile(r"(?:fm\.)?lr_layer\.(?:embedding_layer\.)+embedding_layers\.(.+)\.weight")
@@ -63,10 +65,13 @@ class FieldsAndHead(nn.Module):
         return tokens_of(self.fields(given), self.linear(given))
 
 
-def of_mlp(prefix: str, name: str, spacing: int = 2) -> str | None:
+def of_mlp(prefix: str, name: str) -> str | None:
     """`<prefix>.mlp.<k>.weight` -> `head.mlp.<j>.weight`: ours has a dropout after each activation."""
     found = re.fullmatch(rf"{prefix}\.mlp\.(\d+)\.(.+)", name)
-    return found and f"head.mlp.{int(found[1]) // spacing * 3 + int(found[1]) % spacing}.{found[2]}"
+    if found is None:
+        return None
+    layer, activation = divmod(int(found[1]), 2)
+    return f"head.mlp.{3 * layer + activation}.{'alpha' if activation and found[2] == 'weight' else found[2]}"
 
 
 class GoldenFields(GoldenHead):
@@ -145,23 +150,21 @@ class GoldenDCNv2(GoldenFields):
 
     def convert(self, about: Mapping[str, Any], tensors: Tensors) -> Tensors:
         """Matrices of experts lie side by side, gates are rows of one matrix."""
-        mixture = {
-            name: value for name, value in tensors.items() if re.match(r"crossnet\.(U_|V_|C_|bias|gating)", name)
-        }
+        of_mixture = re.compile(r"crossnet\.(U_list|V_list|C_list|bias|gating)\.(\d+)(\.weight)?")
+        mixture = {name: value for name, value in tensors.items() if of_mixture.fullmatch(name)}
         ours = super().convert(about, {name: value for name, value in tensors.items() if name not in mixture})
         gates = {}
         for name, value in mixture.items():
             _, kind, layer = name.split(".")[:3]
+            at = f"head.cross.{layer}."
             if kind == "gating":
                 gates[int(layer)] = value[0]
+            elif kind == "U_list":
+                ours[at + "U"] = value.transpose(0, 1).flatten(1)
+            elif kind == "V_list":
+                ours[at + "V"] = value.transpose(1, 2).flatten(0, 1)
             else:
-                at = f"head.cross.{layer}."
-                ours |= {
-                    "U_list": lambda: {at + "U": value.transpose(0, 1).flatten(1)},
-                    "V_list": lambda: {at + "V": value.transpose(1, 2).flatten(0, 1)},
-                    "C_list": lambda: {at + "C": value},
-                    "bias": lambda: {at + "bias": value[:, 0]},
-                }[kind]()
+                ours[at + kind.removesuffix("_list")] = value if kind == "C_list" else value[:, 0]
         if gates:
             ours["head.gates.weight"] = torch.stack([gates[k] for k in range(len(gates))])
         return ours
@@ -209,4 +212,103 @@ class GoldenDeepFM(GoldenWideDeep):
         }
 
 
-CHECKS = {"dcnv2": GoldenDCNv2(), "widedeep": GoldenWideDeep(), "deepfm": GoldenDeepFM()}
+def units_of(hyper: Mapping[str, Any]) -> list[tuple[list[str], list[str]]]:
+    """Target fields and sequence fields of every attention unit; one field may stand without a list."""
+    pairs = zip(hyper["target_fields"], hyper["sequence_fields"], strict=True)
+    return [tuple([part] if isinstance(part, str) else part for part in pair) for pair in pairs]  # type: ignore[misc]
+
+
+class FieldsAndDIN(nn.Module):
+    def __init__(self, settings: dict[str, Any], hyper: Mapping[str, Any]) -> None:
+        super().__init__()
+        features, self.dim = hyper["features"], hyper["embedding_dim"]
+        assert {feature["type"] for feature in features} <= {"categorical", "numeric", "sequence"}
+        self.fields = Fields(features, self.dim)
+        self.by_name = {feature["name"]: feature for feature in features}
+        self.single = [feature["name"] for feature in features if feature["type"] != "sequence"]
+        self.units = units_of(hyper)
+        widths = {str(k): len(targets) * self.dim for k, (targets, _) in enumerate(self.units)}
+        cfg = RANKERS["din"](dim=self.dim, **settings)
+        self.head = model_class("din")(cfg, self.single, self.dim, 1, widths)
+
+    def vectors(self, names: list[str], given: Tensors) -> Tensor:
+        return torch.cat([self.fields.vector(self.by_name[name], given[name]) for name in names], -1)
+
+    def tokens(self, given: Tensors) -> Any:
+        values = torch.stack([self.vectors([name], given) for name in self.single], 1)
+        histories = {}
+        for k, (targets, sequences) in enumerate(self.units):
+            history = HistoryContent(self.vectors(sequences, given), given[sequences[0]] != 0)
+            histories[str(k)] = Past(self.vectors(targets, given)[:, None], history)
+        return tokens_of(values, None, histories)
+
+    def order(self) -> list[int]:
+        """For each column of the reference's MLP input, in the order of its features, the column of ours."""
+        ours = [*self.single, *(name for _, sequences in self.units for name in sequences)]
+        return [ours.index(name) * self.dim + k for name in self.by_name for k in range(self.dim)]
+
+
+class GoldenDIN(GoldenFields):
+    """Dice of the units counts padding, and running statistics forget as after many batches."""
+
+    activations = {"Dice": "dice", "PReLU": "prelu", "ReLU": "relu"}  # noqa: RUF012
+
+    def settings(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        known = {
+            "attention_hidden_units": "attention_hidden",
+            "attention_hidden_activations": "attention_activation",
+            "use_softmax": "softmax",
+            "dnn_hidden_units": "hidden",
+            "dnn_activations": "activation",
+        }
+        fixed = dict.fromkeys(("features", "embedding_dim", "target_fields", "sequence_fields"), ...)
+        fixed |= {"attention_output_activation": None, "batch_norm": False, "dropout": 0}
+        settings = take(hyper, known, fixed) | {"dice_padding": True}
+        for name in ("attention_activation", "activation"):
+            settings[name] = self.activations[settings[name]]
+        return settings
+
+    def build(self, about: Mapping[str, Any], arrays: Arrays) -> nn.Module:
+        return FieldsAndDIN(self.settings(about["hyper_parameters"]), about["hyper_parameters"])
+
+    def convert(self, about: Mapping[str, Any], tensors: Tensors) -> Tensors:
+        aliases = about["aliases"]
+        ours = super().convert(about, {name: value for name, value in tensors.items() if name not in aliases})
+        for name in ours:
+            if name.endswith(".batches"):
+                ours[name] = torch.tensor(1000)
+        if "head.mlp.0.weight" in ours:
+            theirs = ours["head.mlp.0.weight"]
+            order = self.build(about, {}).order()  # type: ignore[operator]
+            ours["head.mlp.0.weight"] = torch.empty_like(theirs).index_copy_(1, torch.tensor(order), theirs)
+        return ours
+
+    def name(self, about: Mapping[str, Any], name: str) -> str:
+        hyper = about["hyper_parameters"]
+        name = re.sub(r"\.bn\.num_batches_tracked$", ".batches", re.sub(r"\.bn\.running_(mean|var)$", r".\1", name))
+        found = re.fullmatch(r"attention_layers\.(\d+)\.attention_layer\.mlp\.(\d+)\.(.+)", name)
+        if found is None:
+            last = f"dnn.mlp.{2 * len(hyper['dnn_hidden_units'])}."
+            if name.startswith(last):
+                return name.replace(last, "head.out.")
+            return of_mlp("dnn", name) or super().name(about, name)
+        layer, rest = int(found[2]), "alpha" if found[3] == "weight" and int(found[2]) % 2 else found[3]
+        part = f"activations.{layer // 2}" if layer % 2 else f"others.{layer // 2 - 1}" if layer else "first"
+        return f"head.units.{found[1]}.{part}.{rest}"
+
+    def outputs(self, model: Any, given: Tensors) -> Tensors:
+        found, tokens = {}, model.tokens(given)
+        for name, (candidate, history) in tokens.histories.items():
+            t, h = candidate.expand_as(history.bank), history.bank
+            unit = model.head.units[name]
+            found[f"attention_input/{name}"] = torch.cat([t, h, t - h, t * h], 2).flatten(0, 1)
+            found[f"attention_logit/{name}"] = unit.logits(candidate, history)[:, 0].reshape(-1, 1)
+            if not model.training:
+                found[f"pooled/{name}"] = unit(candidate, history)[:, 0]
+        if model.training:
+            return found | {"y_pred": torch.sigmoid(model.head(tokens)[:, 0])}
+        found["dnn_input"] = model.head.inputs(tokens)[:, 0, model.order()]
+        return found | super().outputs(model, given)
+
+
+CHECKS = {"dcnv2": GoldenDCNv2(), "widedeep": GoldenWideDeep(), "deepfm": GoldenDeepFM(), "din": GoldenDIN()}

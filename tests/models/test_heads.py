@@ -9,10 +9,13 @@ from ranking_mixin import RankingMixin
 from torch import nn
 
 from rawrec.config import resolve
-from rawrec.config.heads import DCNv2Config
+from rawrec.config.heads import DCNv2Config, DINConfig
 from rawrec.errors import UserError
+from rawrec.models.ranking import din
 from rawrec.models.ranking.dcnv2 import DCNv2, MixtureLayer
 from rawrec.models.ranking.deepfm import DeepFM
+from rawrec.models.ranking.din import AttentionUnit
+from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.layers import Dice, PReLU, mlp
 
 CONTENT = {"dim": 8, "popularity": True}
@@ -42,6 +45,19 @@ class TestDCNv2Mixture(RankingMixin):
     reads_content = True
 
     test_overfits_a_tiny_set = None
+
+
+class TestDIN(RankingMixin):
+    settings = {"model": {**SMALL, "name": "din", "attention_hidden": [8]}, "paradigm": "hybrid"}  # noqa: RUF012
+    reads_content = True
+
+
+class TestDINOnIds(RankingMixin):
+    settings = {  # noqa: RUF012
+        "model": {"dim": 8, "hidden": [32], "name": "din", "content": "none", "softmax": True, "activation": "prelu"},
+        "train": {"epochs": 40, "patience": 40},
+    }
+    reads_content = False
 
 
 # ---------------------------------------------------------------------------------------------------------------- DCNv2
@@ -104,6 +120,66 @@ def test_second_order_is_the_sum_over_pairs() -> None:
     values = torch.randn(3, 5, 4)
     pairs = sum((values[:, i] * values[:, j]).sum(1) for i in range(5) for j in range(i))
     torch.testing.assert_close(DeepFM.second_order(values), pairs)
+
+
+# ------------------------------------------------------------------------------------------------------------------ DIN
+def unit(**settings) -> AttentionUnit:
+    torch.manual_seed(0)
+    return AttentionUnit(DINConfig(attention_hidden=[6, 5], **settings), 4)
+
+
+def past(live: bool) -> HistoryContent:
+    """Three histories of four items, one of them empty; some rows are live."""
+    bank = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))
+    valid = torch.tensor([[False, True, True, True], [True] * 4, [False] * 4])
+    if not live:
+        return HistoryContent(bank, valid)
+    position = torch.tensor([[-1, 0, -1, 1], [1, -1, -1, -1], [-1] * 4])
+    return HistoryContent(bank, valid, position, torch.full((2, 4), 0.5, requires_grad=True))
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("live", [True, False])
+def test_a_unit_is_an_mlp_of_four_vectors_side_by_side(softmax: bool, live: bool) -> None:
+    made, history, t = unit(softmax=softmax).train(), past(live), torch.randn(3, 2, 4)
+    assert history.split == live
+    ours = made(t, history)
+    rows = history.bank
+    if history.live is not None and history.position is not None:
+        rows = torch.where((history.position >= 0)[..., None], history.live[history.position.clamp(min=0)], rows)
+    h, c = rows[:, None].expand(3, 2, 4, 4), t[:, :, None].expand(3, 2, 4, 4)
+    real = history.valid[:, None].expand(3, 2, 4)
+    x = torch.cat([c, h, c - h, c * h], 3)[real]  # without padding, whose statistics are not counted
+    x = made.others[0](made.activations[0](made.first(x)))
+    x = made.others[1](made.activations[1](x))[:, 0]
+    logits = torch.full((3, 2, 4), -torch.inf).masked_scatter(real, x)
+    weights = torch.softmax(logits, 2).nan_to_num() if softmax else logits.masked_fill(~real, 0)
+    torch.testing.assert_close(ours, weights @ rows)
+    assert not ours[2].any()
+
+
+def test_a_unit_works_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, history, t = unit().eval(), past(False), torch.randn(1, 7, 4)
+    whole = made(t, history)
+    assert whole.shape == (3, 7, 4)
+    monkeypatch.setattr(din, "AT_ONCE", 3 * 4 * 6 * 2)
+    with torch.no_grad():
+        torch.testing.assert_close(made.in_pieces(t, history), whole)
+
+
+def test_padding_counts_in_dice_only_where_it_is_asked_for() -> None:
+    short, t = past(False), torch.randn(3, 2, 4)
+    longer = HistoryContent(nn.functional.pad(short.bank, (0, 0, 2, 0)), nn.functional.pad(short.valid, (2, 0)))
+    for counts in (True, False):
+        alone, padded = (unit(dice_padding=counts).train()(t, history) for history in (short, longer))
+        assert torch.allclose(alone, padded, atol=1e-6) != counts
+
+
+def test_din_needs_a_history() -> None:
+    with pytest.raises(UserError, match=r"set model\.item_id=true or model\.content=em3"):
+        din.DIN(DINConfig(), ["user"], 4)
+    with pytest.raises(UserError, match="dice_padding=true would do nothing"):
+        resolve("din", {"model.attention_activation": "relu", "model.dice_padding": True})
 
 
 # --------------------------------------------------------------------------------------------------------------- layers

@@ -9,6 +9,7 @@ from pydantic import Field
 from rawrec.config.ranking import DotMlpConfig, RankerConfig
 from rawrec.config.records import Count, Idle, Size
 
+Activation = Literal["dice", "prelu", "relu"]
 Hidden = Field(default=[128, 64], description="widths of the MLP's hidden layers")
 Dropout = Field(default=0.0, ge=0, lt=1, description="dropout after each hidden layer")
 
@@ -51,10 +52,41 @@ class DCNv2Config(RankerConfig):
     )
 
 
+class DINConfig(RankerConfig):
+    """DIN: attention to the past by an MLP that reads the candidate, for ids and content (Zhou et al., KDD 2018)."""
+
+    name: Literal["din"] = Field(default="din", description="DIN")  # pyright: ignore[reportIncompatibleVariableOverride]
+    attention_hidden: list[Size] = Field(default=[64], description="widths of the attention units' hidden layers")
+    attention_activation: Activation = Field(default="dice", description="activation of the attention units")
+    softmax: bool = Field(
+        default=False, description="weights sum to 1 (true), or keep the strength of the interest, as in the paper"
+    )
+    dice_padding: bool = Field(
+        default=False, description="padding of histories counts in the units' Dice, as in the published code"
+    )
+    hidden: list[Size] = Hidden
+    activation: Activation = Field(default="dice", description="activation of the MLP")
+    dropout: float = Dropout
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("attention_activation", "dice_padding"),
+            lambda m: not m.attention_hidden,
+            "attention units without hidden layers have no activation",
+        ),
+        Idle(
+            ("dice_padding",),
+            lambda m: m.attention_activation != "dice",
+            "the attention units have no Dice; use model.attention_activation=dice",
+        ),
+        Idle(("activation", "dropout"), lambda m: not m.hidden, "model.hidden=[] has no layers"),
+    )
+
+
 RANKERS: dict[str, type[RankerConfig]] = {
     "dot_mlp": DotMlpConfig,
     "wide_deep": WideDeepConfig,
     "deepfm": DeepFMConfig,
     "dcnv2": DCNv2Config,
+    "din": DINConfig,
 }
 """The record of every head by name."""

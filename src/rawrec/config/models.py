@@ -31,6 +31,7 @@ _HEADS = {
     "wide_deep": "wide_deep:WideDeep",
     "deepfm": "deepfm:DeepFM",
     "dcnv2": "dcnv2:DCNv2",
+    "din": "din:DIN",
 }
 _RETRIEVAL = {
     "bpr": ("bpr:BPR", retrieval.BPRConfig),
