@@ -113,7 +113,9 @@ def test_every_head_with_and_without_content(name: str, content: bool) -> None:
     )
     torch.testing.assert_close(made(alone), together[:1, :1])
     tokens = made.tokens(batch)
-    several = model_class(name)(RANKERS[name](dim=DIM), tokens.names, DIM, 3).eval()(tokens)
+    head = model_class(name)
+    widths = {"histories": {key: past.candidate.shape[2] for key, past in tokens.histories.items()}}
+    several = head(RANKERS[name](dim=DIM), tokens.names, DIM, 3, **(widths if head.attends else {})).eval()(tokens)
     assert several.shape == (3, 2, 3) and not torch.equal(several[..., 0], several[..., 1])
 
 

@@ -5,9 +5,10 @@ impossible combination is a `UserError` that names the setting, the value and wh
 """
 
 from rawrec.config.content import BankConfig, ContentConfig, FieldConfig, FusionConfig
+from rawrec.config.heads import RANKERS
 from rawrec.config.models import RETRIEVAL
 from rawrec.config.page import describe
-from rawrec.config.ranking import RANKERS, DotMlpConfig, RankerConfig
+from rawrec.config.ranking import DotMlpConfig, RankerConfig
 from rawrec.config.resolution import parse_overrides, presets, resolve
 from rawrec.config.run import Config
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig

@@ -31,7 +31,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (
             r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr(_decay)?|precision)",
             not cfg.reads_content,
-            f"model {cfg.label} has no content. Leave it out, or train em3",
+            f"model {cfg.label} has no content. Leave it out, or set model.content=em3",
         ),
         (
             r"train\.encoder_lr(_decay)?|content\.itc_weight",
@@ -59,6 +59,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             True,
             f"it is a setting of retrieval models, and {cfg.label} is none",
         ),
+        *_rules_of_model(cfg),
     ]
 
 
@@ -95,8 +96,14 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         ),
         (r"eval\.full_ranking", True, f"model {name} is always evaluated by lists of the full catalogue"),
         (r"eval\.batch_size", True, f"model {name} makes lists for as many users at once as fit its catalogue"),
-        *((rf"model\.({'|'.join(rule.options)})", rule.when(cfg.model), rule.reason) for rule in cfg.model.idle_rules),
+        *_rules_of_model(cfg),
     ]
+
+
+def _rules_of_model(cfg: Config) -> list[tuple[str, bool, str]]:
+    """The same, of what the model's own record says."""
+    rules = cfg.model.idle_rules
+    return [(rf"model\.({'|'.join(rule.options)})", rule.when(cfg.model), rule.reason) for rule in rules]
 
 
 def _one_layer(cfg: Config) -> tuple[str, bool, str]:

@@ -11,7 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from rawrec import plugins
 from rawrec.config import retrieval
-from rawrec.config.ranking import PRESETS, RANKERS, DotMlpConfig
+from rawrec.config.heads import RANKERS
+from rawrec.config.ranking import PRESETS, DotMlpConfig
 from rawrec.config.records import ModelRecord
 from rawrec.config.retrieval import RetrievalConfig
 from rawrec.config.wording import unknown
@@ -25,6 +26,13 @@ class ModelEntry(plugins.Entry):
     record: type[ModelRecord]
 
 
+_HEADS = {
+    "dot_mlp": "dot_mlp:DotMlp",
+    "wide_deep": "wide_deep:WideDeep",
+    "deepfm": "deepfm:DeepFM",
+    "dcnv2": "dcnv2:DCNv2",
+    "din": "din:DIN",
+}
 _RETRIEVAL = {
     "bpr": ("bpr:BPR", retrieval.BPRConfig),
     "lightgcn": ("lightgcn:LightGCN", retrieval.LightGCNConfig),
@@ -44,7 +52,7 @@ _RETRIEVAL = {
 RETRIEVAL: dict[str, type[RetrievalConfig]] = {name: record for name, (_, record) in _RETRIEVAL.items()}
 """The records of our own retrieval models by name."""
 MODELS: dict[str, ModelEntry] = {
-    "dot_mlp": ModelEntry("rawrec.models.ranking.dot_mlp:DotMlp", RANKERS["dot_mlp"]),
+    **{name: ModelEntry(f"rawrec.models.ranking.{place}", RANKERS[name]) for name, place in _HEADS.items()},
     **{name: ModelEntry(f"rawrec.models.retrieval.{place}", record) for name, (place, record) in _RETRIEVAL.items()},
 }
 """Every model; that of a ranker is its head. Own ones are added as they are registered, or asked for by name."""

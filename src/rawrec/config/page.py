@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 
 from rawrec.config.content import FieldConfig, FusionConfig
 from rawrec.config.finetune import FinetuneConfig
+from rawrec.config.heads import RANKERS
 from rawrec.config.models import RETRIEVAL
-from rawrec.config.ranking import RANKERS
 from rawrec.config.resolution import flatten
 from rawrec.config.retrieval import RETRIEVAL_DEFAULTS
 from rawrec.config.run import Config

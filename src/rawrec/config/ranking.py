@@ -101,10 +101,6 @@ class DotMlpConfig(RankerConfig):
     dropout: float = Field(default=0.4, ge=0, lt=1, description="dropout after each hidden layer")
 
 
-RANKERS: dict[str, type[RankerConfig]] = {"dot_mlp": DotMlpConfig}
-"""The record of every head by name."""
-
-
 def present_form(model: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a model with the short name of a ranker (`id`, `em3`) as its name, as head and content part.
 

@@ -17,13 +17,17 @@ from rawrec.onednn import Linear
 
 
 class Em3Content(nn.Module):
-    """content_dim: width of content embeddings; dim: of tokens and of id embeddings."""
+    """content_dim: width of content embeddings; dim: of tokens and of id embeddings.
+
+    names: of the tokens that `forward` gives. histories: widths of its histories, by name.
+    """
 
     names = ("content", "content_interest", "content*interest", "profile")
 
     def __init__(self, cfg: ContentPartConfig, content_dim: int, dim: int):
         super().__init__()
         self.cfg, self.dim = cfg, dim
+        self.histories = {"content": content_dim}
         self.query, self.key = Linear(content_dim, dim), Linear(content_dim, dim, bias=False)
         self.candidate, self.interest = Linear(content_dim, dim), Linear(content_dim, dim)
         self.profile, self.content_bias = Linear(content_dim, dim), Linear(content_dim, 1)

@@ -77,6 +77,11 @@ class Inputs(nn.Module):
         }
         return [name for name, there in given.items() if there]
 
+    @property
+    def histories(self) -> dict[str, int]:
+        """Widths of the histories that `forward` gives, by name."""
+        return {"ids": self.cfg.dim} if self.cfg.item_id else {}
+
     def begin(self) -> None:
         """The values that tables of columns have before training; id tables have theirs."""
         for bag in self.bags.values():

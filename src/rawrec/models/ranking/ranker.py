@@ -43,7 +43,9 @@ class Ranker(nn.Module):
                 "model.user_id=false and model.item_id=false leave the ranker nothing to read; set one of them to "
                 "true, name model.columns, or train `em3`"
             )
-        self.head = model_class(cfg.name)(cfg, names, cfg.dim)
+        head = model_class(cfg.name)
+        histories = self.inputs.histories | ({} if self.content is None else self.content.histories)
+        self.head = head(cfg, names, cfg.dim, **({"histories": histories} if head.attends else {}))
         self.inputs.begin()  # last, so that one seed gives the weights that it always gave
 
     def tokens(self, batch: RankingBatch) -> Tokens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +72,11 @@ class Tokens:
 class Head(nn.Module):
     """One paper's way from tokens to a logit per label; a file of its own, named in `config/models.py`.
 
-    A subclass takes its record of settings, the `names` of the tokens, their width `dim` and the number of `labels`.
+    A subclass takes its record of settings, the `names` of the tokens, their width `dim` and the number of `labels`;
+    one that `attends` to `tokens.histories` also `histories`, the width of each by name.
     """
+
+    attends: ClassVar[bool] = False
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Logits `[batch, candidates, labels]`, `tokens.linear` among them where the head has a linear part."""

@@ -124,12 +124,15 @@ class ImpressionTask(Task, nn.Module):
             raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
 
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
-        fields = self.data.fields
+        fields, label = self.data.fields, self.cfg.label
+        without = "train `id`" if label == "em3" else "set model.content=none"
         if not (fields.image or fields.text or fields.feature):
-            raise UserError("model em3 needs content, but the dataset has no image, text or feature field: train `id`")
+            raise UserError(
+                f"model {label} needs content, but the dataset has no image, text or feature field: {without}"
+            )
         units = content_units(self.cfg, fields)
         if not units and not fields.feature:
-            raise UserError("every content field has use=false: leave at least one in, or train `id`")
+            raise UserError(f"every content field has use=false: leave at least one in, or {without}")
         self.cfg.content.fields = resolved(self.cfg, fields, units)
         item_model = build_item_model(self.cfg, fields, units)
         item_model.to(self.device)
@@ -139,7 +142,7 @@ class ImpressionTask(Task, nn.Module):
         features = {name: item_model.widths[name] for name in item_model.trained}
         bank = Bank(self.data.n_items, item_model.dim, columns, features, self.device)
         if not bank.valid.any():
-            raise UserError("no item of the dataset has any content (image, text or feature): train `id`")
+            raise UserError(f"no item of the dataset has any content (image, text or feature): {without}")
         return item_model, bank
 
     @cached_property
