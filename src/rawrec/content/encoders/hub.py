@@ -13,6 +13,7 @@ from rawrec.content.encoders.loading import find_folder, load_model, settings
 from rawrec.content.encoders.metaclip2 import MetaClip2Stack
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.siglip import SiglipStack
+from rawrec.content.encoders.timm_pictures import from_folder, is_timm
 from rawrec.content.encoders.tokens import Words
 from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.errors import UserError
@@ -30,7 +31,10 @@ NAFLEX = "siglip2"
 def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
     """The text encoder in the folder or hub repository `name`, and how its texts become tokens."""
     folder = find_folder(name)
-    _refuse(settings(folder / "config.json"), name, "text")
+    config = settings(folder / "config.json")
+    if is_timm(config):
+        raise UserError(f"encoder {name}: a network of timm reads pictures, but the field is of kind text")
+    _refuse(config, name, "text")
     model: Any = load_model(folder, name)
     family = FAMILIES.get(model.config.model_type)
     return (family.of_texts if family else plain.text_stack)(model, folder, name, cfg)
@@ -39,7 +43,10 @@ def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
 def pictures(name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
     """The vision encoder in the folder or hub repository `name`, and how its pictures are prepared."""
     folder = find_folder(name)
-    _refuse(settings(folder / "config.json"), name, "image")
+    config = settings(folder / "config.json")
+    if is_timm(config):
+        return from_folder(folder, name, cfg)
+    _refuse(config, name, "image")
     model: Any = load_model(folder, name)
     family = FAMILIES.get(model.config.model_type)
     return (family.of_pictures if family else plain.image_stack)(model, folder, name, cfg)
