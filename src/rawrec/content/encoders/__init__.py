@@ -5,6 +5,7 @@
 | `efficientnet_lite0` | image | ImageNet weights from the package registry, width 1280 |
 | `minilm` | text | all-MiniLM-L6-v2 from the package registry, mean over tokens, width 384 |
 | `timm:MODEL[@WEIGHTS]` | image | a network of the timm library: see `timm_pictures.py` |
+| `open_clip:ARCH@WEIGHTS` | both | a model of the open_clip library: see `open_clip_towers.py` |
 | `owner/name` or a folder | both | a model of the transformers library, safetensors only: see `hub.py` |
 | `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
 | a folder that `rawrec finetune` made of `pair:IMAGE+TEXT` | both | two encoders in one space: see `pair.py` |
@@ -25,9 +26,10 @@ from torch import nn
 
 from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
-from rawrec.content.encoders import efficientnet, hub, loading, pair, random_networks, timm_pictures
+from rawrec.content.encoders import efficientnet, hub, loading, open_clip_towers, pair, random_networks, timm_pictures
 from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
+from rawrec.content.encoders.open_clip_towers import OpenClipStack
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.stacks import probe_pixels, probe_tokens
 from rawrec.content.encoders.tokens import Words
@@ -59,7 +61,7 @@ def _minilm(cfg: FieldConfig) -> tuple[Stack, Words]:
     return hub.texts(str(Path(spec.origin).parent / "model"), cfg)
 
 
-LIBRARIES = (timm_pictures.PREFIX,)
+LIBRARIES = (timm_pictures.PREFIX, open_clip_towers.PREFIX)
 """How names of networks of other libraries begin."""
 N = TypeVar("N", bound=nn.Module)
 MakePictures = Callable[[FieldConfig], tuple[Stack, Pictures]]
@@ -124,7 +126,7 @@ def make_encoder(
         torch.manual_seed(seed)
         place, own = (networks.frozen, _frozen(cfg)) if cfg.side else (networks, cfg)
         stack, reading = place.get(kind, name, own, lambda: _network(kind, name, cfg))
-        if not isinstance(stack, TwoTowerStack) and not _is_registered(name):
+        if not isinstance(stack, TwoTowerStack | OpenClipStack) and not _is_registered(name):
             _has_one_feature(cfg, name)
         if cfg.side:
             stack, _ = networks.get(
@@ -175,6 +177,8 @@ def _network(kind: Kind, name: str, cfg: FieldConfig) -> tuple[Stack, Any]:
         if kind == "text":
             raise UserError(f"encoder {name!r} reads pictures, but the field is of kind text; choose another encoder")
         return timm_pictures.by_name(name, cfg)
+    if name.startswith(open_clip_towers.PREFIX):
+        return open_clip_towers.by_name(kind, name, cfg)
     own = None if name in known or "/" in name else encoder_entry(name)
     if own is not None and own.kind != kind:
         raise UserError(f"encoder {name!r} reads fields of kind {own.kind}, not {kind}")
@@ -203,7 +207,7 @@ def _extra(name: str) -> str:
     folder = Path(name)
     config = loading.settings(folder / "config.json") if folder.is_dir() else {}
     of_timm = name.startswith(timm_pictures.PREFIX) or timm_pictures.is_timm(config) or name.startswith("timm/")
-    return "timm" if of_timm else "encoders"
+    return "timm" if of_timm else "open_clip" if name.startswith(open_clip_towers.PREFIX) else "encoders"
 
 
 def _has_one_feature(cfg: FieldConfig, name: str) -> None:

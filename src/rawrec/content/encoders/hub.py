@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rawrec.config import FieldConfig
-from rawrec.content.encoders import plain
+from rawrec.content.encoders import open_clip_towers, plain, timm_pictures
 from rawrec.content.encoders.base import Kind, Stack
 from rawrec.content.encoders.chinese_clip import ChineseClipStack
 from rawrec.content.encoders.clip import ClipStack
@@ -13,7 +14,7 @@ from rawrec.content.encoders.loading import find_folder, load_model, settings
 from rawrec.content.encoders.metaclip2 import MetaClip2Stack
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.siglip import SiglipStack
-from rawrec.content.encoders.timm_pictures import from_folder, is_timm
+from rawrec.content.encoders.timm_pictures import is_timm
 from rawrec.content.encoders.tokens import Words
 from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.errors import UserError
@@ -34,6 +35,8 @@ def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
     config = settings(folder / "config.json")
     if is_timm(config):
         raise UserError(f"encoder {name}: a network of timm reads pictures, but the field is of kind text")
+    if open_clip_towers.is_open_clip(folder):
+        return _of_open_clip("text", folder, name, cfg)
     _refuse(config, name, "text")
     model: Any = load_model(folder, name)
     family = FAMILIES.get(model.config.model_type)
@@ -45,11 +48,23 @@ def pictures(name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
     folder = find_folder(name)
     config = settings(folder / "config.json")
     if is_timm(config):
-        return from_folder(folder, name, cfg)
+        return timm_pictures.from_folder(folder, name, cfg)
+    if open_clip_towers.is_open_clip(folder):
+        return _of_open_clip("image", folder, name, cfg)
     _refuse(config, name, "image")
     model: Any = load_model(folder, name)
     family = FAMILIES.get(model.config.model_type)
     return (family.of_pictures if family else plain.image_stack)(model, folder, name, cfg)
+
+
+def _of_open_clip(kind: Kind, folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Any]:
+    try:
+        return open_clip_towers.from_folder(kind, folder, name, cfg)
+    except ImportError as error:
+        raise UserError(
+            f"encoder {name}: a folder of open_clip, which is not installed ({error}): pip install "
+            f"'rawrec[open_clip]', or make one of transformers of it: rawrec convert {folder} --out NEW"
+        ) from None
 
 
 def _refuse(config: dict[str, Any], name: str, kind: Kind) -> None:

@@ -73,7 +73,7 @@ def by_name(name: str, cfg: FieldConfig) -> tuple[TimmStack, Pictures]:
     try:
         pretrained: dict[str, Any] = timm.get_pretrained_cfg(architecture, allow_unregistered=False).to_dict()
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise UserError(f"encoder {name}: {_said(error)}") from None
+        raise UserError(f"encoder {name}: {said(error)}") from None
     about = {"architecture": architecture.partition(".")[0], "pretrained_cfg": pretrained}
     if weights == RANDOM:
         return _network(about, None, name, cfg)
@@ -183,10 +183,10 @@ def _loaded(architecture: str, given: dict[str, Any], extra: dict[str, Any], pat
         found = full.state_dict()
         model.load_state_dict({key: found[key].float() for key in model.state_dict()})
         return model
-    raise UserError(f"encoder {name}: the weights in {path} do not fit the network: {_said(errors[0])}")
+    raise UserError(f"encoder {name}: the weights in {path} do not fit the network: {said(errors[0])}")
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What an error says, in one line: torch names the keys in the lines after the first."""
     return " ".join(str(error).split())[:400] or type(error).__name__
 
