@@ -33,7 +33,9 @@ def inject(model: nn.Module, layers: Sequence[nn.Module], rank: int, seed: int) 
     inside = {id(module) for layer in layers for module in layer.modules()}
     names = {name: module for name, module in model.named_modules() if id(module) in inside}
     targets = [n for n, m in names.items() if isinstance(m, nn.Linear) and n.rsplit(".", 1)[-1] in QUERY_VALUE]
-    targets = targets or [n for n, m in names.items() if isinstance(m, nn.Linear) or _is_pointwise(m)]
+    read = {id(m.out_proj) for m in model.modules() if isinstance(m, nn.MultiheadAttention)}  # its weights, not called
+    rest = {n: m for n, m in names.items() if id(m) not in read}
+    targets = targets or [n for n, m in rest.items() if isinstance(m, nn.Linear) or _is_pointwise(m)]
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

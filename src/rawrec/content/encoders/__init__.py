@@ -4,6 +4,8 @@
 |---|---|---|
 | `efficientnet_lite0` | image | ImageNet weights from the package registry, width 1280 |
 | `minilm` | text | all-MiniLM-L6-v2 from the package registry, mean over tokens, width 384 |
+| `timm:MODEL[@WEIGHTS]` | image | a network of the timm library: see `timm_pictures.py` |
+| `open_clip:ARCH@WEIGHTS` | both | a model of the open_clip library: see `open_clip_towers.py` |
 | `owner/name` or a folder | both | a model of the transformers library, safetensors only: see `hub.py` |
 | `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
 | a folder that `rawrec finetune` made of `pair:IMAGE+TEXT` | both | two encoders in one space: see `pair.py` |
@@ -24,9 +26,10 @@ from torch import nn
 
 from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
-from rawrec.content.encoders import efficientnet, hub, pair, random_networks
+from rawrec.content.encoders import efficientnet, hub, loading, open_clip_towers, pair, random_networks, timm_pictures
 from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
+from rawrec.content.encoders.open_clip_towers import OpenClipStack
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.stacks import probe_pixels, probe_tokens
 from rawrec.content.encoders.tokens import Words
@@ -58,6 +61,8 @@ def _minilm(cfg: FieldConfig) -> tuple[Stack, Words]:
     return hub.texts(str(Path(spec.origin).parent / "model"), cfg)
 
 
+LIBRARIES = (timm_pictures.PREFIX, open_clip_towers.PREFIX)
+"""How names of networks of other libraries begin."""
 N = TypeVar("N", bound=nn.Module)
 MakePictures = Callable[[FieldConfig], tuple[Stack, Pictures]]
 MakeWords = Callable[[FieldConfig], tuple[Stack, Words]]
@@ -121,7 +126,7 @@ def make_encoder(
         torch.manual_seed(seed)
         place, own = (networks.frozen, _frozen(cfg)) if cfg.side else (networks, cfg)
         stack, reading = place.get(kind, name, own, lambda: _network(kind, name, cfg))
-        if not isinstance(stack, TwoTowerStack) and not _is_registered(name):
+        if not isinstance(stack, TwoTowerStack | OpenClipStack) and not _is_registered(name):
             _has_one_feature(cfg, name)
         if cfg.side:
             stack, _ = networks.get(
@@ -144,7 +149,7 @@ def _beside(stack: Stack, reading: Any, name: str, cfg: FieldConfig, seed: int) 
 
 
 def _is_registered(name: str) -> bool:
-    ours = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or "/" in name
+    ours = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or "/" in name or name.startswith(LIBRARIES)
     return not ours and encoder_entry(name) is not None
 
 
@@ -168,6 +173,12 @@ def _network(kind: Kind, name: str, cfg: FieldConfig) -> tuple[Stack, Any]:
         found = pair.tower(kind, name, cfg, _network)
         return pair.ProjectedStack(found.stack, found.projection), found.reading
     known = IMAGE_ENCODERS if kind == "image" else TEXT_ENCODERS
+    if name.startswith(timm_pictures.PREFIX):
+        if kind == "text":
+            raise UserError(f"encoder {name!r} reads pictures, but the field is of kind text; choose another encoder")
+        return timm_pictures.by_name(name, cfg)
+    if name.startswith(open_clip_towers.PREFIX):
+        return open_clip_towers.by_name(kind, name, cfg)
     own = None if name in known or "/" in name else encoder_entry(name)
     if own is not None and own.kind != kind:
         raise UserError(f"encoder {name!r} reads fields of kind {own.kind}, not {kind}")
@@ -187,8 +198,16 @@ def _packages(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[encoders]'"
+            f"encoder {name} needs a package that is not installed ({error}); run: pip install 'rawrec[{_extra(name)}]'"
         ) from None
+
+
+def _extra(name: str) -> str:
+    """What brings an encoder's packages."""
+    folder = Path(name)
+    config = loading.settings(folder / "config.json") if folder.is_dir() else {}
+    of_timm = name.startswith(timm_pictures.PREFIX) or timm_pictures.is_timm(config) or name.startswith("timm/")
+    return "timm" if of_timm else "open_clip" if name.startswith(open_clip_towers.PREFIX) else "encoders"
 
 
 def _has_one_feature(cfg: FieldConfig, name: str) -> None:

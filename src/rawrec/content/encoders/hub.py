@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rawrec.config import FieldConfig
-from rawrec.content.encoders import plain
+from rawrec.content.encoders import open_clip_towers, plain, timm_pictures
 from rawrec.content.encoders.base import Kind, Stack
 from rawrec.content.encoders.chinese_clip import ChineseClipStack
 from rawrec.content.encoders.clip import ClipStack
@@ -13,6 +14,7 @@ from rawrec.content.encoders.loading import find_folder, load_model, settings
 from rawrec.content.encoders.metaclip2 import MetaClip2Stack
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.siglip import SiglipStack
+from rawrec.content.encoders.timm_pictures import is_timm
 from rawrec.content.encoders.tokens import Words
 from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.errors import UserError
@@ -30,7 +32,12 @@ NAFLEX = "siglip2"
 def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
     """The text encoder in the folder or hub repository `name`, and how its texts become tokens."""
     folder = find_folder(name)
-    _refuse(settings(folder / "config.json"), name, "text")
+    config = settings(folder / "config.json")
+    if is_timm(config):
+        raise UserError(f"encoder {name}: a network of timm reads pictures, but the field is of kind text")
+    if open_clip_towers.is_open_clip(folder):
+        return _of_open_clip("text", folder, name, cfg)
+    _refuse(config, name, "text")
     model: Any = load_model(folder, name)
     family = FAMILIES.get(model.config.model_type)
     return (family.of_texts if family else plain.text_stack)(model, folder, name, cfg)
@@ -39,10 +46,25 @@ def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
 def pictures(name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
     """The vision encoder in the folder or hub repository `name`, and how its pictures are prepared."""
     folder = find_folder(name)
-    _refuse(settings(folder / "config.json"), name, "image")
+    config = settings(folder / "config.json")
+    if is_timm(config):
+        return timm_pictures.from_folder(folder, name, cfg)
+    if open_clip_towers.is_open_clip(folder):
+        return _of_open_clip("image", folder, name, cfg)
+    _refuse(config, name, "image")
     model: Any = load_model(folder, name)
     family = FAMILIES.get(model.config.model_type)
     return (family.of_pictures if family else plain.image_stack)(model, folder, name, cfg)
+
+
+def _of_open_clip(kind: Kind, folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Any]:
+    try:
+        return open_clip_towers.from_folder(kind, folder, name, cfg)
+    except ImportError as error:
+        raise UserError(
+            f"encoder {name}: a folder of open_clip, which is not installed ({error}): pip install "
+            f"'rawrec[open_clip]', or make one of transformers of it: rawrec convert {folder} --out NEW"
+        ) from None
 
 
 def _refuse(config: dict[str, Any], name: str, kind: Kind) -> None:

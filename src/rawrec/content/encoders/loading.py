@@ -21,8 +21,9 @@ HASHED = "hash_tokenizer.json"
 """In the place of a tokenizer's files: words by checksum, of networks that were random once."""
 
 
-def find_folder(name: str) -> Path:
-    """The local folder with the model's files, downloaded if `name` is of the hub and not there yet."""
+def find_folder(name: str, encoder: str | None = None) -> Path:
+    """The local folder with the model's files, downloaded if `name` is of the hub and not there yet. encoder: what the
+    user called it, if not so."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -30,18 +31,16 @@ def find_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
     except Exception as error:  # no network, no such repository, no permission: all have one way out
+        wanted = f"a local folder as {encoder}@FOLDER" if encoder else "a local folder"
         raise UserError(
-            f"encoder {name}: there is no such folder, and the hub did not give it ({first_line(error)}). "
-            "Give a local folder with config.json and model.safetensors, or check the name and the network."
+            f"encoder {encoder or name}: there is no such folder, and the hub did not give {name if encoder else 'it'} "
+            f"({first_line(error)}). Give {wanted} with config.json and model.safetensors, or check the name and the "
+            "network."
         ) from None
 
 
 def load_model(folder: Path, name: str) -> nn.Module:
     """The network in `folder`, float32, from safetensors; UserError where weights of a part in use are missing."""
-    if not (folder / "config.json").is_file() and (folder / "open_clip_config.json").is_file():
-        raise UserError(
-            f"encoder {name}: a folder of open_clip; make one of transformers of it: rawrec convert {folder} --out NEW"
-        )
     unfinished(folder)
     from transformers import AutoConfig, AutoModel
 

@@ -19,7 +19,7 @@ from rawrec.content.encoders.tokens import Words
 from rawrec.data.images import Framing
 from rawrec.errors import UserError
 
-S = TypeVar("S", bound=Stack)
+S = TypeVar("S", bound=nn.Module)
 LENGTH = 64  # tokens kept, where the user does not say
 FIRST = {"beit", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "vit", "vit_msn"}
 """Networks whose first token stands for the picture."""
@@ -103,7 +103,7 @@ def fitting(make: Callable[[], S], name: str, size: int, native: int | None) -> 
     """What `make` makes; UserError where the network cannot read pictures of `size`."""
     try:
         return make()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, AssertionError) as error:
         hint = f"; use size={native}" if native else ""
         raise UserError(
             f"size={size}: the encoder {name} cannot read such pictures: {first_line(error)}{hint}"

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rawrec.content.encoders.base import TOLERANCE, Kind, Stack
+from rawrec.content.encoders.base import Kind, Stack
 from rawrec.content.encoders.padding import pad
+from rawrec.content.encoders.tried import Probe, TriedStack, noted
 from rawrec.data.ragged import Ragged
 from rawrec.data.texts import Tokenizer
 from rawrec.errors import UserError
 
-Probe = tuple[Tensor, Tensor | None]
-"""Token ids `[2, tokens]` and which of them are no padding, or pixels `[1, 3, size, size]` and None."""
 UNSAID = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
@@ -50,7 +49,7 @@ class ConvStack(Stack):
         return list(self.layers[boundary:])
 
 
-class TransformerStack(Stack):
+class TransformerStack(TriedStack):
     """A transformers model with a list of layers, such as BERT, ViT, CLIP's towers, Swin, ConvNeXt.
 
     The model's own `forward` runs every part of the way: its list of layers is shortened to those wanted, and what
@@ -118,12 +117,6 @@ class TransformerStack(Stack):
             return {}
         return {"interpolate_pos_encoding": self._size != (native_size(tower) or self._size)}
 
-    def states(self, x: Tensor, mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
-        layers = self._layers()
-        with _outputs([layers[boundary - 1] for boundary in at], lambda hidden: self.pooled(hidden, mask)) as found:
-            feature = self.run(x, mask, 0, self.depth)
-        return [*found, feature]
-
     @contextmanager
     def _window(self, x: Tensor, first: int, last: int) -> Iterator[list[Tensor]]:
         """Within, the model has layers `first` to `last` only, starts from `x` if `first > 0`, and the output of the
@@ -140,7 +133,7 @@ class TransformerStack(Stack):
         if embeddings is not None:
             embeddings.forward = lambda *args, **kwargs: x  # saves the work: the first layer is given `x` anyway
         try:
-            with _outputs([part[-1]]) as outputs:
+            with noted([part[-1]]) as outputs:
                 yield outputs
         finally:
             setattr(owner, self._attribute, layers)
@@ -148,69 +141,6 @@ class TransformerStack(Stack):
                 handle.remove()
             if embeddings is not None:
                 del embeddings.forward
-
-    @torch.no_grad()
-    def can_split(self, boundary: int) -> bool:
-        if boundary == 0:
-            return True
-        whole = self.run(self._probe, self._mask, 0, self.depth)
-        try:
-            hidden = self.run(self._probe, self._mask, 0, boundary)
-            if len(hidden) != len(self._probe) or (self._mask is not None and hidden.shape[:2] != self._mask.shape):
-                return False
-            parts = self.run(hidden, self._mask, boundary, self.depth)
-        except Exception:  # the model's code is not ours: whatever it raises, it cannot be split here
-            return False
-        return parts.shape == whole.shape and torch.allclose(parts, whole, rtol=TOLERANCE, atol=TOLERANCE)
-
-    def above(self, boundary: int | None) -> list[nn.Parameter]:
-        """Those that a gradient reaches when what enters layer `boundary` is held fixed."""
-        handle = None
-        if boundary is not None:
-            handle = self._layers()[boundary].register_forward_pre_hook(_detach, with_kwargs=True)
-        try:
-            return self._reached(None)
-        finally:
-            if handle is not None:
-                handle.remove()
-
-    def below(self, boundary: int) -> list[nn.Parameter]:
-        """Those that a gradient reaches from what enters layer `boundary`."""
-        return self._reached(boundary)
-
-    def _reached(self, boundary: int | None) -> list[nn.Parameter]:
-        """Those that the hidden states at `boundary`, or (None) the feature, depend on.
-
-        The whole network runs in any case: its end may bear no other width than that of its last layer.
-        """
-        self.model.requires_grad_(True)
-        with torch.enable_grad(), _outputs([] if boundary is None else [self._layers()[boundary - 1]]) as outputs:
-            outputs.append(self.run(self._probe, self._mask, 0, self.depth))
-            outputs[0].sum().backward()
-        reached = [p for p in self.model.parameters() if p.grad is not None]
-        self.model.zero_grad(set_to_none=True)
-        return reached
-
-    def layers_above(self, boundary: int) -> list[nn.Module]:
-        return list(self._layers()[boundary:])
-
-
-@contextmanager
-def _outputs(
-    layers: Sequence[nn.Module], what: Callable[[Tensor], Tensor] = lambda hidden: hidden
-) -> Iterator[list[Tensor]]:
-    """Within, `what` of the hidden states that each of the layers puts out is added to the list that is handed out."""
-    found: list[Tensor] = []
-
-    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        found.append(what(output if isinstance(output, Tensor) else output[0]))
-
-    handles = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def probe_tokens(tokenizer: Tokenizer) -> Probe:
@@ -255,9 +185,3 @@ def _find_layers(model: nn.Module, tower: str) -> tuple[str, str]:
         raise UserError(f"{type(part).__name__} has no list of layers; choose another encoder")
     owner, _, attribute = max(outer, key=lambda n: outer[n]).rpartition(".")
     return ".".join(name for name in (tower, owner) if name), attribute
-
-
-def _detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
-    if args:
-        return (args[0].detach(), *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach()}

@@ -1,0 +1,102 @@
+"""Networks of other libraries, of which nobody wrote down where they can be cut: it is tried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rawrec.content.encoders.base import TOLERANCE, Stack
+
+Probe = tuple[Tensor, Tensor | None]
+"""Token ids `[2, tokens]` and which of them are no padding, or pixels `[n, 3, size, size]` and None."""
+
+
+class TriedStack(Stack):
+    """A network with layers, run in parts by `run`; whether that changes nothing is found out with a probe, the whole
+    network being the judge, and so is what depends on what."""
+
+    model: nn.Module
+    _probe: Tensor
+    _mask: Tensor | None
+
+    def _layers(self) -> Sequence[nn.Module] | nn.ModuleList:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def can_split(self, boundary: int) -> bool:
+        if boundary == 0:
+            return True
+        whole = self.run(self._probe, self._mask, 0, self.depth)
+        try:
+            hidden = self.run(self._probe, self._mask, 0, boundary)
+            if len(hidden) != len(self._probe) or (self._mask is not None and hidden.shape[:2] != self._mask.shape):
+                return False
+            parts = self.run(hidden, self._mask, boundary, self.depth)
+        except Exception:  # the model's code is not ours: whatever it raises, it cannot be split here
+            return False
+        return parts.shape == whole.shape and torch.allclose(parts, whole, rtol=TOLERANCE, atol=TOLERANCE)
+
+    def above(self, boundary: int | None) -> list[nn.Parameter]:
+        """Those that a gradient reaches when what enters layer `boundary` is held fixed."""
+        handle = None
+        if boundary is not None:
+            handle = self._layers()[boundary].register_forward_pre_hook(_detach, with_kwargs=True)
+        try:
+            return self._reached(None)
+        finally:
+            if handle is not None:
+                handle.remove()
+
+    def below(self, boundary: int) -> list[nn.Parameter]:
+        """Those that a gradient reaches from what enters layer `boundary`."""
+        return self._reached(boundary)
+
+    def _reached(self, boundary: int | None) -> list[nn.Parameter]:
+        """Those that the hidden states at `boundary`, or (None) the feature, depend on.
+
+        The whole network runs in any case: its end may bear no other width than that of its last layer.
+        """
+        self.model.requires_grad_(True)
+        with torch.enable_grad(), noted([] if boundary is None else [self._layers()[boundary - 1]]) as outputs:
+            outputs.append(self.run(self._probe, self._mask, 0, self.depth))
+            outputs[0].sum().backward()
+        reached = [p for p in self.model.parameters() if p.grad is not None]
+        self.model.zero_grad(set_to_none=True)
+        return reached
+
+    def layers_above(self, boundary: int) -> list[nn.Module]:
+        return list(self._layers()[boundary:])
+
+    def states(self, x: Tensor, mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
+        layers = self._layers()
+        with noted([layers[boundary - 1] for boundary in at], lambda hidden: self.pooled(hidden, mask)) as found:
+            feature = self.run(x, mask, 0, self.depth)
+        return [*found, feature]
+
+
+@contextmanager
+def noted(
+    layers: Sequence[nn.Module], what: Callable[[Tensor], Tensor] = lambda hidden: hidden
+) -> Iterator[list[Tensor]]:
+    """Within, `what` of the hidden states that each of the layers puts out is added to the list that is handed out."""
+    found: list[Tensor] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        found.append(what(output if isinstance(output, Tensor) else output[0]))
+
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
+    if args:
+        return (args[0].detach(), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach()}
