@@ -13,6 +13,7 @@ from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.report import build_report
+from rawrec.models.ranking.context import Moments
 from rawrec.training import evaluate as evaluation
 from rawrec.training.evaluate import FEWEST, evaluate_part, evaluate_topk, list_users
 from rawrec.training.job import evaluate, load_task, train
@@ -271,8 +272,8 @@ class Perfect:
         self.scores = torch.zeros(data.n_users, data.n_items)
         self.scores[data.users[wanted], data.items[wanted]] = 1.0
 
-    def __call__(self, users: np.ndarray, *_: object) -> torch.Tensor:
-        return self.scores[torch.from_numpy(users)].clone()
+    def __call__(self, moments: Moments, *_: object) -> torch.Tensor:
+        return self.scores[torch.from_numpy(moments.users)].clone()
 
 
 @pytest.mark.parametrize(
