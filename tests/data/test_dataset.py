@@ -124,7 +124,7 @@ def test_readable_with_pyarrow_alone_and_complete(data):
     ]
     assert [p.name for p in data.path.parent.iterdir()] == ["data"]
     meta = yaml.safe_load((data.path / "dataset.yaml").read_text())
-    assert meta["schema_version"] == 2 and meta["version"] == 1
+    assert meta["schema_version"] == 3 and meta["version"] == 1
     assert meta["counts"] == {"users": 2, "items": 4, "interactions": 3}
     assert meta["splits"]["default"]["kind"] == "time_user" and "By time" in meta["splits"]["default"]["statement"]
     assert lance.dataset(str(data.path / "items.lance")).has_stable_row_ids
@@ -416,7 +416,7 @@ def test_not_a_dataset(tmp_path, data):
     file = data.path / "dataset.yaml"
     whole = file.read_text()
     for text, message in (
-        (whole.replace("schema_version: 2", "schema_version: 3"), "newer"),
+        (whole.replace("schema_version: 3", "schema_version: 4"), "newer"),
         (whole.replace("\nversion: 1", "\nversion: 2"), "damaged"),
         (whole.replace("file: interactions.parquet", "file: ../interactions.parquet"), "damaged"),
         (whole.replace("  items: 4", "  items: 5", 1), "damaged"),

@@ -210,7 +210,7 @@ def test_wrong_counts(path: Path) -> None:
         ("digest: ", "digest: 0", "digest is not that of its versions"),
         ("kind: new_items", "kind: old_items", "old_items"),
         ("title\n", "titel\n", "its columns are not those of the fields"),
-        ("schema_version: 2", "schema_version: 9", "newer"),
+        ("schema_version: 3", "schema_version: 9", "newer"),
     ):
         assert old in text
         file.write_text(text.replace(old, new, 1))

@@ -11,6 +11,7 @@ import torch
 from ranking_mixin import RankingMixin
 
 from rawrec.config import DotMlpConfig
+from rawrec.config.ranking import InputsConfig
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.models.losses import ContentIdContrast
@@ -220,23 +221,25 @@ def test_item_columns_are_made_of_training_items(tmp_path: Path) -> None:
     kinds = [["a", "b"], ["b"], [], ["c"], ["d", "a"], ["d"]]
     data = small_dataset(tmp_path / "d", rows, 6, categorical=kinds)
     trained = counts([1, 1, 1, 1, 0, 0], [4])
-    columns = item_columns(data, trained, ["kind"], popularity=False)
+    columns = item_columns(data, trained, InputsConfig(columns=["kind"]))
     codes, ptr, size = columns.bags["kind"]
     assert size == 1 + 3 and columns.numbers.shape == (7, 0) and columns.users.shape == (2, 0)
     bags = [codes[ptr[k] : ptr[k + 1]].tolist() for k in range(6)]
     assert bags[4][0] == 0 and bags[5] == [0] and bags[2] == []  # d was never seen in training
     assert bags[4][1] == bags[0][0] and bags[0][1] == bags[1][0]
     assert len({bags[0][0], bags[0][1], bags[3][0]}) == 3 and 0 not in (*bags[0], *bags[1], *bags[3])
-    assert item_columns(data, trained, "all", False).bags.keys() == {"kind"}
-    assert not item_columns(data, trained, "none", False).bags
+    assert item_columns(data, trained, InputsConfig(columns="all")).bags.keys() == {"kind"}
+    assert not item_columns(data, trained, InputsConfig()).bags
     with pytest.raises(UserError, match=r"model\.columns.*'kid'.*Known: kind"):
-        item_columns(data, trained, ["kid"], False)
+        item_columns(data, trained, InputsConfig(columns=["kid"]))
 
 
 def test_numbers_are_standardised_by_training_items(shop: Path) -> None:
     data = Dataset.open(shop)
     trained = np.arange(60) < 30
-    numbers = item_columns(data, counts(trained * 2, np.ones(data.n_users)), ["price"], False).numbers.numpy()
+    numbers = item_columns(
+        data, counts(trained * 2, np.ones(data.n_users)), InputsConfig(columns=["price"])
+    ).numbers.numpy()
     assert numbers.shape == (61, 2)
     price = data.numeric("price")
     base = price[trained & np.isfinite(price)]
@@ -251,7 +254,7 @@ def test_popularity_is_the_log_of_training_rows(shop: Path) -> None:
     data = Dataset.open(shop)
     rng = np.random.default_rng(0)
     trained = counts(rng.integers(0, 9, 60), rng.integers(0, 9, data.n_users))
-    columns = item_columns(data, trained, "none", popularity=True)
+    columns = item_columns(data, trained, InputsConfig(popularity=True))
     for found, rows in ((columns.numbers, trained.train_counts), (columns.users, trained.train_users)):
         assert found.shape == (len(rows) + 1, 1) and (rows == 0).any() and (rows == 1).any()
         logs = np.log(rows[rows > 0])
@@ -259,7 +262,7 @@ def test_popularity_is_the_log_of_training_rows(shop: Path) -> None:
         np.testing.assert_allclose(found[:, 0], expected.clip(-5, 5), 1e-5, 1e-6)
         once = np.flatnonzero(rows == 1)[0]  # what training never saw is as popular as what it saw once
         assert (found[np.append(rows, 0) == 0] == found[once]).all()
-    both = item_columns(data, trained, ["price"], popularity=True).numbers
+    both = item_columns(data, trained, InputsConfig(columns=["price"], popularity=True)).numbers
     assert torch.equal(both[:, :1], columns.numbers) and both.shape == (61, 3)
 
 

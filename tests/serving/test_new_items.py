@@ -57,7 +57,7 @@ def cold_rows(rec: Recommender) -> np.ndarray:
 def test_raw_fields_score_as_the_item_does(served: dict[str, Recommender], name: str) -> None:
     rec = served[name]
     rows = cold_rows(rec)
-    assert len(rows) >= 3 and rec.system.ranker.inputs.columns.bags and rec.system.ranker.inputs.columns.scales
+    assert len(rows) >= 3 and len(rec.system.ranker.inputs.columns.readers) == 2
     known = [str(item) for item in rec.data.item_ids[rows]]
     raw = raw_items(rec.data, rows)
     for who in ({"user": str(rec.data.user_ids[3])}, {"history": [str(i) for i in rec.data.item_ids[:4]]}):
@@ -74,7 +74,7 @@ def test_every_column_of_a_new_item_counts(served: dict[str, Recommender], name:
     item = raw_items(rec.data, cold_rows(rec)[:1])[0]
     fields = rec.data.fields
     category, number = fields.categorical[0], fields.numeric[0]
-    trained = rec.system.ranker.inputs.columns.categories[category]
+    trained = rec.system.ranker.inputs.columns.readers[category]
     words = [word for word, code in zip(trained.words, trained.codes, strict=True) if code]
     values = (words[0], [words[1]], "never seen", None, ["", None])
     one, other, unseen, nothing, empty = rec.score(history=[], items=[{**item, category: value} for value in values])

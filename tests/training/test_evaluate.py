@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.models.ranking.context import Moments
 from rawrec.report import build_report
 from rawrec.training import evaluate as evaluation
 from rawrec.training.evaluate import FEWEST, evaluate_part, evaluate_topk, list_users
@@ -271,8 +272,8 @@ class Perfect:
         self.scores = torch.zeros(data.n_users, data.n_items)
         self.scores[data.users[wanted], data.items[wanted]] = 1.0
 
-    def __call__(self, users: np.ndarray, *_: object) -> torch.Tensor:
-        return self.scores[torch.from_numpy(users)].clone()
+    def __call__(self, moments: Moments, *_: object) -> torch.Tensor:
+        return self.scores[torch.from_numpy(moments.users)].clone()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -76,6 +77,7 @@ def main() -> None:
     """Entry point: errors become one message on stderr and an exit code."""
     try:
         app = _commands()
+        warnings.showwarning = _teller(warnings.showwarning)
         with _ended_in_order():
             app(standalone_mode=True)
     except UserError as error:
@@ -98,6 +100,18 @@ def main() -> None:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
+
+
+def _teller(others: Callable[..., None]) -> Callable[..., None]:
+    """Shows our own warnings as lines on stderr, without the place in the code that they come from."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:
+        if __file__.removesuffix("__init__.py") in filename:
+            print(f"rawrec: {message}", file=sys.stderr)
+        else:
+            others(message, category, filename, *rest, **more)
+
+    return show
 
 
 INTERRUPTED = (

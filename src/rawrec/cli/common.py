@@ -123,6 +123,11 @@ def tell(text: str, value: dict[str, Any], as_json: bool) -> None:
     print_json(value) if as_json else print(text)
 
 
+def columns_of(words: list[str] | None) -> list[str] | None:
+    """The columns that a repeated option names, of which a value can name several between commas."""
+    return None if words is None else [part.strip() for word in words for part in word.split(",") if part.strip()]
+
+
 def vector_files(words: list[str] | None) -> dict[str, str]:
     """Field -> file, as `--vectors` says."""
     found: dict[str, str] = {}

@@ -9,6 +9,8 @@ import typer
 
 from rawrec.cli.options import (
     Category,
+    ContextCategory,
+    ContextNumeric,
     Covers,
     Extra,
     Feature,
@@ -60,6 +62,8 @@ def import_table(
     image_field: ImageField = "image",
     image_url: ImageUrl = None,
     extra: Extra = None,
+    context_category: ContextCategory = None,
+    context_numeric: ContextNumeric = None,
 ) -> Work:
     """Import tables of interactions and items, and a folder of pictures."""
     from rawrec.sources.table import import_table as work
@@ -104,6 +108,8 @@ def import_recbole(
     item: Item = "item_id",
     time: Timestamp = None,
     seq_separator: Annotated[str, typer.Option(help="between the values of a sequence")] = " ",
+    context_category: ContextCategory = None,
+    context_numeric: ContextNumeric = None,
     image_url: ImageUrl = None,
 ) -> Work:
     """Import RecBole's atomic files; <name>.train.inter and so on become the split."""
@@ -201,6 +207,8 @@ def import_impressions(
     session: Annotated[str | None, typer.Option(help="column of the session, kept (default: the row)")] = None,
     time: Time = None,
     extra: Annotated[Many, typer.Option(help="further column to keep; repeatable")] = None,
+    context_category: ContextCategory = None,
+    context_numeric: ContextNumeric = None,
     separator: Annotated[str | None, typer.Option(help="between the values of a list in a string")] = None,
     items: Items = None,
     item_id: Annotated[str, typer.Option(help="its id column")] = "item_id",
@@ -243,6 +251,8 @@ def import_huggingface(
     image: Annotated[Many, typer.Option(help="column of pictures; repeatable")] = None,
     image_url: ImageUrl = None,
     extra: Extra = None,
+    context_category: ContextCategory = None,
+    context_numeric: ContextNumeric = None,
 ) -> Work:
     """Import datasets of the Hugging Face hub, or folders of the same layout."""
     from rawrec.sources.huggingface import import_huggingface as work
@@ -269,6 +279,8 @@ def import_webdataset(
     image: Annotated[Many, typer.Option(help="take only pictures with this extension; repeatable")] = None,
     image_url: ImageUrl = None,
     extra: Extra = None,
+    context_category: ContextCategory = None,
+    context_numeric: ContextNumeric = None,
 ) -> Work:
     """Import items of WebDataset's tar shards, and a table of interactions."""
     from rawrec.sources.webdataset import import_webdataset as work

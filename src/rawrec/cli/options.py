@@ -35,6 +35,18 @@ Time = Annotated[str | None, typer.Option("--time", help="column of the time (se
 Timestamp = Annotated[str | None, typer.Option("--time", help="column of the time (default: timestamp)")]
 Labels = Annotated[Many, typer.Option("--label", help="label column; repeatable; none: all are positives")]
 Extra = Annotated[Many, typer.Option("--extra", help="further column of the interactions to keep")]
+ContextCategory = Annotated[
+    Many,
+    typer.Option(
+        "--context-category",
+        metavar="COLUMN,...",
+        help="categories of the interactions that a ranker may read as context, as device or query; repeatable",
+    ),
+]
+ContextNumeric = Annotated[
+    Many,
+    typer.Option("--context-numeric", metavar="COLUMN,...", help="numbers of the interactions, as position; likewise"),
+]
 
 # ------------------------------------------------------------------------------------------------------------- items
 Items = Annotated[Path | None, typer.Option("--items", help="table of the items")]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rawrec import plugins
-from rawrec.cli.common import App, Group, app, console, print_json, split_spec, vector_files
+from rawrec.cli.common import App, Group, app, columns_of, console, print_json, split_spec, vector_files
 from rawrec.cli.options import Json, Out, Overwrite, Ratios, Split, SplitSeed
 from rawrec.cli.pictures import parameters, picture_options, with_signature
 from rawrec.errors import UserError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Work = Callable[..., Any]
 """Reads a source and writes a dataset, which it returns."""
+COLUMN_LISTS = {"context_category", "context_numeric"}
+"""Options whose values are columns between commas."""
 OWN = "own_"
 """Before the names of the options of an own source, which may be any."""
 
@@ -78,6 +80,8 @@ def source(
             given["split"] = split_spec(split, "--split", ratios, seed=split_seed)
             if "vectors" in given:
                 given["vectors"] = vector_files(given["vectors"])
+            for name in COLUMN_LISTS & given.keys():
+                given[name] = columns_of(given[name])
             work = command(**{parameter.name: given[parameter.name] for parameter in own})
             imported(work(**{name: value for name, value in given.items() if value is not None}), as_json)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rawrec.cli.common import app, console, print_json, tell
-from rawrec.cli.options import Data, Json, K, RunArgument
+from rawrec.cli.options import Data, Json, K, Many, RunArgument
 from rawrec.errors import UserError
 
 
@@ -36,10 +36,15 @@ def recommend(
         str | None,
         typer.Option(help="left out: positives | interactions | none (default: the run's eval.exclude_seen)"),
     ] = None,
+    context: Annotated[
+        Many,
+        typer.Option(metavar="COLUMN=VALUE", help="context of a model that reads it (also time=SECONDS); repeatable"),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """The best items for a user, a history, or everybody."""
+    from rawrec.models.ranking.context import parse_context
     from rawrec.progress import Bars
     from rawrec.serving.recommender import Recommender
 
@@ -51,19 +56,26 @@ def recommend(
     if seen and exclude_seen is not None:
         raise UserError("--seen is --exclude-seen none: give one of them")
     exclude: Any = False if seen else exclude_seen
+    given = parse_context(context or [])
     recommender = Recommender.load(run, data)
     if all_users is not None:
         with Bars() as bars:
-            path = recommender.recommend_all(all_users, k, exclude, observer=bars)
+            path = recommender.recommend_all(all_users, k, exclude, context=given, observer=bars)
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
-    found = recommender.recommend(user, past, k, exclude)
+    found = recommender.recommend(user, past, k, exclude, given)
     if user is not None and past is not None:
         print(
             f"--history stands in place of what {user} did: it is what the model reads, and what is left out",
             file=sys.stderr,
         )
-    _show(recommender, found, recommender.measure, as_json, {"user": user, "history": past, "k": k})
+    _show(
+        recommender,
+        found,
+        recommender.measure,
+        as_json,
+        {"user": user, "history": past, "k": k} | ({"context": given} if given else {}),
+    )
 
 
 def _ids(text: str) -> list[str]:

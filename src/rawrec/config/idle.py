@@ -53,6 +53,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             not (cfg.model.item_id or cfg.model.user_id or (cfg.reads_content and cfg.model.cic_weight)),
             "the model reads no ids (model.item_id=false, model.user_id=false)",
         ),
+        *_column_rules(cfg),
         (r"eval\.topk(_users)?", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
         (
             r"eval\.(protocol|untrained_ids)|content\.order",
@@ -60,6 +61,24 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             f"it is a setting of retrieval models, and {cfg.label} is none",
         ),
         *_rules_of_model(cfg),
+    ]
+
+
+def _column_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """The same of how columns are read."""
+    model = cfg.model
+    columns = all(wanted == "none" or not wanted for wanted in (model.columns, model.context))
+    return [
+        (
+            r"model\.(numbers|buckets|hash_above)",
+            columns,
+            "no column is read: name some in model.columns or model.context",
+        ),
+        (
+            r"model\.buckets",
+            model.numbers != "buckets",
+            "model.numbers=standard has no buckets; use model.numbers=buckets",
+        ),
     ]
 
 

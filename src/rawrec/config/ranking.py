@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from rawrec.config.records import ModelRecord, Record, Size
 
@@ -41,13 +41,32 @@ class InputsConfig(Record):
         default=False, description="log of the item's and of the user's training rows as inputs of the ranker"
     )
 
-    @field_validator("columns", mode="wrap")
+    context: Literal["all", "none"] | list[str] = Field(
+        default="none",
+        description="columns of the context of an impression that the ranker reads, for example [device,hour]; beside "
+        "those of the dataset there are hour (of the day, UTC) and weekday (Monday is 0), made of the time",
+    )
+    numbers: Literal["standard", "buckets"] = Field(
+        default="standard",
+        description="numeric columns as numbers with mean 0 and deviation 1, or as one of `buckets` codes",
+    )
+    buckets: int = Field(
+        default=10, ge=2, le=65536, description="codes of a numeric column, between quantiles of its training values"
+    )
+    hash_above: int | None = Field(
+        default=None,
+        ge=1,
+        description="a categorical column with more values in training is hashed into so many; null: never",
+    )
+
+    @field_validator("columns", "context", mode="wrap")
     @classmethod
-    def _columns(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    def _columns(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        example = {"context": "[device,hour]"}.get(info.field_name or "", "[genres,year]")
         try:
             return handler(value)
         except ValidationError:
-            raise ValueError("use all, none or a list of columns, for example [genres,year]") from None
+            raise ValueError(f"use all, none or a list of columns, for example {example}") from None
 
 
 class ContentPartConfig(Record):

@@ -184,6 +184,23 @@ class Dataset:
         _known("column", name, pq.read_schema(self.path / ROWS).names, self.path)
         return self._row_column(name)
 
+    def row_categories(self, name: str) -> tuple[NDArray[np.int32], list[str]]:
+        """A categorical column of the context: codes `[n_interactions]` into the sorted vocabulary, -1 = missing (also
+        empty or blank), and the vocabulary."""
+        _known("categorical column of the context", name, self.meta.context.categorical, self.path)
+        read = [pq.read_table(self.path / entry.file, columns=[name]).column(name) for entry in self.meta.versions]
+        values = pc.utf8_trim_whitespace(pa.chunked_array([c for part in read for c in part.chunks]).cast(pa.string()))
+        values = pc.if_else(pc.equal(values, ""), None, values)
+        codes, words = _sorted_codes(values.combine_chunks())
+        return codes.fill_null(-1).to_numpy(), words
+
+    def row_numbers(self, name: str) -> NDArray[np.float64]:
+        """A numeric column of the context, `[n_interactions]`; nan where it is missing or not finite."""
+        _known("numeric column of the context", name, self.meta.context.numeric, self.path)
+        read = [pq.read_table(self.path / entry.file, columns=[name]).column(name) for entry in self.meta.versions]
+        values = np.concatenate([c.cast(pa.float64()).to_numpy() for c in read])
+        return np.where(np.isfinite(values), values, np.nan)
+
     def interaction_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the interactions in their order, at most a million rows at a time."""
         for entry in self.meta.versions:
@@ -323,12 +340,8 @@ class Dataset:
         column = self._item_column(field)
         ptr = np.zeros(self.n_items + 1, np.int64)
         np.cumsum(pieces(column).to_numpy(), out=ptr[1:])
-        coded = pc.list_flatten(column).dictionary_encode()
-        words = coded.dictionary.to_pylist()
-        order = sorted(range(len(words)), key=words.__getitem__)
-        rank = np.empty(len(words), np.int32)
-        rank[order] = np.arange(len(words), dtype=np.int32)
-        return ptr, rank[coded.indices.to_numpy()], [words[i] for i in order]
+        codes, words = _sorted_codes(pc.list_flatten(column))
+        return ptr, codes.to_numpy(), words
 
     def numeric(self, field: str) -> NDArray[np.float64]:
         """A numeric field, `[n_items]`; nan where it is missing."""
@@ -384,6 +397,16 @@ class Dataset:
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays
+def _sorted_codes(values: pa.Array) -> tuple[pa.Array, list[str]]:
+    """Strings as int32 codes into their sorted vocabulary, null where they are; and the vocabulary."""
+    coded = values.dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    order = sorted(range(len(words)), key=words.__getitem__)
+    rank = np.empty(len(words), np.int32)
+    rank[order] = np.arange(len(words), dtype=np.int32)
+    return pa.array(rank, pa.int32()).take(coded.indices), [words[i] for i in order]
+
+
 def pieces(lists: pa.Array) -> pa.Array:
     """Length of each list, 0 for a missing one."""
     return pc.fill_null(pc.list_value_length(lists), 0)

@@ -15,7 +15,7 @@ from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import replacing, sync
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ITEMS, ROWS = "items.lance", "interactions.parquet"
 
 
@@ -32,6 +32,18 @@ class Fields(BaseModel):
 
     def names(self) -> list[str]:
         return [*self.image, *self.text, *self.categorical, *self.numeric, *self.feature]
+
+
+class Columns(BaseModel):
+    """Columns of interactions (the context of an impression) that a ranker may read, by kind."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    categorical: list[str] = Field(default_factory=list)
+    numeric: list[str] = Field(default_factory=list)
+
+    def names(self) -> list[str]:
+        return [*self.categorical, *self.numeric]
 
 
 class Version(BaseModel):
@@ -63,8 +75,10 @@ class Meta(BaseModel):
     """`dataset.yaml`.
 
     labels: label columns; empty means positive-only data. digest: of all items and interactions, as they came.
+    extra: further columns of the interactions; context: those of them that a ranker may read, by kind.
     splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
-    versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only.
+    versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only. Before schema
+    version 3 there was no context.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -76,6 +90,7 @@ class Meta(BaseModel):
     labels: list[str]
     label_rule: str = ""
     extra: list[str] = Field(default_factory=list)
+    context: Columns = Field(default_factory=Columns)
     has_time: bool
     counts: dict[str, int]
     splits: dict[str, dict[str, Any]]
@@ -91,6 +106,9 @@ class Meta(BaseModel):
         for what, count in self.counts.items() if self.versions else ():
             if count != sum(entry.counts.get(what, 0) for entry in self.versions):
                 raise ValueError(f"the {what} of the versions are not {count} together")
+        for name in self.context.names():
+            if name not in self.extra:
+                raise ValueError(f"context names {name!r}, which is no further column of the interactions (extra)")
         if self.versions and [entry.version for entry in self.versions] != [*range(1, self.version + 1)]:
             raise ValueError(f"version is {self.version}, and versions does not list 1 to {self.version}")
         return self

@@ -23,7 +23,7 @@ from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
-from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, Version, read_version, split_entry, write_meta
+from rawrec.data.meta import ITEMS, ROWS, Columns, Fields, Meta, Version, read_version, split_entry, write_meta
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
@@ -41,9 +41,10 @@ class DatasetWriter(PartWriter):
     Memory: ids, one row buffer, two media buffers, what `make_split` takes, and a byte per interaction at `finish`.
 
     fields: the item fields. labels: label columns of the interactions, empty for positive-only data. label_rule: how a
-    label came to be, e.g. "rating >= 4". extra: further interaction columns and their types. has_time, has_launched:
-    whether interactions have a `timestamp`, items a `launched` time. overwrite: replace a dataset that is there.
-    pictures: pictures given by address, which become one more image field.
+    label came to be, e.g. "rating >= 4". extra: further interaction columns and their types; context: those of them
+    that a ranker may read, by kind. has_time, has_launched: whether interactions have a `timestamp`, items a `launched`
+    time. overwrite: replace a dataset that is there. pictures: pictures given by address, which become one more image
+    field.
 
     Raises UserError where the place is taken, cannot be written, is full, or where a value is not acceptable.
     """
@@ -58,6 +59,7 @@ class DatasetWriter(PartWriter):
         label_rule: str = "",
         generated: bool = False,
         extra: dict[str, pa.DataType] | None = None,
+        context: Columns | None = None,
         has_time: bool,
         overwrite: bool = False,
         has_launched: bool = False,
@@ -72,6 +74,7 @@ class DatasetWriter(PartWriter):
             "labels": labels,
             "label_rule": label_rule,
             "extra": list(extra or {}),
+            "context": context or Columns(),
             "has_time": has_time,
         }
         check_names(fields, labels, list(extra or {}))

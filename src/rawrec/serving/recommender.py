@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -22,6 +23,7 @@ from rawrec.data.sampling import Histories
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
+from rawrec.models.ranking.context import ContextReader, Moments
 from rawrec.serving.new_items import Item, check_list, new_columns
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
@@ -51,6 +53,7 @@ class Recommender:
     >>> rec.recommend(user="42", k=10)
     >>> rec.recommend(history=["260", "1196"], k=10)
     >>> rec.score(user="42", items=["1", {"title": "A new film", "poster": "new.jpg"}])
+    >>> rec.recommend(user="42", context={"device": "phone", "time": 1767225600})
     >>> rec.similar("260", k=5)
     """
 
@@ -66,6 +69,7 @@ class Recommender:
     def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray) -> None:
         """The dataset's ids, and what its users did: the interactions that are `positive`, in order of time."""
         self.data, self.run = data, run
+        self._told: set[str] = set()
         self._usual: Seen = run.config().eval.exclude_seen
         self._table: ContentTable | None = None
         self._item_ids: list[str] = [str(i) for i in data.item_ids]
@@ -96,6 +100,7 @@ class Recommender:
         history: Sequence[str] | None = None,
         k: int = 10,
         exclude_seen: bool | Seen | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> list[Scored]:
         """The `k` best items of the whole catalogue, best first, with click probabilities (or scores, see `measure`).
 
@@ -103,6 +108,8 @@ class Recommender:
         is known of them. exclude_seen: what is left out: "positives" that the user has, all their "interactions"
         whatever the label, or "none"; of a `history`, that or none of it. None, the default: as `eval.exclude_seen` of
         the run says; False: none. Fewer than `k` come back where the catalogue ends.
+        context: values by column, where the model reads a context (`model.context`); `time`, seconds since 1970, says
+        hour and weekday. What is not given is missing, which a warning tells once.
         """
         _check_k(k)
         exclude = self._excluded(exclude_seen)
@@ -113,7 +120,8 @@ class Recommender:
             seen = self._known_rows(history if exclude != "none" else ())
             ptr = np.array([0, len(seen)])
         count = min(k, len(self._item_ids))
-        top = rank_all(lambda u: self._score_all(users, past), users, ptr, seen, count)
+        moments = self._now(users, context)
+        top = rank_all(lambda u: self._score_all(moments, past), users, ptr, seen, count)
         return self._scored(top.items[0], top.scores[0])
 
     def recommend_all(
@@ -122,31 +130,39 @@ class Recommender:
         k: int = 10,
         exclude_seen: bool | Seen | None = None,
         user_batch: int = 64,
+        context: Mapping[str, Any] | None = None,
         observer: Callable[..., None] | None = None,
     ) -> Path:
         """Lists for every user, the same as `recommend` gives user by user, in the form that the suffix of `out` names.
 
         `.parquet`, `.jsonl`: `user_id` and, best first, `items` (ids) and `scores` (see `measure`). `.csv`: a row
-        user_id, rank, item_id, score per item. Also `.csv.gz`, `.jsonl.gz`. `user_batch` users are scored at once.
-        observer: told how many users are done, as that of `rawrec.train`.
+        user_id, rank, item_id, score per item. Also `.csv.gz`, `.jsonl.gz`. `user_batch` users are scored at once,
+        all in one `context`. observer: told how many users are done, as that of `rawrec.train`.
         """
         _check_k(k)
         exclude, path = self._excluded(exclude_seen), self._target(out, LIST_FORMS)
         size = max(user_batch, WRITTEN)
         users = np.arange(self.data.n_users)
         parts = (users[at : at + size] for at in range(0, len(users), size))
+        given = self._now(users, context).given
         tell = None if observer is None else teller(observer, "lists of users", len(users))
-        write_lists((self._lists(part, k, exclude, user_batch, tell) for part in parts), path)
+        write_lists((self._lists(part, k, exclude, user_batch, given, tell) for part in parts), path)
         return path
 
     def _lists(
-        self, users: np.ndarray, k: int, exclude: Seen, user_batch: int, tell: Callable[[int], None] | None
+        self,
+        users: np.ndarray,
+        k: int,
+        exclude: Seen,
+        user_batch: int,
+        context: Mapping[str, Any] | None,
+        tell: Callable[[int], None] | None,
     ) -> pa.Table:
         """Lists of some users with consecutive rows, as `LISTS` has them."""
         ptr, seen = self._left_out(users, exclude)
         past, first = self._histories(users), users[0]
         top = rank_all(
-            lambda u: self._score_all(u, past[u - first]),
+            lambda u: self._score_all(_now(u, context), past[u - first]),
             users,
             ptr,
             seen,
@@ -163,11 +179,16 @@ class Recommender:
         return pa.Table.from_arrays([pa.array(self.data.user_ids[users], pa.string()), *rows], schema=LISTS)
 
     def score(
-        self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
+        self,
+        user: str | None = None,
+        items: Sequence[Item] = (),
+        history: Sequence[str] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> list[float]:
-        """Click probabilities of items, known ones by id or new ones by their fields; see `recommend` for who.
+        """Click probabilities of items, known ones by id or new ones by their fields.
 
-        A new item has the score that it would have as an item of the dataset without a training interaction.
+        Who is asked, and in which context: see `recommend`. A new item has the score that it would have as an item of
+        the dataset without a training interaction.
         """
         check_list(items, "items")
         users, past = self._who(user, history)
@@ -181,6 +202,7 @@ class Recommender:
             torch.tensor([rows], dtype=torch.int64, device=device),
             torch.from_numpy(past).to(device),
             table,
+            self.system.context_of(self._now(users, context)),
         )
         with torch.no_grad():
             return torch.sigmoid(self.system.ranker(batch))[0].tolist()
@@ -317,6 +339,24 @@ class Recommender:
         past[0, length - len(recent) :] = recent
         return np.array([row]), past
 
+    def _now(self, users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
+        """Users asked now, in a context, which is checked; what it lacks is told once."""
+        reader, context = self._context_reader(), dict(context or {})
+        if reader is None:
+            if context:
+                raise UserError(
+                    f"context: this run reads none; train a ranker with model.context={next(iter(context))} for it"
+                )
+            return _now(users, None)
+        lacking = [name for name in reader.lacking(context) if name not in self._told]
+        if lacking:
+            self._told.update(lacking)
+            warnings.warn(f"not in the context, so read as missing: {', '.join(lacking)}", stacklevel=3)
+        return _now(users, context)
+
+    def _context_reader(self) -> ContextReader | None:
+        return self.system.context
+
     def _known_rows(self, items: Sequence[str]) -> np.ndarray:
         return np.array([self._row(item) for item in items], np.int64)
 
@@ -378,8 +418,8 @@ class Recommender:
         """The latest positives of users, `[n, history]` item rows, as the model reads them."""
         return self._past.read(users, None, None, self.system.samples.history)
 
-    def _score_all(self, users: np.ndarray, past: np.ndarray) -> Tensor:
-        return self.system.score_all(users, past, self._table)
+    def _score_all(self, moments: Moments, past: np.ndarray) -> Tensor:
+        return self.system.score_all(moments, past, self._table)
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         """What the user sees of a model's scores, see `measure`."""
@@ -434,6 +474,10 @@ class Recommender:
         columns = new_columns(items, first, self.data.fields, item_model)
         valid = torch.stack([columns[item_model.column(name)].lengths > 0 for name in item_model.fields]).any(0)
         return self.system.read_content(item_model(columns)), valid.to(self.system.device)
+
+
+def _now(users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
+    return Moments(users, None, np.full(len(users), -1), context)
 
 
 def _check_k(k: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rawrec.errors import UserError
+from rawrec.models.ranking.context import Moments
 from rawrec.serving.new_items import Item, check_list
 from rawrec.serving.recommender import Recommender, unseen
 from rawrec.threads import count
@@ -37,7 +38,11 @@ class Retriever(Recommender):
         self._workers = count() if self._items.device.type == "cpu" else 1
 
     def score(
-        self, user: str | None = None, items: Sequence[Item] = (), history: Sequence[str] | None = None
+        self,
+        user: str | None = None,
+        items: Sequence[Item] = (),
+        history: Sequence[str] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> list[float]:
         """The model's scores of items, given by their ids, for a user whom training has seen."""
         check_list(items, "items")
@@ -45,7 +50,10 @@ class Retriever(Recommender):
         rows, new = self._rows_of(items)
         if new:
             self._embed_rows(new)
-        return self._score_all(users, users)[0].cpu()[rows].tolist()
+        return self._score_all(self._now(users, context), self._histories(users))[0].cpu()[rows].tolist()
+
+    def _context_reader(self) -> None:
+        return None
 
     def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
         if history is not None:
@@ -66,8 +74,9 @@ class Retriever(Recommender):
     def _histories(self, users: np.ndarray) -> np.ndarray:
         return np.empty((len(users), 0), np.int64)
 
-    def _score_all(self, users: np.ndarray, past: np.ndarray) -> Tensor:
+    def _score_all(self, moments: Moments, past: np.ndarray) -> Tensor:
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
+        users = moments.users
         rows = torch.from_numpy(users).to(self._items.device)
         known = torch.from_numpy(self._retrieval.known_users[users]).to(rows.device)
         return product(self._users[rows], self._items, self._alike).masked_fill(~known[:, None], -torch.inf)

@@ -39,6 +39,8 @@ def import_huggingface(
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     extra: Sequence[str] = (),
+    context_category: Sequence[str] = (),
+    context_numeric: Sequence[str] = (),
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -48,7 +50,8 @@ def import_huggingface(
     interactions, items: `NAME[:config][@split]`, NAME being a folder (of `save_to_disk`, or of Parquet, Arrow, CSV or
     JSON lines files) or a dataset of the hub, which is downloaded into the hub's own cache. Without @split all splits
     are read, one after the other.
-    user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
+    user, item, time, labels, extra, context_category, context_numeric: columns of the interactions, as of
+    `import_table`; without labels every row is a positive.
     item_id (default: the same name as `item`), text, category, numeric, feature, image: columns of the items. Without
     `items` they are columns of the interactions, and the first row of an item describes it. image: pictures as bytes,
     or as paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
@@ -61,7 +64,7 @@ def import_huggingface(
     cannot be found, reached or read, for absent configs, splits and columns, and when nothing is left to import.
     """
     report = ImportReport(source=f"Hugging Face {interactions}")
-    plain = {*labels, *numeric, *filter(None, [time])}
+    plain = {*labels, *numeric, *context_numeric, *filter(None, [time])}
     rows = HubTable(interactions, find(interactions), report, image, plain)
     wanted = [*text, *category, *numeric, *feature, *image, *image_url]
     source: Source | None = None
@@ -76,8 +79,8 @@ def import_huggingface(
     if split is None and rows.parts:
         split = SplitSpec.model_validate({"kind": "column", "column": PART})
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,
-        progress=progress,
+        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
+        context_numeric=context_numeric, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import Columns
 from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
@@ -21,7 +22,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import as_text, numbers
 from rawrec.sources.tables.lists import ListReader, Lists
-from rawrec.sources.tables.rows import Rows, extra_types
+from rawrec.sources.tables.rows import Rows, check_kinds, further_types
 from rawrec.sources.tables.vector_files import vector_files
 
 CLICKS = ("ids", "flags")
@@ -42,6 +43,8 @@ def import_impressions(
     session: str | None = None,
     time: str | None = None,
     extra: Sequence[str] = (),
+    context_category: Sequence[str] = (),
+    context_numeric: Sequence[str] = (),
     separator: str | None = None,
     items: str | Path | None = None,
     item_id: str = "item_id",
@@ -66,7 +69,8 @@ def import_impressions(
     as the first rows say, which is noted). clicks_are: `ids` of the items clicked, or `flags`, as many 0 and 1 as items
     shown; None: what fits more of the first lists, which is noted. The label is `click`.
     session, query: columns kept as strings under these names; without a session it is the number of the row. `position`
-    is the place in the list, from 0. user, time, extra, and all about items: as in `import_table`, but item_id.
+    is the place in the list, from 0. user, time, extra, context_category, context_numeric and all about items: as in
+    `import_table`, but item_id; `position`, `session` and `query` are of the context where they are named there.
     split: default by time per user where there are times, else at random per user. A split that could tear a list apart
     keeps sessions whole. A `column` split names a column of the table.
 
@@ -78,17 +82,21 @@ def import_impressions(
     report = ImportReport(source=f"impressions {Path(impressions).name}")
     source = open_source(Path(impressions), report)
     split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})
-    extra = list(dict.fromkeys(extra))
-    if split.column is not None and split.column not in [session, query, *extra]:
-        extra.append(split.column)
+    if split.column is not None and split.column not in [session, query]:
+        extra = [*extra, split.column]
     for setting, names in (("user", user), ("items_shown", items_shown), ("clicks", clicks), ("query", query),
                            ("session", session), ("time", time)):  # fmt: skip
         source.require(setting, [names])
-    source.require("extra", extra)
     kept = {column: name for column, name in ((session, "session"), (query, "query")) if column is not None}
     if twice := [name for name in extra if name in kept] or ([session] if session and session == query else []):
         raise UserError(f"column {twice[0]!r} is to be kept twice: name it once")
-    types = extra_types(source, extra)
+    check_kinds("context", context_category, context_numeric)
+    own = {"session": "session", "position": "position"} | kept
+    own = {name: stored for name, stored in own.items() if name in kept or name not in source.columns}
+    if texts := [name for name in context_numeric if own.get(name, "position") != "position"]:
+        raise UserError(f"context_numeric: {texts[0]!r} is kept as text: name it in context_category")
+    others = ([name for name in names if name not in own] for names in (context_category, context_numeric))
+    types = further_types(source, extra, *others)
     cleaner = Rows(report, user, None, time, (), dict.fromkeys(kept, pa.string()) | types, what="lists")
     cleaner.names |= {name: f"source_{name}" if stored in OWN else stored for name, stored in cleaner.names.items()}
     cleaner.names |= kept
@@ -110,6 +118,10 @@ def import_impressions(
             labels=[LABEL],
             label_rule=f"clicked, by column {clicks}",
             extra=stored | {cleaner.names[name]: kind for name, kind in types.items()},
+            context=Columns(
+                categorical=[own.get(name) or cleaner.names[name] for name in dict.fromkeys(context_category)],
+                numeric=[own.get(name) or cleaner.names[name] for name in dict.fromkeys(context_numeric)],
+            ),
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,

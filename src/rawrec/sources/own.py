@@ -38,10 +38,10 @@ class SourceTables:
     data frame of polars, or a dict of columns. All of them have the columns of the first, in its types. Each is gone
     through once. items: None where there is no catalogue; the items are those of the interactions then.
 
-    All else is as for `import_table`: user, item, time, labels and extra are columns of the interactions, without
-    labels every row is a positive; item_id (default: as `item`), text, category, numeric, feature, image_column and
-    image_url are columns of the items. vectors: feature -> a file. image_dir: a folder of pictures called `image_name`,
-    the field `image_field`.
+    All else is as for `import_table`: user, item, time, labels, extra, context_category and context_numeric are columns
+    of the interactions, without labels every row is a positive; item_id (default: as `item`), text, category, numeric,
+    feature, image_column and image_url are columns of the items. vectors: feature -> a file. image_dir: a folder of
+    pictures called `image_name`, the field `image_field`.
     """
 
     interactions: Iterable[Any]
@@ -51,6 +51,8 @@ class SourceTables:
     time: str | None = None
     labels: Sequence[str] = ()
     extra: Sequence[str] = ()
+    context_category: Sequence[str] = ()
+    context_numeric: Sequence[str] = ()
     item_id: str | None = None
     text: Sequence[str] = ()
     category: Sequence[str] = ()
@@ -105,7 +107,8 @@ def import_own(
     )  # fmt: skip
     return import_sources(
         rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels, extra=tables.extra,
-        split=split, overwrite=overwrite, progress=progress,
+        context_category=tables.context_category, context_numeric=tables.context_numeric, split=split,
+        overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

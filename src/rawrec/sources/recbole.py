@@ -13,13 +13,14 @@ import pyarrow as pa
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import Columns
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import ids, numbers, stored_name, string_lists
-from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.rows import Rows, check_kinds
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 PARTS = {"train": 0, "valid": 1, "val": 1, "test": 2, "part1": 0, "part2": 1, "part3": 2}
@@ -39,6 +40,8 @@ def import_recbole(
     positive: float | None = None,
     text: Sequence[str] = (),
     seq_separator: str = " ",
+    context_category: Sequence[str] = (),
+    context_numeric: Sequence[str] = (),
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     split: SplitSpec | None = None,
@@ -49,7 +52,7 @@ def import_recbole(
 
     user, item, time, labels: columns of the interactions (time: `timestamp` if there is one; labels: `label` if there
     is one). positive: label = rating >= positive. With neither every row is a positive. Further columns are kept: float
-    as numbers, the others as strings.
+    as numbers, the others as strings. context_category, context_numeric: those that a ranker may read as the context.
     Items: token and token_seq columns are categorical, those named in `text` one text each, float numeric, float_seq
     features. seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
     several in a value. pictures: how these are downloaded; or a table of addresses.
@@ -72,7 +75,11 @@ def import_recbole(
         raise UserError(f"{first.path} has labels already: leave out positive, or import it as a table")
     known = [user, item, time, *labels]
     needed = ["rating"] if positive is not None else []
+    check_kinds("context", context_category, context_numeric)
+    for name in {*context_category, *context_numeric} & {*known, *needed}:
+        raise UserError(f"column {name!r} is read as something else already, it cannot be of the context")
     extra = {n: pa.float64() if t == "float" else pa.string() for n, t in types.items() if n not in [*known, *needed]}
+    extra |= {n: pa.float64() for n in context_numeric} | {n: pa.string() for n in context_category}
     for source, _ in sources.values():
         for setting, columns in (("user", [user]), ("item", [item]), ("time", [time]), ("label", labels)):
             source.require(setting, columns)
@@ -100,6 +107,10 @@ def import_recbole(
             label_rule=", ".join(f"column {n}" for n in labels)
             or ("every interaction is positive" if positive is None else f"rating >= {positive:g}"),
             extra=stored,
+            context=Columns(
+                categorical=[names[name] for name in dict.fromkeys(context_category)],
+                numeric=[names[name] for name in dict.fromkeys(context_numeric)],
+            ),
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,

@@ -8,13 +8,13 @@ from pathlib import Path
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import Columns
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
-from rawrec.errors import UserError
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
-from rawrec.sources.tables.rows import Rows, extra_types
+from rawrec.sources.tables.rows import Rows, further_types
 from rawrec.sources.tables.vector_files import vector_files
 
 
@@ -40,6 +40,8 @@ def import_table(
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     extra: Sequence[str] = (),
+    context_category: Sequence[str] = (),
+    context_numeric: Sequence[str] = (),
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -47,6 +49,7 @@ def import_table(
     """Import a table of interactions (CSV, TSV, JSON lines, Parquet; text also gzipped) into a dataset folder.
 
     user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
+    context_category, context_numeric: further columns of them, which a ranker may read as the context of an impression.
     items: table of the items, whose column `item_id` (default: the same name as `item`) holds the id; text, category,
     numeric, image_column: its columns. Without it the items are those of the rows kept. Categories are lists, or
     several values between "|". feature: columns of vectors, which are lists of numbers or texts of them, as "column" or
@@ -68,8 +71,8 @@ def import_table(
         image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,
-        progress=progress,
+        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
+        context_numeric=context_numeric, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 
@@ -83,6 +86,8 @@ def import_sources(
     time: str | None,
     labels: Sequence[str],
     extra: Sequence[str],
+    context_category: Sequence[str] = (),
+    context_numeric: Sequence[str] = (),
     split: SplitSpec | None,
     overwrite: bool,
     progress: bool,
@@ -93,16 +98,11 @@ def import_sources(
     rows.require("item", [item])
     rows.require("time", [time])
     rows.require("label", labels)
-    rows.require("extra", extra)
     split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})
-    extra = list(dict.fromkeys(extra))
     if split.kind == "column" and split.column is not None:
         rows.require("split column", [split.column])
-        extra = [*extra, split.column] if split.column not in extra else extra
-    both = [name for name in extra if name in labels]
-    if both:
-        raise UserError(f"column {both[0]!r} is named as a label and as an extra column: name it once")
-    types = extra_types(rows, extra)
+        extra = [*extra, split.column]
+    types = further_types(rows, extra, context_category, context_numeric, labels)
     cleaner = Rows(report, user, item, time, labels, types)
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
@@ -115,6 +115,10 @@ def import_sources(
             labels=[names[name] for name in labels],
             label_rule=", ".join(f"column {name}" for name in labels),
             extra={names[name]: kind for name, kind in types.items()},
+            context=Columns(
+                categorical=[names[name] for name in dict.fromkeys(context_category)],
+                numeric=[names[name] for name in dict.fromkeys(context_numeric)],
+            ),
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,

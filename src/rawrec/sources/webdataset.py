@@ -37,6 +37,8 @@ def import_webdataset(
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     extra: Sequence[str] = (),
+    context_category: Sequence[str] = (),
+    context_numeric: Sequence[str] = (),
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -49,7 +51,8 @@ def import_webdataset(
     category `cls`. image: take only these, for example `jpg` and `front.jpg`. text, category, numeric, feature,
     image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
     these are downloaded; or a table of addresses. vectors: as of `import_table`.
-    user, item, time, labels, extra: columns of the interactions. split: as of `import_table`.
+    user, item, time, labels, extra, context_category, context_numeric: columns of the interactions, as of
+    `import_table`. split: as there.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
     """
@@ -71,6 +74,6 @@ def import_webdataset(
     if unused := [name for name in samples.keys if name not in catalogue.columns]:
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, split=split, overwrite=overwrite,
-        progress=progress,
+        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
+        context_numeric=context_numeric, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
 from rawrec.files import write_table
+from rawrec.models.ranking.context import Moments
 from rawrec.training.metrics import Scorer, impression_metrics
 from rawrec.training.tasks.base import PARTS
 
@@ -202,26 +203,35 @@ def evaluate_topk(
 ) -> TopKResult:
     """Lists over the full catalogue for users with a positive in the part: all, or as many as `list_users` allows.
 
-    The history is what the user did before the first such positive. task: `lists_of_part`, where it is known. Users,
-    positives and masks are CSR; no users x items matrix exists but for `user_batch` users at a time, or fewer.
+    The history is what the user did before the first such positive, and its context is that of the list. task:
+    `lists_of_part`, where it is known. Users, positives and masks are CSR; no users x items matrix exists but for
+    `user_batch` users at a time, or fewer.
     """
     samples, data = system.samples, system.data
     task = lists_of_part(system, part) if task is None else task
-    times = None
-    if samples.times is not None:
-        taken = (samples.part == part) & samples.positive
-        first = np.full(data.n_users, np.iinfo(np.int64).max)
-        np.minimum.at(first, data.users[taken], samples.times[taken])
-        times = first[task.users]
+    rows = _first_rows(data, (samples.part == part) & samples.positive, samples.times)[task.users]
+    times = None if samples.times is None else samples.times[rows]
     history = samples.eval_histories.read(task.users, None, times, samples.history)
     table = system.table()
 
     def score(batch: np.ndarray) -> Tensor:
-        return system.score_all(batch, history[np.searchsorted(task.users, batch)], table)
+        at = np.searchsorted(task.users, batch)
+        moments = Moments(batch, None if times is None else times[at], rows[at])
+        return system.score_all(moments, history[at], table)
 
     size = max(1, min(user_batch, SCORES_AT_ONCE // data.n_items))
     lists = make_lists(score, task, max(ks), size, observe=system.observe)
     return judge(task, lists, ks, buckets_of(samples.train_counts), system.cfg.own_metrics("lists"))
+
+
+def _first_rows(data: Dataset, taken: np.ndarray, times: np.ndarray | None) -> np.ndarray:
+    """Of each user the first of the interactions `taken` (bool), by time where there are any, `[n_users]`; -1: none."""
+    rows = np.flatnonzero(taken)
+    if times is not None:
+        rows = rows[np.argsort(times[rows], kind="stable")]
+    first = np.full(data.n_users, -1, np.int64)
+    first[data.users[rows[::-1]]] = rows[::-1]
+    return first
 
 
 def judge(

@@ -12,6 +12,7 @@ from rawrec.config import Config
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
+from rawrec.models.ranking.context import Moments
 
 
 class Scorer(Protocol):
@@ -23,7 +24,7 @@ class Scorer(Protocol):
     observe: Callable[..., None]
 
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray: ...
-    def score_all(self, users: np.ndarray, history: np.ndarray, table: Any) -> Tensor: ...
+    def score_all(self, moments: Moments, history: np.ndarray, table: Any) -> Tensor: ...
     def table(self) -> Any: ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from rawrec.models.ranking.columns import ItemColumns
+from rawrec.models.ranking.context import ImpressionContext
 from rawrec.models.ranking.history import HistoryContent
 
 
@@ -17,8 +18,8 @@ class RankingBatch:
     users: `[batch]` user rows, -1 = unknown. items: `[batch or 1, candidates]` item rows, -1 = not in the catalogue.
     history: `[batch, history]` item rows, oldest first, -1 = padding. content `[batch or 1, candidates, dim]` and
     history_content: None for a model without content. columns: where rows go on beyond the ranker's own items, the
-    columns of all of them; their ids are unknown. keys: in training, column of the interactions -> `[batch]` int64,
-    equal where the values are, -1 = none.
+    columns of all of them; their ids are unknown. context: for a model that reads it. keys: in
+    training, column of the interactions -> `[batch]` int64, equal where the values are, -1 = none.
     """
 
     users: Tensor
@@ -27,4 +28,5 @@ class RankingBatch:
     content: Tensor | None = None
     history_content: HistoryContent | None = None
     columns: ItemColumns | None = None
+    context: ImpressionContext | None = None
     keys: dict[str, Tensor] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""What a ranker reads beside content: ids of user and item, histories of ids, columns of items, popularity.
+"""What a ranker reads beside content: ids of user and item, histories of ids, columns of items, popularity, context.
 
 Each becomes a token: the item's categories and numbers, the user's numbers, the user's id, the candidate's id (with its
-categories, as in section 3.4 of EM3), and the interest in ids, alone and element by element with the candidate.
+categories, as in section 3.4 of EM3), the interest in ids, alone and element by element with the candidate; and the
+context of the impression, the sum of vectors of its categories and a map of its numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from rawrec.config.ranking import InputsConfig
 from rawrec.models.ids import IdTable
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
+from rawrec.models.ranking.context import ImpressionContext, Widths
 from rawrec.models.ranking.history import HistoryContent, attend
 from rawrec.models.ranking.tokens import Part, Past, Token
 from rawrec.onednn import Linear
@@ -52,10 +54,37 @@ class IdTables(nn.Module):
         return self.item.weight[1:].detach(), self.item.known
 
 
-class Inputs(nn.Module):
-    """Ids, columns and popularity as tokens. `known_users` and `known_items`: bool, seen in training."""
+class ContextToken(nn.Module):
+    """The context of an impression as one vector: the sum of its categories' and of a map of its numbers."""
 
-    def __init__(self, cfg: InputsConfig, known_users: Tensor, known_items: Tensor, columns: ItemColumns):
+    def __init__(self, widths: Widths, dim: int):
+        super().__init__()
+        self.tables = nn.ModuleDict({name: nn.Embedding(size, dim) for name, size in widths.codes.items()})
+        self.numbers = Linear(widths.numbers, dim) if widths.numbers else None
+
+    def begin(self) -> None:
+        for table in self.tables.values():
+            nn.init.normal_(table.weight, std=0.05)  # type: ignore[arg-type]
+
+    def forward(self, context: ImpressionContext) -> Tensor:
+        """`[batch or 1, 1, dim]`."""
+        parts = [table(context.codes[:, i]) for i, table in enumerate(self.tables.values())]
+        if self.numbers is not None:
+            parts.append(self.numbers(context.numbers))
+        return torch.stack(parts).sum(0)[:, None]
+
+
+class Inputs(nn.Module):
+    """Ids, columns, popularity and context as tokens. `known_users` and `known_items`: bool, seen in training."""
+
+    def __init__(
+        self,
+        cfg: InputsConfig,
+        known_users: Tensor,
+        known_items: Tensor,
+        columns: ItemColumns,
+        context: Widths | None = None,
+    ):
         super().__init__()
         self.cfg, self.columns, d = cfg, columns, cfg.dim
         self.ids = IdTables(known_users, known_items, d, cfg.id_dropout)
@@ -64,6 +93,7 @@ class Inputs(nn.Module):
         numbers, user_numbers = columns.numbers.shape[1], columns.users.shape[1]
         self.numbers = Linear(numbers, d) if numbers else None
         self.user_numbers = Linear(user_numbers, d) if user_numbers else None
+        self.context = ContextToken(context, d) if context is not None else None
 
     @property
     def names(self) -> list[str]:
@@ -74,6 +104,7 @@ class Inputs(nn.Module):
             "user_numbers": self.user_numbers is not None,
             "user": self.cfg.user_id,
             **dict.fromkeys(("item", "interest", "item*interest"), self.cfg.item_id),
+            "context": self.context is not None,
         }
         return [name for name, there in given.items() if there]
 
@@ -86,6 +117,8 @@ class Inputs(nn.Module):
         """The values that tables of columns have before training; id tables have theirs."""
         for bag in self.bags.values():
             nn.init.normal_(bag.weight, std=0.05)  # type: ignore[arg-type]
+        if self.context is not None:
+            self.context.begin()
 
     def forward(self, batch: RankingBatch) -> Part:
         """Tokens, biases and the history of ids of a batch."""
@@ -111,6 +144,8 @@ class Inputs(nn.Module):
             part.tokens.append(Token("item*interest", item * interest, some))
             part.linear.append(ids.item_bias(items)[..., 0])
             part.histories["ids"] = Past(item, history)
+        if self.context is not None and batch.context is not None:
+            part.tokens.append(Token("context", self.context(batch.context)))
         return part
 
     def item_vectors(self, items: Tensor) -> Tensor:

@@ -130,6 +130,10 @@ def extra(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     """An extra column in its type, and where a value was lost because it does not fit `[n]`."""
     if column.type == kind:
         return column, np.zeros(len(column), dtype=bool)
+    if pa.types.is_string(kind):
+        return as_text(column), np.zeros(len(column), dtype=bool)
+    if not pa.types.is_string(column.type):
+        return pa.array(numbers(column, "column"), kind, from_pandas=True), np.zeros(len(column), dtype=bool)
     text = pl.Series(column).str.strip_chars()
     values = text.cast(pl.Int64 if kind == pa.int64() else pl.Float64, strict=False)
     lost = (values.is_null() & (text != "")).fill_null(False).to_numpy()

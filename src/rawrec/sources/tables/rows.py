@@ -107,6 +107,32 @@ class Rows:
                 self.report.note(f"no positive label: column {name!r} is never above 0")
 
 
+def further_types(
+    source: Source,
+    extra: Sequence[str],
+    category: Sequence[str] = (),
+    numeric: Sequence[str] = (),
+    labels: Sequence[str] = (),
+) -> dict[str, pa.DataType]:
+    """Further columns of the interactions and their types: text of a category, float64 of a number of the context, else
+    as the first batch says. UserError for an absent column, and for one that is named for two purposes."""
+    source.require("extra", extra)
+    source.require("context_category", category)
+    source.require("context_numeric", numeric)
+    for name in {*extra, *category, *numeric} & set(labels):
+        raise UserError(f"column {name!r} is named as a label and as a further column: name it once")
+    check_kinds("context", category, numeric)
+    context = dict.fromkeys(category, pa.string()) | dict.fromkeys(numeric, pa.float64())
+    return extra_types(source, [name for name in dict.fromkeys(extra) if name not in context]) | context
+
+
+def check_kinds(what: str, category: Sequence[str], numeric: Sequence[str]) -> None:
+    """UserError for a column that is to be both."""
+    for name in numeric:
+        if name in category:
+            raise UserError(f"column {name!r} is named as {what}_category and as {what}_numeric: name it once")
+
+
 def extra_types(source: Source, names: Sequence[str]) -> dict[str, pa.DataType]:
     """The types of extra columns, judged by the first batch."""
     if not names:

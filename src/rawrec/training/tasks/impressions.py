@@ -30,6 +30,7 @@ from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, item_columns
+from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.ranker import Ranker, present_name
 from rawrec.randomness import mixed, seed_draws
@@ -59,7 +60,7 @@ class ContentTable(NamedTuple):
 @dataclass
 class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
-    `[n, history]` item rows, labels `[n, candidates]`, keys: see `RankingBatch`."""
+    `[n, history]` item rows, labels `[n, candidates]`, keys, context: see `RankingBatch`."""
 
     sample: Impressions
     users: Tensor
@@ -67,6 +68,7 @@ class StepImpressions:
     history: Tensor
     labels: Tensor
     keys: dict[str, Tensor]
+    context: ImpressionContext | None
 
 
 class ImpressionTask(Task, nn.Module):
@@ -93,10 +95,12 @@ class ImpressionTask(Task, nn.Module):
         torch.manual_seed(cfg.seed)
         known_users = torch.from_numpy(self.samples.train_users > 0)
         known_items = torch.from_numpy(self.samples.train_counts > 0)
-        columns = item_columns(data, self.samples, cfg.model.columns, cfg.model.popularity).to(self.device)
+        columns = item_columns(data, self.samples, cfg.model).to(self.device)
+        reader = ContextReader(data, self.samples, cfg.model)
+        self.context = reader if reader.readers else None
         width = None if self.item_model is None else cfg.content.dim
         known = known_users.to(self.device), known_items.to(self.device)
-        self.ranker = Ranker(cfg.model, *known, columns, width)
+        self.ranker = Ranker(cfg.model, *known, columns, width, self.context.widths if self.context else None)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
         frozen = self.item_model is not None and self.item_model.frozen
         self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
@@ -174,7 +178,8 @@ class ImpressionTask(Task, nn.Module):
         sample = self.samples.impressions(rows, 0, np.random.default_rng([self.cfg.seed, epoch, step]))
         labels = torch.from_numpy(sample.labels).to(self.device)
         keys = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self._keys.items()}
-        return StepImpressions(sample, *self.tensors(sample, 0), labels, keys)
+        context = self.context_of(Moments(sample.users, sample.times, sample.rows))
+        return StepImpressions(sample, *self.tensors(sample, 0), labels, keys, context)
 
     def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
         if self.bank is None:
@@ -188,6 +193,7 @@ class ImpressionTask(Task, nn.Module):
             part = slice(start, start + self.cfg.train.batch_size)
             inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
             inputs.keys = {name: codes[part] for name, codes in batch.keys.items()}
+            inputs.context = None if batch.context is None else batch.context.part(part)
             parts = ranker.losses(inputs, batch.labels[part])
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
@@ -377,14 +383,25 @@ class ImpressionTask(Task, nn.Module):
             return content
         return torch.cat([self.content_in(part) for part in content.split(65536)])
 
-    def batch_of(self, users: Tensor, items: Tensor, history: Tensor, table: ContentTable | None) -> RankingBatch:
+    def context_of(self, moments: Moments) -> ImpressionContext | None:
+        """The context of some moments on the device; None for a model that reads none."""
+        return None if self.context is None else self.context.read(moments).to(self.device)
+
+    def batch_of(
+        self,
+        users: Tensor,
+        items: Tensor,
+        history: Tensor,
+        table: ContentTable | None,
+        context: ImpressionContext | None = None,
+    ) -> RankingBatch:
         """A batch for evaluation, all content from `table`; rows past the dataset's items have content but no id."""
         if table is None:
-            return RankingBatch(users, items, history)
+            return RankingBatch(users, items, history, context=context)
         at_items, at_history = items.clamp(min=0), history.clamp(min=0)
         content = table.values[at_items] * ((items >= 0) & table.valid[at_items])[..., None]
         past = HistoryContent(table.values[at_history], (history >= 0) & table.valid[at_history])
-        return RankingBatch(users, items, history, content, past, table.columns)
+        return RankingBatch(users, items, history, content, past, table.columns, context)
 
     @torch.no_grad()
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray:
@@ -394,24 +411,27 @@ class ImpressionTask(Task, nn.Module):
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))
         for start in range(0, len(sample.rows), size):
             piece = slice_impressions(sample, slice(start, start + size))
-            batch = self.batch_of(*self.tensors(piece, part), table)
+            context = self.context_of(Moments(piece.users, piece.times, piece.rows))
+            batch = self.batch_of(*self.tensors(piece, part), table, context)
             result.append(torch.sigmoid(self.ranker(batch)).float().cpu().numpy())
             tell(len(piece.rows))
         return np.concatenate(result) if result else np.zeros(sample.items.shape, np.float32)
 
     @torch.no_grad()
-    def score_all(self, users: np.ndarray, history: np.ndarray, table: ContentTable | None) -> Tensor:
+    def score_all(self, moments: Moments, history: np.ndarray, table: ContentTable | None) -> Tensor:
         """Logits of every item of the catalogue for some users, `[users, items]`, the catalogue in chunks.
 
-        users: rows `[u]`, -1 = unknown. history: item rows `[u, n]`, -1 = padding. table: see `table`.
+        moments: the users, -1 = unknown, and when they are asked. history: item rows `[u, n]`, -1 = padding. table: see
+        `table`.
         """
         self.eval()
         count = self.data.n_items if table is None else len(table.values)
-        user, past = torch.from_numpy(users).to(self.device), torch.from_numpy(history).to(self.device)
+        users, past = moments.users, torch.from_numpy(history).to(self.device)
+        user, context = torch.from_numpy(users).to(self.device), self.context_of(moments)
         pairs = (ITEM_CHUNK if count <= MANY_ITEMS else ITEM_CHUNK // 4) * 64
         size = max(64, pairs // max(len(users), 1))
         parts = [
-            self.ranker(self.batch_of(user, items[None], past, table))
+            self.ranker(self.batch_of(user, items[None], past, table, context))
             for items in torch.arange(count, device=self.device).split(size)
         ]
         return torch.cat(parts, 1)

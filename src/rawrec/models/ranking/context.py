@@ -1,0 +1,179 @@
+"""The context of impressions: what is known of them beside user and item, as a ranker reads it.
+
+That are columns of the interactions (device, query, position ...) and the hour of the day (UTC) and the weekday (Monday
+is 0) of their time. What a value becomes is decided by training rows alone, see `columns.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rawrec.config.ranking import InputsConfig
+from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import Samples
+from rawrec.errors import UserError
+from rawrec.models.ranking.columns import Categories, Reader, Scale, chosen, number_reader
+
+OF_TIME = {"hour": [str(hour) for hour in range(24)], "weekday": [str(day) for day in range(7)]}
+"""Categories made of the time, and their values."""
+
+
+def of_time(name: str, times: np.ndarray) -> np.ndarray:
+    """Places in `OF_TIME[name]` of times in seconds since 1970, which began on a Thursday."""
+    return times // 3600 % 24 if name == "hour" else (times // 86_400 + 3) % 7
+
+
+class Moments(NamedTuple):
+    """What is asked when: `users` `[n]` rows at `times` `[n]` (None: now, when all has happened), in the context of the
+    interactions `rows` `[n]` (-1: none), or in one that is `given` for all of them by column."""
+
+    users: np.ndarray
+    times: np.ndarray | None
+    rows: np.ndarray
+    given: Mapping[str, Any] | None = None
+
+
+@dataclass
+class ImpressionContext:
+    """Of a batch. codes: `[batch or 1, columns]` int64, one per categorical column; numbers: `[batch or 1, n]`, each
+    value with a flag where it is missing."""
+
+    codes: Tensor
+    numbers: Tensor
+
+    def to(self, device: torch.device) -> ImpressionContext:
+        """The same on a device."""
+        return ImpressionContext(self.codes.to(device), self.numbers.to(device))
+
+    def part(self, rows: slice) -> ImpressionContext:
+        """That of some impressions of the batch."""
+        return ImpressionContext(self.codes[rows], self.numbers[rows])
+
+
+class Widths(NamedTuple):
+    """What a ranker has to know of contexts before there is one. codes: column -> how many there are; numbers: how
+    many."""
+
+    codes: dict[str, int]
+    numbers: int
+
+
+class ContextReader:
+    """Reads the context of impressions of a dataset, and of those that are described by values.
+
+    Memory: 4 bytes per interaction and column.
+    """
+
+    def __init__(self, data: Dataset, samples: Samples, cfg: InputsConfig):
+        self.data, self.readers = data, dict[str, Reader]()
+        train = samples.part == 0
+        kinds = data.meta.context
+        derived = [name for name in OF_TIME if data.timestamps is not None and name not in kinds.names()]
+        codes, numbers = [], []
+        for name in chosen("model.context", cfg.context, [*kinds.names(), *derived], "context"):
+            if name in kinds.numeric:
+                values = np.append(data.row_numbers(name), np.nan)
+                reader = number_reader(values[:-1][train & ~np.isnan(values[:-1])], cfg, len(numbers))
+                if isinstance(reader, Scale):
+                    numbers += [column.astype(np.float32) for column in reader.columns(values)]
+                else:
+                    codes.append(reader(values).astype(np.int32))
+            else:
+                rows, words = self._categories(name)
+                seen = np.bincount(rows[train & (rows >= 0)], minlength=len(words)) > 0
+                hash_above = None if name in derived else cfg.hash_above
+                reader = Categories.of(words, seen, hash_above, missing=True)
+                coded = np.append(reader.codes, reader.size - 1)[np.append(rows, -1)]
+                codes.append(coded.astype(np.int32))
+            self.readers[name] = reader
+        empty = np.zeros((data.n_interactions + 1, 0))  # the last row lacks everything
+        self._codes = np.stack(codes, 1) if codes else empty.astype(np.int32)
+        self._numbers = np.stack(numbers, 1) if numbers else empty.astype(np.float32)
+
+    def _categories(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """Places of the values of all interactions in the words, -1 = missing; and the words."""
+        if name in self.data.meta.context.categorical:
+            return self.data.row_categories(name)
+        assert self.data.timestamps is not None
+        return of_time(name, self.data.timestamps), OF_TIME[name]
+
+    @property
+    def widths(self) -> Widths:
+        coded = {name: reader.size for name, reader in self.readers.items() if not isinstance(reader, Scale)}
+        return Widths(coded, self._numbers.shape[1])
+
+    def read(self, moments: Moments) -> ImpressionContext:
+        """The context of some moments, on the CPU."""
+        if moments.given is not None:
+            return self._given(moments.given)
+        codes, numbers = self._codes[moments.rows], self._numbers[moments.rows]
+        return ImpressionContext(torch.from_numpy(codes).long(), torch.from_numpy(numbers))
+
+    def lacking(self, given: Mapping[str, Any]) -> list[str]:
+        """The columns that are read and not given. UserError for one that is not read."""
+        if unknown := [name for name in given if name not in self.readers and name != "time"]:
+            raise UserError(f"context: this run reads no {unknown[0]!r}. It reads: {', '.join(self.readers) or 'none'}")
+        return [name for name in self.readers if name not in _with_time(given)]
+
+    def _given(self, given: Mapping[str, Any]) -> ImpressionContext:
+        values = _with_time(given)
+        codes, numbers = [], self._numbers[-1].copy()
+        for name, reader in self.readers.items():
+            value, where = values.get(name), f"context, {name}"
+            if isinstance(reader, Scale):
+                if (number := reader.read(_number(value), where)) is not None:
+                    numbers[reader.at : reader.at + 2] = number, 0
+            else:
+                found = reader.read(_word(value) if isinstance(reader, Categories) else _number(value), where)
+                if len(found) != 1:
+                    raise UserError(f"{where}: give one value, found {value!r}")
+                codes += found
+        return ImpressionContext(torch.tensor([codes], dtype=torch.int64), torch.from_numpy(numbers)[None])
+
+
+def _with_time(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with those that the key `time` (seconds since 1970) says."""
+    values = {name: value for name, value in given.items() if name != "time"}
+    if given.get("time") is None:
+        return values
+    try:
+        seconds = np.array(int(float(given["time"])))
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"context, time: give seconds since 1970, found {given['time']!r}") from None
+    return {name: words[int(of_time(name, seconds))] for name, words in OF_TIME.items()} | values
+
+
+def _word(value: Any) -> Any:
+    """A category as the dataset has it: text without surrounding white space, also of a whole number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() if isinstance(value, str) else value
+
+
+def _number(value: Any) -> Any:
+    """A number, also where it is written as text; None where the text is empty."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value) if value.strip() else None
+    except ValueError:
+        return value
+
+
+def parse_context(words: Sequence[str]) -> dict[str, str]:
+    """Context of the command line: words of the form COLUMN=VALUE. UserError for another form."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UserError(f"--context {word!r}: give COLUMN=VALUE, for example device=phone")
+        if name in found:
+            raise UserError(f"--context gives {name!r} twice: give it once")
+        found[name] = value
+    return found
