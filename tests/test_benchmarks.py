@@ -67,3 +67,15 @@ def test_a_network_beside_frozen_encoders(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["arm"] == "side:2" and 0 < found["score"] < 1
     assert min(found["epoch"], found["encode"]) > 0 and found["peak_mib"] > found["over_mib"]
+
+
+@pytest.mark.parametrize("model", ["dcnv2:model.cross=mixture", "din", "rankmixer:model.experts=2", "tokenmixer_large"])
+def test_heads_beside_bare_torch(model: str) -> None:
+    """Both have as many parameters."""
+    words = [sys.executable, str(BENCHMARKS / "rankers.py"), "--batch", "8", "--tokens", "4", "--history", "3"]
+    words += ["--turns", "2", "--steps", "1", "--threads", "1", model]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["model"] == model and found["parameters"] == found["parameters_bare"]
+    assert min(found[name] for name in ("samples_per_second", "samples_per_second_bare", "ratio")) > 0

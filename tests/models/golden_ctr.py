@@ -300,11 +300,11 @@ class GoldenDIN(GoldenFields):
         found, tokens = {}, model.tokens(given)
         for name, (candidate, history) in tokens.histories.items():
             t, h = candidate.expand_as(history.bank), history.bank
-            unit = model.head.units[name]
+            unit, sequence = model.head.units[name], (history.rows(), history.valid)
             found[f"attention_input/{name}"] = torch.cat([t, h, t - h, t * h], 2).flatten(0, 1)
-            found[f"attention_logit/{name}"] = unit.logits(candidate, history)[:, 0].reshape(-1, 1)
+            found[f"attention_logit/{name}"] = unit.logits(candidate, *sequence)[:, 0].reshape(-1, 1)
             if not model.training:
-                found[f"pooled/{name}"] = unit(candidate, history)[:, 0]
+                found[f"pooled/{name}"] = unit(candidate, *sequence)[:, 0]
         if model.training:
             return found | {"y_pred": torch.sigmoid(model.head(tokens)[:, 0])}
         found["dnn_input"] = model.head.inputs(tokens)[:, 0, model.order()]

@@ -139,5 +139,5 @@ class GoldenHead:
                 clear = gradients[name].abs() > 1e-4 * gradients[name].abs().max()
                 np.testing.assert_allclose(state[name][clear], after[clear], 0, TOLERANCE, err_msg=name)
             elif name not in gradients and not name.endswith("batches"):
-                atol = 2e-4 if noise and name.endswith("mean") else TOLERANCE  # what is noise moves means
+                atol = 6e-4 if noise and name.endswith("mean") else TOLERANCE  # steps of noise move means
                 np.testing.assert_allclose(state[name], after, TOLERANCE, atol, err_msg=name)

@@ -1,6 +1,8 @@
 """What every ranking model must do; a test class inherits `RankingMixin` and names its settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -61,10 +63,14 @@ def checkerboard(out: Path) -> Dataset:
 
 
 class RankingMixin:
-    """settings: of the model, over `COMMON`. reads_content: cold items can be told apart."""
+    """settings: of the model, over `COMMON`. reads_content: cold items can be told apart.
+
+    by_heart: other settings of training, by which a tiny set is learned.
+    """
 
     settings: dict[str, Any]
     reads_content: bool
+    by_heart: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def config(cls, **train_settings: Any) -> dict[str, Any]:
@@ -107,7 +113,7 @@ class RankingMixin:
         rows += [(0, 0, 100, 1.0), (0, 1, 100, 0.0)]
         feature = rng.normal(size=(6, 5)).astype(np.float32)
         data = small_dataset(tmp_path / "data", rows, 6, feature=feature, parts=parts)
-        settings = self.config(epochs=50, patience=50, batch_size=8, lr=0.03)
+        settings = self.config(**{"epochs": 50, "patience": 100, "batch_size": 8, "lr": 0.03} | self.by_heart)
         still = dict.fromkeys(("dropout", "id_dropout", "cic_weight"), 0.0)
         known = type(resolve(settings).model).model_fields
         settings["model"] = {**settings["model"], **{key: value for key, value in still.items() if key in known}}

@@ -9,14 +9,19 @@ from ranking_mixin import RankingMixin
 from torch import nn
 
 from rawrec.config import resolve
-from rawrec.config.heads import DCNv2Config, DINConfig
+from rawrec.config.heads import RANKERS, DCNv2Config, DINConfig, RankMixerConfig, TokenMixerLargeConfig
 from rawrec.errors import UserError
+from rawrec.models import model_class
 from rawrec.models.ranking import din
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.dcnv2 import DCNv2, MixtureLayer
 from rawrec.models.ranking.deepfm import DeepFM
 from rawrec.models.ranking.din import AttentionUnit
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.layers import Dice, PReLU, mlp
+from rawrec.models.ranking.mixing import Pieces, mix
+from rawrec.models.ranking.rankmixer import Experts, RankMixer
+from rawrec.models.ranking.tokenmixer_large import TokenMixerLarge
 
 CONTENT = {"dim": 8, "popularity": True}
 SMALL = {**CONTENT, "hidden": [32]}
@@ -58,6 +63,35 @@ class TestDINOnIds(RankingMixin):
         "train": {"epochs": 40, "patience": 40},
     }
     reads_content = False
+
+
+class TestRankMixer(RankingMixin):
+    settings = {  # noqa: RUF012
+        "model": {**CONTENT, "name": "rankmixer", "tokens": 4, "width": 16, "multiplier": 2},
+        "paradigm": "hybrid",
+    }
+    reads_content = True
+    by_heart = {"lr": 0.003, "epochs": 100}  # noqa: RUF012
+
+
+class TestRankMixerOfExperts(RankingMixin):
+    settings = {  # noqa: RUF012
+        "model": {**CONTENT, "name": "rankmixer", "tokens": 4, "width": 16, "multiplier": 2, "experts": 3},
+        "paradigm": "frozen",
+    }
+    reads_content = True
+
+    test_overfits_a_tiny_set = None  # the penalty keeps the gates down
+
+
+class TestTokenMixerLarge(RankingMixin):
+    settings = {  # noqa: RUF012
+        "model": {**CONTENT, "name": "tokenmixer_large", "tokens": 3, "width": 16, "layers": 2, "residual_interval": 1},
+        "paradigm": "hybrid",
+    }
+    reads_content = True
+
+    test_overfits_a_tiny_set = None  # takes as many epochs as that of RankMixer, each twice as long
 
 
 # ---------------------------------------------------------------------------------------------------------------- DCNv2
@@ -138,12 +172,16 @@ def past(live: bool) -> HistoryContent:
     return HistoryContent(bank, valid, position, torch.full((2, 4), 0.5, requires_grad=True))
 
 
+def sequence(history: HistoryContent) -> tuple[torch.Tensor, torch.Tensor]:
+    return history.rows(), history.valid
+
+
 @pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("live", [True, False])
 def test_a_unit_is_an_mlp_of_four_vectors_side_by_side(softmax: bool, live: bool) -> None:
     made, history, t = unit(softmax=softmax).train(), past(live), torch.randn(3, 2, 4)
     assert history.split == live
-    ours = made(t, history)
+    ours = made(t, *sequence(history))
     rows = history.bank
     if history.live is not None and history.position is not None:
         rows = torch.where((history.position >= 0)[..., None], history.live[history.position.clamp(min=0)], rows)
@@ -160,18 +198,18 @@ def test_a_unit_is_an_mlp_of_four_vectors_side_by_side(softmax: bool, live: bool
 
 def test_a_unit_works_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     made, history, t = unit().eval(), past(False), torch.randn(1, 7, 4)
-    whole = made(t, history)
+    whole = made(t, *sequence(history))
     assert whole.shape == (3, 7, 4)
-    monkeypatch.setattr(din, "AT_ONCE", 3 * 4 * 6 * 2)
+    monkeypatch.setattr(din, "AT_ONCE", 3 * 4 * 16 * 2)
     with torch.no_grad():
-        torch.testing.assert_close(made.in_pieces(t, history), whole)
+        torch.testing.assert_close(made.in_pieces(t, *sequence(history)), whole)
 
 
 def test_padding_counts_in_dice_only_where_it_is_asked_for() -> None:
     short, t = past(False), torch.randn(3, 2, 4)
     longer = HistoryContent(nn.functional.pad(short.bank, (0, 0, 2, 0)), nn.functional.pad(short.valid, (2, 0)))
     for counts in (True, False):
-        alone, padded = (unit(dice_padding=counts).train()(t, history) for history in (short, longer))
+        alone, padded = (unit(dice_padding=counts).train()(t, *sequence(history)) for history in (short, longer))
         assert torch.allclose(alone, padded, atol=1e-6) != counts
 
 
@@ -180,6 +218,102 @@ def test_din_needs_a_history() -> None:
         din.DIN(DINConfig(), ["user"], 4)
     with pytest.raises(UserError, match="dice_padding=true would do nothing"):
         resolve("din", {"model.attention_activation": "relu", "model.dice_padding": True})
+
+
+# ------------------------------------------------------------------------------------------------------------ RankMixer
+def test_mixing_exchanges_pieces_and_undoes_itself() -> None:
+    x = torch.arange(3 * 2 * 6.0).view(3, 2, 6)
+    mixed = mix(x)
+    assert mixed[1, 0].tolist() == [*x[0, 0, 2:4].tolist(), *x[1, 0, 2:4].tolist(), *x[2, 0, 2:4].tolist()]
+    assert torch.equal(mix(mixed), x)
+
+
+@pytest.mark.parametrize("projection", ["each", "shared"])
+def test_pieces_are_filled_with_zeros(projection: str) -> None:
+    made, flat = Pieces(7, 3, 4, projection), torch.randn(2, 7)
+    x = made(flat)
+    assert x.shape == (3, 2, 4) and made.piece == 3
+    last = nn.functional.pad(flat[:, 6:], (0, 2))
+    weight, bias = made.map.weight, made.map.bias
+    expected = last @ weight[2] + bias[8:] if projection == "each" else last @ weight.T + bias
+    torch.testing.assert_close(x[2], expected)
+
+
+def mixer(**settings) -> RankMixer:
+    torch.manual_seed(0)
+    return RankMixer(RankMixerConfig(tokens=2, width=4, **settings), ["a", "b", "c"], 4)
+
+
+def test_experts_that_are_open_equally_are_their_sum() -> None:
+    made = Experts(2, 4, 6, 3, "both").eval()
+    nn.init.normal_(made.bias)
+    nn.init.zeros_(made.infer_router.weight)
+    made.infer_router.bias.data = torch.tensor([1.0, 0.5, -2.0])
+    x = torch.randn(2, 5, 4)
+    expected = torch.zeros(2, 5, 4)
+    for t in range(2):
+        for e, gate in enumerate((1.0, 0.5, 0.0)):
+            part = slice(6 * e, 6 * e + 6)
+            inner = x[t] @ made.up.weight[t, :, part] + made.up.bias.view(2, 18)[t, part]
+            out = nn.functional.gelu(inner) @ made.down[t, part] + made.bias.view(2, 3, 4)[t, e]
+            expected[t] += gate * out
+    torch.testing.assert_close(made(x), expected)
+
+
+@pytest.mark.parametrize("routers", ["both", "published"])
+def test_which_router_learns_from_the_task(routers: str) -> None:
+    made = mixer(experts=3, routers=routers, gate_penalty=0.5).train()
+    values, items = torch.randn(4, 3, 4), torch.tensor([[0], [1], [-1], [2]])
+    tokens, batch = tokens_of(values), RankingBatch(torch.arange(4), items, torch.zeros(4, 0, dtype=torch.int64))
+    made(tokens).sum().backward()
+    router = made.blocks[0].network.infer_router.weight
+    assert (router.grad is not None) == (routers == "both")
+    assert made.loss_weights == {"gates": 0.5}
+    penalty = made.losses(tokens, batch, torch.zeros(4, 1))["gates"]
+    made(tokens)
+    gates = sum(block.network.take_gates() for block in made.blocks)
+    torch.testing.assert_close(penalty, gates[:, [0, 1, 3]].sum(2).mean(0).sum())
+
+
+def test_what_has_no_decay_is_flat() -> None:
+    """Biases of all tokens are one vector, as biases are."""
+    for name in ("rankmixer", "tokenmixer_large"):
+        made = model_class(name)(RANKERS[name](**({"experts": 2} if name == "rankmixer" else {})), ["a"], 4)
+        for key, parameter in made.named_parameters():
+            assert (parameter.ndim == 1) == (key.endswith("bias") or "norm" in key or key == "token"), key
+
+
+@pytest.mark.parametrize(("name", "said"), [("rankmixer", "tokens=8"), ("tokenmixer_large", r"tokens \+ 1 = 8")])
+def test_tokens_divide_the_width(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=rf"multiple of model\.{said}, found 65"):
+        resolve(name, {"model.width": 65})
+
+
+def test_gates_need_experts() -> None:
+    with pytest.raises(UserError, match="experts=1 has no gates"):
+        resolve("rankmixer", {"model.gate_penalty": 0.1})
+    assert mixer().loss_weights == mixer(experts=2, gate_penalty=0).loss_weights == {}
+
+
+# ----------------------------------------------------------------------------------------------------- TokenMixer-Large
+def test_where_long_residuals_and_auxiliary_scores_are() -> None:
+    def joints(layers: int, interval: int) -> list[str]:
+        cfg = TokenMixerLargeConfig(tokens=1, width=2, layers=layers, residual_interval=interval)
+        return list(TokenMixerLarge(cfg, ["a"], 2).auxiliary)
+
+    assert joints(4, 2) == ["1"] and joints(5, 2) == ["1", "3"] and joints(3, 1) == ["0", "1"] and joints(2, 2) == []
+    with pytest.raises(UserError, match="no auxiliary scores"):
+        resolve("tokenmixer_large", {"model.layers": 2, "model.auxiliary_weight": 0.2})
+
+
+def test_the_auxiliary_loss_is_over_real_candidates() -> None:
+    made = TokenMixerLarge(TokenMixerLargeConfig(tokens=1, width=2, layers=3), ["a"], 2).train()
+    tokens, labels = tokens_of(torch.randn(3, 1, 2)), torch.tensor([[1.0], [0.0], [1.0]])
+    made(tokens)
+    logits = made._auxiliary[..., 0].detach()
+    batch = RankingBatch(torch.arange(3), torch.tensor([[4], [-1], [2]]), torch.zeros(3, 0, dtype=torch.int64))
+    expected = nn.functional.binary_cross_entropy_with_logits(logits[[0, 2]], labels[[0, 2]], reduction="sum")
+    torch.testing.assert_close(made.losses(tokens, batch, labels)["auxiliary"], expected)
 
 
 # --------------------------------------------------------------------------------------------------------------- layers

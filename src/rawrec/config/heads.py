@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rawrec.config.ranking import DotMlpConfig, RankerConfig
 from rawrec.config.records import Count, Idle, Size
 
 Activation = Literal["dice", "prelu", "relu"]
+Projection = Literal["each", "shared"]
+Projected: Any = Field(default="each", description="each piece has a projection of its own, or one is shared")
 Hidden = Field(default=[128, 64], description="widths of the MLP's hidden layers")
 Dropout = Field(default=0.0, ge=0, lt=1, description="dropout after each hidden layer")
 
@@ -82,11 +84,72 @@ class DINConfig(RankerConfig):
     )
 
 
+class RankMixerConfig(RankerConfig):
+    """RankMixer: tokens exchange their parts, each has a network of its own (2507.15551)."""
+
+    name: Literal["rankmixer"] = Field(default="rankmixer", description="RankMixer")  # pyright: ignore[reportIncompatibleVariableOverride]
+    tokens: Size = Field(default=8, description="pieces that all inputs, side by side, are cut into")
+    width: Size = Field(default=64, description="width of a token; a multiple of model.tokens")
+    layers: Count = Field(default=2, description="blocks")
+    multiplier: Count = Field(default=4, description="width of the networks' hidden layer, in widths of a token")
+    projection: Projection = Projected
+    norm: Literal["post", "pre"] = Field(
+        default="post", description="normalise after each residual (paper) or before each part"
+    )
+    readout: Literal["mean", "norm_mean", "flat"] = Field(
+        default="mean",
+        description="what makes the logit: the tokens' mean (paper), that normalised, or all, normalised, side by side",
+    )
+    experts: Count = Field(default=1, description="experts of each token's network; 1: no mixture")
+    routers: Literal["both", "published"] = Field(
+        default="both",
+        description="gates in training: the mean of both routers, or the router of training alone, as in open code",
+    )
+    gate_penalty: float = Field(default=0.01, ge=0, description="weight of the gates of inference in the loss")
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(("routers", "gate_penalty"), lambda m: m.experts == 1, "model.experts=1 has no gates"),
+    )
+
+    @model_validator(mode="after")
+    def _mixable(self) -> Self:
+        if self.width % self.tokens:
+            raise ValueError(f"width: give a multiple of model.tokens={self.tokens}, found {self.width}")
+        return self
+
+
+class TokenMixerLargeConfig(RankerConfig):
+    """TokenMixer-Large: RankMixer made deep: mixing undone in each block, longer residuals (2602.06563)."""
+
+    name: Literal["tokenmixer_large"] = Field(default="tokenmixer_large", description="TokenMixer-Large")  # pyright: ignore[reportIncompatibleVariableOverride]
+    tokens: Size = Field(default=7, description="pieces that all inputs, side by side, are cut into")
+    width: Size = Field(default=64, description="width of a token; a multiple of model.tokens and the global one")
+    layers: Count = Field(default=4, description="blocks")
+    multiplier: Count = Field(default=2, description="width of the networks' hidden layers, in widths of a token")
+    projection: Projection = Projected
+    residual_interval: Count = Field(default=2, description="blocks that a residual, and an auxiliary score, is of")
+    auxiliary_weight: float = Field(default=0.1, ge=0, description="weight of the auxiliary scores' loss")
+    idle_rules: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            ("auxiliary_weight",),
+            lambda m: m.residual_interval >= m.layers,
+            "model.residual_interval is not below model.layers, so that there are no auxiliary scores",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _mixable(self) -> Self:
+        if self.width % (self.tokens + 1):
+            raise ValueError(f"width: give a multiple of model.tokens + 1 = {self.tokens + 1}, found {self.width}")
+        return self
+
+
 RANKERS: dict[str, type[RankerConfig]] = {
     "dot_mlp": DotMlpConfig,
     "wide_deep": WideDeepConfig,
     "deepfm": DeepFMConfig,
     "dcnv2": DCNv2Config,
     "din": DINConfig,
+    "rankmixer": RankMixerConfig,
+    "tokenmixer_large": TokenMixerLargeConfig,
 }
 """The record of every head by name."""

@@ -32,6 +32,8 @@ _HEADS = {
     "deepfm": "deepfm:DeepFM",
     "dcnv2": "dcnv2:DCNv2",
     "din": "din:DIN",
+    "rankmixer": "rankmixer:RankMixer",
+    "tokenmixer_large": "tokenmixer_large:TokenMixerLarge",
 }
 _RETRIEVAL = {
     "bpr": ("bpr:BPR", retrieval.BPRConfig),

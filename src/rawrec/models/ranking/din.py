@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from rawrec.config.heads import DINConfig
 from rawrec.errors import UserError
-from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.layers import Dice, activation_of, begin, mlp
 from rawrec.models.ranking.tokens import Head, Tokens
 from rawrec.onednn import Linear, linear
 
 AT_ONCE = 1 << 24
-"""Numbers of a hidden layer that are made at once where no gradient is needed."""
+"""Numbers of a layer that are made at once where no gradient is needed."""
 
 
 NOTHING: Mapping[str, int] = {}
@@ -27,8 +26,8 @@ NOTHING: Mapping[str, int] = {}
 class AttentionUnit(nn.Module):
     """Weights of history items: an MLP of [t, h, t - h, t * h] for a candidate t and an item h, both `width` wide.
 
-    The first layer's four parts are not laid side by side: W [t, h, t - h, t * h] = (W_1 + W_3) t + Q h with
-    Q = W_2 - W_3 + W_4 diag(t), and Q h are scores of the history for as many queries as the layer has units.
+    The four parts are not laid side by side: W [t, h, t - h, t * h] = (W_1 + W_3) t + (W_2 - W_3) h + W_4 (t * h), of
+    which the first is made once for a candidate and the second once for a history.
     """
 
     def __init__(self, cfg: DINConfig, width: int):
@@ -41,33 +40,33 @@ class AttentionUnit(nn.Module):
             Linear(a, b) for a, b in zip(cfg.attention_hidden, others, strict=bool(cfg.attention_hidden))
         )
 
-    def logits(self, candidate: Tensor, history: HistoryContent) -> Tensor:
-        """`[batch, candidates, history]`, not masked; padding is read as h = 0. candidate `[batch or 1, n, width]`."""
+    def logits(self, candidate: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+        """`[batch, candidates, history]`, not masked. See `forward`."""
         of_t, of_h, of_difference, of_product = self.first.weight.chunk(4, 1)
-        queries = of_h - of_difference + candidate[:, :, None] * of_product
-        queries = queries.flatten(1, 2).expand(len(history.valid), -1, -1)
-        scores = history.scores(queries) * history.valid[:, None]
-        x = scores.unflatten(1, (candidate.shape[1], -1)).transpose(2, 3)
+        x = linear(candidate[:, :, None] * rows[:, None], of_product)
+        x = x + linear(rows, of_h - of_difference)[:, None]
         x = x + linear(candidate, of_t + of_difference, self.first.bias)[:, :, None]
-        counted = None if self.cfg.dice_padding else history.valid[:, None]
+        counted = None if self.cfg.dice_padding else valid[:, None]
         for activation, layer in zip(self.activations, self.others, strict=True):
             x = layer(activation(x, counted) if isinstance(activation, Dice) else activation(x))
         return x[..., 0]
 
-    def forward(self, candidate: Tensor, history: HistoryContent) -> Tensor:
-        """The weighted sum of the history, `[batch, candidates, width]`; 0 for an empty one."""
-        logits = self.logits(candidate, history)
-        valid = history.valid[:, None]
-        if self.cfg.softmax:
-            logits = torch.softmax(logits.masked_fill(~valid, -1e9), 2)
-        return history.mix(logits * valid)
+    def forward(self, candidate: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+        """The weighted sum of a history, `[batch, candidates, width]`; 0 for an empty one.
 
-    def in_pieces(self, candidate: Tensor, history: HistoryContent) -> Tensor:
+        candidate: `[batch or 1, candidates, width]`. rows: `[batch, history, width]`, padding 0; valid: which are none.
+        """
+        logits = self.logits(candidate, rows, valid)
+        if self.cfg.softmax:
+            logits = torch.softmax(logits.masked_fill(~valid[:, None], -1e9), 2)
+        return logits @ rows
+
+    def in_pieces(self, candidate: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
         """The same for many candidates, piece by piece where no gradient is needed."""
         if torch.is_grad_enabled():
-            return self(candidate, history)
-        each = max(history.valid.numel() * self.first.out_features, 1)
-        return torch.cat([self(piece, history) for piece in candidate.split(max(AT_ONCE // each, 1), 1)], 1)
+            return self(candidate, rows, valid)
+        each = max(valid.numel() * max(self.first.weight.shape), 1)
+        return torch.cat([self(piece, rows, valid) for piece in candidate.split(max(AT_ONCE // each, 1), 1)], 1)
 
 
 class DIN(Head):
@@ -99,7 +98,10 @@ class DIN(Head):
 
     def inputs(self, tokens: Tokens) -> Tensor:
         """What the MLP reads, `[batch, candidates, width]`."""
-        pooled = [unit.in_pieces(*tokens.histories[name]) for name, unit in self.units.items()]  # type: ignore[operator]
+        pooled = []
+        for name, unit in self.units.items():
+            candidate, history = tokens.histories[name]
+            pooled.append(unit.in_pieces(candidate, history.rows(), history.valid))  # type: ignore[operator]
         return torch.cat([tokens.values[:, :, self.kept].flatten(2), *pooled], 2)
 
     def forward(self, tokens: Tokens) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -40,6 +40,14 @@ class HistoryContent:
             index = self.position.clamp(min=0)[:, None].expand_as(scores)
             scores = torch.where(self.is_live[:, None], (query @ self.live.T).gather(2, index), scores)
         return scores
+
+    def rows(self) -> Tensor:
+        """The sequences themselves, `[batch, history, dim]`, padding 0; for attention that does more than score."""
+        rows = self.bank
+        if self.split and self.live is not None and self.position is not None:
+            live = nn.functional.embedding(self.position.clamp(min=0), self.live)
+            rows = torch.where(self.is_live[..., None], live, rows)
+        return rows * self.valid[..., None]
 
     def mix(self, weights: Tensor) -> Tensor:
         """Weighted sums of the history's content: `[batch, candidates, history]` -> `[batch, candidates, dim]`."""

@@ -70,27 +70,23 @@ class Dice(nn.Module):
 
     def forward(self, x: Tensor, counted: Tensor | None = None) -> Tensor:
         """counted: bool, broadcast over `x` without its last dimension: which vectors statistics are made of."""
-        mean, var = self._statistics(x, counted) if self.training else (self.mean, self.var)
-        p = torch.sigmoid((x - mean) * torch.rsqrt(var + self.EPSILON))
-        return x * (self.alpha + (1 - self.alpha) * p)
-
-    def _statistics(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of the batch, which go into the running ones; these where there is nothing."""
-        over = list(range(x.ndim - 1))
+        if not self.training:
+            return self._mixed(x, (x - self.mean) * torch.rsqrt(self.var + self.EPSILON))
+        rows = x.reshape(-1, x.shape[-1])
         if counted is None:
-            count = x[..., 0].numel()
-            if not count:
-                return self.mean, self.var
-            var, mean = torch.var_mean(x, over, correction=0)
-            self._remember(mean.detach(), var.detach(), x.new_full((), count))
-            return mean, var
-        weights = counted.expand(x.shape[:-1]).to(x.dtype)
-        count = weights.sum()
-        weights = (weights / count.clamp(min=1))[..., None]
-        mean = (x * weights).sum(over)
-        var = ((x - mean).square() * weights).sum(over)
+            weights, count = rows.new_ones(len(rows)), rows.new_full((), len(rows))
+        else:
+            weights = counted.expand(x.shape[:-1]).reshape(-1).to(x.dtype)
+            count = weights.sum()
+        weights = weights / count.clamp(min=1)
+        mean = weights @ rows
+        centred = rows - mean
+        var = weights @ centred.square()
         self._remember(mean.detach(), var.detach(), count)
-        return mean, var
+        return self._mixed(x, (centred * torch.rsqrt(var + self.EPSILON)).view_as(x))
+
+    def _mixed(self, x: Tensor, standardised: Tensor) -> Tensor:
+        return x * torch.lerp(self.alpha, torch.ones_like(self.alpha), torch.sigmoid(standardised))
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
