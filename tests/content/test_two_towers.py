@@ -267,9 +267,6 @@ def test_pooling_that_the_folder_names(tmp_path: Path, mode: str) -> None:
     }
     found = make(tmp_path, "text").encode([["film robot"], ["a"]])
     torch.testing.assert_close(found[0], expected[mode], rtol=1e-4, atol=1e-4)
-    (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]')
-    with pytest.raises(UserError, match="Dense"):
-        make(tmp_path, "text")
 
 
 def test_shared_parameters_stay_frozen(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class OpenClipStack(SequenceStack):
 
     def write_words(self, folder: Path) -> None:
         """Write the files of a tokenizer that is none of open_clip's own."""
-        theirs = getattr(self.tokenizer, "tokenizer", None)
+        theirs: Any = getattr(self.tokenizer, "tokenizer", None)
         if hasattr(theirs, "save_pretrained"):
             theirs.save_pretrained(folder)
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import FieldConfig
+from rawrec.content.encoders import sentences
 from rawrec.content.encoders.base import Kind, Stack
-from rawrec.content.encoders.loading import checked_length, first_line, load_tokenizer, read_json, settings
-from rawrec.content.encoders.padding import mean
+from rawrec.content.encoders.loading import checked_length, first_line, load_tokenizer
 from rawrec.content.encoders.pictures import SIZE, Pictures, read_pictures
 from rawrec.content.encoders.stacks import Probe, TransformerStack, native_size, probe_pixels, probe_tokens
 from rawrec.content.encoders.tokens import Words
@@ -32,18 +32,28 @@ MEAN = {
 }
 """Networks that see a text in both directions: the mean over tokens stands for it, if the folder says nothing else."""
 # fmt: on
-POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken", "max": "max_tokens"}
-"""Names of the sentence-transformers library, and the ends of the flags that older folders have for them."""
 
 
 class PlainStack(TransformerStack):
-    """pooling: of texts, a key of POOLINGS. Of pictures: the model's own pooled output, else the first token where it
-    stands for the picture, else the mean over a map of features."""
+    """pooling: of texts, keys of `sentences.POOLINGS`; head: what the pooled vector goes through; said: that in words.
+    Of pictures: the model's own pooled output, else the first token where it stands for the picture, else the mean over
+    a map of features."""
 
-    def __init__(self, model: nn.Module, kind: Kind, probe: Probe, pooling: str = "") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        kind: Kind,
+        probe: Probe,
+        pooling: tuple[str, ...] = (),
+        head: nn.Sequential | None = None,
+        said: str = "",
+    ) -> None:
         self.pooling = pooling
         super().__init__(model, kind, probe)
-        self.description += f" {pooling}"
+        self.description += f" {' '.join([*pooling, said]).rstrip()}"
+        if head is not None and len(head):
+            self.head = head.eval()
+            self.width = self.run(*probe, 0, self.depth).shape[-1]
 
     def feature(self, inputs: dict[str, Any], mask: Tensor | None) -> Tensor:
         result = self.model(**inputs)
@@ -52,7 +62,8 @@ class PlainStack(TransformerStack):
             if result.get("pooler_output") is not None:
                 return result.pooler_output.flatten(1)
             return hidden.mean((2, 3)) if hidden.ndim == 4 else hidden[:, 0]
-        return self.pooled(hidden, mask)
+        head, pooled = getattr(self, "head", None), self.pooled(hidden, mask)
+        return pooled if head is None else head(pooled)
 
     def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         if self.kind == "image":
@@ -62,23 +73,24 @@ class PlainStack(TransformerStack):
             first = hidden.ndim == 3 and model.config.model_type in FIRST
             return hidden[:, 0] if first else super().pooled(hidden, None)
         assert mask is not None
-        if self.pooling == "mean":
-            return mean(hidden, mask)
-        if self.pooling == "max":
-            return hidden.masked_fill(~mask[..., None], -torch.inf).amax(1)
-        last = mask.sum(1) - 1 if self.pooling == "lasttoken" else torch.zeros_like(mask[:, 0], dtype=torch.int64)
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        return sentences.pool(hidden, mask, self.pooling)
 
 
 def text_stack(model: Any, folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
     """`model`, its pooling as the folder or its kind has it, and its tokenizer."""
-    pooling = _text_pooling(folder, model, name)
+    after = _after(folder, model, name)
+    first = after.head[0] if len(after.head) else None
+    if isinstance(first, sentences.Dense):
+        wanted, given = first.linear.in_features, len(after.pooling or ()) * model.config.hidden_size
+        if wanted != given:
+            raise UserError(f"encoder {name}: its Dense layer reads {wanted} numbers, and pooling makes {given}")
     model = _encoder(model, name, "text")
     tokenizer, theirs = load_tokenizer(folder, name)
     positions = getattr(model.config, "max_position_embeddings", None) or theirs.model_max_length
     limit = int(min(positions, theirs.model_max_length))
     length = checked_length(cfg.max_length, LENGTH, limit, name)
-    return PlainStack(model, "text", probe_tokens(tokenizer), pooling=pooling), Words(tokenizer, length)
+    probe = probe_tokens(tokenizer)
+    return PlainStack(model, "text", probe, after.pooling or (), after.head, after.said), Words(tokenizer, length)
 
 
 def image_stack(model: Any, folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
@@ -125,32 +137,14 @@ def _encoder(model: Any, name: str, kind: Kind) -> nn.Module:
     return model
 
 
-def _text_pooling(folder: Path, model: Any, name: str) -> str:
-    """What the folder says, as the sentence-transformers library writes it down, else what is known of the kind."""
-    path = "1_Pooling"
-    for module in read_json(folder / "modules.json") or []:
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind == "Pooling":
-            path = str(module.get("path", path))
-        elif kind not in ("Transformer", "Normalize"):
-            raise UserError(
-                f"encoder {name}: its modules.json has a part {kind}, which is not known here; choose another encoder"
-            )
-    said = settings(folder / path / "config.json")
-    if not said:
-        if model.config.model_type in MEAN:
-            return "mean"
-        raise UserError(
-            f"encoder {name}: how a {model.config.model_type} makes one vector of a text is not known, and the folder "
-            f"does not say it ({path}/config.json of the sentence-transformers library); choose another encoder"
-        )
-    flags = {key.removeprefix("pooling_mode_") for key, on in said.items() if key.startswith("pooling_mode_") and on}
-    modes = {mode for mode, flag in POOLINGS.items() if flag in flags}
-    if isinstance(said.get("pooling_mode"), str):
-        modes, flags = {said["pooling_mode"]} & POOLINGS.keys(), {said["pooling_mode"]}
-    if len(modes) != 1 or len(flags) != 1:
-        raise UserError(
-            f"encoder {name}: {path}/config.json pools by {', '.join(sorted(flags)) or 'nothing'}; known are one of "
-            f"{', '.join(POOLINGS)}. Choose another encoder"
-        )
-    return modes.pop()
+def _after(folder: Path, model: Any, name: str) -> sentences.After:
+    """What the folder says of pooling and what follows it, else what is known of the kind."""
+    found = sentences.after(folder, name)
+    if found.pooling is not None:
+        return found
+    if model.config.model_type in MEAN:
+        return found._replace(pooling=("mean",))
+    raise UserError(
+        f"encoder {name}: how a {model.config.model_type} makes one vector of a text is not known, and the folder does "
+        "not say it (1_Pooling/config.json of the sentence-transformers library); choose another encoder"
+    )

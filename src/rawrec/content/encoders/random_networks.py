@@ -32,7 +32,7 @@ def random_bert(cfg: FieldConfig) -> tuple[PlainStack, Words]:
     )
     tokenizer = HashTokenizer(VOCABULARY)
     model = BertModel(config, add_pooling_layer=False)
-    return PlainStack(model, "text", probe_tokens(tokenizer), pooling="mean"), Words(tokenizer, length)
+    return PlainStack(model, "text", probe_tokens(tokenizer), pooling=("mean",)), Words(tokenizer, length)
 
 
 def random_vit(cfg: FieldConfig) -> tuple[PlainStack, Pictures]:

@@ -60,12 +60,12 @@ class TriedStack(Stack):
 
         The whole network runs in any case: its end may bear no other width than that of its last layer.
         """
-        self.model.requires_grad_(True)
+        self.requires_grad_(True)
         with torch.enable_grad(), noted([] if boundary is None else [self._layers()[boundary - 1]]) as outputs:
             outputs.append(self.run(self._probe, self._mask, 0, self.depth))
             outputs[0].sum().backward()
-        reached = [p for p in self.model.parameters() if p.grad is not None]
-        self.model.zero_grad(set_to_none=True)
+        reached = [p for p in self.parameters() if p.grad is not None]
+        self.zero_grad(set_to_none=True)
         return reached
 
     def layers_above(self, boundary: int) -> list[nn.Module]:
