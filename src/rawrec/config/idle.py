@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rawrec.config.content import FieldConfig
+from rawrec.config.parts import WITH_LAYERS, WITH_QUERIES
 from rawrec.config.run import Config
 
 
@@ -43,9 +44,19 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
         (r"bank\.warm_start", cfg.paradigm == "frozen", "paradigm=frozen always writes every row first"),
         (
-            r"content\.fusion\.(queries|layers|heads|ffn)",
-            fusion != "fqformer",
+            r"content\.fusion\.(layers|heads|ffn)",
+            fusion not in WITH_LAYERS,
             f"content.fusion.kind={fusion} has no such part; use content.fusion.kind=fqformer",
+        ),
+        (
+            r"content\.fusion\.queries",
+            fusion not in WITH_QUERIES,
+            f"content.fusion.kind={fusion} has no queries; use content.fusion.kind=fqformer",
+        ),
+        (
+            r"content\.fusion\.text_flow",
+            fusion != "two_flow",
+            f"content.fusion.kind={fusion} has no flow of texts alone; use content.fusion.kind=two_flow",
         ),
         (r"model\.cic_temperature", not cfg.model.cic_weight, "model.cic_weight=0 switches that loss off"),
         (

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from rawrec.config import Config, ContentConfig
+from rawrec.config import Config, ContentConfig, FusionConfig
+from rawrec.config.wording import unknown
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder, Networks, make_encoder
 from rawrec.content.encoders.vlmo import contrast
@@ -64,13 +65,21 @@ class ItemModel(nn.Module):
         self.fusion = None
         if not frozen and self.fields:
             self.proj.update({name: Linear(width, cfg.dim) for name, width in self.widths.items()})
-            self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion)
+            self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion, self._text_flow(cfg.fusion))
 
     def raw_encoders(self) -> Iterator[tuple[str, Encoder]]:
         """Name and encoder of every feature that is made of raw fields."""
         for name, encoder in self.encoders.items():
             assert isinstance(encoder, Encoder)
             yield name, encoder
+
+    def _text_flow(self, cfg: FusionConfig) -> list[int]:
+        """Which tokens are of texts, or named by content.fusion.text_flow. UserError for a name that is no feature."""
+        named = cfg.text_flow or [name for name, encoder in self.raw_encoders() if encoder.kinds == ("text",)]
+        for name in named:
+            if name not in self.fields:
+                raise UserError(unknown("content.fusion.text_flow", name, self.fields))
+        return [k for k, name in enumerate(self.fields) if name in named]
 
     def digests(self) -> dict[str, dict[str, str | None]]:
         """Name and digest of the weights, as they were loaded, of the encoder of every feature."""
