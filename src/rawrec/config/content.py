@@ -50,6 +50,14 @@ class FieldConfig(Record):
         description="images: side in pixels after resizing; null: as the encoder was made for, else 128",
     )
     max_images: int = Field(default=4, ge=1, description="images: at most so many per item, the first ones")
+    tokens: Literal["mean", "each"] = Field(
+        default="mean",
+        description="what several pictures or texts of an item are to the fusion: one token, of the mean over pictures "
+        "or of all texts as one (mean), or one token each (each), up to max_images and max_texts",
+    )
+    max_texts: int = Field(
+        default=4, ge=1, description="texts with tokens=each: tokens per item; the last is of all further texts as one"
+    )
     max_length: int | None = Field(
         default=None,
         ge=4,
@@ -89,6 +97,11 @@ class FusionConfig(Record):
     ffn: bool = Field(
         default=False,
         description="fusions with attention: a feed-forward sublayer after it (the published code has none)",
+    )
+    field_embedding: bool = Field(
+        default=False,
+        description="a learned vector of its field is added to every token; beside the bias of the field's projection, "
+        "which is one, too",
     )
     text_flow: list[str] | None = Field(
         default=None,

@@ -80,6 +80,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     return [
         (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
         (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
+        (
+            r"content\.(?!fusion\.)[^.]+\.(tokens|max_texts)",
+            True,
+            f"model {name} reads one feature of each field: the mean over pictures, texts as one",
+        ),
         (r"content\.(dim|fusion\..+)", True, f"model {name} joins features in its own way; see model.*"),
         (r"bank\.history_grad", True, f"model {name} reads no histories"),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
@@ -159,6 +164,11 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         return "no layer of the encoder learns; use paradigm=end_to_end with train=top:<n>, lora or all"
     if setting in ("size", "max_images") and kind == "text":
         return "it is a setting of image fields"
+    if setting == "max_texts" and kind == "image":
+        return "it is a setting of text fields; images have max_images"
+    several = [field.tokens, *(f.tokens for f in cfg.content.fields.values() if name in general)]
+    if setting == "max_texts" and "each" not in several:
+        return f"content.{name}.tokens=mean makes one token of all texts; use content.{name}.tokens=each"
     if setting == "max_length" and kind == "image":
         return "it is a setting of text fields; images have size"
     return None
