@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from rawrec.content.fusion import FQFormer
+from rawrec.content.fusion.fqformer import FQFormer
 from rawrec.evaluation.topk import rank_all, topk_metrics
 
 Arrays = Mapping[str, np.ndarray]

@@ -17,7 +17,7 @@ from rawrec.content.encoders.stacks import ConvStack
 from rawrec.data.images import Framing
 from rawrec.errors import UserError
 from rawrec.models.losses import bpr_loss
-from rawrec.testing import check_encoder, check_model
+from rawrec.testing import check_encoder, check_fusion, check_model
 from registries import registries  # noqa: F401
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -164,3 +164,20 @@ def test_what_is_wrong_with_an_encoder_is_told(cls: type[ConvStack], said: str) 
 
     with pytest.raises(AssertionError, match=said):
         check_encoder("wrong", kind="image", size=32)
+
+
+def test_fusions(monkeypatch: pytest.MonkeyPatch) -> None:
+    load("gate", monkeypatch)
+    check_fusion("gate")
+
+    @rawrec.register_fusion("careless")
+    class Careless(nn.Module):
+        def __init__(self, dim: int, modalities: int, cfg: Any):
+            super().__init__()
+            self.out = nn.Linear(dim, dim)
+
+        def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+            return self.out(tokens.mean(1))
+
+    with pytest.raises(AssertionError, match="lacks a modality"):
+        check_fusion("careless")

@@ -1,14 +1,22 @@
 """Fusions: what an item lacks has no influence, what it has does, and gradients reach the shared queries."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from rawrec.config import FusionConfig
 from rawrec.config.parts import FUSIONS
-from rawrec.content.fusion import FQFormer, FQFormerFusion, make_fusion
+from rawrec.content.fusion import make_fusion
+from rawrec.content.fusion.flows import OneFlowFusion, TwoFlowFusion
+from rawrec.content.fusion.fqformer import FQFormer, FQFormerFusion, MaskedFQFormerFusion
 from rawrec.errors import UserError
+from rawrec.testing import check_fusion
 
 DIM, MODALITIES = 8, 3
+
+
+ATTENTIVE = ("fqformer", "masked_fq_former", "one_flow", "two_flow")
 
 
 def make(kind: str, **settings) -> torch.nn.Module:
@@ -23,7 +31,7 @@ def tokens() -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_only_what_is_there_has_influence(kind: str, tokens: torch.Tensor) -> None:
-    fusion = make(kind, layers=2) if kind == "fqformer" else make(kind)
+    fusion = make(kind, layers=2) if kind in ATTENTIVE else make(kind)
     mask = torch.ones(5, MODALITIES, dtype=torch.bool)
     mask[0, 1] = mask[3, 0] = mask[3, 2] = False
     tokens.requires_grad_()
@@ -119,6 +127,110 @@ def test_dropout_only_while_training(kind: str, tokens: torch.Tensor) -> None:
     assert not torch.equal(fusion(tokens, mask), fusion(tokens, mask))
 
 
-def test_heads_must_divide_the_width() -> None:
+@pytest.mark.parametrize("kind", ATTENTIVE)
+def test_heads_must_divide_the_width(kind: str) -> None:
     with pytest.raises(UserError, match=r"content\.fusion\.heads=3.*content\.dim=8"):
-        make("fqformer", heads=3)
+        make(kind, heads=3)
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+@pytest.mark.parametrize("settings", [{}, {"layers": 2, "ffn": True, "dropout": 0.3}])
+def test_every_fusion_passes_the_public_check(kind: str, settings: dict) -> None:
+    check_fusion(kind, **settings)
+    check_fusion(kind, modalities=2, **settings)
+
+
+def attention(layer: Any, x: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """A layer of four heads of two dimensions, written out: softmax and matrix products, a head at a time."""
+    q, k, v = layer.self.query(x), layer.self.key(source), layer.self.value(source)
+    heads = []
+    for h in range(4):
+        at = slice(h * 2, h * 2 + 2)
+        weights = torch.softmax(q[..., at] @ k[..., at].transpose(1, 2) / (2 + 1e-5) ** 0.5, 2)
+        heads.append(weights @ v[..., at])
+    return torch.nn.functional.layer_norm(x + layer.output.dense(torch.cat(heads, 2)), (DIM,))
+
+
+def test_masked_queries_are_no_keys(tokens: torch.Tensor) -> None:
+    """c = W [q' = LN(q + Attn(q -> tokens))], the queries' own keys and values having no part."""
+    fusion = make("masked_fq_former")
+    assert isinstance(fusion, MaskedFQFormerFusion)
+    queries = fusion.fusion.queries.expand(5, -1, -1)
+    out = attention(fusion.fusion.layers[0], queries, tokens)
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    torch.testing.assert_close(fusion(tokens, mask), fusion.mm_proj(out.flatten(1)))
+    torch.testing.assert_close(fusion.fusion(tokens), fusion.fusion(tokens, mask))
+
+    plain = make("fqformer")
+    plain.load_state_dict(fusion.state_dict())
+    assert not torch.allclose(plain(tokens, mask), fusion(tokens, mask))
+
+
+def test_an_item_without_anything_sees_the_queries(tokens: torch.Tensor) -> None:
+    fusion, plain = make("masked_fq_former", layers=2), make("fqformer", layers=2)
+    plain.load_state_dict(fusion.state_dict())
+    nothing = torch.zeros(5, MODALITIES, dtype=torch.bool)
+    torch.testing.assert_close(fusion(tokens, nothing), plain(tokens, nothing))
+
+
+def test_one_flow_by_hand(tokens: torch.Tensor) -> None:
+    """c = W [LN(x + Attn(x -> x))], outputs side by side, zeros for what is not there."""
+    fusion = make("one_flow")
+    assert isinstance(fusion, OneFlowFusion)
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    mask[:, 1] = False
+    there = tokens[:, [0, 2]]
+    out = attention(fusion.layers[0], there, there)
+    padded = torch.stack([out[:, 0], torch.zeros(5, DIM), out[:, 1]], 1)
+    torch.testing.assert_close(fusion(tokens, mask), fusion.mm_proj(padded.flatten(1)))
+
+
+def test_one_flow_wherever_its_padding_stands(tokens: torch.Tensor) -> None:
+    """A token's output is the same among any number of padding tokens, and in any order of the others."""
+    fusion = make("one_flow", layers=2)
+    assert isinstance(fusion, OneFlowFusion)
+    alone = fusion.outputs(tokens, torch.ones(5, MODALITIES, dtype=torch.bool))
+    padded = torch.full((5, MODALITIES + 3, DIM), 1e3)
+    places = [4, 0, 2]
+    padded[:, places] = tokens
+    mask = torch.zeros(5, MODALITIES + 3, dtype=torch.bool)
+    mask[:, places] = True
+    out = fusion.outputs(padded, mask)
+    torch.testing.assert_close(out[:, places], alone)
+    assert not out[:, [1, 3, 5]].any()
+
+
+def test_two_flows_by_hand(tokens: torch.Tensor) -> None:
+    """Both flows, each begun by its learned token, cross, then see themselves; the text flow's first output is kept."""
+    fusion = make("two_flow")
+    assert isinstance(fusion, TwoFlowFusion)
+    layer: Any = fusion.texts[0]
+    first = fusion.queries[:, None].expand(2, 5, 1, DIM)
+    pictures, texts = torch.cat([first[0], tokens[:, :1]], 1), torch.cat([first[1], tokens[:, 1:]], 1)
+    crossed = attention(layer.cross, texts, pictures)
+    out = attention(layer.own, crossed, crossed)
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    torch.testing.assert_close(fusion(tokens, mask), fusion.mm_proj(out[:, 0]))
+
+
+def test_which_tokens_are_of_the_text_flow(tokens: torch.Tensor) -> None:
+    """With the flows exchanged, so are the tokens: the second one alone is the picture flow."""
+    torch.manual_seed(0)
+    cfg = FusionConfig(kind="two_flow", layers=2)
+    fusion, other = make_fusion(DIM, MODALITIES, cfg, [0, 2]).eval(), make_fusion(DIM, MODALITIES, cfg).eval()
+    other.load_state_dict(fusion.state_dict())
+    mask = torch.ones(5, MODALITIES, dtype=torch.bool)
+    torch.testing.assert_close(fusion(tokens, mask), other(tokens[:, [1, 0, 2]], mask))
+    with pytest.raises(UserError, match=r"flow of pictures has no field.*text_flow"):
+        make_fusion(DIM, MODALITIES, cfg, [0, 1, 2])
+    with pytest.raises(UserError, match=r"flow of texts has no field"):
+        make_fusion(DIM, 1, cfg)
+
+
+@pytest.mark.parametrize("kind", ["fqformer", "masked_fq_former", "two_flow", "sum"])
+def test_tokens_have_no_order(kind: str, tokens: torch.Tensor) -> None:
+    """Of the same flow, in two_flow; one_flow and concat put them side by side, so that they have."""
+    fusion = make(kind)
+    mask = torch.tensor([[True, False, True]] * 5)
+    order = [0, 2, 1]
+    torch.testing.assert_close(fusion(tokens[:, order], mask[:, order]), fusion(tokens, mask))

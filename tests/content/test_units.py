@@ -1,9 +1,11 @@
 """What the settings `content.*` make of a dataset's fields: which encoder reads which, whose networks are shared."""
 
+import io
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import rawrec
 from rawrec.config import Config, resolve
@@ -153,3 +155,95 @@ def test_a_feature_is_named_once() -> None:
     cfg = settings(content__features=["title", "back", "title"])
     with pytest.raises(UserError, match=r"content\.features: title is named 2 times"):
         content_units(cfg, FIELDS)
+
+
+# ------------------------------------------------------------------------------------------------------ several pieces
+def pictures(*colours: str) -> list[bytes]:
+    result = []
+    for colour in colours:
+        out = io.BytesIO()
+        Image.new("RGB", (40, 40), colour).save(out, "PNG")
+        result.append(out.getvalue())
+    return result
+
+
+EACH = {
+    "content__image__tokens": "each",
+    "content__image__max_images": 3,
+    "content__text__tokens": "each",
+    "content__text__max_texts": 2,
+    "content__back__use": False,
+    "content__plot__use": False,
+    "content__dim": 16,
+}
+
+
+def content_of(model: ItemModel, raw: dict[str, list]) -> torch.Tensor:
+    return model.eval()(model.raw_columns(raw))
+
+
+def test_each_piece_is_a_token_of_its_own() -> None:
+    """With the network and the projection of its field; what is beyond the limit is counted, or joined."""
+    model = made(**EACH, content__image__train="top:1", content__text__train="none")
+    assert model.fields == ["image", "image[2]", "image[3]", "title", "title[2]"]
+    assert list(model.proj) == ["image", "title"]
+    stacks = {name: encoder.stack for name, encoder in model.raw_encoders()}
+    assert stacks["image"] is stacks["image[2]"] is stacks["image[3]"]
+    assert {name.partition(".")[0] for name in model.trained_parameters()} == {"image"}
+
+    red, blue, green, black = pictures("red", "blue", "green", "black")
+    raw = {"image": [[red, blue, green, black], [blue], []], "title": [["a", "b", "c"], [], ["d"]]}
+    columns = model.raw_columns(raw)
+    there = {name: (columns[model.column(name)].lengths > 0).tolist() for name in model.fields}
+    assert there == {
+        "image": [True, True, False],
+        "image[2]": [True, False, False],
+        "image[3]": [True, False, False],
+        "title": [True, False, True],
+        "title[2]": [True, False, False],
+    }
+    lost = {name: model.lower(name, model.by_kind(name, raw))[1] for name in ("image", "image[2]", "image[3]")}
+    assert [lost[name]["cut_images"].tolist() for name in lost] == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    joined = {"image": raw["image"], "title": [["a", "b\nc"], [], ["d"]]}
+    torch.testing.assert_close(content_of(model, joined), content_of(model, raw))
+
+
+def test_a_token_of_the_mean_and_tokens_of_each() -> None:
+    """One picture and one text: the same content. Two: another one, whatever their order."""
+    one_each = {key: value for key, value in EACH.items() if "tokens" not in key and "max_texts" not in key}
+    each, mean = made(**EACH), made(**one_each)
+    mean.load_state_dict({k: v for k, v in each.state_dict().items() if "[" not in k})
+    red, blue = pictures("red", "blue")
+    one = {"image": [[red]], "title": [["a film"]]}
+    torch.testing.assert_close(content_of(each, one), content_of(mean, one))
+    two, turned = ({"image": [order], "title": [["a film"]]} for order in ([red, blue], [blue, red]))
+    assert not content_of(each, two).allclose(content_of(mean, two))
+    torch.testing.assert_close(content_of(each, two), content_of(each, turned))
+
+
+def test_text_flow_holds_every_text() -> None:
+    model = made(**EACH, content__fusion__kind="two_flow")
+    assert model.fusion is not None and model.fusion.members == [[0, 1, 2], [3, 4]]
+    named = made(**EACH, content__fusion__kind="two_flow", content__fusion__text_flow=["image"])
+    assert named.fusion is not None and named.fusion.members == [[3, 4], [0, 1, 2]]
+    with pytest.raises(UserError, match=r"content\.fusion\.text_flow: 'titel' is unknown; did you mean title"):
+        made(**EACH, content__fusion__kind="two_flow", content__fusion__text_flow=["titel"])
+
+
+def test_a_vector_of_the_field_is_added_to_its_tokens() -> None:
+    model = made(**EACH, content__fusion__kind="sum", content__fusion__field_embedding=True)
+    assert model.field_embedding is not None and model.field_embedding.shape == (2, 16)
+    raw = {"image": [pictures("red", "blue")], "title": [["a"]]}
+    with torch.no_grad():
+        with_vectors = content_of(model, raw)
+        vectors = model.field_embedding.clone()
+        model.field_embedding.zero_()
+        torch.testing.assert_close(with_vectors - content_of(model, raw), (2 * vectors[:1] + vectors[1:]) / 3)
+
+
+def test_each_is_refused_where_there_is_one_feature() -> None:
+    with pytest.raises(UserError, match=r"content\.image\.tokens=each: train=side:1"):
+        made(**EACH, content__image__train="side:1")
+    cfg = settings(content__item__encoder="random:vlmo", content__item__train="top:1", content__item__tokens="each")
+    with pytest.raises(UserError, match=r"random:vlmo makes one feature"):
+        build_item_model(cfg, FIELDS, content_units(cfg, FIELDS))

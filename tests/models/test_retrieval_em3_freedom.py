@@ -2,6 +2,7 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of
 
+from rawrec.config.parts import FUSIONS
 from rawrec.config.retrieval import EM3FreedomConfig
 from rawrec.errors import UserError
 from rawrec.models.retrieval.em3_freedom import EM3
@@ -26,6 +27,19 @@ class TestEM3(RetrievalMixin):
         everything = {name: torch.ones_like(mask) for name, mask in draws.items() if name.startswith("fusion_kept")}
         none = self.make(ffn=ffn, layer_num=2, query_num=query_num, hidden_dropout_prob=0.0)
         torch.testing.assert_close(none.fuse(everything), model.fuse({}))  # type: ignore[operator]
+
+    @pytest.mark.parametrize("fusion", FUSIONS)
+    def test_other_fusions(self, fusion: str) -> None:
+        """Each fuses, drops what is drawn, and learns."""
+        model = self.make(fusion=fusion)
+        assert isinstance(model, EM3)
+        users, positives = model.pairs.users[:9], model.pairs.items[:9]
+        draws = model.draw(users, positives, positives, torch.Generator().manual_seed(0))
+        assert model.fuse({}).shape == (ITEMS, 8)
+        assert not model.fuse(draws).equal(model.fuse({}))
+        model.loss(users, positives, (positives + 1) % ITEMS, draws)["loss"].backward()
+        for name in ("image_linear", "text_linear"):
+            assert all(p.grad is not None and p.grad.any() for p in model.get_submodule(name).parameters()), name
 
     def test_contrast_of_the_paper(self) -> None:
         """In the batch, each item once, content and id embeddings themselves."""

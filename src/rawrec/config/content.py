@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rawrec.config.parts import fusion_entry, fusion_names
+from rawrec.config.parts import FusionKind
 from rawrec.config.records import Record, Size
-from rawrec.config.wording import has_settings, nearest, unknown
+from rawrec.config.wording import has_settings, unknown
 
 TRAIN_PATTERN = re.compile(r"^(none|all|lora|(top|side):[1-9][0-9]{0,8})$")
 
@@ -50,6 +50,14 @@ class FieldConfig(Record):
         description="images: side in pixels after resizing; null: as the encoder was made for, else 128",
     )
     max_images: int = Field(default=4, ge=1, description="images: at most so many per item, the first ones")
+    tokens: Literal["mean", "each"] = Field(
+        default="mean",
+        description="what several pictures or texts of an item are to the fusion: one token, of the mean over pictures "
+        "or of all texts as one (mean), or one token each (each), up to max_images and max_texts",
+    )
+    max_texts: int = Field(
+        default=4, ge=1, description="texts with tokens=each: tokens per item; the last is of all further texts as one"
+    )
     max_length: int | None = Field(
         default=None,
         ge=4,
@@ -73,26 +81,34 @@ class FieldConfig(Record):
 class FusionConfig(Record):
     """How the features of an item become its content embedding (EM3 section 3.2)."""
 
-    kind: str = Field(
+    kind: FusionKind = Field(
         default="fqformer",
-        description="fqformer (attention with shared queries), concat (one linear map), sum (the mean), or your own",
+        description="fqformer (attention with shared queries), masked_fq_former (nobody attends to the queries), "
+        "one_flow (transformer layers over the tokens alone), two_flow (one of pictures, one of texts, with "
+        "cross-attention), concat (one linear map), sum (the mean), or your own",
     )
-    queries: int = Field(default=2, ge=1, description="fqformer: trainable queries, shared by all items")
-    layers: int = Field(default=1, ge=1, description="fqformer: transformer layers")
-    heads: int = Field(default=4, ge=1, description="fqformer: attention heads; content.dim must be a multiple of it")
+    queries: int = Field(
+        default=2, ge=1, description="fqformer, masked_fq_former: trainable queries, shared by all items"
+    )
+    layers: int = Field(default=1, ge=1, description="fusions with attention: transformer layers")
+    heads: int = Field(
+        default=4, ge=1, description="fusions with attention: heads; content.dim must be a multiple of it"
+    )
     ffn: bool = Field(
-        default=False, description="fqformer: a feed-forward sublayer after attention (the published code has none)"
+        default=False,
+        description="fusions with attention: a feed-forward sublayer after it (the published code has none)",
+    )
+    field_embedding: bool = Field(
+        default=False,
+        description="a learned vector of its field is added to every token; beside the bias of the field's projection, "
+        "which is one, too",
+    )
+    text_flow: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="two_flow: the features of its text flow, all others being the picture flow; null: text fields",
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout inside the fusion")
-
-    @field_validator("kind")
-    @classmethod
-    def _kind(cls, value: str) -> str:
-        if fusion_entry(value) is None:
-            near = nearest(value, fusion_names())
-            hint = f"did you mean {near}? " if near else ""
-            raise ValueError(f"{hint}use {', '.join(fusion_names())}")
-        return value
 
 
 class ContentConfig(Record):

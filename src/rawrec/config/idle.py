@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rawrec.config.content import FieldConfig
+from rawrec.config.parts import WITH_LAYERS, WITH_QUERIES
 from rawrec.config.run import Config
 
 
@@ -43,9 +44,19 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
         (r"bank\.warm_start", cfg.paradigm == "frozen", "paradigm=frozen always writes every row first"),
         (
-            r"content\.fusion\.(queries|layers|heads|ffn)",
-            fusion != "fqformer",
+            r"content\.fusion\.(layers|heads|ffn)",
+            fusion not in WITH_LAYERS,
             f"content.fusion.kind={fusion} has no such part; use content.fusion.kind=fqformer",
+        ),
+        (
+            r"content\.fusion\.queries",
+            fusion not in WITH_QUERIES,
+            f"content.fusion.kind={fusion} has no queries; use content.fusion.kind=fqformer",
+        ),
+        (
+            r"content\.fusion\.text_flow",
+            fusion != "two_flow",
+            f"content.fusion.kind={fusion} has no flow of texts alone; use content.fusion.kind=two_flow",
         ),
         (r"model\.cic_temperature", not cfg.model.cic_weight, "model.cic_weight=0 switches that loss off"),
         (
@@ -89,6 +100,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     return [
         (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
         (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
+        (
+            r"content\.(?!fusion\.)[^.]+\.(tokens|max_texts)",
+            True,
+            f"model {name} reads one feature of each field: the mean over pictures, texts as one",
+        ),
         (r"content\.(dim|fusion\..+)", True, f"model {name} joins features in its own way; see model.*"),
         (r"bank\.history_grad", True, f"model {name} reads no histories"),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
@@ -174,6 +190,11 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         return "no layer of the encoder learns; use paradigm=end_to_end with train=top:<n>, lora or all"
     if setting in ("size", "max_images") and kind == "text":
         return "it is a setting of image fields"
+    if setting == "max_texts" and kind == "image":
+        return "it is a setting of text fields; images have max_images"
+    several = [field.tokens, *(f.tokens for f in cfg.content.fields.values() if name in general)]
+    if setting == "max_texts" and "each" not in several:
+        return f"content.{name}.tokens=mean makes one token of all texts; use content.{name}.tokens=each"
     if setting == "max_length" and kind == "image":
         return "it is a setting of text fields; images have size"
     return None

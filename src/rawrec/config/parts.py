@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator
 
 from rawrec import plugins
+from rawrec.config.wording import nearest
 from rawrec.errors import UserError
 
 T = TypeVar("T")
 Kind = Literal["image", "text"]
 
 FUSIONS: dict[str, plugins.Entry] = {
-    "fqformer": plugins.Entry("rawrec.content.fusion:FQFormerFusion"),
-    "concat": plugins.Entry("rawrec.content.fusion:ConcatFusion"),
-    "sum": plugins.Entry("rawrec.content.fusion:SumFusion"),
+    "fqformer": plugins.Entry("rawrec.content.fusion.fqformer:FQFormerFusion"),
+    "masked_fq_former": plugins.Entry("rawrec.content.fusion.fqformer:MaskedFQFormerFusion"),
+    "one_flow": plugins.Entry("rawrec.content.fusion.flows:OneFlowFusion"),
+    "two_flow": plugins.Entry("rawrec.content.fusion.flows:TwoFlowFusion"),
+    "concat": plugins.Entry("rawrec.content.fusion.simple:ConcatFusion"),
+    "sum": plugins.Entry("rawrec.content.fusion.simple:SumFusion"),
 }
+WITH_QUERIES = ("fqformer", "masked_fq_former")
+WITH_LAYERS = (*WITH_QUERIES, "one_flow", "two_flow")
+"""Of our fusions, those that have trainable queries, and those made of transformer layers."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,18 @@ def fusion_entry(name: str) -> plugins.Entry | None:
 
 def fusion_names() -> list[str]:
     return plugins.names("fusions", FUSIONS)
+
+
+def _known_fusion(value: str) -> str:
+    if fusion_entry(value) is None:
+        near = nearest(value, fusion_names())
+        hint = f"did you mean {near}? " if near else ""
+        raise ValueError(f"{hint}use {', '.join(fusion_names())}")
+    return value
+
+
+FusionKind = Annotated[str, AfterValidator(_known_fusion)]
+"""The name of a fusion, ours or a registered one."""
 
 
 def register_encoder(name: str, kind: Kind, make: Callable[..., Any] | str | None = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from rawrec.config.parts import WITH_LAYERS, WITH_QUERIES, FusionKind
 from rawrec.config.records import Count, Idle, ModelRecord, NoGradient
 
 RegNorm = Literal["norm", "squared"]
@@ -162,6 +163,9 @@ class EM3FreedomConfig(IdContentConfig):
     mm_image_weight: float = Field(default=0.1, ge=0, le=1, description=IMAGE_WEIGHT)
     dropout: float = Field(default=0.8, ge=0, lt=1, description="share of the user-item edges left out in an epoch")
     item_graph: Path | None = Field(default=None, description=ITEM_GRAPH)
+    fusion: FusionKind = Field(
+        default="fqformer", description="how an item's features are joined: any of content.fusion.kind"
+    )
     query_num: Count = Field(default=1, description="trainable queries of the fusion, shared by all items")
     layer_num: Count = Field(default=1, description="transformer layers of the fusion")
     num_heads: Count = Field(
@@ -194,6 +198,16 @@ class EM3FreedomConfig(IdContentConfig):
 
     idle_rules: ClassVar[tuple[Idle, ...]] = (
         READY_GRAPH,
+        Idle(
+            ("layer_num", "num_heads", "ffn"),
+            lambda cfg: cfg.fusion not in WITH_LAYERS,
+            "model.fusion has no such part; use model.fusion=fqformer",
+        ),
+        Idle(
+            ("query_num",),
+            lambda cfg: cfg.fusion not in WITH_QUERIES,
+            "model.fusion has no queries; use model.fusion=fqformer",
+        ),
         Idle(
             ("cic_temperature", "cic_neg_num", "cic_negatives", "cic_on"),
             lambda cfg: not cfg.cic_weight,

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from rawrec.config.content import BankConfig, ContentConfig
 from rawrec.config.metrics import Of, followed, functions, own_metric
 from rawrec.config.models import DEFAULT_MODEL, ModelConfig, model_entry
+from rawrec.config.parts import WITH_LAYERS
 from rawrec.config.ranking import DotMlpConfig, present_form
 from rawrec.config.records import Record
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig, UntrainedIds
@@ -103,7 +104,7 @@ class Config(Record):
     @model_validator(mode="after")
     def _heads(self) -> Config:
         dim, fusion = self.content.dim, self.content.fusion
-        if self.reads_content and self.paradigm != "frozen" and fusion.kind == "fqformer" and dim % fusion.heads:
+        if self.reads_content and self.paradigm != "frozen" and fusion.kind in WITH_LAYERS and dim % fusion.heads:
             raise ValueError(
                 f"content.dim={dim} is no multiple of content.fusion.heads={fusion.heads}; "
                 f"use for example content.dim={math.ceil(dim / fusion.heads) * fusion.heads}"

@@ -62,6 +62,8 @@ def static_columns(
 
 def _path(cache: Path, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset) -> Path:
     reads = "+".join(item_model.read_by(name))
+    if name in item_model.pieces:
+        reads += f"[{item_model.pieces[name][1]}]"
     identity = f"{encoder.fingerprint}|{item_model.autocast}|{reads}|{data.fingerprint()}"
     return cache / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
 

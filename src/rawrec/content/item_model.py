@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from rawrec.config import Config, ContentConfig
+from rawrec.config import Config, ContentConfig, FusionConfig
+from rawrec.config.wording import unknown
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder, Networks, make_encoder
 from rawrec.content.encoders.vlmo import contrast
 from rawrec.content.fusion import make_fusion
-from rawrec.content.units import Unit
+from rawrec.content.units import Unit, units_of_pieces
 from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
@@ -36,6 +37,8 @@ class ItemModel(nn.Module):
 
     encoders: one per feature that is made of raw fields; some may share a network. features: name -> width of
     ready-made feature columns. reads: for each encoder the raw fields of every kind; if not said, the one of its name.
+    pieces: of an encoder that reads some of an item's pieces alone: of which feature they are, whose projection they
+    share, and which ones.
     frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
     length. Retrieval models have one, too, and read the features themselves.
     """
@@ -47,12 +50,14 @@ class ItemModel(nn.Module):
         cfg: ContentConfig,
         frozen: bool,
         reads: Mapping[str, tuple[tuple[str, ...], ...]] | None = None,
+        pieces: Mapping[str, tuple[str, slice]] | None = None,
     ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.reads = {name: (reads or {}).get(name, ((name,),)) for name in encoders}
         self.widths = {**{name: e.width for name, e in encoders.items()}, **features}
         self.fields = list(self.widths)
+        self.pieces = dict(pieces or {})
         self.trained = [name for name, encoder in encoders.items() if encoder.trained_parameters()]
         self.frozen = frozen
         self.autocast: torch.dtype | None = None  # of the encoders; projections and fusion are always float32
@@ -63,14 +68,30 @@ class ItemModel(nn.Module):
         self.proj = nn.ModuleDict()
         self.fusion = None
         if not frozen and self.fields:
-            self.proj.update({name: Linear(width, cfg.dim) for name, width in self.widths.items()})
-            self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion)
+            self.bases = list(dict.fromkeys(map(self.base, self.fields)))
+            self.proj.update({name: Linear(self.widths[name], cfg.dim) for name in self.bases})
+            self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion, self._text_flow(cfg.fusion))
+        self.field_embedding = None
+        if self.fusion is not None and cfg.fusion.field_embedding:
+            self.field_embedding = nn.Parameter(torch.randn(len(self.bases), cfg.dim) * 0.02)
 
     def raw_encoders(self) -> Iterator[tuple[str, Encoder]]:
         """Name and encoder of every feature that is made of raw fields."""
         for name, encoder in self.encoders.items():
             assert isinstance(encoder, Encoder)
             yield name, encoder
+
+    def _text_flow(self, cfg: FusionConfig) -> list[int]:
+        """Which tokens are of texts, or named by content.fusion.text_flow. UserError for a name that is no feature."""
+        named = cfg.text_flow or [name for name, encoder in self.raw_encoders() if encoder.kinds == ("text",)]
+        for name in named:
+            if name not in self.fields:
+                raise UserError(unknown("content.fusion.text_flow", name, self.bases))
+        return [k for k, name in enumerate(self.fields) if self.base(name) in named]
+
+    def base(self, name: str) -> str:
+        """The feature that `name` is of the pieces of: itself, unless several of an item's pieces are tokens each."""
+        return self.pieces[name][0] if name in self.pieces else name
 
     def digests(self) -> dict[str, dict[str, str | None]]:
         """Name and digest of the weights, as they were loaded, of the encoder of every feature."""
@@ -101,7 +122,10 @@ class ItemModel(nn.Module):
         tokens = []
         for name in self.fields:
             feature = one_length(features[name])
-            tokens.append(feature * present[name][:, None] if self.frozen else self.proj[name](feature))
+            token = feature * present[name][:, None] if self.frozen else self.proj[self.base(name)](feature)
+            if self.field_embedding is not None:
+                token = token + self.field_embedding[self.bases.index(self.base(name))]
+            tokens.append(token)
         if self.fusion is None:
             return torch.cat(tokens, 1)
         mask = torch.stack([present[name] for name in self.fields], 1)
@@ -150,6 +174,8 @@ class ItemModel(nn.Module):
         result = []
         for fields in self.reads[name]:
             own = [raw[field] for field in fields]
+            if name in self.pieces:
+                own = [[item[self.pieces[name][1]] for item in pieces] for pieces in own]
             together = ([piece for pieces in item for piece in pieces] for item in zip(*own, strict=True))
             result.append(own[0] if len(own) == 1 else list(together))
         return result
@@ -193,6 +219,21 @@ class ItemModel(nn.Module):
         return [(image, text) for image in images for text in texts]
 
     # ---------------------------------------------------------------------------------------------------------- state
+    def top_state(self) -> dict[str, Tensor]:
+        """All that stands above the features, by name: projections, fusion, vectors of fields."""
+        return {
+            k: v for k, v in self.state_dict().items() if k.partition(".")[0] in ("proj", "fusion", "field_embedding")
+        }
+
+    def load_top_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put a `top_state` back; KeyError or RuntimeError if it is of other settings."""
+        own = self.top_state()
+        if own.keys() != state.keys():
+            raise KeyError(f"{own.keys() ^ state.keys()}")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(state[name])
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What encoders learn, by `<feature>.<name>`, once where several share it; and `itc`, the contrast's scale."""
         found: dict[str, nn.Parameter] = {}
@@ -240,18 +281,21 @@ class ItemModel(nn.Module):
 def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fused: bool = True) -> ItemModel:
     """The item model of a dataset's `units` (see `content_units`); not `fused`: its encoders alone."""
     encoders: dict[str, Encoder] = {}
+    units = units_of_pieces(units) if fused else units
     networks = Networks()
+    own = {unit.base: Networks(networks) for unit in units.values()}
     for name, unit in units.items():
-        shared = networks if unit.shared or unit.settings.train == "none" else Networks(networks)
+        shared = networks if unit.shared or unit.settings.train == "none" else own[unit.base]
         try:
             encoders[name] = make_encoder(unit.reading, unit.settings, cfg.seed, networks=shared)
         except UserError as error:  # which begins with the setting, or with "encoder"
-            place = f"content.{name}"
+            place = f"content.{unit.base}"
             raise UserError(f"{place}.{error}" if "=" in str(error).split()[0] else f"{place}: {error}") from None
     frozen = cfg.paradigm == "frozen" or not fused
     settings = cfg.content if cfg.paradigm == "end_to_end" else cfg.content.model_copy(update={"itc_weight": 0.0})
     reads = {name: unit.reads for name, unit in units.items()}
-    made = ItemModel(encoders, dict(fields.feature), settings, frozen, reads)
+    pieces = {name: (unit.base, unit.pieces) for name, unit in units.items() if unit.pieces is not None}
+    made = ItemModel(encoders, dict(fields.feature), settings, frozen, reads, pieces)
     if made.itc is not None:
         _check_contrast(made)
     return made

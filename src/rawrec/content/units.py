@@ -7,7 +7,8 @@ fields and one for all text fields, and each field its feature; VLMo reads an it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from rawrec.config import Config, FieldConfig
 from rawrec.content.encoders import DEFAULTS, WHOLE, reads_whole_items
@@ -18,14 +19,15 @@ from rawrec.errors import UserError
 
 ITEM = "item"
 """Settings of the one encoder of all fields."""
-OWN = ("use", "max_images")
+OWN = ("use", "max_images", "tokens", "max_texts")
 """What fields that share a network may differ in."""
 
 
 @dataclass(frozen=True)
 class Unit:
     """name: of the feature. kinds: what its encoder reads, in the order of its arguments. reads: the dataset's fields
-    of each of these kinds."""
+    of each of these kinds. pieces: which of an item's pictures or texts, where it is not all. of: the unit that it is
+    of the pieces of, whose projection and trained network it shares."""
 
     name: str
     kinds: tuple[Kind, ...]
@@ -33,6 +35,12 @@ class Unit:
     settings: FieldConfig
     shared: bool = False
     """Its network is that of every other unit of the same kind and encoder."""
+    pieces: slice | None = None
+    of: str = ""
+
+    @property
+    def base(self) -> str:
+        return self.of or self.name
 
     @property
     def reading(self) -> PassKind:
@@ -60,6 +68,33 @@ def content_units(cfg: Config, fields: Fields) -> dict[str, Unit]:
     if cfg.content.features is not None:
         result = _chosen(cfg.content.features, result)
     _check(cfg, fields, result)
+    return result
+
+
+def units_of_pieces(units: Mapping[str, Unit]) -> dict[str, Unit]:
+    """The same, with content.<field>.tokens=each: in the place of a unit one for its first picture or text, of its
+    name, one for the second, `name[2]`, and so on up to the limit; the last reads all further ones, of which it encodes
+    the first picture, or the texts as one."""
+    result = {}
+    for name, unit in units.items():
+        if unit.settings.tokens == "mean":
+            result[name] = unit
+            continue
+        if len(unit.kinds) > 1 or (unit.settings.encoder is not None and reads_whole_items(unit.settings.encoder)):
+            raise UserError(
+                f"content.{ITEM}.tokens=each: {unit.settings.encoder} makes one feature of all pieces; use mean"
+            )
+        if unit.settings.side:
+            raise UserError(
+                f"content.{name}.tokens=each: train={unit.settings.train} has a network for one feature of an item; "
+                "use none, top:<n>, lora or all, or tokens=mean"
+            )
+        settings = unit.settings.model_copy(update={"max_images": 1})
+        count = unit.settings.max_images if unit.reading == "image" else unit.settings.max_texts
+        for k in range(count):
+            own = name if not k else f"{name}[{k + 1}]"
+            pieces = slice(k, k + 1 if k + 1 < count else None)
+            result[own] = replace(unit, name=own, settings=settings, pieces=pieces, of=name)
     return result
 
 

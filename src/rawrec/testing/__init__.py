@@ -1,8 +1,9 @@
-"""What a model or an encoder of your own must pass. Plain functions that raise AssertionError; no pytest needed.
+"""What a model, an encoder or a fusion of your own must pass: plain functions that raise AssertionError.
 
->>> from rawrec.testing import check_encoder, check_model
+>>> from rawrec.testing import check_encoder, check_fusion, check_model
 >>> check_model("mine", {"dim": 8})
 >>> check_encoder("tiles", kind="image")
+>>> check_fusion("gate")
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from rawrec.config.ranking import RankerConfig
 from rawrec.errors import UserError
 from rawrec.testing import ranking, retrieval
 from rawrec.testing.encoders import check_encoder
+from rawrec.testing.fusions import check_fusion
 
-__all__ = ["check_encoder", "check_model"]
+__all__ = ["check_encoder", "check_fusion", "check_model"]
 
 
 def check_model(

@@ -77,6 +77,10 @@ TEXT_ENCODERS: dict[str, MakeWords] = {
 }
 
 
+OF_FIELDS = ("use", "encoder", "max_images", "tokens", "max_texts")
+"""Settings that change nothing about a network."""
+
+
 class Networks:
     """Networks that were loaded already, for encoders that share them: fields that `content.item` speaks for, and
     frozen ones, of which one copy is enough. frozen: where these are, if not here."""
@@ -87,7 +91,7 @@ class Networks:
 
     def get(self, kind: str, name: str, cfg: FieldConfig, make: Callable[[], tuple[N, Any]]) -> tuple[N, Any]:
         """The network of these settings and what its fields are prepared by; frozen when it is made."""
-        key = (kind, name, *(value for setting, value in cfg if setting not in ("use", "encoder", "max_images")))
+        key = (kind, name, *(value for setting, value in cfg if setting not in OF_FIELDS))
         if key not in self._made:
             self._made[key] = make()
             self._made[key][0].requires_grad_(False)

@@ -1,6 +1,6 @@
 """EM3 on FREEDOM: End-to-end training of Multimodal Model and ranking Model (Deng et al. 2024), section 4.6.
 
-The FQ-Former fuses the features of every item into its content, which travels the graphs of FREEDOM beside the ids;
+The FQ-Former, or another fusion, makes the content of every item, which travels the graphs of FREEDOM beside the ids;
 the content-id contrast aligns the two.
 """
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import FusionConfig
+from rawrec.config.parts import WITH_LAYERS
 from rawrec.config.retrieval import EM3FreedomConfig
-from rawrec.content.fusion import FQFormerFusion, SelfOutput
+from rawrec.content.fusion import make_fusion
 from rawrec.errors import UserError
 from rawrec.models.graph import Interactions, SparseMatrix, propagate, user_item_adjacency
 from rawrec.models.losses import bpr_loss, info_nce
@@ -23,21 +24,25 @@ from rawrec.onednn import Linear
 
 
 class GivenDropout(nn.Module):
-    """Dropout by the mask in `kept`, of the input's shape (True = kept); None: none."""
+    """Dropout by the mask in `kept`, of the input's shape (True = kept); None: none. shape: of the last input, without
+    its first dimension."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
         self.kept: Tensor | None = None
+        self.shape: tuple[int, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
+        self.shape = x.shape[1:]
         return x if self.kept is None else x * self.kept / (1 - self.rate)
 
 
 class EM3(RetrievalModel):
     """Scores are those of ids plus those of content, both after propagation: embeddings are `[id, content]`.
 
-    Tokens of the FQ-Former are linear maps of the features, as they are; a token that an item lacks is not attended to.
+    Tokens of the fusion are linear maps of the features, as they are; a token that an item lacks is not attended to.
+    In fusion=two_flow the first modality is the picture flow, and the others are the text flow.
     Content travels the user-item graph from items, users starting from zero. The pruned graph makes the loss, the full
     one recommendations.
     """
@@ -51,7 +56,7 @@ class EM3(RetrievalModel):
     ):
         super().__init__(cfg, pairs, features, present)
         dim = cfg.embedding_size
-        if dim % cfg.num_heads:
+        if cfg.fusion in WITH_LAYERS and dim % cfg.num_heads:
             raise UserError(f"model.num_heads={cfg.num_heads} is no divisor of model.embedding_size={dim}")
         self.user_embedding = nn.Embedding(pairs.n_users, dim)
         self.item_id_embedding = nn.Embedding(pairs.n_items, dim)
@@ -59,13 +64,18 @@ class EM3(RetrievalModel):
         nn.init.xavier_uniform_(self.item_id_embedding.weight)
         for name in self.modalities:
             self.add_module(f"{name}_linear", Linear(self.width(name), dim))
-        fusion = FusionConfig(queries=cfg.query_num, layers=cfg.layer_num, heads=cfg.num_heads, ffn=cfg.ffn)
-        self.content = FQFormerFusion(dim, len(self.modalities), fusion)
+        fusion = FusionConfig(
+            kind=cfg.fusion, queries=cfg.query_num, layers=cfg.layer_num, heads=cfg.num_heads, ffn=cfg.ffn
+        )
+        self.content = make_fusion(dim, len(self.modalities), fusion)
         self.dropouts: list[GivenDropout] = []
-        for sublayer in self.content.modules():
-            if isinstance(sublayer, SelfOutput):
-                self.dropouts.append(GivenDropout(cfg.hidden_dropout_prob))
-                sublayer.add_module("dropout", self.dropouts[-1])
+        for layer in list(self.content.modules()):
+            for name, part in layer.named_children():
+                if isinstance(part, nn.Dropout):
+                    self.dropouts.append(GivenDropout(cfg.hidden_dropout_prob))
+                    layer.add_module(name, self.dropouts[-1])
+        count = len(self.modalities)
+        self.content(torch.zeros(1, count, dim), torch.ones(1, count, dtype=torch.bool))  # dropouts learn their shapes
         self.cic_content_linear = Linear(dim, dim)  # f_CIC, eq. 10
         self.cic_id_linear = Linear(dim, dim)  # f'_CIC, eq. 11
         self.item_graph = frozen_item_graph(self, cfg.knn_k, cfg.mm_image_weight, cfg.item_graph)
@@ -84,15 +94,15 @@ class EM3(RetrievalModel):
     def draw(
         self, users: Tensor, positives: Tensor, negatives: Tensor | None, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Contrast samples `[n_items, cic_neg_num]`; of each dropout of the fusion a mask `[n_items, tokens, dim]`."""
+        """Contrast samples `[n_items, cic_neg_num]`; of each dropout of the fusion a mask `[n_items, *its shape]`."""
         draws = {}
         if self.cfg.cic_weight and self.cfg.cic_negatives == "catalogue":
             samples = torch.randint(self.n_items, (self.n_items, self.cfg.cic_neg_num), generator=generator)
             draws["cic_negatives"] = samples
         if self.cfg.hidden_dropout_prob:
-            shape = (self.n_items, self.cfg.query_num + len(self.modalities), self.cfg.embedding_size)
-            for k in range(len(self.dropouts)):
-                draws[f"fusion_kept_{k}"] = torch.rand(shape, generator=generator) >= self.cfg.hidden_dropout_prob
+            for k, dropout in enumerate(self.dropouts):
+                drawn = torch.rand((self.n_items, *dropout.shape), generator=generator)
+                draws[f"fusion_kept_{k}"] = drawn >= self.cfg.hidden_dropout_prob
         return draws
 
     def fuse(self, draws: Mapping[str, Tensor]) -> Tensor:

@@ -93,7 +93,8 @@ class Task:
     def train_setting(self, name: str) -> str:
         """The setting by which an encoder is trained, as it was given."""
         given, fields = self.cfg.content.fields, self.data.fields
-        key = ITEM if ITEM in given and ITEM not in (*fields.image, *fields.text) else name
+        own = name if self.item_model is None else self.item_model.base(name)
+        key = ITEM if ITEM in given and ITEM not in (*fields.image, *fields.text) else own
         return f"content.{key}.train={given[key].train}"
 
     def beginning(self, batch: Any) -> str:

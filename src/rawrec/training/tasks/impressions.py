@@ -449,9 +449,7 @@ class ImpressionTask(Task, nn.Module):
         if self.content_in is not None:
             result |= with_prefix("content_in.", self.content_in.state_dict())
         if self.item_model is not None:
-            result |= with_prefix(f"{SAVED}proj.", self.item_model.proj.state_dict())
-            if self.item_model.fusion is not None:
-                result |= with_prefix(f"{SAVED}fusion.", self.item_model.fusion.state_dict())
+            result |= with_prefix(SAVED, self.item_model.top_state())
             result |= with_prefix("encoder.", self.item_model.trained_state())
         return result
 
@@ -463,9 +461,7 @@ class ImpressionTask(Task, nn.Module):
             if self.content_in is not None:
                 self.content_in.load_state_dict(without_prefix("content_in.", state))
             if self.item_model is not None:
-                self.item_model.proj.load_state_dict(without_prefix(f"{SAVED}proj.", state))
-                if self.item_model.fusion is not None:
-                    self.item_model.fusion.load_state_dict(without_prefix(f"{SAVED}fusion.", state))
+                self.item_model.load_top_state(without_prefix(SAVED, state))
                 self.item_model.load_trained_state(without_prefix("encoder.", state))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
@@ -487,7 +483,7 @@ class ImpressionTask(Task, nn.Module):
         ids = {id(p) for p in self.ranker.id_parameters()}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                plain = "plain" if parameter.ndim < 2 or name.endswith(".queries") else "rest"
+                plain = "plain" if parameter.ndim < 2 or name.endswith((".queries", ".field_embedding")) else "rest"
                 key = "encoder" if id(parameter) in encoder else "id" if id(parameter) in ids else plain
                 groups[key].append((saved_name(name), parameter))
         return groups
