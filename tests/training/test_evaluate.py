@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.report import build_report
 from rawrec.models.ranking.context import Moments
+from rawrec.report import build_report
 from rawrec.training import evaluate as evaluation
 from rawrec.training.evaluate import FEWEST, evaluate_part, evaluate_topk, list_users
 from rawrec.training.job import evaluate, load_task, train
