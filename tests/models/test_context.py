@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rawrec.data.sampling import Samples
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
-from rawrec.models.ranking.columns import Buckets, Categories, hash_code
+from rawrec.models.ranking.columns import Buckets, Categories, hash_code, user_columns
 from rawrec.models.ranking.context import ContextReader, Moments, parse_context
 from rawrec.serving.recommender import Recommender
 from rawrec.training.job import train
@@ -186,3 +187,44 @@ def test_words_of_the_command_line():
     for words, why in ((["device"], "COLUMN=VALUE"), (["a=1", "a=2"], "twice")):
         with pytest.raises(UserError, match=why):
             parse_context(words)
+
+
+def test_attributes_of_users_are_read_by_training_users(tmp_path: Path):
+    with DatasetWriter(
+        tmp_path / "d",
+        fields=Fields(),
+        source="made",
+        labels=["label"],
+        extra={"part": pa.int64()},
+        users=Columns(categorical=["age"], numeric=["income"]),
+        has_time=False,
+    ) as writer:
+        n = 300
+        people = [str(i % 6) for i in range(n)]
+        part = [0 if int(user) < 4 else 1 + i // 6 % 2 for i, user in enumerate(people)]
+        label = [float(int(user) % 2) for user in people]
+        rows = {"user_id": people, "item_id": [str(i % 7) for i in range(n)], "label": label, "part": part}
+        writer.add_interactions(rows)
+        ages = [["odd"] if i % 2 else ["even"] for i in range(5)]
+        ages[2] = ["even", "grey"]
+        people = {"user_id": [str(i) for i in range(5)], "age": [*ages[:4], ["new"]], "income": [1, 2, None, 3, 9.0]}
+        writer.users.add(people)
+        data = writer.finish(SplitSpec.model_validate({"kind": "column", "column": "part"}), ImportReport())
+    samples = Samples(data, "default", "label", 3, "rolling", 0)
+    found = user_columns(data, samples, InputsConfig(user_columns="all"))
+    assert found is not None
+    codes, ptr, size = found.bags["age"]
+    # even, grey, odd are 1, 2, 3; new is unseen; who has none is 4, as is everybody outside
+    assert size == 5 and [codes[a:b].tolist() for a, b in pairwise(ptr)] == [[1], [3], [1, 2], [3], [0], [4], [4]]
+    mean, deviation = np.mean([1, 2, 3]), np.std([1, 2, 3])
+    np.testing.assert_allclose(found.numbers[[0, 1, 3], 0], (np.array([1, 2, 3]) - mean) / deviation, rtol=1e-6)
+    assert found.numbers[:, 1].tolist() == [0, 0, 1, 0, 0, 1, 1]
+    assert user_columns(data, samples, InputsConfig()) is None
+    with pytest.raises(UserError, match=r"model.user_columns: .*'agee'"):
+        user_columns(data, samples, InputsConfig(user_columns=["agee"]))
+    more = {"model.user_columns": ["age"], "model.user_id": False, "model.item_id": False}
+    run = train("id", data, tmp_path / "run", SETTINGS | more | {"train.batch_size": 20})
+    rec = Recommender.load(run.path, device="cpu")
+    odd, even = (rec.score(user, ["1"], history=["1"])[0] for user in ("1", "0"))
+    assert odd > 0.6 > 0.4 > even
+    assert even < rec.score(history=["1"], items=["1"])[0] < odd  # who lacks all

@@ -19,6 +19,8 @@ from rawrec.cli.options import (
     Ratios,
     Timestamp,
     User,
+    UserId,
+    Users,
     Vectors,
 )
 from rawrec.cli.pictures import picture_options
@@ -51,7 +53,13 @@ def append(
     ] = None,
     image_field: Annotated[str | None, typer.Option(help="field of --image-dir, where there are several")] = None,
     image_url: Annotated[Many, typer.Option(help="column of addresses of pictures; repeatable")] = None,
-    update: Annotated[bool, typer.Option("--update", help="replace the content of items that are known")] = False,
+    users: Users = None,
+    user_id: UserId = None,
+    user_category: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="category of the users")] = None,
+    user_numeric: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="number of the users")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="replace the content of items, the attributes of users that are known")
+    ] = False,
     part: Annotated[
         str, typer.Option(help="train | valid | test: the new interactions in the default split")
     ] = "train",
@@ -71,7 +79,8 @@ def append(
         items=items, item_id=item_id, text=text or [], category=category or [], numeric=numeric or [],
         feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
         image_name=image_name, image_column=image_column or [], image_field=image_field,
-        image_url=image_url or [], pictures=pictures, update=update, part=part, moved=dict(map(_moved, move or [])),
+        image_url=image_url or [], pictures=pictures, users=users, user_id=user_id, user_category=user_category or [],
+        user_numeric=user_numeric or [], update=update, part=part, moved=dict(map(_moved, move or [])),
     )  # fmt: skip
     report = ImportReport.load(data.path / f"import-{data.version}.json")
     if as_json:

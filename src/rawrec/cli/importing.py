@@ -35,6 +35,10 @@ from rawrec.cli.options import (
     Timestamp,
     Titles,
     User,
+    UserCategory,
+    UserId,
+    UserNumeric,
+    Users,
     Vectors,
 )
 from rawrec.cli.sources import Work, imported, importing, source
@@ -64,6 +68,10 @@ def import_table(
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    users: Users = None,
+    user_id: UserId = None,
+    user_category: UserCategory = None,
+    user_numeric: UserNumeric = None,
 ) -> Work:
     """Import tables of interactions and items, and a folder of pictures."""
     from rawrec.sources.table import import_table as work
@@ -209,6 +217,10 @@ def import_impressions(
     extra: Annotated[Many, typer.Option(help="further column to keep; repeatable")] = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    users: Users = None,
+    user_id: UserId = None,
+    user_category: UserCategory = None,
+    user_numeric: UserNumeric = None,
     separator: Annotated[str | None, typer.Option(help="between the values of a list in a string")] = None,
     items: Items = None,
     item_id: Annotated[str, typer.Option(help="its id column")] = "item_id",
@@ -253,6 +265,10 @@ def import_huggingface(
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    users: Annotated[str | None, typer.Option(metavar="NAME[:CONFIG][@SPLIT]", help="the users' attributes")] = None,
+    user_id: UserId = None,
+    user_category: UserCategory = None,
+    user_numeric: UserNumeric = None,
 ) -> Work:
     """Import datasets of the Hugging Face hub, or folders of the same layout."""
     from rawrec.sources.huggingface import import_huggingface as work
@@ -281,6 +297,10 @@ def import_webdataset(
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    users: Users = None,
+    user_id: UserId = None,
+    user_category: UserCategory = None,
+    user_numeric: UserNumeric = None,
 ) -> Work:
     """Import items of WebDataset's tar shards, and a table of interactions."""
     from rawrec.sources.webdataset import import_webdataset as work

@@ -48,6 +48,15 @@ ContextNumeric = Annotated[
     typer.Option("--context-numeric", metavar="COLUMN,...", help="numbers of the interactions, as position; likewise"),
 ]
 
+# ------------------------------------------------------------------------------------------------------------- users
+Users = Annotated[Path | None, typer.Option("--users", help="table of the users' attributes")]
+UserId = Annotated[str | None, typer.Option("--user-id", help="its id column (default: as --user)")]
+UserCategory = Annotated[
+    Many,
+    typer.Option("--user-category", metavar="COLUMN,...", help="categories of the users; several values between |"),
+]
+UserNumeric = Annotated[Many, typer.Option("--user-numeric", metavar="COLUMN,...", help="numbers of the users")]
+
 # ------------------------------------------------------------------------------------------------------------- items
 Items = Annotated[Path | None, typer.Option("--items", help="table of the items")]
 ItemId = Annotated[str | None, typer.Option("--item-id", help="its id column (default: as --item)")]

@@ -78,12 +78,12 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
 def _column_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     """The same of how columns are read."""
     model = cfg.model
-    columns = all(wanted == "none" or not wanted for wanted in (model.columns, model.context))
+    columns = all(wanted == "none" or not wanted for wanted in (model.columns, model.user_columns, model.context))
     return [
         (
             r"model\.(numbers|buckets|hash_above)",
             columns,
-            "no column is read: name some in model.columns or model.context",
+            "no column is read: name some in model.columns, model.user_columns or model.context",
         ),
         (
             r"model\.buckets",

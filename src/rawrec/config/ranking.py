@@ -41,6 +41,9 @@ class InputsConfig(Record):
         default=False, description="log of the item's and of the user's training rows as inputs of the ranker"
     )
 
+    user_columns: Literal["all", "none"] | list[str] = Field(
+        default="none", description="categorical and numeric attributes of users that the ranker reads"
+    )
     context: Literal["all", "none"] | list[str] = Field(
         default="none",
         description="columns of the context of an impression that the ranker reads, for example [device,hour]; beside "
@@ -59,10 +62,12 @@ class InputsConfig(Record):
         description="a categorical column with more values in training is hashed into so many; null: never",
     )
 
-    @field_validator("columns", "context", mode="wrap")
+    @field_validator("columns", "user_columns", "context", mode="wrap")
     @classmethod
     def _columns(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        example = {"context": "[device,hour]"}.get(info.field_name or "", "[genres,year]")
+        example = {"context": "[device,hour]", "user_columns": "[age,country]"}.get(
+            info.field_name or "", "[genres,year]"
+        )
         try:
             return handler(value)
         except ValidationError:

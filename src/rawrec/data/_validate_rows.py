@@ -17,6 +17,7 @@ from rawrec.data.digest import ContentDigest
 from rawrec.data.findings import EXAMPLES, Validation
 from rawrec.data.meta import ROWS
 from rawrec.data.splits import PARTS, SplitSpec
+from rawrec.data.users import user_schema
 
 ROWS_AT_ONCE = 1 << 19
 STATED = ("statement", "as_made", "counts", "version")
@@ -95,12 +96,16 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
                 bar.progress.update(task, completed=row / data.n_interactions, rows=row)
         start += entry.counts["interactions"]
         whole_files += row == start
+        if digest is not None and entry.users is not None:
+            with found.reading(entry.users):
+                digest.update("users", pq.read_table(data.path / entry.users))
         if digest is not None:
             differs = digest.hexdigest() != entry.digest
             found.add("dataset.yaml", f"the digest of version {entry.version} is not that of its content", differs)
             found.count("digests", 1)
     if whole_files < len(data.meta.versions):
         return  # what follows is of all interactions
+    _check_users(data, found, user_hashes)
     known = user_hashes[user_hashes != 0]
     found.add("dataset.yaml", "users that it counts have no interaction", data.n_users - len(known))
     found.add(ROWS, "two users have the same id", len(known) - len(np.unique(known)))
@@ -111,6 +116,32 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
     again = int((keys[1:] == keys[:-1]).sum())
     if again:
         found.notes.append(f"{again:,} interactions repeat the user, item and time of another")
+
+
+def _check_users(data: Dataset, found: Validation, user_hashes: NDArray[np.uint64]) -> None:
+    """Check the files of the users' attributes; user_hashes: of the users' ids, 0 where unknown."""
+    n_users = 0
+    for entry in data.meta.versions:
+        n_users += entry.counts["users"]
+        if entry.users is None:
+            continue
+        with found.reading(entry.users):
+            table = pq.read_table(data.path / entry.users, page_checksum_verification=True)
+            table.validate(full=True)
+            if table.schema != user_schema(data.meta.users):
+                found.add(entry.users, f"its columns are not those in dataset.yaml: {table.schema.names}", 1)
+                continue
+            if len(table) != n_users:
+                found.add(entry.users, f"it has {len(table)} rows, and version {entry.version} has {n_users} users", 1)
+                continue
+            ids = table.column("user_id")
+            differs = (pl.Series(ids).hash().to_numpy() != user_hashes[:n_users]) & (user_hashes[:n_users] != 0)
+            at = np.flatnonzero(differs)
+            found.add(entry.users, "is not the id of the row's user", len(at), [ids[i].as_py() for i in at[:EXAMPLES]])
+            for name in data.meta.users.numeric:
+                values = table.column(name).drop_null().to_numpy()
+                found.add(f"{entry.users}, {name}", "is not finite", int((~np.isfinite(values)).sum()))
+            found.count("rows of users", len(table))
 
 
 def _digest(digest: ContentDigest, batch: pa.RecordBatch) -> None:

@@ -28,6 +28,7 @@ from rawrec.data.meta import ITEMS, ROWS, SCHEMA_VERSION, Version, write_meta
 from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema
 from rawrec.data.splits import PARTS
+from rawrec.data.users import UserRows, bare_users, merged
 from rawrec.errors import UserError
 from rawrec.files import move, sync
 
@@ -75,6 +76,7 @@ class Appender(PartWriter):
             items = item_schema(data.fields, data.has_launched)
             source = pictures.open(data.path) if pictures is not None else None
             super().__init__(data.path, folder, items, pa.schema(rows), data.meta.labels, source)
+            self.users = UserRows(data.meta.users)
             self._old_codes = Numbering()
             self._old_codes.encode(pa.array(data.item_ids, pa.string()))
             self._old = self._old_codes.ids
@@ -86,6 +88,7 @@ class Appender(PartWriter):
             shutil.rmtree(folder, ignore_errors=True)
             self._lock.release()
             raise
+        self._update = update
         self._updates = ItemUpdates(self._items, self._old, folder / "updates.lance", data.fields) if update else None
         self._started = time.monotonic()
 
@@ -131,9 +134,10 @@ class Appender(PartWriter):
         self.vectors.close(self.known)
         n_rows = pq.read_metadata(self._folder / "rows.half").num_rows if self._rows is not None else 0
         replaced = self._updates.count if self._updates is not None else 0
-        if not (n_rows or self._fragments or replaced):
+        attributes = self._attributes(report)
+        if not (n_rows or self._fragments or replaced or attributes is not None):
             raise UserError(
-                f"nothing to append to {self.out}: no interaction and no new item was read or kept"
+                f"nothing to append to {self.out}: nothing new was read or kept"
                 + "".join(f"; {entry.count} skipped because: {reason}" for reason, entry in report.skipped.items())
             )
         if self._moved and not n_rows:
@@ -153,6 +157,8 @@ class Appender(PartWriter):
             else:
                 self._write_rows(file, item_of, parts)
                 self._note_labels(file, report)
+            if attributes is not None:
+                self._write_users(attributes, f"users-{number}.parquet")
             report.write(self._folder / account)
             version = Version.model_validate(
                 {
@@ -162,6 +168,7 @@ class Appender(PartWriter):
                     "items_version": self._commit_items(),
                     "digest": self._digest.hexdigest(),
                     "source": report.source,
+                    "users": f"users-{number}.parquet" if attributes is not None else None,
                     "replaced": replaced,
                     "replaced_digest": self._updates.digest.hexdigest() if self._updates and replaced else "",
                     "part": self._part if n_rows else None,
@@ -169,7 +176,7 @@ class Appender(PartWriter):
                     "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
                 }
             )
-            for name in (file, account):
+            for name in (file, account, *filter(None, [version.users])):
                 sync(self._folder / name)
                 move(self._folder / name, self._place / name)
             write_meta(meta, self._place, f"dataset-{meta.version}.yaml")
@@ -185,6 +192,19 @@ class Appender(PartWriter):
             write_meta(meta.model_copy(update=changes), self._place)
         self.checked.remove()
         return Dataset.open(self.out)
+
+    def _attributes(self, report: ImportReport) -> pa.Table | None:
+        """The attributes of all users, where those that were given change them; rows of others are counted."""
+        if not self.data.meta.users.names():
+            return None
+        ids = self._user_codes.ids
+        new, old = self.users.aligned(ids, report), self.data.user_table()
+        later = pa.table([pa.nulls(len(ids) - len(old), kind.type) for kind in old.schema], schema=old.schema)
+        old = pa.concat_tables([old, later]).set_column(0, "user_id", ids)
+        now = merged(old, new, self._update, report)
+        if len(later):
+            report.kept["users without attributes"] = bare_users(now.slice(len(now) - len(later)))
+        return None if now.equals(old) else now
 
     def _commit_items(self) -> int:
         """The version of items.lance that has the new and the updated items."""

@@ -3,12 +3,14 @@
 dataset.yaml           what there is: fields, labels, counts, splits, versions
 items.lance            one row per item: id, raw media, texts, columns; the row is the item's dense index
 interactions.parquet   one row per interaction: dense and original ids, time, labels, further columns, split
+users.parquet          attributes of users, where there are any: a row per user, in their order
 splits/<name>.parquet  further splits, aligned with the rows of interactions.parquet
 import.json            what was read, skipped and why
 
 An append makes version 2, 3 ...: its rows are interactions-2.parquet, its items a version of items.lance, its report
-import-2.json, and what dataset.yaml said before stays in dataset-1.yaml. Items, users and rows that were there keep
-their numbers, so that an earlier version is what the newest one begins with.
+import-2.json, the attributes of all users users-2.parquet where it brought some, and what dataset.yaml said before
+stays in dataset-1.yaml. Items, users and rows that were there keep their numbers, so that an earlier version is what
+the newest one begins with.
 """
 
 from __future__ import annotations
@@ -337,17 +339,37 @@ class Dataset:
     def categorical(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
         """A categorical field: `ptr [n_items + 1]`, `codes [values]` into the sorted vocabulary, the vocabulary."""
         _known("categorical field", field, self.fields.categorical, self.path)
-        column = self._item_column(field)
-        ptr = np.zeros(self.n_items + 1, np.int64)
-        np.cumsum(pieces(column).to_numpy(), out=ptr[1:])
-        codes, words = _sorted_codes(pc.list_flatten(column))
-        return ptr, codes.to_numpy(), words
+        return _lists_of_codes(self._item_column(field))
 
     def numeric(self, field: str) -> NDArray[np.float64]:
         """A numeric field, `[n_items]`; nan where it is missing."""
         _known("numeric field", field, self.fields.numeric, self.path)
         return self._item_column(field).to_numpy(zero_copy_only=False).astype(np.float64)
 
+    # ---------------------------------------------------------------------------------------------------------- users
+    def user_categorical(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
+        """A categorical attribute of users: `ptr [n_users + 1]`, `codes [values]` into the sorted vocabulary, it."""
+        _known("categorical column of users", name, self.meta.users.categorical, self.path)
+        return _lists_of_codes(self.user_table([name]).column(name).combine_chunks())
+
+    def user_numeric(self, name: str) -> NDArray[np.float64]:
+        """A numeric attribute of users, `[n_users]`; nan where it is missing."""
+        _known("numeric column of users", name, self.meta.users.numeric, self.path)
+        return self.user_table([name]).column(name).to_numpy()
+
+    def user_table(self, columns: list[str] | None = None) -> pa.Table:
+        """Attributes of users (default: all, and `user_id`), a row per user; empty for those that came later."""
+        file = next(entry.users for entry in reversed(self.meta.versions) if entry.users)
+        try:
+            table = pq.read_table(self.path / file, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{self.path} is damaged, import it again: {first_line(error)}") from None
+        if len(table) < self.n_users:
+            empty = [pa.nulls(self.n_users - len(table), kind.type) for kind in table.schema]
+            table = pa.concat_tables([table, pa.table(empty, schema=table.schema)])
+        return table
+
+    # -------------------------------------------------------------------------------------------------------- features
     def feature(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A ready-made feature, `[n_items, width]` (zeros where missing), and which items have it, `[n_items]`."""
         _known("feature", name, list(self.fields.feature), self.path)
@@ -397,6 +419,14 @@ class Dataset:
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays
+def _lists_of_codes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
+    """Lists of strings: `ptr [n + 1]`, `codes [values]` into the sorted vocabulary, the vocabulary."""
+    ptr = np.zeros(len(column) + 1, np.int64)
+    np.cumsum(pieces(column).to_numpy(), out=ptr[1:])
+    codes, words = _sorted_codes(pc.list_flatten(column))
+    return ptr, codes.to_numpy(), words
+
+
 def _sorted_codes(values: pa.Array) -> tuple[pa.Array, list[str]]:
     """Strings as int32 codes into their sorted vocabulary, null where they are; and the vocabulary."""
     coded = values.dictionary_encode()

@@ -16,7 +16,7 @@ from rawrec.errors import UserError
 from rawrec.files import replacing, sync
 
 SCHEMA_VERSION = 3
-ITEMS, ROWS = "items.lance", "interactions.parquet"
+ITEMS, ROWS, USERS = "items.lance", "interactions.parquet", "users.parquet"
 
 
 class Fields(BaseModel):
@@ -35,7 +35,7 @@ class Fields(BaseModel):
 
 
 class Columns(BaseModel):
-    """Columns of interactions (the context of an impression) that a ranker may read, by kind."""
+    """Columns of users, or of interactions (the context of an impression), that a ranker may read, by kind."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,6 +52,7 @@ class Version(BaseModel):
     file: its interactions. counts: users, items and interactions that it added; replaced: items whose content it
     changed. items_version: the version of items.lance after it. part: where its interactions are in the default split
     (an append's; an import splits). moved: part -> part, what it made of the default split of earlier interactions.
+    users: the file of the users' attributes, of all users that there were then, where it brought some.
     digest: `ContentDigest` of what it added ("": it was imported when there was none); replaced_digest: of what it put
     in place of items' content. time: when it was (an append).
     """
@@ -64,6 +65,7 @@ class Version(BaseModel):
     items_version: int
     digest: str
     source: str
+    users: str | None = Field(default=None, pattern=r"^users(-\d+)?\.parquet$")
     replaced: int = 0
     replaced_digest: str = ""
     part: Literal["train", "valid", "test"] | None = None
@@ -76,9 +78,10 @@ class Meta(BaseModel):
 
     labels: label columns; empty means positive-only data. digest: of all items and interactions, as they came.
     extra: further columns of the interactions; context: those of them that a ranker may read, by kind.
+    users: the attributes of users.
     splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
     versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only. Before schema
-    version 3 there was no context.
+    version 3 there were no context and no attributes of users.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -91,6 +94,7 @@ class Meta(BaseModel):
     label_rule: str = ""
     extra: list[str] = Field(default_factory=list)
     context: Columns = Field(default_factory=Columns)
+    users: Columns = Field(default_factory=Columns)
     has_time: bool
     counts: dict[str, int]
     splits: dict[str, dict[str, Any]]

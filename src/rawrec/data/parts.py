@@ -94,13 +94,13 @@ class PartWriter:
             if self._pictures is None:
                 self._add_items(whole)
                 continue
-            for part in self._pictures.parts(_ids("item", whole["item_id"]).to_pylist(), whole, self.checked):
+            for part in self._pictures.parts(as_ids("item", whole["item_id"]).to_pylist(), whole, self.checked):
                 self._add_items(part)
 
     def _add_items(self, batch: Mapping[str, Values]) -> None:
         self._check_keys("items", batch, self._item_schema.names, ["item_id"])
         n = len(batch["item_id"])
-        columns: dict[str, pa.Array] = {"item_id": _ids("item", batch["item_id"])}
+        columns: dict[str, pa.Array] = {"item_id": as_ids("item", batch["item_id"])}
         for name in self._item_schema.names[1:]:
             if "/" in name:
                 what, field = name.split("/")
@@ -115,9 +115,9 @@ class PartWriter:
             elif pa.types.is_fixed_size_list(kind):
                 columns[name] = _features(name, values, kind)
             else:
-                columns[name] = _array(name, values, kind)
+                columns[name] = as_array(name, values, kind)
                 if pa.types.is_list(kind):
-                    columns[name] = _drop_empty(columns[name])
+                    columns[name] = without_empty(columns[name])
         part = pa.record_batch(list(columns.values()), schema=self._item_schema)
         self._item_buffer.append(part)
         self._item_bytes += part.nbytes
@@ -169,11 +169,11 @@ class PartWriter:
         names = ["user_id", "item_id", *self._row_schema.names[2:]]
         self._check_keys("interactions", batch, names, names)
         columns: dict[str, pa.Array] = {
-            "user_id": _ids("user", batch["user_id"]),
-            "item_id": _ids("item", batch["item_id"]),
+            "user_id": as_ids("user", batch["user_id"]),
+            "item_id": as_ids("item", batch["item_id"]),
         }
         for name in names[2:]:
-            columns[name] = _array(name, batch[name], self._row_schema.field(name).type)
+            columns[name] = as_array(name, batch[name], self._row_schema.field(name).type)
             if name == "timestamp" or name in self._labels:
                 bad = columns[name].null_count or (name != "timestamp" and pc.any(pc.is_nan(columns[name])).as_py())
                 if bad:
@@ -298,6 +298,12 @@ class PartWriter:
                 target.write_batch(ready.result())
         half.unlink()
 
+    def _write_users(self, table: pa.Table, name: str) -> None:
+        """Make the file `name` of the users' attributes."""
+        self._digest.update("users", table)
+        with writing(self.out):
+            pq.write_table(table, self._folder / name, compression="zstd", write_page_checksum=True)
+
     def _note_labels(self, name: str, report: ImportReport) -> None:
         """Note label columns in the file `name` of the interactions that hold values other than 0 and 1."""
         for label in self._labels:
@@ -347,16 +353,21 @@ def check_names(fields: Fields, labels: list[str], extra: list[str]) -> None:
         ("interaction column", [*labels, *extra], ROW_COLUMNS),
     ):
         for i, name in enumerate(names):
-            if not NAME.match(name):
-                raise UserError(f"{what} {name!r}: use letters, digits, - and _, and begin with a letter")
-            if name in reserved or name in names[:i]:
-                raise UserError(f"{what} {name!r} is {'reserved' if name in reserved else 'named twice'}: rename it")
+            check_column(what, name, names[:i], reserved)
     for name, width in fields.feature.items():
         if width < 1:
             raise UserError(f"feature {name!r} has width {width}: it must be at least 1")
 
 
-def _array(name: str, values: Values, kind: pa.DataType) -> pa.Array:
+def check_column(what: str, name: str, earlier: Sequence[str], reserved: Sequence[str]) -> None:
+    """UserError for a name that cannot be a column's."""
+    if not NAME.match(name):
+        raise UserError(f"{what} {name!r}: use letters, digits, - and _, and begin with a letter")
+    if name in reserved or name in earlier:
+        raise UserError(f"{what} {name!r} is {'reserved' if name in reserved else 'named twice'}: rename it")
+
+
+def as_array(name: str, values: Values, kind: pa.DataType) -> pa.Array:
     array: Any = values
     try:
         if isinstance(values, pa.ChunkedArray):
@@ -368,9 +379,9 @@ def _array(name: str, values: Values, kind: pa.DataType) -> pa.Array:
         raise UserError(f"{name}: values are not of type {kind}: {first_line(error)}") from None
 
 
-def _ids(what: str, values: Values) -> pa.Array:
+def as_ids(what: str, values: Values) -> pa.Array:
     """Ids as strings without surrounding white space, none of them empty."""
-    ids = pc.utf8_trim_whitespace(_array(f"{what}_id", values, pa.string()))
+    ids = pc.utf8_trim_whitespace(as_array(f"{what}_id", values, pa.string()))
     bad = pc.fill_null(pc.equal(ids, ""), True)
     if pc.any(bad).as_py():
         raise UserError(f"{what}_id of row {pc.index(bad, True).as_py()} of a batch is empty: leave such rows out")
@@ -384,7 +395,7 @@ def first_of_each(ids: pa.Array) -> NDArray[np.bool_]:
     return first
 
 
-def _drop_empty(lists: pa.Array) -> pa.Array:
+def without_empty(lists: pa.Array) -> pa.Array:
     """Lists without their null and empty pieces; a list that was missing is an empty one."""
     flat = lists.flatten()
     length = pc.binary_length(flat)
@@ -405,7 +416,7 @@ def _bytes(lists: pa.Array) -> pa.Array:
 
 def _features(name: str, values: Values, kind: pa.FixedSizeListType) -> pa.Array:
     if not isinstance(values, np.ndarray):
-        return _array(name, values, kind)
+        return as_array(name, values, kind)
     if values.ndim != 2 or values.shape[1] != kind.list_size:
         raise UserError(f"{name}: features of shape {values.shape} where width {kind.list_size} is declared")
     missing = ~np.all(np.isfinite(values), axis=1)

@@ -23,9 +23,10 @@ from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
-from rawrec.data.meta import ITEMS, ROWS, Columns, Fields, Meta, Version, read_version, split_entry, write_meta
+from rawrec.data.meta import ITEMS, ROWS, USERS, Columns, Fields, Meta, Version, read_version, split_entry, write_meta
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.splits import SplitSpec
+from rawrec.data.users import UserRows, account
 from rawrec.errors import UserError
 from rawrec.files import sync
 
@@ -42,9 +43,9 @@ class DatasetWriter(PartWriter):
 
     fields: the item fields. labels: label columns of the interactions, empty for positive-only data. label_rule: how a
     label came to be, e.g. "rating >= 4". extra: further interaction columns and their types; context: those of them
-    that a ranker may read, by kind. has_time, has_launched: whether interactions have a `timestamp`, items a `launched`
-    time. overwrite: replace a dataset that is there. pictures: pictures given by address, which become one more image
-    field.
+    that a ranker may read, by kind. users: attributes of users, whose rows `users` takes. has_time, has_launched:
+    whether interactions have a `timestamp`, items a `launched` time. overwrite: replace a dataset that is there.
+    pictures: pictures given by address, which become one more image field.
 
     Raises UserError where the place is taken, cannot be written, is full, or where a value is not acceptable.
     """
@@ -60,6 +61,7 @@ class DatasetWriter(PartWriter):
         generated: bool = False,
         extra: dict[str, pa.DataType] | None = None,
         context: Columns | None = None,
+        users: Columns | None = None,
         has_time: bool,
         overwrite: bool = False,
         has_launched: bool = False,
@@ -75,9 +77,11 @@ class DatasetWriter(PartWriter):
             "label_rule": label_rule,
             "extra": list(extra or {}),
             "context": context or Columns(),
+            "users": users or Columns(),
             "has_time": has_time,
         }
         check_names(fields, labels, list(extra or {}))
+        self.users = UserRows(users or Columns())
         row_schema = pa.schema(
             [("user", pa.int32()), ("item", pa.int32())]
             + ([("timestamp", pa.int64())] if has_time else [])
@@ -124,6 +128,11 @@ class DatasetWriter(PartWriter):
         self._note_labels(ROWS, report)
         counts = {"users": len(self._user_codes), "items": n_items, "interactions": len(parts)}
         self._account(report, counts, bare)
+        attributes = USERS if self.users.columns.names() else None
+        if attributes:
+            table_of_users = self.users.aligned(self._user_codes.ids, report)
+            account(table_of_users, report)
+            self._write_users(table_of_users, attributes)
         digest = self._digest.hexdigest()
         first = Version(
             version=1,
@@ -132,6 +141,7 @@ class DatasetWriter(PartWriter):
             items_version=table.version,
             digest=digest,
             source=self._meta["source"],
+            users=attributes,
         )
         meta = Meta(
             **self._meta,

@@ -21,6 +21,7 @@ from rawrec.sources.append_columns import (
     field_of_folder,
     interaction_columns,
     item_columns,
+    user_columns,
 )
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
@@ -28,6 +29,7 @@ from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import ids
 from rawrec.sources.tables.rows import Rows
 from rawrec.sources.tables.vector_files import vector_files
+from rawrec.sources.users import open_users
 
 ITEMS_AT_ONCE = 4096
 
@@ -55,6 +57,10 @@ def append(
     image_field: str | None = None,
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
+    users: str | Path | None = None,
+    user_id: str | None = None,
+    user_category: Sequence[str] = (),
+    user_numeric: Sequence[str] = (),
     update: bool = False,
     part: str = "train",
     moved: Mapping[str, str] | None = None,
@@ -67,8 +73,9 @@ def append(
     else 0. feature: columns of vectors, which are lists of numbers or texts of them. vectors: feature -> a file of
     vectors with item ids (a table, .npz, .npy), for the items of the table of items; without one for those of the
     interactions; without these for its own. image_field: needed where the dataset has several. image_url: columns of
-    addresses of pictures; pictures: how they are downloaded, or a table of addresses. update: replace the content of
-    items that are there. part: of the new interactions in the default split. moved: part -> part, of all earlier ones
+    addresses of pictures; pictures: how they are downloaded, or a table of addresses. users: table of users, with
+    the id in `user_id` (default: the same name as `user`). update: replace the content of items and the attributes of
+    users that are there. part: of the new interactions in the default split. moved: part -> part, of all earlier ones
     there.
 
     Users, items and interactions that were there keep their numbers; further splits have the new interactions in no
@@ -78,11 +85,11 @@ def append(
     """
     data = Dataset.open(path)
     vectors = dict(vectors or {})
-    if interactions is None and items is None and not vectors:
-        raise UserError("name what to append: interactions, items or vectors")
+    if interactions is None and items is None and users is None and not vectors:
+        raise UserError("name what to append: interactions, items, users or vectors")
     if interactions is None and items is None and (image_dir is not None or pictures):
         raise UserError("pictures go to items of tables, not of vectors alone: name a table of items")
-    named = [f"table {Path(name).name}" for name in (interactions, items) if name]
+    named = [f"table {Path(name).name}" for name in (interactions, items, users) if name]
     report = ImportReport(source=", ".join(named + [f"vectors {Path(file).name}" for file in vectors.values()]))
     rows, table, found = None, None, None
     if interactions is not None:
@@ -108,8 +115,10 @@ def append(
         image_column=columns["image_column"], image_dir=image_dir, image_name=image_name, image_field=folder_field,
         image_url=image_url, pictures=pictures,
     )  # fmt: skip
+    people = user_columns(data, open_users(users, report), user_id or user, user_category, user_numeric)
     with Appender(path, part, moved, update, pictures) as target, Bar(progress) as bar:
         target.take_vectors(catalogue.vectors, report)
+        people.write(target, bar)
         if table is not None:
             if not update:
                 table.refuse = lambda batch: _new_items(batch, target, report)
@@ -118,7 +127,7 @@ def append(
             _add_interactions(rows, target, bar, positive)
             if table is None and (catalogue.folder or pictures or catalogue.vectors):
                 catalogue.write_met(target, None if update else target.known)
-        if table is None and rows is None:
+        if table is None and rows is None and vectors:
             _add_items_with_vectors(target, update)
         return target.finish(report)
 

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rawrec.data.dataset import ROWS, Dataset, unknown_name
+from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import as_text, row_name, stored_name
+from rawrec.sources.users import Users
 
 IMPORT_ANEW = (
     ". An append adds no field: for a further feature import the dataset anew, with --vectors FIELD=FILE or "
@@ -117,6 +119,22 @@ def item_columns(
     names = {field: column for columns in found.values() for field, column in columns.items()}
     names = {**{name: name for name in addresses}, "item_id": item_id, **names}
     return NamedColumns(source, names), {name: list(columns) for name, columns in found.items()}
+
+
+def user_columns(
+    data: Dataset, source: Source | None, user_id: str, category: Sequence[str], numeric: Sequence[str]
+) -> Users:
+    """The table of users under the names of the dataset."""
+    if source is None:
+        return Users(ImportReport(), None, user_id, category, numeric)
+    source.require("user_id", [user_id])
+    known = data.meta.users
+    if not known.names():
+        raise UserError(f"{data.path} has no attributes of users: import it anew, with users (--users)")
+    words = _assigned("user_category", category, known.categorical, source, stored_name)
+    numbers = _assigned("user_numeric", numeric, known.numeric, source, stored_name)
+    table = NamedColumns(source, {"user_id": user_id} | words | numbers)
+    return Users(source.report, table, "user_id", list(words), list(numbers))
 
 
 def check_features(data: Dataset, names: Collection[str]) -> None:

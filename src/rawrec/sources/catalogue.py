@@ -19,7 +19,8 @@ from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.media.pictures import WORKERS, ImageFolder, Pictures, check_many, spans
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import binary_lists, ids, numbers, stored_name, string_lists
+from rawrec.sources.tables.convert import binary_lists, ids, stored_name, string_lists
+from rawrec.sources.tables.rows import counted_numbers
 from rawrec.sources.tables.vector_columns import VectorColumn, column_width
 from rawrec.sources.tables.vector_files import VectorFile, vector_width
 
@@ -162,7 +163,7 @@ class Catalogue:
                     batch.columns[name], f"{batch.file}: {name}", json_lists=is_json, separator=separator
                 )
         for name in self.numeric:
-            columns[stored_name(name)] = self._numbers(batch, name)
+            columns[stored_name(name)] = counted_numbers(batch, name, self.report, "items")
         for column in self.feature:
             columns[column.field] = self._finite(column, batch)
         pictures_of: dict[str, Callable[[], Pictures]] = {}
@@ -185,18 +186,6 @@ class Catalogue:
         if lost.any():
             reason = f"feature {column.field}: a value is not finite (missing)"
             self.report.skip(reason, batch.examples(lost), int(lost.sum()))
-        return values
-
-    def _numbers(self, batch: Batch, name: str) -> np.ndarray:
-        column = batch.columns[name]
-        values = numbers(column, f"{batch.file}: {name}")
-        lost = np.isnan(values) & column.is_valid().to_numpy(zero_copy_only=False)
-        if pa.types.is_string(column.type) and lost.any():
-            lost &= np.asarray(column.to_numpy(zero_copy_only=False) != "", dtype=bool)
-            if lost.any():
-                self.report.skip(
-                    f"items: {name} is no number (kept, empty)", batch.examples(lost, name), int(lost.sum())
-                )
         return values
 
 

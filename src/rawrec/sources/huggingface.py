@@ -18,6 +18,7 @@ from rawrec.sources.table import import_sources
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import ids
 from rawrec.sources.tables.vector_files import vector_files
+from rawrec.sources.users import Users
 
 
 def import_huggingface(
@@ -41,6 +42,10 @@ def import_huggingface(
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    users: str | None = None,
+    user_id: str | None = None,
+    user_category: Sequence[str] = (),
+    user_numeric: Sequence[str] = (),
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -57,6 +62,8 @@ def import_huggingface(
     or as paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
     numbers, where they stay numbers. feature, vectors: as of `import_table`. image_url: columns of the addresses of
     pictures. pictures: how these are downloaded; or a table of addresses.
+    users: a dataset of users, as interactions and items; user_id (default: the same name as `user`), user_category,
+    user_numeric: its columns.
     split: default as the splits of the interactions say where there are several, else by time per user where there are
     times, else at random per user.
 
@@ -64,7 +71,7 @@ def import_huggingface(
     cannot be found, reached or read, for absent configs, splits and columns, and when nothing is left to import.
     """
     report = ImportReport(source=f"Hugging Face {interactions}")
-    plain = {*labels, *numeric, *context_numeric, *filter(None, [time])}
+    plain = {*labels, *user_numeric, *numeric, *context_numeric, *filter(None, [time])}
     rows = HubTable(interactions, find(interactions), report, image, plain)
     wanted = [*text, *category, *numeric, *feature, *image, *image_url]
     source: Source | None = None
@@ -78,9 +85,11 @@ def import_huggingface(
     )  # fmt: skip
     if split is None and rows.parts:
         split = SplitSpec.model_validate({"kind": "column", "column": PART})
+    table = HubTable(users, find(users), report, (), plain) if users is not None else None
+    people = Users(report, table, user_id or user, user_category, user_numeric)
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, split=split, overwrite=overwrite, progress=progress,
+        context_numeric=context_numeric, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from rawrec.sources.tables.convert import as_text, numbers
 from rawrec.sources.tables.lists import ListReader, Lists
 from rawrec.sources.tables.rows import Rows, check_kinds, further_types
 from rawrec.sources.tables.vector_files import vector_files
+from rawrec.sources.users import Users, open_users
 
 CLICKS = ("ids", "flags")
 LABEL = "click"
@@ -45,6 +46,10 @@ def import_impressions(
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    users: str | Path | None = None,
+    user_id: str | None = None,
+    user_category: Sequence[str] = (),
+    user_numeric: Sequence[str] = (),
     separator: str | None = None,
     items: str | Path | None = None,
     item_id: str = "item_id",
@@ -67,12 +72,12 @@ def import_impressions(
 
     items_shown, clicks: columns of lists: Parquet's own, JSON, or strings with `separator` between the values (default:
     as the first rows say, which is noted). clicks_are: `ids` of the items clicked, or `flags`, as many 0 and 1 as items
-    shown; None: what fits more of the first lists, which is noted. The label is `click`.
-    session, query: columns kept as strings under these names; without a session it is the number of the row. `position`
-    is the place in the list, from 0. user, time, extra, context_category, context_numeric and all about items: as in
-    `import_table`, but item_id; `position`, `session` and `query` are of the context where they are named there.
-    split: default by time per user where there are times, else at random per user. A split that could tear a list apart
-    keeps sessions whole. A `column` split names a column of the table.
+    shown; None: what fits more of the first lists, which is noted. The label is `click`. session, query: columns kept
+    as strings under these names; without a session it is the number of the row. `position` is the place in the list,
+    from 0. user, time, extra, context_category, context_numeric, all about users and about items: as in `import_table`,
+    but item_id; `position`, `session` and `query` are of the context where they are named there. split: default by time
+    per user where there are times, else at random per user. A split that could tear a list apart keeps sessions whole.
+    A `column` split names a column of the table.
 
     Raises UserError for absent files and columns, files that cannot be read, clicks that can be read either way, and
     when nothing is left to import.
@@ -108,6 +113,7 @@ def import_impressions(
         numeric=numeric, feature=feature, vectors=vector_files(vectors, item_id), image_column=image_column,
         image_dir=image_dir, image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
     )  # fmt: skip
+    people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
     shown = _Shown(report, items_shown, clicks, clicks_are, separator)
     stored = {"session": pa.string()} | ({"query": pa.string()} if query else {}) | {"position": pa.int32()}
     with (
@@ -122,6 +128,7 @@ def import_impressions(
                 categorical=[own.get(name) or cleaner.names[name] for name in dict.fromkeys(context_category)],
                 numeric=[own.get(name) or cleaner.names[name] for name in dict.fromkeys(context_numeric)],
             ),
+            users=people.fields,
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
@@ -131,6 +138,7 @@ def import_impressions(
         writer.take_vectors(catalogue.vectors, report)
         if catalogue.source is not None:
             catalogue.write(writer, bar)
+        people.write(writer, bar)
         for batch in bar.track("lists", source, [*cleaner.columns, items_shown, clicks]):
             for column in kept:
                 batch.columns[column] = as_text(batch.columns[column], f"{batch.file}: {column}")

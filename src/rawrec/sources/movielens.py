@@ -19,8 +19,10 @@ from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import DoubleColon, Source, open_source
 from rawrec.sources.tables.convert import ids, string_lists
 from rawrec.sources.tables.rows import Rows
+from rawrec.sources.users import Users
 
 RATINGS = ["userId", "movieId", "rating", "timestamp"]
+PEOPLE = ["userId", "gender", "age", "occupation", "zip"]
 MOVIES = ["movieId", "title", "genres"]
 NO_GENRE = "(no genres listed)"
 YEAR = re.compile(r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$")
@@ -42,7 +44,8 @@ def import_movielens(
 
     posters: folder of `<movieId>.jpg`, the image field `poster`. texts: table with the columns movieId and plot, the
     text field `plot`. Further fields: text `title`, categorical `genres`, numeric `year` (of the title). pictures: a
-    table of addresses of pictures, to be downloaded.
+    table of addresses of pictures, to be downloaded. users.dat beside ratings.dat: gender, age (a code of an age group)
+    and occupation (a code) of users, as categories.
     label = rating >= `positive`; the rating is kept. split: default by time per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
@@ -58,6 +61,9 @@ def import_movielens(
         numeric=["year"],
         feature={},
     )
+    table = Path(folder) / "users.dat"
+    known = isinstance(ratings, DoubleColon) and table.is_file()
+    users = Users(report, DoubleColon(table, report, PEOPLE) if known else None, "userId", PEOPLE[1:4] if known else ())
     cleaner = Rows(report, "userId", "movieId", "timestamp", ["rating"])
     with (
         DatasetWriter(
@@ -67,6 +73,7 @@ def import_movielens(
             labels=["label"],
             label_rule=f"rating >= {positive:g}",
             extra={"rating": pa.float32()},
+            users=users.fields,
             has_time=True,
             overwrite=overwrite,
             pictures=pictures,
@@ -96,6 +103,7 @@ def import_movielens(
             folder_of_posters.count_unused()
         if plots:
             report.skip("text of a movie that is not in the catalogue", list(plots)[:20], len(plots))
+        users.write(writer, bar)
         positives = 0
         for batch in bar.track("ratings", ratings, cleaner.columns):
             rows = cleaner.clean(batch)

@@ -26,6 +26,7 @@ from rawrec.sources.table import import_sources
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.columnar import plain, rows_at_once
 from rawrec.sources.tables.vector_files import vector_files
+from rawrec.sources.users import Users
 
 END: Any = object()
 
@@ -34,14 +35,16 @@ END: Any = object()
 class SourceTables:
     """What a source of your own gives: interactions and items in batches, and what their columns are.
 
-    interactions, items: a list, or what a generator function gives, of batches: a table or a record batch of pyarrow, a
-    data frame of polars, or a dict of columns. All of them have the columns of the first, in its types. Each is gone
-    through once. items: None where there is no catalogue; the items are those of the interactions then.
+    interactions, items, users: a list, or what a generator function gives, of batches: a table or a record batch of
+    pyarrow, a data frame of polars, or a dict of columns. All of them have the columns of the first, in its types. Each
+    is gone through once. items: None where there is no catalogue; the items are those of the interactions then. users:
+    None where they have no attributes.
 
     All else is as for `import_table`: user, item, time, labels, extra, context_category and context_numeric are columns
-    of the interactions, without labels every row is a positive; item_id (default: as `item`), text, category, numeric,
-    feature, image_column and image_url are columns of the items. vectors: feature -> a file. image_dir: a folder of
-    pictures called `image_name`, the field `image_field`.
+    of the interactions, without labels every row is a positive; user_id (default: as `user`), user_category and
+    user_numeric are columns of the users; item_id (default: as `item`), text, category, numeric, feature, image_column
+    and image_url are columns of the items. vectors: feature -> a file. image_dir: a folder of pictures called
+    `image_name`, the field `image_field`.
     """
 
     interactions: Iterable[Any]
@@ -53,6 +56,10 @@ class SourceTables:
     extra: Sequence[str] = ()
     context_category: Sequence[str] = ()
     context_numeric: Sequence[str] = ()
+    users: Iterable[Any] | None = None
+    user_id: str | None = None
+    user_category: Sequence[str] = ()
+    user_numeric: Sequence[str] = ()
     item_id: str | None = None
     text: Sequence[str] = ()
     category: Sequence[str] = ()
@@ -99,6 +106,8 @@ def import_own(
     rows = Given(name, "interactions", tables.interactions, report)
     items = None if tables.items is None else Given(name, "items", tables.items, report)
     item_id = tables.item_id or tables.item
+    users = None if tables.users is None else Given(name, "users", tables.users, report)
+    people = Users(report, users, tables.user_id or tables.user, tables.user_category, tables.user_numeric)
     catalogue = Catalogue(
         report, items, item_id, text=tables.text, category=tables.category, numeric=tables.numeric,
         feature=tables.feature, vectors=vector_files(tables.vectors, item_id), image_column=tables.image_column,
@@ -107,7 +116,7 @@ def import_own(
     )  # fmt: skip
     return import_sources(
         rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels, extra=tables.extra,
-        context_category=tables.context_category, context_numeric=tables.context_numeric, split=split,
+        context_category=tables.context_category, context_numeric=tables.context_numeric, users=people, split=split,
         overwrite=overwrite, progress=progress,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import ids, numbers, stored_name, string_lists
 from rawrec.sources.tables.rows import Rows, check_kinds
+from rawrec.sources.users import Users
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 PARTS = {"train": 0, "valid": 1, "val": 1, "test": 2, "part1": 0, "part2": 1, "part3": 2}
@@ -54,7 +55,8 @@ def import_recbole(
     is one). positive: label = rating >= positive. With neither every row is a positive. Further columns are kept: float
     as numbers, the others as strings. context_category, context_numeric: those that a ranker may read as the context.
     Items: token and token_seq columns are categorical, those named in `text` one text each, float numeric, float_seq
-    features. seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
+    features. Users, of `<name>.user` where there is one: token and token_seq columns are categories, float numbers.
+    seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
     several in a value. pictures: how these are downloaded; or a table of addresses.
     split: default as the files `<name>.train.inter`, `.valid.inter` and `.test.inter` (or part1 to part3) say, which
     are read instead of `<name>.inter`; without them by time per user, without times at random per user.
@@ -98,6 +100,7 @@ def import_recbole(
         kind = {"kind": "column", "column": PART} if parted else {"kind": "time_user" if time else "random_user"}
         split = SplitSpec.model_validate(kind)
     catalogue = _Items(folder / f"{name}.item", item, text, seq_separator, report, image_url, pictures)
+    people = _users(folder / f"{name}.user", user, seq_separator, report)
     with (
         DatasetWriter(
             out,
@@ -111,6 +114,7 @@ def import_recbole(
                 categorical=[names[name] for name in dict.fromkeys(context_category)],
                 numeric=[names[name] for name in dict.fromkeys(context_numeric)],
             ),
+            users=people.fields,
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
@@ -118,6 +122,7 @@ def import_recbole(
         Bar(progress) as bar,
     ):
         catalogue.write(writer, bar)
+        people.write(writer, bar)
         positives = 0
         for path, part in files.items():
             for batch in bar.track(path.name, sources[path][0], cleaner.columns):
@@ -151,9 +156,27 @@ def _files(folder: Path, report: ImportReport) -> tuple[str, dict[Path, int]]:
         raise UserError(f"{folder} has two files of one part: {', '.join(p.name for p in parted)}")
     name = names.pop()
     files = dict(sorted(parted.items(), key=lambda entry: entry[1])) or dict.fromkeys(inter, 0)
-    if unread := [p.name for p in sorted(folder.glob(f"{name}.*")) if p not in files and p.suffix != ".item"]:
+    if unread := [
+        p.name for p in sorted(folder.glob(f"{name}.*")) if p not in files and p.suffix not in (".item", ".user")
+    ]:
         report.note(f"not read: {', '.join(unread)}")
     return name, files
+
+
+def _users(path: Path, user: str, separator: str, report: ImportReport) -> Users:
+    """The file of the users, if there is one; columns of vectors are left out and noted."""
+    if not path.exists():
+        return Users(report, None, user)
+    source, types = _open(path, report)
+    source.require("user", [user])
+    category = [name for name, kind in types.items() if "token" in kind and name != user]
+    numeric = [name for name, kind in types.items() if kind == "float" and name != user]
+    if vectors := [name for name, kind in types.items() if kind == "float_seq"]:
+        report.note(f"{path.name}: vectors of users are not read ({', '.join(vectors)})")
+    if not category and not numeric:
+        return Users(report, None, user)
+    separators = {name: separator if types[name] == "token_seq" else "" for name in category}
+    return Users(report, source, user, category, numeric, separators)
 
 
 def _open(path: Path, report: ImportReport) -> tuple[Source, dict[str, str]]:

@@ -16,6 +16,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
 from rawrec.sources.tables.rows import Rows, further_types
 from rawrec.sources.tables.vector_files import vector_files
+from rawrec.sources.users import Users, open_users
 
 
 def import_table(
@@ -42,6 +43,10 @@ def import_table(
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    users: str | Path | None = None,
+    user_id: str | None = None,
+    user_category: Sequence[str] = (),
+    user_numeric: Sequence[str] = (),
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -57,6 +62,8 @@ def import_table(
     its first vector that is all numbers. image_column: bytes, of Parquet. image_dir: a folder of pictures named
     `image_name`, stored as the field `image_field`. image_url: the addresses of pictures, one or several in a value.
     pictures: how these are downloaded; or a table of addresses.
+    users: table of users, whose column `user_id` (default: the same name as `user`) holds the id; user_category,
+    user_numeric: its columns, which a ranker may read. Users without an interaction are left out.
     split: default by time per user where there are times, else at random per user. A `column` split names a column of
     the interactions.
 
@@ -65,6 +72,7 @@ def import_table(
     report = ImportReport(source=f"table {Path(interactions).name}")
     rows = open_source(Path(interactions), report)
     source = open_source(Path(items), report) if items is not None else None
+    people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
         vectors=vector_files(vectors, item_id or item), image_column=image_column, image_dir=image_dir,
@@ -72,7 +80,7 @@ def import_table(
     )  # fmt: skip
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, split=split, overwrite=overwrite, progress=progress,
+        context_numeric=context_numeric, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 
@@ -88,6 +96,7 @@ def import_sources(
     extra: Sequence[str],
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    users: Users | None = None,
     split: SplitSpec | None,
     overwrite: bool,
     progress: bool,
@@ -119,6 +128,7 @@ def import_sources(
                 categorical=[names[name] for name in dict.fromkeys(context_category)],
                 numeric=[names[name] for name in dict.fromkeys(context_numeric)],
             ),
+            users=users.fields if users else None,
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
@@ -128,6 +138,8 @@ def import_sources(
         writer.take_vectors(catalogue.vectors, report)
         if catalogue.source is not None:
             catalogue.write(writer, bar)
+        if users is not None:
+            users.write(writer, bar)
         for batch in bar.track("interactions", rows, cleaner.columns):
             writer.add_interactions(cleaner.clean(batch))
         cleaner.finish(str(rows.path))

@@ -16,6 +16,7 @@ from rawrec.sources.table import import_sources
 from rawrec.sources.tables import open_source
 from rawrec.sources.tables.convert import stored_name
 from rawrec.sources.tables.vector_files import vector_files
+from rawrec.sources.users import Users, open_users
 
 
 def import_webdataset(
@@ -39,6 +40,10 @@ def import_webdataset(
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    users: str | Path | None = None,
+    user_id: str | None = None,
+    user_category: Sequence[str] = (),
+    user_numeric: Sequence[str] = (),
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -52,7 +57,7 @@ def import_webdataset(
     image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
     these are downloaded; or a table of addresses. vectors: as of `import_table`.
     user, item, time, labels, extra, context_category, context_numeric: columns of the interactions, as of
-    `import_table`. split: as there.
+    `import_table`. users, user_id, user_category, user_numeric, split: as there.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
     """
@@ -73,7 +78,8 @@ def import_webdataset(
     )  # fmt: skip
     if unused := [name for name in samples.keys if name not in catalogue.columns]:
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
+    people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, split=split, overwrite=overwrite, progress=progress,
+        context_numeric=context_numeric, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip

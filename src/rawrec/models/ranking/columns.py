@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rawrec.config.ranking import InputsConfig
 from rawrec.data.dataset import Dataset
@@ -297,6 +297,30 @@ def item_columns(data: Dataset, samples: Samples, cfg: InputsConfig) -> ItemColu
     found = table_columns(table, names, samples.train_counts > 0, cfg, missing=False, more=more)
     users = _log_counts(samples.train_users)[:, None] if cfg.popularity else np.zeros((data.n_users + 1, 0))
     return ItemColumns(found.bags, found.numbers, torch.from_numpy(users).float(), readers=found.readers)
+
+
+def user_columns(data: Dataset, samples: Samples, cfg: InputsConfig) -> TableColumns | None:
+    """The attributes of users that a ranker reads (`model.user_columns`), made of users with a training row; or None.
+
+    A category that none of them has becomes code 0; a user without one, or outside the dataset, has the code for that.
+    """
+    known = data.meta.users
+    kinds = dict.fromkeys(known.categorical, "categorical") | dict.fromkeys(known.numeric, "numeric")
+    names = chosen("model.user_columns", cfg.user_columns, list(kinds), "attribute of users")
+    table = Table(data.n_users, kinds, data.user_categorical, data.user_numeric)
+    return table_columns(table, names, samples.train_users > 0, cfg, missing=True, more=[]) if names else None
+
+
+def mean_vectors(tables: nn.ModuleDict, bags: Mapping[str, Bag], rows: Tensor) -> Tensor:
+    """Of each row `[n]` the sum over categorical columns of the mean of its values' vectors, `[n, dim]`."""
+    total = torch.zeros((), device=rows.device)
+    for name, (codes, ptr, _) in bags.items():
+        lengths = ptr[rows + 1] - ptr[rows]
+        ends = lengths.cumsum(0)
+        pieces = torch.arange(int(ends[-1]), device=rows.device)
+        pieces += torch.repeat_interleave(ptr[rows] - ends + lengths, lengths)
+        total = total + tables[name](codes[pieces], ends - lengths)
+    return total
 
 
 def _log_counts(counts: np.ndarray) -> np.ndarray:

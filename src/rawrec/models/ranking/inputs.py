@@ -1,8 +1,9 @@
 """What a ranker reads beside content: ids of user and item, histories of ids, columns of items, popularity, context.
 
 Each becomes a token: the item's categories and numbers, the user's numbers, the user's id, the candidate's id (with its
-categories, as in section 3.4 of EM3), the interest in ids, alone and element by element with the candidate; and the
-context of the impression, the sum of vectors of its categories and a map of its numbers.
+categories, as in section 3.4 of EM3), the interest in ids, alone and element by element with the candidate; the
+attributes of the user and the context of the impression, each the sum of vectors of its categories and a map of its
+numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from rawrec.config.ranking import InputsConfig
 from rawrec.models.ids import IdTable
 from rawrec.models.ranking.batch import RankingBatch
-from rawrec.models.ranking.columns import ItemColumns
+from rawrec.models.ranking.columns import ItemColumns, TableColumns, mean_vectors
 from rawrec.models.ranking.context import ImpressionContext, Widths
 from rawrec.models.ranking.history import HistoryContent, attend
 from rawrec.models.ranking.tokens import Part, Past, Token
@@ -74,6 +75,28 @@ class ContextToken(nn.Module):
         return torch.stack(parts).sum(0)[:, None]
 
 
+class UserToken(nn.Module):
+    """Attributes of users as one vector: the sum of their categories' and of a map of their numbers."""
+
+    def __init__(self, columns: TableColumns, dim: int):
+        super().__init__()
+        self.columns = columns
+        self.bags = nn.ModuleDict({k: nn.EmbeddingBag(v[2], dim, mode="mean") for k, v in columns.bags.items()})
+        self.numbers = Linear(columns.numbers.shape[1], dim) if columns.numbers.shape[1] else None
+
+    def begin(self) -> None:
+        for bag in self.bags.values():
+            nn.init.normal_(bag.weight, std=0.05)  # type: ignore[arg-type]
+
+    def forward(self, users: Tensor) -> Tensor:
+        """Of user rows `[batch]` (-1 = unknown, who lacks all), `[batch, 1, dim]`."""
+        rows = torch.where(users < 0, len(self.columns.numbers) - 1, users)
+        parts = [mean_vectors(self.bags, self.columns.bags, rows)] if self.bags else []
+        if self.numbers is not None:
+            parts.append(self.numbers(self.columns.numbers[rows]))
+        return torch.stack(parts).sum(0)[:, None]
+
+
 class Inputs(nn.Module):
     """Ids, columns, popularity and context as tokens. `known_users` and `known_items`: bool, seen in training."""
 
@@ -83,6 +106,7 @@ class Inputs(nn.Module):
         known_users: Tensor,
         known_items: Tensor,
         columns: ItemColumns,
+        attributes: TableColumns | None = None,
         context: Widths | None = None,
     ):
         super().__init__()
@@ -93,6 +117,7 @@ class Inputs(nn.Module):
         numbers, user_numbers = columns.numbers.shape[1], columns.users.shape[1]
         self.numbers = Linear(numbers, d) if numbers else None
         self.user_numbers = Linear(user_numbers, d) if user_numbers else None
+        self.user_columns = UserToken(attributes, d) if attributes is not None else None
         self.context = ContextToken(context, d) if context is not None else None
 
     @property
@@ -104,6 +129,7 @@ class Inputs(nn.Module):
             "user_numbers": self.user_numbers is not None,
             "user": self.cfg.user_id,
             **dict.fromkeys(("item", "interest", "item*interest"), self.cfg.item_id),
+            "user_columns": self.user_columns is not None,
             "context": self.context is not None,
         }
         return [name for name, there in given.items() if there]
@@ -117,8 +143,9 @@ class Inputs(nn.Module):
         """The values that tables of columns have before training; id tables have theirs."""
         for bag in self.bags.values():
             nn.init.normal_(bag.weight, std=0.05)  # type: ignore[arg-type]
-        if self.context is not None:
-            self.context.begin()
+        for token in (self.user_columns, self.context):
+            if token is not None:
+                token.begin()
 
     def forward(self, batch: RankingBatch) -> Part:
         """Tokens, biases and the history of ids of a batch."""
@@ -144,6 +171,8 @@ class Inputs(nn.Module):
             part.tokens.append(Token("item*interest", item * interest, some))
             part.linear.append(ids.item_bias(items)[..., 0])
             part.histories["ids"] = Past(item, history)
+        if self.user_columns is not None:
+            part.tokens.append(Token("user_columns", self.user_columns(batch.users)))
         if self.context is not None and batch.context is not None:
             part.tokens.append(Token("context", self.context(batch.context)))
         return part
@@ -159,12 +188,6 @@ class Inputs(nn.Module):
         Each item's bags are read once, however often it stands in the batch.
         """
         rows, index = torch.unique(torch.cat([w.flatten() for w in wanted]), return_inverse=True)
-        total, inside, at = 0, (rows >= 0)[:, None], rows.clamp(min=0)
-        for name, (codes, ptr, _) in columns.bags.items():
-            lengths = ptr[at + 1] - ptr[at]
-            ends = lengths.cumsum(0)
-            pieces = torch.arange(int(ends[-1]), device=rows.device)
-            pieces += torch.repeat_interleave(ptr[at] - ends + lengths, lengths)
-            total = total + self.bags[name](codes[pieces], ends - lengths) * inside
+        total = mean_vectors(self.bags, columns.bags, rows.clamp(min=0)) * (rows >= 0)[:, None]
         flat = nn.functional.embedding(index, total).split([w.numel() for w in wanted])  # type: ignore[arg-type]
         return [part.view(*w.shape, -1) for part, w in zip(flat, wanted, strict=True)]

@@ -15,7 +15,7 @@ from rawrec.config.ranking import RankerConfig
 from rawrec.errors import UserError
 from rawrec.models import model_class
 from rawrec.models.ranking.batch import RankingBatch
-from rawrec.models.ranking.columns import ItemColumns
+from rawrec.models.ranking.columns import ItemColumns, TableColumns
 from rawrec.models.ranking.content_part import Em3Content
 from rawrec.models.ranking.context import Widths
 from rawrec.models.ranking.inputs import Inputs
@@ -28,8 +28,8 @@ CONTENT_PARTS: dict[str, type[Em3Content]] = {"em3": Em3Content}
 class Ranker(nn.Module):
     """Logits of impressions. `known_users` and `known_items`: bool, seen in training; the others share one row.
 
-    content_dim: width of content embeddings, None for a ranker without a content part. context: what batches have of
-    it, None for a ranker that reads none.
+    content_dim: width of content embeddings, None for a ranker without a content part. attributes: of users; context:
+    what batches have of it; each None for a ranker that reads none.
     """
 
     def __init__(
@@ -39,11 +39,12 @@ class Ranker(nn.Module):
         known_items: Tensor,
         columns: ItemColumns,
         content_dim: int | None,
+        attributes: TableColumns | None = None,
         context: Widths | None = None,
     ):
         super().__init__()
         self.cfg = cfg
-        self.inputs = Inputs(cfg, known_users, known_items, columns, context)
+        self.inputs = Inputs(cfg, known_users, known_items, columns, attributes, context)
         self.content = None if content_dim is None else CONTENT_PARTS[cfg.content](cfg, content_dim, cfg.dim)
         names = [*self.inputs.names, *(self.content.names if self.content is not None else ())]
         if not names:

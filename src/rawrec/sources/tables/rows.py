@@ -11,7 +11,7 @@ import pyarrow as pa
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, row_name
+from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, numbers, row_name
 
 
 class Rows:
@@ -124,6 +124,18 @@ def further_types(
     check_kinds("context", category, numeric)
     context = dict.fromkeys(category, pa.string()) | dict.fromkeys(numeric, pa.float64())
     return extra_types(source, [name for name in dict.fromkeys(extra) if name not in context]) | context
+
+
+def counted_numbers(batch: Batch, name: str, report: ImportReport, what: str) -> np.ndarray:
+    """float64 `[n]` of a column of `what` (items, users); nan where there is no number, texts of which are counted."""
+    column = batch.columns[name]
+    values = numbers(column, f"{batch.file}: {name}")
+    lost = np.isnan(values) & column.is_valid().to_numpy(zero_copy_only=False)
+    if pa.types.is_string(column.type) and lost.any():
+        lost &= np.asarray(column.to_numpy(zero_copy_only=False) != "", dtype=bool)
+        if lost.any():
+            report.skip(f"{what}: {name} is no number (kept, empty)", batch.examples(lost, name), int(lost.sum()))
+    return values
 
 
 def check_kinds(what: str, category: Sequence[str], numeric: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.models.ranking.batch import RankingBatch
-from rawrec.models.ranking.columns import ItemColumns, item_columns
+from rawrec.models.ranking.columns import ItemColumns, item_columns, user_columns
 from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.ranker import Ranker, present_name
@@ -100,7 +100,10 @@ class ImpressionTask(Task, nn.Module):
         self.context = reader if reader.readers else None
         width = None if self.item_model is None else cfg.content.dim
         known = known_users.to(self.device), known_items.to(self.device)
-        self.ranker = Ranker(cfg.model, *known, columns, width, self.context.widths if self.context else None)
+        attributes = user_columns(data, self.samples, cfg.model)
+        attributes = None if attributes is None else attributes.to(self.device)
+        widths = self.context.widths if self.context else None
+        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
         frozen = self.item_model is not None and self.item_model.frozen
         self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None

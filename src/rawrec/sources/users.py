@@ -1,0 +1,88 @@
+"""The table of the users: their attributes on the way into a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from rawrec.data.bar import Bar
+from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import Columns
+from rawrec.data.users import UserRows
+from rawrec.errors import UserError
+from rawrec.sources.tables import Batch, Source, open_source
+from rawrec.sources.tables.convert import ids, stored_name, string_lists
+from rawrec.sources.tables.rows import check_kinds, counted_numbers
+
+NONE: Mapping[str, str] = {}
+
+
+def open_users(path: str | Path | None, report: ImportReport) -> Source | None:
+    """The table of users at `path`, if one is named."""
+    return None if path is None else open_source(Path(path), report)
+
+
+class Target(Protocol):
+    """What takes users: the writer of a dataset, or what appends to one."""
+
+    users: UserRows
+
+
+class Users:
+    """Attributes of users from a table, whose column `user_id` holds the id. None: there is no table.
+
+    category, numeric: its columns; several categories of a user stand between "|" or are a list. `fields`: what becomes
+    of them. separators: of columns that have another than "|".
+    """
+
+    def __init__(
+        self,
+        report: ImportReport,
+        source: Source | None,
+        user_id: str,
+        category: Sequence[str] = (),
+        numeric: Sequence[str] = (),
+        separators: Mapping[str, str] = NONE,
+    ) -> None:
+        self.report, self.source, self.user_id, self.separators = report, source, user_id, separators
+        self.category, self.numeric = list(dict.fromkeys(category)), list(dict.fromkeys(numeric))
+        wanted = [*self.category, *self.numeric]
+        if source is None:
+            if wanted:
+                raise UserError(f"column {wanted[0]!r} describes users: name the table of the users that holds it")
+        else:
+            if not wanted:
+                raise UserError(f"name the columns of {source.path} to keep (user_category, user_numeric)")
+            source.require("user_id", [user_id])
+            source.require("user_category", self.category)
+            source.require("user_numeric", self.numeric)
+            check_kinds("user", self.category, self.numeric)
+        self.fields = Columns(
+            categorical=[stored_name(name) for name in self.category],
+            numeric=[stored_name(name) for name in self.numeric],
+        )
+
+    def write(self, target: Target, bar: Bar) -> None:
+        """Read all users; rows without an id are left out and counted."""
+        if self.source is None:
+            return
+        for batch in bar.track("users", self.source, [self.user_id, *self.category, *self.numeric]):
+            target.users.add(self._clean(batch, self.source.format == "jsonl"))
+
+    def _clean(self, batch: Batch, is_json: bool) -> dict[str, Any]:
+        self.report.add_read("users", len(batch.rows))
+        found, good = ids(batch.columns[self.user_id], f"{batch.file}: {self.user_id}")
+        if not good.all():
+            self.report.skip("users: empty user id", batch.examples(~good, self.user_id), int((~good).sum()))
+            found, batch = found.filter(pa.array(good)), batch.keep(good)
+        columns: dict[str, Any] = {"user_id": found}
+        for name in self.category:
+            values, separator = batch.columns[name], self.separators.get(name, "|")
+            where = f"{batch.file}: {name}"
+            columns[stored_name(name)] = string_lists(values, where, json_lists=is_json, separator=separator)
+        for name in self.numeric:
+            columns[stored_name(name)] = counted_numbers(batch, name, self.report, "users")
+        return columns
