@@ -85,7 +85,7 @@ class DINConfig(RankerConfig):
 
 
 class RankMixerConfig(RankerConfig):
-    """RankMixer: tokens exchange their parts, each has a network of its own (2507.15551)."""
+    """RankMixer: tokens exchange their parts, each has a network of its own (Zhu et al., 2025)."""
 
     name: Literal["rankmixer"] = Field(default="rankmixer", description="RankMixer")  # pyright: ignore[reportIncompatibleVariableOverride]
     tokens: Size = Field(default=8, description="pieces that all inputs, side by side, are cut into")
@@ -118,7 +118,7 @@ class RankMixerConfig(RankerConfig):
 
 
 class TokenMixerLargeConfig(RankerConfig):
-    """TokenMixer-Large: RankMixer made deep: mixing undone in each block, longer residuals (2602.06563)."""
+    """TokenMixer-Large: RankMixer made deep: mixing undone in each block, longer residuals (2026)."""
 
     name: Literal["tokenmixer_large"] = Field(default="tokenmixer_large", description="TokenMixer-Large")  # pyright: ignore[reportIncompatibleVariableOverride]
     tokens: Size = Field(default=7, description="pieces that all inputs, side by side, are cut into")
