@@ -1,8 +1,8 @@
 """Matrix products of float32 on a CPU by oneDNN, where torch itself would call MKL.
 
-Both round alike, but MKL keeps processors of other makers than Intel from their widest instructions: there oneDNN takes
-half the time. On Intel's own, where it takes up to a quarter more, on other devices, with other types, and without
-oneDNN these are torch's own products.
+Both round alike, but MKL keeps processors of other makers than Intel from AVX-512: there oneDNN takes half the time. On
+Intel's own and on those without AVX-512, where it takes up to a quarter more, on other devices, with other types, and
+without oneDNN these are torch's own products.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _of_intel() -> bool:
     return "GenuineIntel" in about
 
 
-SLOW_MKL = not _of_intel()
+SLOW_MKL = torch.backends.cpu.get_cpu_capability() == "AVX512" and not _of_intel()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -43,6 +43,14 @@ def test_presets_are_pairs_of_head_and_content(name: str) -> None:
     assert resolve("id" if name == "em3" else "em3", {"model.content": cfg.model.content}).label == name
 
 
+@pytest.mark.parametrize("name", RANKERS)
+def test_a_head_alone_has_what_em3_has_around_it(name: str) -> None:
+    cfg, em3 = resolve(name), resolve("em3")
+    assert cfg.model == RANKERS[name]() and cfg.model.content == "em3"
+    assert cfg.model_copy(update={"model": em3.model}) == em3
+    assert resolve(name, {"model.content": "none"}).label == ("id" if name == "dot_mlp" else name)
+
+
 def test_a_pair_without_a_name_says_both() -> None:
     class Other(DotMlpConfig):
         name: str = "other"  # pyright: ignore[reportIncompatibleVariableOverride]

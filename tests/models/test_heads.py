@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from heads_golden import tokens_of
-from ranking_mixin import RankingMixin
+from ranking_mixin import RankingMixin, checkerboard
 from torch import nn
 
 from rawrec.config import resolve
@@ -22,6 +24,8 @@ from rawrec.models.ranking.layers import Dice, PReLU, mlp
 from rawrec.models.ranking.mixing import Pieces, mix
 from rawrec.models.ranking.rankmixer import Experts, RankMixer
 from rawrec.models.ranking.tokenmixer_large import TokenMixerLarge
+from rawrec.training.job import resume, train
+from systems import Stop, digest, stopping_after
 
 CONTENT = {"dim": 8, "popularity": True}
 SMALL = {**CONTENT, "hidden": [32]}
@@ -352,3 +356,16 @@ def test_dice_remembers_the_mean_of_the_first_batches_and_then_forgets_slowly() 
     assert all(torch.equal(made.state_dict()[name], value) for name, value in before.items())
     x = torch.randn(3, 1)
     assert not torch.equal(made.eval()(x), made.train()(x))
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+@pytest.mark.parametrize("model", [{"name": "din", "hidden": [8]}, {"name": "rankmixer", "tokens": 2, "experts": 2}])
+def test_a_stopped_run_ends_as_one_that_was_not(model: dict, tmp_path: Path) -> None:
+    """Running statistics of Dice and the gates' penalty, too."""
+    board = checkerboard(tmp_path / "data")
+    tree = {**TestDIN.config(epochs=3, checkpoint_every=2, checkpoint_share=1), "paradigm": "hybrid"}
+    tree["model"] = {**CONTENT, **model}
+    whole = digest(train(tree, board, tmp_path / "whole").path)
+    with pytest.raises(Stop):
+        train(tree, board, tmp_path / "run", observer=stopping_after(7))
+    assert digest(resume(tmp_path / "run").path) == whole

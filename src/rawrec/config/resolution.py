@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from rawrec.config import strict_yaml
+from rawrec.config.heads import RANKERS
 from rawrec.config.idle import idle_reason
 from rawrec.config.models import model_names
 from rawrec.config.run import Config
@@ -64,6 +65,9 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
     known, path = presets(), Path(preset)
     if str(preset) in known:
         text = known[str(preset)]
+    elif str(preset) in RANKERS:  # a head alone: all else is as the preset em3 has it
+        em3 = strict_yaml.load(known["em3"])
+        return {**em3, "model": {"name": str(preset)}}
     elif str(preset) in model_names():
         return {"model": {"name": str(preset)}}
     elif _is_file(preset):
