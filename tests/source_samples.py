@@ -189,6 +189,28 @@ def webdataset(folder: Path) -> None:
     table_file(folder / "clicks.tsv", head, [[f"u{u}", f"b{i}", f"isbn-{i}", at] for u, i, at in clicks()], "\t")
 
 
+def openclipart(folder: Path) -> None:
+    """Five pictures with drawings of them, one without a title, and a link, in the layout of Debian's packages."""
+    root = folder / "clipart" / "usr" / "share" / "openclipart"
+    about = """<?xml version="1.0"?><svg><metadata><rdf:RDF xmlns:dc="x"><cc:Work><dc:title>{}</dc:title>
+        <dc:description>{}</dc:description><dc:subject><rdf:Bag>{}</rdf:Bag></dc:subject></cc:Work></rdf:RDF></metadata>"""
+    for number, (path, title, words) in enumerate(
+        [
+            ("animals/cat", "Cat &amp; mouse", ["animal", "pet", "unsorted"]),
+            ("animals/birds/owl", "Owl", ["animal", "bird"]),
+            ("tools/saw", "Saw", ["unsorted", "tool"]),
+            ("tools/nameless", "", ["tool", "metal"]),
+            ("tools/fork", "Fork", ["tool", "kitchen"]),
+        ]
+    ):
+        picture(root / "png" / f"{path}.png", number)
+        drawing = root / "svg" / f"{path}.svg"
+        drawing.parent.mkdir(parents=True, exist_ok=True)
+        listed = "".join(f"<rdf:li>{word}</rdf:li>" for word in words)
+        drawing.write_text(about.format(title, "" if number else "A cat.", listed), encoding="utf-8")
+    (root / "png" / "tools" / "link.png").symlink_to("saw.png")
+
+
 def trained_run(folder: Path) -> None:
     """`data/shop`, a small generated shop, and `runs/em3`, a small model trained on it."""
     import rawrec

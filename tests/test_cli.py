@@ -27,7 +27,7 @@ COMMANDS += ["sweep", "evaluate", "compare", "study", "recommend", "similar", "r
 COMMANDS += ["settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]
-SOURCES += ["huggingface", "webdataset"]
+SOURCES += ["huggingface", "webdataset", "openclipart"]
 
 
 class Shell:

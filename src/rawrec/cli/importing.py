@@ -308,6 +308,23 @@ def import_webdataset(
     return work
 
 
+@importing.command("openclipart", epilog="Example: rawrec import openclipart --out data/clipart")
+def import_openclipart(
+    out: Out,
+    folder: Annotated[
+        str, typer.Argument(help="with png and svg, as Debian's packages install it")
+    ] = "/usr/share/openclipart",
+    title_uses: Annotated[int, typer.Option(min=1, help="titles of more pictures are names of collections")] = 5,
+    keywords: Annotated[int, typer.Option(min=0, help="a picture needs so many")] = 2,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Import clip art with titles and keywords: pairs for `rawrec finetune`, without interactions."""
+    from rawrec.sources.openclipart import import_openclipart as work
+
+    imported(work(folder, out=out, title_uses=title_uses, keywords=keywords, overwrite=overwrite), as_json)
+
+
 @importing.command("synthetic", epilog="Example: rawrec import synthetic --out data/shop")
 def import_synthetic(
     out: Out,

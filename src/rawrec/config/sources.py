@@ -32,7 +32,7 @@ class SourceEntry(plugins.Entry):
 
 
 _OURS = ("table", "movielens", "mmrec", "recbole", "amazon", "microlens", "pixelrec", "mind", "impressions")
-_OURS += ("huggingface", "webdataset", "synthetic")
+_OURS += ("huggingface", "webdataset", "openclipart", "synthetic")
 _FILES = {"pixelrec": "microlens"}
 SOURCES: dict[str, SourceEntry] = {
     name: SourceEntry(f"rawrec.sources.{_FILES.get(name, name)}:import_{name}") for name in _OURS

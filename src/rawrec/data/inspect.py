@@ -41,7 +41,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "source": data.meta.source,
         "generated": data.meta.generated,
         "counts": dict(data.meta.counts),
-        "density": data.n_interactions / (data.n_users * data.n_items),
+        "density": data.n_interactions / max(1, data.n_users * data.n_items),
         "splits": {
             name: {"statement": entry["statement"], **entry["counts"]} for name, entry in data.meta.splits.items()
         },

@@ -104,16 +104,18 @@ class DatasetWriter(PartWriter):
         self._place.leave()
 
     # --------------------------------------------------------------------------------------------------------- finish
-    def finish(self, split: SplitSpec, report: ImportReport) -> Dataset:
+    def finish(self, split: SplitSpec, report: ImportReport, catalogue_alone: bool = False) -> Dataset:
         """Complete the dataset, put it in its place and open it.
 
         Items that occur in interactions only are added without content. `report` gets kept counts, coverage and
         duplicates, and becomes `import.json`. Raises UserError where there are no interactions or the split is
-        impossible.
+        impossible. catalogue_alone: there are no interactions, and so no model can be trained on it.
         """
+        if catalogue_alone:
+            self._store_rows(pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}))
         item_of, bare = self._flush()
         self.vectors.close()
-        if self._rows is None or not len(self._user_codes):
+        if self._rows is None or not (len(self._user_codes) or catalogue_alone):
             raise UserError(
                 f"nothing to import into {self.out}: no interaction was read or kept"
                 + "".join(f"; {entry.count} skipped because: {reason}" for reason, entry in report.skipped.items())
@@ -122,7 +124,10 @@ class DatasetWriter(PartWriter):
             operation = lance.LanceOperation.Overwrite(self._item_schema, self._fragments)
             table = lance.LanceDataset.commit(str(self._folder / ITEMS), operation, enable_stable_row_ids=True)
         n_items = len(self._known_items())
-        parts, statement = self._split(split, item_of, n_items)
+        if catalogue_alone:
+            parts, statement = np.zeros(0, np.int8), "a catalogue alone, without interactions"
+        else:
+            parts, statement = self._split(split, item_of, n_items)
         with writing(self.out):
             self._write_rows(ROWS, item_of, parts)
         self._note_labels(ROWS, report)

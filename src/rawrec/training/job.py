@@ -45,6 +45,11 @@ def train(
     >>> run.path
     """
     data = data if isinstance(data, Dataset) else Dataset.open(data)
+    if not data.n_interactions:
+        raise UserError(
+            f"{data.path} is a catalogue without interactions, which no model can learn from; it serves rawrec "
+            "finetune and rawrec encode, or give it interactions: rawrec append"
+        )
     return _begin(out, configure(preset, data, overrides or {}), data, overwrite, observer)
 
 
