@@ -12,6 +12,7 @@ from rawrec.config.parts import FusionKind
 from rawrec.config.records import Record, Size
 from rawrec.config.wording import has_settings, unknown
 
+HANDOVER_PATTERN = re.compile(r"^(none|settled|epoch:[1-9][0-9]{0,8})$")
 TRAIN_PATTERN = re.compile(r"^(none|all|lora|(top|side):[1-9][0-9]{0,8})$")
 
 
@@ -111,6 +112,37 @@ class FusionConfig(Record):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout inside the fusion")
 
 
+class LoraConfig(Record):
+    """LoRA on projections and fusion, for long histories (EM3 section 3.3.2): a first phase in which all of them learns
+    from histories of data.history, then one in which small matrices beside the frozen ones learn from longer ones."""
+
+    handover: str = Field(
+        default="none",
+        description="when the second phase begins: epoch:<n>, after n epochs; settled, when every matrix changed less "
+        "than 1 % over an epoch; both also when train.patience would end the first phase; none: never",
+    )
+    rank: int = Field(default=8, ge=1, description="rank of the small matrices")
+    history: int | None = Field(
+        default=None, ge=1, le=65536, description="data.history of the second phase; null: that of the first"
+    )
+    stop_gradient: bool = Field(
+        default=True,
+        description="the frozen matrix passes no gradient to what is below it (eq. 9); false: LoRA as it is usual",
+    )
+
+    @field_validator("handover")
+    @classmethod
+    def _handover(cls, value: str) -> str:
+        if not HANDOVER_PATTERN.match(value):
+            raise ValueError("use none, settled, or epoch:<n> with n >= 1, for example epoch:3")
+        return value
+
+    @property
+    def after(self) -> int | None:
+        """The epochs of the first phase, where they are given."""
+        return int(self.handover.removeprefix("epoch:")) if self.handover.startswith("epoch:") else None
+
+
 class ContentConfig(Record):
     """From raw fields to content embeddings.
 
@@ -122,6 +154,7 @@ class ContentConfig(Record):
 
     dim: int = Field(default=64, ge=1, description="width of a content embedding")
     fusion: FusionConfig = Field(default_factory=FusionConfig, description="how the features of an item are joined")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="LoRA on projections and fusion")
     order: list[str] | None = Field(
         default=None,
         description="retrieval models: order of modalities for models that give them roles, all fields in use; null: "

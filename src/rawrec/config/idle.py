@@ -20,7 +20,7 @@ def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> 
         if holds and re.fullmatch(pattern, key):
             return reason
     part = key.split(".")
-    if len(part) == 3 and part[0] == "content" and part[1] != "fusion":
+    if len(part) == 3 and part[0] == "content" and part[1] not in ("fusion", "lora"):
         return _idle_field(cfg, part[1], part[2], value, kinds)
     return None
 
@@ -42,6 +42,16 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         _one_layer(cfg),
         (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
         (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
+        (
+            r"content\.lora\..+",
+            cfg.paradigm == "frozen",
+            "paradigm=frozen has no projections and no fusion; use hybrid or end_to_end",
+        ),
+        (
+            r"content\.lora\.(rank|history|stop_gradient)",
+            cfg.content.lora.handover == "none",
+            "content.lora.handover=none never begins the phase of it; use content.lora.handover=settled",
+        ),
         (r"bank\.warm_start", cfg.paradigm == "frozen", "paradigm=frozen always writes every row first"),
         (
             r"content\.fusion\.(layers|heads|ffn)",
@@ -101,11 +111,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
         (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
         (
-            r"content\.(?!fusion\.)[^.]+\.(tokens|max_texts)",
+            r"content\.(?!fusion\.|lora\.)[^.]+\.(tokens|max_texts)",
             True,
             f"model {name} reads one feature of each field: the mean over pictures, texts as one",
         ),
-        (r"content\.(dim|fusion\..+)", True, f"model {name} joins features in its own way; see model.*"),
+        (r"content\.(dim|(fusion|lora)\..+)", True, f"model {name} joins features in its own way; see model.*"),
         (r"bank\.history_grad", True, f"model {name} reads no histories"),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
         (

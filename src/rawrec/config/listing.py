@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from rawrec import plugins
-from rawrec.config.content import FieldConfig, FusionConfig
+from rawrec.config.content import FieldConfig, FusionConfig, LoraConfig
 from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.idle import idle_reason
 from rawrec.config.models import model_entry, model_names
@@ -88,7 +88,11 @@ def settings(name: str) -> tuple[str, list[Setting]]:
         return _first_line(Config), rows(Config, "")
     if name == "finetune":
         return _first_line(FinetuneConfig), rows(FinetuneConfig, "")
-    parts: dict[str, type[BaseModel]] = {"content.fusion": FusionConfig, "content.<field>": FieldConfig}
+    parts: dict[str, type[BaseModel]] = {
+        "content.fusion": FusionConfig,
+        "content.lora": LoraConfig,
+        "content.<field>": FieldConfig,
+    }
     for key, field in Config.model_fields.items():
         if key != "model" and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             parts[key] = field.annotation

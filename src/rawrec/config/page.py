@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rawrec.config.content import FieldConfig, FusionConfig
+from rawrec.config.content import FieldConfig, FusionConfig, LoraConfig
 from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.heads import RANKERS
 from rawrec.config.models import RETRIEVAL
@@ -41,6 +41,7 @@ def describe() -> str:
         if name != "model" and isinstance(record, type) and issubclass(record, BaseModel):
             lines += _table(name, record, f"{name}.")
     lines += _table("content.fusion", FusionConfig, "content.fusion.")
+    lines += _table("content.lora", LoraConfig, "content.lora.")
     lines += _table("content.<field>", FieldConfig, "content.<field>.")
     lines += _table("finetune", FinetuneConfig, "")
     return "\n".join(lines)

@@ -167,7 +167,7 @@ def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
         }
 
     if isinstance(content, Mapping):
-        rest = {name: value for name, value in content.items() if name not in ("fusion", "fields")}
+        rest = {name: value for name, value in content.items() if name not in ("fusion", "lora", "fields")}
         new = {**content, **(without(rest) if part[1] == "item" else {})}
         if isinstance(content.get("fields"), Mapping):
             new["fields"] = without(content["fields"])

@@ -112,6 +112,25 @@ class Config(Record):
         return self
 
     @model_validator(mode="after")
+    def _lora(self) -> Config:
+        lora, dim = self.content.lora, self.content.dim
+        if lora.handover == "none" or not self.reads_content:
+            return self
+        if lora.rank > dim:
+            raise ValueError(f"content.lora.rank={lora.rank} is above the width content.dim={dim}; use at most {dim}")
+        if lora.after is not None and lora.after >= self.train.epochs:
+            raise ValueError(
+                f"content.lora.handover={lora.handover}: train.epochs={self.train.epochs} leave no epoch after it; use "
+                f"train.epochs={lora.after + 1} or more"
+            )
+        if lora.history is not None and lora.history < self.data.history:
+            raise ValueError(
+                f"content.lora.history={lora.history} is shorter than data.history={self.data.history}, the histories "
+                "of the first phase; give a longer one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _encoders_get_gradient(self) -> Config:
         if (none := self.model.no_gradient) is None or self.paradigm != "end_to_end":
             return self

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rawrec.config import Config, ContentConfig, FusionConfig
 from rawrec.config.wording import unknown
+from rawrec.content import lora
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import Encoder, Networks, make_encoder
 from rawrec.content.encoders.vlmo import contrast
@@ -71,6 +72,9 @@ class ItemModel(nn.Module):
             self.bases = list(dict.fromkeys(map(self.base, self.fields)))
             self.proj.update({name: Linear(self.widths[name], cfg.dim) for name in self.bases})
             self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion, self._text_flow(cfg.fusion))
+        self.lora, self.seed = cfg.lora, 0
+        if self.lora.handover != "none":
+            lora.check_rank(self.matrices().items(), self.lora.rank)
         self.field_embedding = None
         if self.fusion is not None and cfg.fusion.field_embedding:
             self.field_embedding = nn.Parameter(torch.randn(len(self.bases), cfg.dim) * 0.02)
@@ -88,6 +92,29 @@ class ItemModel(nn.Module):
             if name not in self.fields:
                 raise UserError(unknown("content.fusion.text_flow", name, self.bases))
         return [k for k, name in enumerate(self.fields) if self.base(name) in named]
+
+    # ----------------------------------------------------------------------------------------------------------- LoRA
+    def matrices(self) -> dict[str, Linear]:
+        """The linear layers of projections and fusion, by name."""
+        return {
+            name: part
+            for name, part in self.named_modules()
+            if name.partition(".")[0] in ("proj", "fusion") and isinstance(part, Linear)
+        }
+
+    @property
+    def adapted(self) -> bool:
+        """Whether they are frozen, with LoRA beside."""
+        return any(isinstance(layer, lora.LowRankLinear) for layer in self.matrices().values())
+
+    def adapt(self, adapted: bool = True) -> None:
+        """Freeze them and put LoRA beside, as `content.lora` says; `adapted` false: the reverse."""
+        if adapted == self.adapted:
+            return
+        if adapted:
+            lora.adapt(self.matrices().values(), self.lora.rank, self.lora.stop_gradient, self.seed)
+        else:
+            lora.release(self.matrices().values())
 
     def base(self, name: str) -> str:
         """The feature that `name` is of the pieces of: itself, unless several of an item's pieces are tokens each."""
@@ -227,6 +254,7 @@ class ItemModel(nn.Module):
 
     def load_top_state(self, state: Mapping[str, Tensor]) -> None:
         """Put a `top_state` back; KeyError or RuntimeError if it is of other settings."""
+        self.adapt(any(name.endswith(".lora_a") for name in state))
         own = self.top_state()
         if own.keys() != state.keys():
             raise KeyError(f"{own.keys() ^ state.keys()}")
@@ -296,6 +324,7 @@ def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fus
     reads = {name: unit.reads for name, unit in units.items()}
     pieces = {name: (unit.base, unit.pieces) for name, unit in units.items() if unit.pieces is not None}
     made = ItemModel(encoders, dict(fields.feature), settings, frozen, reads, pieces)
+    made.seed = cfg.seed
     if made.itc is not None:
         _check_contrast(made)
     return made

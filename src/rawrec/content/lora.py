@@ -1,11 +1,15 @@
-"""LoRA: small trained matrices beside frozen ones."""
+"""LoRA: small trained matrices beside frozen ones: inside encoders (by peft), and on projections and fusion (eq. 9)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from rawrec.errors import UserError
+from rawrec.onednn import Linear, linear
 
 QUERY_VALUE = (
     "query",
@@ -69,3 +73,54 @@ def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
         inner["weight"] = inner["weight"] + delta.to(inner["weight"].dtype)
         state |= {prefix + key: value for key, value in inner.items()}
     return state
+
+
+# -------------------------------------------------------------------------------------- projections and fusion, eq. 9
+class LowRankLinear(Linear):
+    """`sg(W x) + W_b (W_a x) + bias` (EM3 eq. 9), W being frozen; `W x` passes no gradient to x either.
+
+    lora_a `[rank, in]`, lora_b `[out, rank]`, which starts at zero, so that the output does not change at first.
+    stop_gradient false: LoRA as it is usual, with the gradient of x through W.
+    """
+
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
+    stop_gradient: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
+            frozen = linear(x, self.weight)
+        out = frozen + linear(linear(x, self.lora_a), self.lora_b)
+        return out if self.bias is None else out + self.bias
+
+
+def check_rank(layers: Iterable[tuple[str, nn.Linear]], rank: int) -> None:
+    """UserError where a matrix is narrower than `rank`."""
+    for name, layer in layers:
+        if rank > (least := min(layer.weight.shape)):
+            raise UserError(
+                f"content.lora.rank={rank}: the matrix {name} makes {layer.out_features} numbers of "
+                f"{layer.in_features}, and LoRA of a higher rank than {least} is no smaller; use at most {least}"
+            )
+
+
+def adapt(layers: Iterable[Linear], rank: int, stop_gradient: bool, seed: int) -> None:
+    """Make the layers `LowRankLinear` in place, their matrices frozen; biases go on learning."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers:
+            a = torch.empty(rank, layer.in_features)
+            nn.init.kaiming_uniform_(a, math.sqrt(5))
+            layer.__class__ = LowRankLinear
+            layer.register_parameter("lora_a", nn.Parameter(a.to(layer.weight)))
+            layer.register_parameter("lora_b", nn.Parameter(layer.weight.new_zeros(layer.out_features, rank)))
+            layer.stop_gradient = stop_gradient  # pyright: ignore[reportArgumentType]
+            layer.weight.requires_grad_(False)
+
+
+def release(layers: Iterable[Linear]) -> None:
+    """The reverse of `adapt`; what the low-rank matrices learned is lost."""
+    for layer in layers:
+        layer.__class__ = Linear
+        del layer.lora_a, layer.lora_b
+        layer.weight.requires_grad_(True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
-from rawrec.memory import keep_freed_memory
+from rawrec.memory import begin_peak, keep_freed_memory, peak_mb
 from rawrec.training import state as checkpoint
 from rawrec.training.optimiser import Optimiser
 from rawrec.training.runs import RunFolder
@@ -50,7 +50,7 @@ class Loop(Generic[AnyTask]):
         task.observe = self.observe
         self.progress = Progress()
         keep_freed_memory()
-        self.optimiser = Optimiser(task.parameter_groups(), self.schedule, task.levels())
+        self.optimiser = self._new_optimiser()
         buckets = buckets_of(task.train_counts)
         self._buckets = list(buckets)
         self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(task.device)  # [buckets, n_items]
@@ -68,9 +68,14 @@ class Loop(Generic[AnyTask]):
         if state.step == 0:
             self.task.begin()
         while not state.finished:
-            started, first = time.perf_counter(), state.position
+            started, first, step = time.perf_counter(), state.position, state.step
+            if self.task.phase():
+                begin_peak(self.task.device)
             samples = self._epoch() - first
-            self._end_of_epoch(time.perf_counter() - started, samples)
+            self._end_of_epoch(time.perf_counter() - started, samples, state.step - step)
+            for note in self.task.closing_notes() if state.finished else ():
+                self.run.log(note)
+                self.observe("note", text=note)
 
     def _epoch(self) -> int:
         """The rest of an epoch; how many samples it has."""
@@ -169,7 +174,7 @@ class Loop(Generic[AnyTask]):
             )
 
     # ------------------------------------------------------------------------------------------------- end of an epoch
-    def _end_of_epoch(self, seconds: float, samples: int) -> None:
+    def _end_of_epoch(self, seconds: float, samples: int, steps: int) -> None:
         state, task = self.progress, self.task
         self._check_all_encoders()
         sums, begun = state.sums, time.perf_counter()
@@ -181,6 +186,9 @@ class Loop(Generic[AnyTask]):
             shown, encoded = self._shown.tolist()
             counts = zip(self._buckets, shown, encoded, strict=True)
             line |= {f"live_share/{name}": live / n if n else None for name, n, live in counts}
+        if phase := task.phase():
+            line |= phase | {"lora/memory_mb": peak_mb(task.device)}
+            line["lora/step_seconds"] = seconds / steps if steps else None
         with self.optimiser.averaged():
             result = task.validate(state.step)
             line |= {f"valid/{key}": value for key, value in result.metrics.items()}
@@ -195,13 +203,30 @@ class Loop(Generic[AnyTask]):
         state.position, state.sums = 0, {}
         self._shown.zero_()
         patience = self.schedule.patience + task.like_mmrec
-        state.finished = state.epoch >= self.schedule.epochs or state.bad_epochs >= patience
+        ends = state.bad_epochs >= patience
+        state.finished = state.epoch >= self.schedule.epochs
+        if not state.finished and task.hands_over(state.epoch, ends):
+            self._hand_over()
+        else:
+            state.finished = state.finished or ends
         times = {"seconds": seconds, "samples_per_second": samples / seconds}
         times["validation_seconds"] = time.perf_counter() - begun
         self.run.append_metrics({**line, **times})
         if state.finished or self._may_save():  # a resumed run does again, exactly, what was done since
             self.save()
         self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+
+    def _hand_over(self) -> None:
+        """Begin the task's second phase. What is frozen are the averages, by which it has been evaluated."""
+        self.optimiser.take_averages(self.task.frozen_from_now())
+        self.task.hand_over()
+        before, self.optimiser = self.optimiser, self._new_optimiser()
+        self.optimiser.go_on_from(before)
+        self.progress.bad_epochs = 0
+        self.run.log(f"second phase from epoch {self.progress.epoch + 1} on: {self.task.phase()}")
+
+    def _new_optimiser(self) -> Optimiser:
+        return Optimiser(self.task.parameter_groups(), self.schedule, self.task.levels())
 
     def _monitored(self, result: Result) -> float:
         """The metric that early stopping follows. Raises UserError where it is undefined."""
@@ -228,7 +253,7 @@ class Loop(Generic[AnyTask]):
         """The whole state of the run, replaced atomically."""
         started, task = time.perf_counter(), self.task
         tensors = checkpoint.with_prefix("model.", task.state()) | checkpoint.with_prefix("best.", self._best)
-        tensors |= self.optimiser.state() | {"shown": self._shown}
+        tensors |= self.optimiser.state() | {"shown": self._shown} | checkpoint.with_prefix("kept.", task.kept())
         if task.bank is not None:
             tensors |= checkpoint.with_prefix("bank.", task.bank.state())
         encoders = {"unproven": sorted(self._unproven), "waiting": sorted(self._waiting)}
@@ -249,6 +274,9 @@ class Loop(Generic[AnyTask]):
         self.progress = Progress(**state["progress"])
         self.task.load_state(checkpoint.without_prefix("model.", tensors))
         self._best = checkpoint.without_prefix("best.", tensors)
+        self.task.load_kept(checkpoint.without_prefix("kept.", tensors))
+        if self.task.phase():  # which may be the second one
+            self.optimiser = self._new_optimiser()
         self.optimiser.load_state(tensors)
         self._shown.copy_(tensors["shown"])
         self._unproven = {name: encoder for name, encoder in self._unproven.items() if name in state["unproven"]}

@@ -6,7 +6,7 @@ a step costs what its batch costs. The norm of the gradient is of both together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -123,6 +123,23 @@ class Optimiser:
             finally:
                 self._overwrite(own)
                 self._exchange_tables()
+
+    @torch.no_grad()
+    def take_averages(self, names: Iterable[str]) -> None:
+        """Put the averages of these parameters, tables that are not touched by rows, in their place for good."""
+        for name in names:
+            if name in self._average:
+                self._dense[name].copy_(self._average[name])
+
+    def go_on_from(self, other: Optimiser) -> None:
+        """Take over the state of another one's parameters, as far as they are this one's, too; others begin anew."""
+        shared = set(self.names) & set(other.names)
+        kept = {
+            key: value
+            for key, value in other.state().items()
+            if key == "optim.updates" or key.removeprefix("average.") in shared or key[6:].rpartition(".")[0] in shared
+        }
+        self.load_state(self.state() | kept)
 
     def _overwrite(self, values: list[Tensor]) -> None:
         if values:

@@ -156,6 +156,25 @@ class Task:
         """The samples `rows`, a slice of what `begin_epoch` gave."""
         raise NotImplementedError
 
+    def hands_over(self, epoch: int, ends: bool) -> bool:
+        """Whether a second phase of training begins after `epoch` epochs; ends: early stopping would end the first."""
+        return False
+
+    def frozen_from_now(self) -> list[str]:
+        """Names of the parameters that do not learn in the second phase."""
+        return []
+
+    def hand_over(self) -> None:
+        """Begin the second phase: other parameters learn."""
+
+    def phase(self) -> dict[str, float]:
+        """What `metrics.jsonl` says of the phase, where there are two; the loop adds its time and memory."""
+        return {}
+
+    def closing_notes(self) -> list[str]:
+        """What the user is told after the last epoch."""
+        return []
+
     def go_live(self, batch: Any, step: int) -> LiveContent | None:
         """The content that the step makes with gradient."""
         raise NotImplementedError
@@ -194,6 +213,13 @@ class Task:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The reverse of `state`. Raises UserError where it is of another model."""
         raise NotImplementedError
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside that, and nobody else reads."""
+        return {}
+
+    def load_kept(self, tensors: dict[str, Tensor]) -> None:
+        """The reverse of `kept`."""
 
     def publish(self, folder: Path, step: int) -> None:
         """Write what training has made, for its users."""

@@ -41,6 +41,8 @@ from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import PARTS, Result, Task
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
+ENCODERS = ("encoders", "itc")  # parts of an item model below projections and fusion
+SETTLED = 0.01  # a matrix has settled where it moved less in an epoch, by its norm
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
 MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
 
@@ -90,6 +92,7 @@ class ImpressionTask(Task, nn.Module):
         self.notes = [note for note in (self.samples.undrawn_note(), lists) if note]
         self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
+        self._begun: dict[str, Tensor] = {}
         if cfg.reads_content:
             self.item_model, self.bank = self._content(cache, progress)
         torch.manual_seed(cfg.seed)
@@ -172,6 +175,70 @@ class ImpressionTask(Task, nn.Module):
     def begin(self) -> None:
         if self.cfg.bank.warm_start:
             self.refresh(None, 0)
+
+        self._note_matrices()
+
+    # ------------------------------------------------------------------------------------------------- LoRA, eq. 9
+    @property
+    def _hands_over(self) -> bool:
+        return self.item_model is not None and self.cfg.content.lora.handover != "none"
+
+    def _matrices(self) -> dict[str, Tensor]:
+        """Of projections and fusion, by name."""
+        assert self.item_model is not None
+        return {name: layer.weight.detach() for name, layer in self.item_model.matrices().items()}
+
+    def _note_matrices(self) -> None:
+        """Keep them as they are at the beginning of an epoch, to see how far they move in it."""
+        if self._hands_over and self.cfg.content.lora.after is None:
+            self._begun = {name: weight.clone() for name, weight in self._matrices().items()}
+
+    def hands_over(self, epoch: int, ends: bool) -> bool:
+        if not self._hands_over or self.item_model is None or self.item_model.adapted:
+            return False
+        after, now = self.cfg.content.lora.after, self._matrices()
+        settled = all((now[name] - before).norm() < SETTLED * before.norm() for name, before in self._begun.items())
+        self._note_matrices()
+        return ends or (settled if after is None else epoch >= after)
+
+    def frozen_from_now(self) -> list[str]:
+        return [f"{SAVED}{name}.weight" for name in self._matrices()]
+
+    def hand_over(self) -> None:
+        assert self.item_model is not None
+        self.item_model.adapt()
+        self._begun = {}
+        self._set_history()
+
+    def _set_history(self) -> None:
+        """Histories as long as the weights learned from: longer ones beside LoRA."""
+        adapted = self.item_model is not None and self.item_model.adapted
+        self.samples.history = (adapted and self.cfg.content.lora.history) or self.cfg.data.history
+
+    def phase(self) -> dict[str, float]:
+        if not self._hands_over or self.item_model is None:
+            return {}
+        model = self.item_model
+        top = [p for name, p in model.named_parameters() if p.requires_grad and name.split(".")[0] not in ENCODERS]
+        return {
+            "lora/active": int(model.adapted),
+            "lora/history": self.samples.history,
+            "lora/parameters": sum(p.numel() for p in top),
+        }
+
+    def closing_notes(self) -> list[str]:
+        if not self._hands_over or self.item_model is None or self.item_model.adapted:
+            return []
+        return [
+            f"content.lora.handover={self.cfg.content.lora.handover}: training ended before the second phase began; "
+            "use epoch:<n>, or more train.epochs"
+        ]
+
+    def kept(self) -> dict[str, Tensor]:
+        return dict(self._begun)
+
+    def load_kept(self, tensors: dict[str, Tensor]) -> None:
+        self._begun = {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     def begin_epoch(self, epoch: int) -> np.ndarray:
         return self.samples.order(self.cfg.seed, epoch)
@@ -468,6 +535,7 @@ class ImpressionTask(Task, nn.Module):
                 self.item_model.load_trained_state(without_prefix("encoder.", state))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
+        self._set_history()
 
     def published(self) -> dict[str, Tensor]:
         return self.state() | ({} if self.bank is None else {"bank.content": self.bank.content})
