@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rawrec.config import Config, FieldConfig
-from rawrec.content.encoders import DEFAULTS, WHOLE, reads_whole_items
+from rawrec.content.encoders import DEFAULTS, WHOLE, known_or_whole, reads_whole_items
 from rawrec.content.encoders.base import Kind
 from rawrec.content.encoders.vlmo import Kind as PassKind
 from rawrec.data.dataset import Fields
@@ -55,7 +55,7 @@ def content_units(cfg: Config, fields: Fields) -> dict[str, Unit]:
         if name not in kinds and name not in general:
             known = ", ".join(dict.fromkeys([*kinds, *general]))
             raise UserError(f"content.{name}: the dataset has no image or text field {name!r}. Known: {known}")
-    item = cfg.content.fields.get(ITEM) if ITEM not in kinds else None
+    item = _item(cfg) if ITEM not in kinds else None
     settings = {name: _of_field(cfg, name, kind, item) for name, kind in kinds.items()}
     if item is not None:
         _agree(settings, kinds)
@@ -110,11 +110,19 @@ def _chosen(names: list[str], units: dict[str, Unit]) -> dict[str, Unit]:
 def resolved(cfg: Config, fields: Fields, units: dict[str, Unit]) -> dict[str, FieldConfig]:
     """`content.fields`, complete: a run that is loaded again reads the same fields in the same way."""
     kinds: dict[str, Kind] = {**dict.fromkeys(fields.image, "image"), **dict.fromkeys(fields.text, "text")}
-    item = cfg.content.fields.get(ITEM) if any(unit.shared for unit in units.values()) else None
+    item = _item(cfg) if any(unit.shared for unit in units.values()) else None
     read = {field: unit.settings for unit in units.values() for fields in unit.reads for field in fields}
     rest = {name: _of_field(cfg, name, kind, item) for name, kind in kinds.items() if name not in read}
     unread = {name: own if own.use else FieldConfig(use=False) for name, own in rest.items()}
     return ({} if item is None else {ITEM: item}) | read | unread
+
+
+def _item(cfg: Config) -> FieldConfig | None:
+    """The settings of the one encoder of all fields, if there is one."""
+    item = cfg.content.fields.get(ITEM)
+    if item is None or item.encoder is None:
+        return item
+    return item.model_copy(update={"encoder": known_or_whole(item.encoder)})
 
 
 def _of_field(cfg: Config, name: str, kind: Kind, item: FieldConfig | None) -> FieldConfig:
@@ -123,7 +131,7 @@ def _of_field(cfg: Config, name: str, kind: Kind, item: FieldConfig | None) -> F
     for key in dict.fromkeys((kind, name)):
         if key in cfg.content.fields:
             merged.update(cfg.content.fields[key].model_dump(exclude_unset=True))
-    merged["encoder"] = merged.get("encoder") or DEFAULTS[kind]
+    merged["encoder"] = known_or_whole(merged.get("encoder") or DEFAULTS[kind])
     if cfg.paradigm != "end_to_end":
         merged["train"] = "none"
     return FieldConfig.model_validate(merged)

@@ -12,6 +12,7 @@ import torch
 from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.resolution import single
+from rawrec.content.encoders import known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, UserError
 from rawrec.files import filling
@@ -70,7 +71,7 @@ def finetune(
     """
     data = data if isinstance(data, Dataset) else Dataset.open(data)
     given = dict(settings or {})
-    cfg = finetune_config({"encoder": _absolute(str(encoder)), **given}, given)
+    cfg = finetune_config({"encoder": _whole(str(encoder)), **given}, given)
     target = Path(out).absolute().resolve()
     for name in cfg.encoder.removeprefix("pair:").split("+"):
         if Path(name).is_dir() and target in (Path(name).resolve(), *Path(name).resolve().parents):
@@ -78,11 +79,11 @@ def finetune(
     return _begin(out, cfg, data, overwrite, observer)
 
 
-def _absolute(encoder: str) -> str:
+def _whole(encoder: str) -> str:
     """The name of an encoder, folders in full: a run may be resumed from another place."""
     prefix = "pair:" if encoder.startswith("pair:") else ""
     names = encoder.removeprefix("pair:").split("+") if prefix else [encoder]
-    return prefix + "+".join(str(Path(name).absolute()) if name and Path(name).is_dir() else name for name in names)
+    return prefix + "+".join(known_or_whole(name) for name in names)
 
 
 def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any) -> RunFolder:

@@ -28,6 +28,7 @@ from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
 from rawrec.content.encoders import efficientnet, hub, loading, open_clip_towers, pair, random_networks, timm_pictures
 from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack
+from rawrec.content.encoders.names import LIBRARIES, whole_name
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
 from rawrec.content.encoders.open_clip_towers import OpenClipStack
 from rawrec.content.encoders.pictures import Pictures
@@ -43,10 +44,12 @@ from rawrec.plugins import own_code
 __all__ = [
     "DEFAULTS",
     "IMAGE_ENCODERS",
+    "LIBRARIES",
     "TEXT_ENCODERS",
     "WHOLE",
     "Encoder",
     "Networks",
+    "known_or_whole",
     "make_encoder",
     "reads_whole_items",
 ]
@@ -61,8 +64,6 @@ def _minilm(cfg: FieldConfig) -> tuple[Stack, Words]:
     return hub.texts(str(Path(spec.origin).parent / "model"), cfg)
 
 
-LIBRARIES = (timm_pictures.PREFIX, open_clip_towers.PREFIX)
-"""How names of networks of other libraries begin."""
 N = TypeVar("N", bound=nn.Module)
 MakePictures = Callable[[FieldConfig], tuple[Stack, Pictures]]
 MakeWords = Callable[[FieldConfig], tuple[Stack, Words]]
@@ -112,6 +113,8 @@ def make_encoder(
     share. UserError for an unknown name, missing packages or weights, or more layers than there are.
     """
     networks = networks or Networks()
+    if cfg.encoder is not None:
+        cfg = cfg.model_copy(update={"encoder": known_or_whole(cfg.encoder)})
     if cfg.encoder is not None and reads_whole_items(cfg.encoder):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -139,6 +142,12 @@ def make_encoder(
         return _reader(kind, name, stack, reading, cfg, seed, hidden_dtype)
 
 
+def known_or_whole(name: str) -> str:
+    """`whole_name`, but for our own names and registered ones, which stand above folders that are called so."""
+    known = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or name.startswith("random:") or _is_registered(name)
+    return name if known else whole_name(name)
+
+
 def _frozen(cfg: FieldConfig) -> FieldConfig:
     """The settings of the network that one beside it reads."""
     usual = FieldConfig()
@@ -153,7 +162,7 @@ def _beside(stack: Stack, reading: Any, name: str, cfg: FieldConfig, seed: int) 
 
 
 def _is_registered(name: str) -> bool:
-    ours = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or "/" in name or name.startswith(LIBRARIES)
+    ours = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or "/" in name or ":" in name
     return not ours and encoder_entry(name) is not None
 
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rawrec.config import FieldConfig
 from rawrec.content import lora
+from rawrec.content.encoders.names import without_place
 from rawrec.content.encoders.padding import mean
 from rawrec.content.encoders.side import SideNetwork, evenly
 from rawrec.data.ragged import Ragged
@@ -167,7 +168,7 @@ class Encoder(nn.Module):
         self.lower_is_identity = self.boundary == 0
         stack.digest = stack.digest or hash_weights(stack)
         kind, dtype = "+".join(self.kinds), str(hidden_dtype)
-        key = (VERSION, kind, name, setting, stack.description, self.boundary, dtype, stack.digest)
+        key = (VERSION, kind, without_place(name), setting, stack.description, self.boundary, dtype, stack.digest)
         self.fingerprint = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
         self._freeze(cut, cfg, seed)
         self.train()

@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from rawrec.config.finetune import FinetuneConfig
 from rawrec.content.contrast import sigmoid_contrast, softmax_contrast
-from rawrec.content.encoders import hub, loading, make_encoder, pair, tower_of_pair
+from rawrec.content.encoders import LIBRARIES, hub, loading, make_encoder, open_clip_towers, pair, tower_of_pair
 from rawrec.content.encoders.base import Kind
-from rawrec.content.encoders.siglip import SiglipStack
+from rawrec.content.encoders.open_clip_towers import OpenClipStack
+from rawrec.content.encoders.sequences import SequenceStack
 from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.content.finetuning import writing
 from rawrec.content.finetuning.base import Columns, Features, Tuned, field_settings
@@ -25,6 +26,7 @@ KINDS: tuple[Kind, ...] = ("image", "text")
 LARGEST = 100.0
 """What CLIP's scale is held at in training; one that is larger to begin with may stay."""
 TEMPERATURE = 0.07
+ELSEWHERE = {"file": "../model.safetensors"}
 
 
 class DualStream(Tuned):
@@ -70,25 +72,29 @@ class DualStream(Tuned):
         return pair.log_scale(cfg.encoder)
 
     def _two_towers(self, cfg: FinetuneConfig) -> Tensor:
-        folder = loading.find_folder(cfg.encoder) if "/" in cfg.encoder or Path(cfg.encoder).is_dir() else None
-        if folder is not None:
+        of_open_clip, folder = cfg.encoder.startswith(open_clip_towers.PREFIX), None
+        if not cfg.encoder.startswith(LIBRARIES) and ("/" in cfg.encoder or Path(cfg.encoder).is_dir()):
+            folder = loading.find_folder(cfg.encoder)
             loading.unfinished(folder)
-        if folder is None or loading.settings(folder / "config.json").get("model_type") not in hub.FAMILIES:
+            of_open_clip = open_clip_towers.is_open_clip(folder)
+        config = {} if folder is None else loading.settings(folder / "config.json")
+        if not of_open_clip and config.get("model_type") not in hub.FAMILIES:
             known = ", ".join(family.name for family in hub.FAMILIES.values())
             raise UserError(
                 f"encoder {cfg.encoder!r}: what is tuned on pairs reads pictures and texts: a folder or hub name of "
-                f"{known}, one of VLMo, or any two encoders as pair:IMAGE+TEXT (pair:efficientnet_lite0+minilm)"
+                f"{known}, open_clip:ARCH@WEIGHTS, one of VLMo, or any two encoders as pair:IMAGE+TEXT "
+                "(pair:efficientnet_lite0+minilm)"
             )
         settings = field_settings(cfg, cfg.encoder, cfg.train)
         self.encoders = {kind: make_encoder(kind, settings, cfg.seed) for kind in KINDS}
         model: Any = self._tower("image").model
-        if isinstance(self._tower("image"), SiglipStack):
+        if getattr(model, "logit_bias", None) is not None:  # of SigLIP and its kin
             self.bias = nn.Parameter(model.logit_bias.detach().clone().reshape(()), requires_grad=cfg.learn_temperature)
         return model.logit_scale
 
-    def _tower(self, kind: Kind) -> TwoTowerStack:
+    def _tower(self, kind: Kind) -> TwoTowerStack | OpenClipStack:
         stack = self.encoders[kind].stack
-        assert isinstance(stack, TwoTowerStack)
+        assert isinstance(stack, TwoTowerStack | OpenClipStack)
         return stack
 
     def notes(self) -> list[str]:
@@ -149,6 +155,10 @@ class DualStream(Tuned):
             self._write_pair(folder)
             return
         image, text = (writing.weights(self._tower(kind).model) for kind in KINDS)
+        tower = self._tower("text")
+        if isinstance(tower, OpenClipStack):
+            self._write_open_clip(folder, {**image, **text})
+            return
         of_texts = ("text_model.", "text_projection.")
         tensors = {name: value for name, value in image.items() if not name.startswith(of_texts)}
         tensors |= {name: value for name, value in text.items() if name.startswith(of_texts)}
@@ -156,6 +166,18 @@ class DualStream(Tuned):
         if self.bias is not None:
             tensors["logit_bias"] = self.bias.detach().reshape(image["logit_bias"].shape)
         writing.write(folder, tensors, source=loading.find_folder(self.cfg.encoder))
+
+    def _write_open_clip(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        tensors["logit_scale"] = self.log_scale.detach().clamp(max=self.largest).reshape(tensors["logit_scale"].shape)
+        if self.bias is not None:
+            tensors["logit_bias"] = self.bias.detach().reshape(tensors["logit_bias"].shape)
+        images: Any = self._tower("image")
+        texts: Any = self._tower("text")
+        _describe(texts, folder)
+        about = {**texts.about, "preprocess_cfg": images.about["preprocess_cfg"]}
+        about["model_cfg"] = {**about["model_cfg"], "vision_cfg": images.about["model_cfg"]["vision_cfg"]}
+        writing.write_json(folder / open_clip_towers.CONFIG, about)
+        writing.write(folder, tensors, config={"model_type": open_clip_towers.MODEL_TYPE})
 
     def _write_pair(self, folder: Path) -> None:
         tensors = {pair.LOG_SCALE: self.log_scale.detach().clamp(max=self.largest)}
@@ -171,7 +193,13 @@ class DualStream(Tuned):
     def _placed(self, kind: Kind, folder: Path) -> dict[str, Any]:
         """What config.json says of one side; what is read of its own folder is copied into the new one."""
         spec = self.specs[kind]
-        base = spec["encoder"]
+        base, stack = spec["encoder"], self.encoders[kind].stack
+        if isinstance(stack, pair.ProjectedStack):
+            stack = stack.inner
+        if isinstance(stack, SequenceStack):
+            _describe(stack, folder / kind)
+            writing.write_json(folder / kind / loading.ELSEWHERE, ELSEWHERE | {"prefix": f"{kind}."})
+            return {**spec, "encoder": f"./{kind}"}
         if base.startswith("./"):
             source = Path(self.cfg.encoder) / base.removeprefix("./")
         elif "/" in base or Path(base).is_dir():
@@ -179,5 +207,13 @@ class DualStream(Tuned):
         else:
             return spec
         writing.copy_words(source, folder / kind)
-        writing.write_json(folder / kind / loading.ELSEWHERE, {"file": "../model.safetensors", "prefix": f"{kind}."})
+        writing.write_json(folder / kind / loading.ELSEWHERE, ELSEWHERE | {"prefix": f"{kind}."})
         return {**spec, "encoder": f"./{kind}"}
+
+
+def _describe(stack: SequenceStack, folder: Path) -> None:
+    """Write what a folder must hold beside the weights of a network of another library."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(stack, OpenClipStack):
+        stack.write_words(folder)
+    writing.write_json(folder / stack.config_file, stack.about)
