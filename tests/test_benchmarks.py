@@ -79,3 +79,15 @@ def test_heads_beside_bare_torch(model: str) -> None:
     found = json.loads(done.stdout)
     assert found["model"] == model and found["parameters"] == found["parameters_bare"]
     assert min(found[name] for name in ("samples_per_second", "samples_per_second_bare", "ratio")) > 0
+
+
+def test_all_weights_against_low_rank_ones() -> None:
+    words = ["--histories", "2", "4", "--dim", "16", "--width", "8", "--rank", "2", "--items", "3000", "--batch", "16"]
+    words = [sys.executable, str(BENCHMARKS / "lora.py"), *words, "--steps", "1", "--warmup", "1", "--rounds", "1"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    cases = [(line["case"], line["history"]) for line in lines if "case" in line]
+    assert cases == [("full", 2), ("full", 4), ("lora", 2), ("lora", 4)]
+    ratios = [line["parameters"] for line in lines if "figure" in line]
+    assert ratios[:2] == [1, 1] and ratios[2] == ratios[3] < 0.6

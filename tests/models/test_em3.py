@@ -14,9 +14,9 @@ from rawrec.config import DotMlpConfig
 from rawrec.config.ranking import InputsConfig
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.models.losses import ContentIdContrast
+from rawrec.models.losses import ContentIdContrast, draw_negatives
 from rawrec.models.ranking.batch import RankingBatch
-from rawrec.models.ranking.columns import ItemColumns, item_columns
+from rawrec.models.ranking.columns import ItemColumns, item_columns, mean_vectors
 from rawrec.models.ranking.history import HistoryContent, attend
 from rawrec.models.ranking.ranker import Ranker
 from systems import small_dataset, system
@@ -202,6 +202,49 @@ def test_contrast_by_hand() -> None:
     assert single.item() == 0
 
 
+def negatives_by_hand(loss: ContentIdContrast, content: torch.Tensor, ids: torch.Tensor, masks: Any) -> torch.Tensor:
+    """Eq. 12-14 of the negatives in `masks`, two of bool `[n, n]`, a row at a time."""
+    c = torch.nn.functional.normalize(loss.content(content), dim=1)
+    i = torch.nn.functional.normalize(loss.id(ids), dim=1)
+    terms = []
+    for a, b, mask in ((c, i, masks[0]), (i, c, masks[1])):
+        for k in range(len(a)):
+            logits = torch.cat([(a[k] @ b[k])[None], b[mask[k]] @ a[k]]) / loss.temperature
+            terms.append(-logits.log_softmax(0)[0])
+    return torch.stack(terms).mean()
+
+
+def test_contrast_with_some_of_the_batch() -> None:
+    """H others of each item and direction, drawn anew by torch's generator, never one of equal content."""
+    torch.manual_seed(0)
+    loss = ContentIdContrast(5, 4, temperature=0.3, negatives=2)
+    content, ids = torch.randn(6, 5), torch.randn(6, 4)
+    same = torch.tensor([0, 1, 0, 2, 3, 4])
+    apart = same[:, None] != same
+    torch.manual_seed(7)
+    got = loss(content, ids, same)
+    torch.manual_seed(7)
+    masks = [draw_negatives(apart, 2) for _ in range(2)]
+    assert not masks[0].equal(masks[1])
+    for mask in masks:
+        assert (mask.sum(1) == 2).all() and not (mask & ~apart).any()
+    torch.testing.assert_close(got, negatives_by_hand(loss, content, ids, masks))
+    few = torch.zeros(3, 3, dtype=torch.bool)
+    few[0, 1] = few[1, 2] = few[1, 0] = True
+    assert draw_negatives(few, 2).equal(few) and draw_negatives(few, 9).equal(few)
+    assert draw_negatives(few, 1).sum(1).tolist() == [1, 1, 0]
+
+
+def test_items_of_equal_content_are_no_negatives() -> None:
+    torch.manual_seed(0)
+    loss = ContentIdContrast(5, 4, temperature=0.3)
+    content, ids = torch.randn(4, 5), torch.randn(4, 4)
+    same = torch.tensor([5, 2, 5, 1])
+    apart = same[:, None] != same
+    torch.testing.assert_close(loss(content, ids, same), negatives_by_hand(loss, content, ids, (apart, apart)))
+    assert loss(content, ids, torch.arange(4)).equal(loss(content, ids))
+
+
 def test_contrast_leaves_untrained_ids_out() -> None:
     made = ranker()
     content = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
@@ -375,3 +418,17 @@ def test_columns_reach_the_score(shop: Path, tmp_path: Path) -> None:
         RankingBatch(given.users, torch.full((1, 60), -1), history, given.content, given.history_content)
     )
     assert outside.isfinite().all()
+
+
+def test_ids_side_by_side_in_the_contrast() -> None:
+    """cic_id=concat: f'_CIC reads [item id, category]; the ranker's own ids stay sums."""
+    made = ranker(columns=KINDS, cic_id="concat")
+    assert made.content is not None
+    content = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
+    got = made.contrast(torch.tensor([0, 7, 3, 8, 5]), content)
+    own = made.inputs.ids.item.weight[torch.tensor([1, 4, 6])]
+    bags = [mean_vectors(made.inputs.bags, {name: bag}, torch.tensor([0, 3, 5])) for name, bag in KINDS.bags.items()]
+    torch.testing.assert_close(torch.stack(bags).sum(0), torch.stack([bag_sum(made, row) for row in (0, 3, 5)]))
+    assert len(bags) > 1 and made.content.cic.id.weight.shape == (4, 4 * (1 + len(bags)))
+    torch.testing.assert_close(got, made.content.cic(content[[0, 2, 4]], torch.cat([own, *bags], 1)))
+    assert made.contrast(torch.tensor([7, 8]), content[:2]).item() == 0

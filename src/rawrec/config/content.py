@@ -201,6 +201,11 @@ def _plain(value: Any) -> dict[str, Any]:
 class BankConfig(Record):
     """The table of content that histories read (DESIGN: the bank)."""
 
+    history: Literal["live", "bank"] = Field(
+        default="live",
+        description="hybrid: content of histories is made in every step, with gradient (live), or read from the bank, "
+        "as it was when the item was last a candidate (bank): a step then costs the same whatever data.history",
+    )
     history_grad: Literal["live", "none"] = Field(
         default="live",
         description="a live row carries gradient also where it stands in a history (live) or not (none: LEMUR)",

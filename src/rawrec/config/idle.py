@@ -68,7 +68,21 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             fusion != "two_flow",
             f"content.fusion.kind={fusion} has no flow of texts alone; use content.fusion.kind=two_flow",
         ),
-        (r"model\.cic_temperature", not cfg.model.cic_weight, "model.cic_weight=0 switches that loss off"),
+        (
+            r"model\.cic_(temperature|negatives|id)",
+            not cfg.model.cic_weight,
+            "model.cic_weight=0 switches that loss off",
+        ),
+        (
+            r"model\.cic_id",
+            cfg.model.columns == "none",
+            "an item's id is all there is of it without categories; name some by model.columns",
+        ),
+        (
+            r"bank\.history",
+            cfg.paradigm != "hybrid",
+            "end to end reads histories from the bank, and frozen content is the same in both; use paradigm=hybrid",
+        ),
         (
             r"model\.id_dropout",
             not (cfg.model.item_id or cfg.model.user_id or (cfg.reads_content and cfg.model.cic_weight)),
@@ -116,7 +130,7 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             f"model {name} reads one feature of each field: the mean over pictures, texts as one",
         ),
         (r"content\.(dim|(fusion|lora)\..+)", True, f"model {name} joins features in its own way; see model.*"),
-        (r"bank\.history_grad", True, f"model {name} reads no histories"),
+        (r"bank\.history(_grad)?", True, f"model {name} reads no histories"),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
         (
             r"bank\.(live_budget|micro_batch)|train\.encoder_lr(_decay)?|content\.itc_weight",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
-from rawrec.config.records import ModelRecord, Record, Size
+from rawrec.config.records import Count, ModelRecord, Record, Size
 
 PRESETS: dict[str, tuple[str, str]] = {"id": ("dot_mlp", "none"), "em3": ("dot_mlp", "em3")}
 """Short names of pairs of `model.name` (the head) and `model.content`: what a user reads in reports and comparisons.
@@ -84,6 +84,24 @@ class ContentPartConfig(Record):
         default=0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none"
     )
     cic_temperature: float = Field(default=0.1, gt=0, description="temperature of that loss")
+    cic_negatives: Literal["all"] | Count = Field(
+        default="all",
+        description="negatives of each item in it: all other items of the step, or so many of them drawn at random "
+        "(eq. 12-13); items of equal content are never negatives of each other",
+    )
+    cic_id: Literal["sum", "concat"] = Field(
+        default="sum",
+        description="an item's id in it: the sum of the id's vector and those of its categories (model.columns), as "
+        "the ranker reads it, or the vectors side by side (paper)",
+    )
+
+    @field_validator("cic_negatives", mode="wrap")
+    @classmethod
+    def _cic_negatives(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError("use all, or how many, for example 64") from None
 
 
 class _Named(ModelRecord):

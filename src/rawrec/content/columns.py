@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,6 +59,31 @@ def static_columns(
             assert stored is not None
         columns[item_model.column(name)], stats[name] = stored.column, stored.stats
     return columns, stats
+
+
+def equal_content(item_model: ItemModel, data: Dataset, cache: Path) -> Tensor | None:
+    """Of every item a number, int64 `[items]`, equal where all pictures, texts and ready-made features are.
+
+    None where no two items are equal, or where a column's file is of a version that kept no digests. The columns must
+    have been made.
+    """
+    encoders = dict(item_model.raw_encoders())
+    numbers = np.zeros(data.n_items, np.int64)
+    for name in item_model.fields:
+        if name in encoders:
+            stored = read(_path(cache, item_model, name, encoders[name], data))
+            if stored is None or len(stored.digests) != data.n_items:
+                return None
+            rows = stored.digests.numpy()
+        else:
+            values, valid = data.feature(name)
+            rows = np.where(valid[:, None], values, 0)
+        rows = np.ascontiguousarray(rows)
+        _, own = np.unique(
+            rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0], return_inverse=True
+        )
+        _, numbers = np.unique(numbers * (own.max(initial=0) + 1) + own, return_inverse=True)
+    return torch.from_numpy(numbers) if numbers.max(initial=-1) + 1 < data.n_items else None
 
 
 def _path(cache: Path, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset) -> Path:

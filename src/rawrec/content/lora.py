@@ -90,8 +90,7 @@ class LowRankLinear(Linear):
     def forward(self, x: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
             frozen = linear(x, self.weight)
-        out = frozen + linear(linear(x, self.lora_a), self.lora_b)
-        return out if self.bias is None else out + self.bias
+        return linear(linear(x, self.lora_a), self.lora_b, self.bias).add_(frozen)
 
 
 def check_rank(layers: Iterable[tuple[str, nn.Linear]], rank: int) -> None:

@@ -42,21 +42,51 @@ def info_nce(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None 
     return nn.functional.cross_entropy(logits, torch.arange(len(a), device=a.device))
 
 
+def draw_negatives(allowed: Tensor, count: int) -> Tensor:
+    """`count` of the pairs that are `allowed` in every row, or all where there are fewer; bool `[n, n]`, as `allowed`.
+
+    Drawn without repeats, by torch's global generator.
+    """
+    if count >= allowed.shape[1]:
+        return allowed
+    order = torch.rand(allowed.shape, device=allowed.device).masked_fill(~allowed, -1.0)
+    return torch.zeros_like(allowed).scatter_(1, order.topk(count, 1).indices, True) & allowed
+
+
 class ContentIdContrast(nn.Module):
     """Content-ID contrastive loss of EM3, eq. 10-14: half the sum of both directions, in-batch negatives.
 
-    The rows are distinct items, so the same item is never its own negative (the paper draws H of the batch; here all).
+    The rows are distinct items, so the same item is never its own negative. negatives: how many are drawn for each item
+    and direction (H), None: all others. id_width: of id vectors, if not id_dim.
     """
 
-    def __init__(self, content_dim: int, id_dim: int, temperature: float):
+    def __init__(
+        self,
+        content_dim: int,
+        id_dim: int,
+        temperature: float,
+        negatives: int | None = None,
+        id_width: int | None = None,
+    ):
         super().__init__()
         self.content = Linear(content_dim, id_dim)  # f_CIC, eq. 10
-        self.id = Linear(id_dim, id_dim)  # f'_CIC, eq. 11
-        self.temperature = temperature
+        self.id = Linear(id_width or id_dim, id_dim)  # f'_CIC, eq. 11
+        self.temperature, self.negatives = temperature, negatives
 
-    def forward(self, content: Tensor, ids: Tensor) -> Tensor:
-        """content `[n, content_dim]` and id embeddings `[n, id_dim]` of `n` distinct items; 0 for fewer than two."""
+    def forward(self, content: Tensor, ids: Tensor, same: Tensor | None = None) -> Tensor:
+        """content `[n, content_dim]` and id embeddings `[n, id_width]` of `n` distinct items; 0 for fewer than two.
+
+        same: int `[n]`, items of equal number are of equal content, and no negatives of each other.
+        """
         if len(content) < 2:
             return content.sum() * 0
         c, i = self.content(content), self.id(ids)
-        return 0.5 * (info_nce(c, i, self.temperature) + info_nce(i, c, self.temperature))
+        first, second = self._negatives(len(c), same, c.device), self._negatives(len(c), same, c.device)
+        return 0.5 * (info_nce(c, i, self.temperature, first) + info_nce(i, c, self.temperature, second))
+
+    def _negatives(self, n: int, same: Tensor | None, device: torch.device) -> Tensor | None:
+        """Which pairs are negatives, bool `[n, n]`; None: all but the diagonal."""
+        if same is None and self.negatives is None:
+            return None
+        apart = ~torch.eye(n, dtype=torch.bool, device=device) if same is None else same[:, None] != same
+        return apart if self.negatives is None else draw_negatives(apart, self.negatives)

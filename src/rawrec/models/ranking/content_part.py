@@ -7,11 +7,13 @@ element, the user's profile (the mean of the history's content), a bias of the c
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from rawrec.config.ranking import ContentPartConfig
 from rawrec.models.losses import ContentIdContrast
 from rawrec.models.ranking.history import HistoryContent, attend
+from rawrec.models.ranking.inputs import Inputs, mean_vectors
 from rawrec.models.ranking.tokens import Part, Past, Token
 from rawrec.onednn import Linear
 
@@ -24,14 +26,20 @@ class Em3Content(nn.Module):
 
     names = ("content", "content_interest", "content*interest", "profile")
 
-    def __init__(self, cfg: ContentPartConfig, content_dim: int, dim: int):
+    same: Tensor | None
+
+    def __init__(self, cfg: ContentPartConfig, content_dim: int, dim: int, categories: int = 0):
+        """categories: how many categorical columns an item's id may be joined with (model.cic_id=concat)."""
         super().__init__()
         self.cfg, self.dim = cfg, dim
         self.histories = {"content": content_dim}
         self.query, self.key = Linear(content_dim, dim), Linear(content_dim, dim, bias=False)
         self.candidate, self.interest = Linear(content_dim, dim), Linear(content_dim, dim)
         self.profile, self.content_bias = Linear(content_dim, dim), Linear(content_dim, 1)
-        self.cic = ContentIdContrast(content_dim, dim, cfg.cic_temperature)
+        negatives = None if cfg.cic_negatives == "all" else cfg.cic_negatives
+        id_width = (1 + categories) * dim if cfg.cic_id == "concat" else dim
+        self.cic = ContentIdContrast(content_dim, dim, cfg.cic_temperature, negatives, id_width)
+        self.register_buffer("same", None, persistent=False)  # of every item a number, equal where content is
 
     def forward(self, content: Tensor, history: HistoryContent) -> Part:
         """content: `[batch or 1, candidates, content_dim]`, zeros where an item has none."""
@@ -47,6 +55,15 @@ class Em3Content(nn.Module):
         bias = self.content_bias(content)[..., 0]
         return Part(tokens, [bias], {"content": Past(content, history)})
 
-    def contrast(self, content: Tensor, ids: Tensor) -> Tensor:
-        """Eq. 14, unweighted: content `[n, content_dim]` and id vectors `[n, dim]` of distinct items."""
-        return self.cic(content, ids)
+    def contrast(self, content: Tensor, items: Tensor, inputs: Inputs) -> Tensor:
+        """Eq. 14, unweighted: content `[n, content_dim]` of distinct items `[n]` that training has ids of."""
+        ids = self.ids_side_by_side(items, inputs) if self.cfg.cic_id == "concat" else inputs.item_vectors(items)
+        return self.cic(content, ids, None if self.same is None else self.same[items])
+
+    @staticmethod
+    def ids_side_by_side(items: Tensor, inputs: Inputs) -> Tensor:
+        """The id's vector and that of every categorical column, `[n, (1 + columns) dim]` (section 3.4)."""
+        parts = [inputs.ids.item(items + 1)]
+        for name, bag in inputs.columns.bags.items() if len(items) else ():
+            parts.append(mean_vectors(inputs.bags, {name: bag}, items))
+        return torch.cat(parts, 1)

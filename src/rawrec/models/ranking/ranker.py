@@ -45,7 +45,8 @@ class Ranker(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.inputs = Inputs(cfg, known_users, known_items, columns, attributes, context)
-        self.content = None if content_dim is None else CONTENT_PARTS[cfg.content](cfg, content_dim, cfg.dim)
+        part, categories = CONTENT_PARTS.get(cfg.content), len(self.inputs.bags)
+        self.content = None if content_dim is None or part is None else part(cfg, content_dim, cfg.dim, categories)
         names = [*self.inputs.names, *(self.content.names if self.content is not None else ())]
         if not names:
             raise UserError(
@@ -108,7 +109,7 @@ class Ranker(nn.Module):
         """Unweighted Content-ID contrast of distinct item rows `[n]` with content `[n, dim]`; without untrained ids."""
         assert self.content is not None
         known = self.inputs.ids.known_items[items]
-        return self.content.contrast(content[known], self.inputs.item_vectors(items[known]))
+        return self.content.contrast(content[known], items[known], self.inputs)
 
 
 _PART_OF = {

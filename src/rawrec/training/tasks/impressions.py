@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rawrec.config import Config
 from rawrec.content.bank import Bank, BankView
-from rawrec.content.columns import static_columns
+from rawrec.content.columns import equal_content, static_columns
 from rawrec.content.item_model import ItemModel, build_item_model
 from rawrec.content.live import LiveContent
 from rawrec.content.units import content_units, resolved
@@ -107,6 +107,8 @@ class ImpressionTask(Task, nn.Module):
         attributes = None if attributes is None else attributes.to(self.device)
         widths = self.context.widths if self.context else None
         self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths)
+        if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
+            self.ranker.content.same = equal_content(self.item_model, data, cache)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
         frozen = self.item_model is not None and self.item_model.frozen
         self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
@@ -317,11 +319,12 @@ class ImpressionTask(Task, nn.Module):
 
         End to end these are the candidates, and at most the live budget is encoded, stalest first: the others' features
         are the bank's (who has none yet is left out). Under hybrid and frozen, where content is cheap, histories are
-        live as well and nothing is encoded.
+        live as well (but with bank.history=bank) and nothing is encoded.
         """
         assert self.bank is not None
         end_to_end = self.cfg.paradigm == "end_to_end"
-        rows = torch.unique(items if end_to_end else torch.cat([items.flatten(), history.flatten()]))
+        alone = end_to_end or self.cfg.bank.history == "bank"
+        rows = torch.unique(items if alone else torch.cat([items.flatten(), history.flatten()]))
         rows = rows[rows >= 0]
         rows = rows[self.bank.valid[rows]]
         if not end_to_end:
