@@ -201,5 +201,5 @@ def test_a_ranker_with_everything_trains_and_serves(data, tmp_path: Path):
         rec.score("u1", ["3"], context={**given, "seen": ["99"]})
     names = rec.system.ranker.inputs.names
     assert names[-3:] == ["context", "counts", "session"]
-    rec.recommend_all(tmp_path / "lists.csv", k=2, context={**given, "seen": ["5"]})
+    rec.recommend_all(tmp_path / "lists.csv", k=2, exclude_seen=False, context={**given, "seen": ["5"]})
     assert len((tmp_path / "lists.csv").read_text().splitlines()) == 1 + 2 * USERS
