@@ -140,3 +140,25 @@ def test_tiny_and_impossible_sizes(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=next(iter(bad))):
             import_synthetic(tmp_path / "bad", progress=False, **bad)
     assert not (tmp_path / "bad").exists()
+
+
+def test_context_changes_clicks_alone_and_by_known_effects() -> None:
+    from scipy.special import logit
+
+    from rawrec.data.synthetic import BEST_HOUR, DEVICE_EFFECT, HOUR_EFFECT, POSITION_EFFECT
+
+    plain, shop = (generate(items=60, users=40, impressions=20_000, seed=3, context=on) for on in (False, True))
+    for name in ("users", "items", "timestamps", "prices"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(shop, name))
+    assert plain.ages is None and shop.ages is not None and shop.devices is not None and shop.positions is not None
+    assert len(shop.ages) == 40 and len(shop.devices) == len(shop.positions) == len(shop.users)
+    # What context added, but for a constant and what an age group feels for a shape, is what the constants say.
+    added = logit(shop.probability.astype(float)) - logit(plain.probability.astype(float))
+    hour = shop.timestamps // 3600 % 24
+    added -= np.array(DEVICE_EFFECT)[shop.devices] + POSITION_EFFECT * shop.positions
+    added -= HOUR_EFFECT * np.cos(2 * np.pi * (hour - BEST_HOUR) / 24)
+    cell = shop.ages[shop.users] * 8 + shop.codes["shape"][shop.items]
+    for value in np.unique(cell):
+        assert np.ptp(added[cell == value]) < 1e-3
+    assert np.std([added[cell == value].mean() for value in np.unique(cell)]) > 0.3
+    assert abs(shop.clicks.mean() - 0.25) < 0.02

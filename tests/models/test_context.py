@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from rawrec.config import resolve
 from rawrec.config.ranking import InputsConfig
@@ -20,8 +21,8 @@ from rawrec.data.sampling import Samples
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
-from rawrec.models.ranking.columns import Buckets, Categories, hash_code, user_columns
-from rawrec.models.ranking.context import ContextReader, Moments, parse_context
+from rawrec.models.ranking.columns import Buckets, Categories, TableColumns, hash_code, item_columns, user_columns
+from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments, parse_context
 from rawrec.serving.recommender import Recommender
 from rawrec.training.job import train
 from rawrec.training.runs import RunFolder
@@ -68,7 +69,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def reader(data: Dataset, **settings) -> ContextReader:
     samples = Samples(data, "default", "label", 5, "rolling", 0)
-    return ContextReader(data, samples, InputsConfig(**settings))
+    cfg = InputsConfig(**settings)
+    return ContextReader(data, samples, cfg, item_columns(data, samples, cfg), rolling=True)
+
+
+def read(found: ContextReader, moments: Moments) -> ImpressionContext:
+    columns = TableColumns({}, torch.zeros(6, 0))
+    return found.read(moments, np.zeros((len(moments.users), 1), np.int64), columns)
 
 
 def rows(*which: int) -> Moments:
@@ -77,17 +84,17 @@ def rows(*which: int) -> Moments:
 
 def test_categories_are_those_of_training(data):
     found = reader(data, context=["device"])
-    assert found.widths == ({"device": 4}, 0)  # unseen, phone, tv, missing
-    words, codes = data.column("device")[[1999, 0]], found.read(rows(1999, 0, -1)).codes
+    assert found.widths.codes == {"device": 4}  # unseen, phone, tv, missing
+    words, codes = data.column("device")[[1999, 0]], read(found, rows(1999, 0, -1)).codes
     assert words[0] == "watch" and words[1] is None
     assert codes.tolist() == [[0], [3], [3]]
     where = [int(np.flatnonzero(data.column("device") == word)[0]) for word in ("phone", "tv")]
-    assert found.read(rows(*where)).codes.tolist() == [[1], [2]]
+    assert read(found, rows(*where)).codes.tolist() == [[1], [2]]
 
 
 def test_hour_and_weekday_are_of_the_time(data):
     found = reader(data, context=["hour", "weekday"])
-    codes = found.read(rows(0, 1, 24, 25)).codes.numpy() - 1  # every hour and day is in training
+    codes = read(found, rows(0, 1, 24, 25)).codes.numpy() - 1  # every hour and day is in training
     assert codes.tolist() == [[23, 2], [0, 3], [23, 3], [0, 4]]
     assert found.widths.codes == {"hour": 26, "weekday": 9}
     assert list(reader(data, context="all").readers) == ["device", "position", "hour", "weekday"]
@@ -95,14 +102,14 @@ def test_hour_and_weekday_are_of_the_time(data):
 
 def test_numbers_are_standardised_or_bucketed_by_training(data):
     found = reader(data, context=["position"])
-    numbers = found.read(rows(0, 3, 7)).numbers.numpy()
+    numbers = read(found, rows(0, 3, 7)).numbers.numpy()
     known = data.column("position")[:1400]
     known = known[np.isfinite(known)]
     np.testing.assert_allclose(numbers[:2, 0], (np.array([0, 3]) - known.mean()) / known.std(), rtol=1e-6)
     assert numbers[:, 1].tolist() == [0, 0, 1] and numbers[2, 0] == 0
     found = reader(data, context=["position"], numbers="buckets", buckets=4)
-    assert found.read(rows(0, 1, 2, 3, 7, -1)).codes[:, 0].tolist() == [1, 2, 3, 4, 5, 5]
-    assert found.widths == ({"position": 6}, 0)
+    assert read(found, rows(0, 1, 2, 3, 7, -1)).codes[:, 0].tolist() == [1, 2, 3, 4, 5, 5]
+    assert found.widths.codes == {"position": 6}
 
 
 def test_described_contexts_are_read_as_those_of_the_dataset(data):
@@ -110,16 +117,16 @@ def test_described_contexts_are_read_as_those_of_the_dataset(data):
     row = int(np.flatnonzero(data.column("device") == "tv")[3])
     assert data.timestamps is not None
     given = {"device": " tv", "position": str(row % 4), "time": int(data.timestamps[row])}
-    one, other = (found.read(Moments(np.zeros(1), None, np.array([row]), g)) for g in (given, None))
+    one, other = (read(found, Moments(np.zeros(1), None, np.array([row]), g)) for g in (given, None))
     assert one.codes.equal(other.codes) and one.numbers.equal(other.numbers)
     assert found.lacking(given) == [] and found.lacking({"hour": 3}) == ["device", "position", "weekday"]
-    nothing, missing = found.read(Moments(np.zeros(1), None, np.array([0]), {})), found.read(rows(-1))
+    nothing, missing = read(found, Moments(np.zeros(1), None, np.array([0]), {})), read(found, rows(-1))
     assert nothing.codes.equal(missing.codes) and nothing.numbers.equal(missing.numbers)
     for wrong, why in (({"devise": "tv"}, "devise"), ({"position": "far"}, "number"), ({"device": ["a", "b"]}, "one"),
                        ({"time": "noon"}, "seconds"), ({"device": 1.5}, "category")):  # fmt: skip
         with pytest.raises(UserError, match=why):
             found.lacking(wrong)
-            found.read(Moments(np.zeros(1), None, np.array([0]), wrong))
+            read(found, Moments(np.zeros(1), None, np.array([0]), wrong))
     with pytest.raises(UserError, match=r"model.context: .*'devise'"):
         reader(data, context=["devise"])
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from rawrec.data.dataset import Dataset
+from rawrec.data.inspect import inspect
+from rawrec.data.validate import validate
 from rawrec.errors import UserError
 from rawrec.sources.append import append
 from rawrec.sources.impressions import import_impressions
@@ -43,6 +45,25 @@ def test_context_columns_are_typed_fields_of_the_interactions(tmp_path):
     np.testing.assert_array_equal(data.row_numbers("pos"), [1, 2, np.nan, np.nan, 5, 4.5])
     with pytest.raises(UserError, match="kind"):
         data.row_categories("kind")  # kept, and not of the context
+
+
+def test_inspect_and_validate_tell_of_context(tmp_path):
+    data = imported(tmp_path)
+    found = inspect(data.path)["context"]
+    assert list(found) == ["Device_Type", "page", "pos"]
+    device = found["Device_Type"]
+    assert (device["with_it"], device["missing"], device["distinct"]) == (5, 1, 3)
+    train = {word for word, part in zip(["phone", "phone", None, "ta,blet", "tv", "tv"], data.split(), strict=True)
+             if part == 0 and word}  # fmt: skip
+    assert device["distinct_train"] == len(train)
+    assert found["pos"]["missing"] == 2 and found["pos"]["values"]["max"] == 5
+    assert validate(data.path, progress=False).sound
+    meta = (data.path / "dataset.yaml").read_text()
+    (data.path / "dataset.yaml").write_text(meta.replace("  numeric:\n  - pos\n", "  numeric:\n  - kind\n"))
+    assert "the context's kind" in {problem.where for problem in validate(data.path, progress=False).problems}
+    (data.path / "dataset.yaml").write_text(meta.replace("  numeric:\n  - pos\n", "  numeric:\n  - gone\n"))
+    with pytest.raises(UserError, match="gone"):
+        Dataset.open(data.path)
 
 
 def test_what_cannot_be_context_is_refused(tmp_path):

@@ -334,6 +334,9 @@ def import_synthetic(
     history_events: Annotated[int | None, typer.Option(help="at least so many impressions per user")] = None,
     seed: Annotated[int, typer.Option(help="the same seed makes the same shop")] = 0,
     size: Annotated[int | None, typer.Option(help="side of a picture in pixels")] = None,
+    context: Annotated[
+        bool, typer.Option("--context", help="clicks also depend on age group, device, hour and position")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -347,4 +350,7 @@ def import_synthetic(
         "size": size,
         "history_events": history_events,
     }
-    imported(work(out, seed=seed, overwrite=overwrite, **{k: v for k, v in given.items() if v is not None}), as_json)
+    imported(
+        work(out, seed=seed, context=context, overwrite=overwrite, **{k: v for k, v in given.items() if v is not None}),
+        as_json,
+    )

@@ -109,6 +109,8 @@ def _column_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             columns,
             "no column is read: name some in model.columns, model.user_columns or model.context",
         ),
+        (r"model\.counts_smoothing", not model.counts, "nothing is counted; use for example model.counts=[item,user]"),
+        (r"model\.session_gap", model.session != "gap", f"model.session={model.session} reads no pauses; use gap"),
         (
             r"model\.buckets",
             model.numbers != "buckets",

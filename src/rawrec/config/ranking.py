@@ -62,6 +62,21 @@ class InputsConfig(Record):
         description="a categorical column with more values in training is hashed into so many; null: never",
     )
 
+    counts: list[str] = Field(
+        default=[],
+        description="of what training rows before the impression are counted, with their clicks and click rate: item, "
+        "user, or a categorical column in `columns`",
+    )
+    counts_smoothing: float = Field(
+        default=20.0, gt=0, description="so many rows at the rate of all training rows are added to a click rate"
+    )
+    session: str = Field(
+        default="none",
+        description="what names the session whose earlier items and clicks the ranker reads: a categorical column of "
+        "the context, gap (a session ends with a pause), or none",
+    )
+    session_gap: int = Field(default=1800, ge=1, description="seconds without a row that end a session")
+
     @field_validator("columns", "user_columns", "context", mode="wrap")
     @classmethod
     def _columns(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:

@@ -72,6 +72,7 @@ class _Watch:
 def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64], bar: Bar) -> None:
     """Check all interactions and stored splits. item_hashes: of the items' ids, `[n_items]`, 0 where unknown."""
     watches = _watches(data, found)
+    _check_context(data, found)
     user_hashes = np.zeros(data.n_users, np.uint64)
     keys = np.zeros(data.n_interactions, np.uint64)
     task = bar.progress.add_task("interactions", total=1.0, rows=0)
@@ -116,6 +117,18 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
     again = int((keys[1:] == keys[:-1]).sum())
     if again:
         found.notes.append(f"{again:,} interactions repeat the user, item and time of another")
+
+
+def _check_context(data: Dataset, found: Validation) -> None:
+    """Check that the columns of the context are there, and of a kind that can be read."""
+    context = data.meta.context
+    for name in context.names():
+        with found.reading(f"the context's {name}"):
+            if name in context.categorical:
+                data.row_categories(name)
+            else:
+                data.row_numbers(name)
+            found.count("columns of the context", 1)
 
 
 def _check_users(data: Dataset, found: Validation, user_hashes: NDArray[np.uint64]) -> None:

@@ -55,6 +55,14 @@ def inspect(path: str | Path) -> dict[str, Any]:
             **{name: _numeric(data, name) for name in data.fields.numeric},
             **{name: _feature(data, name, width) for name, width in data.fields.feature.items()},
         },
+        "users": {
+            **{name: _bags(data.user_categorical(name)) for name in data.meta.users.categorical},
+            **{name: _numbers(data.user_numeric(name)) for name in data.meta.users.numeric},
+        },
+        "context": {
+            **{name: _codes(data.row_categories(name), split == 0) for name in data.meta.context.categorical},
+            **{name: _numbers(data.row_numbers(name)) for name in data.meta.context.numeric},
+        },
         "buckets": _buckets(train, data.items[split == 2]),
         "problems": _problems(data, split, train, images),
     }
@@ -113,6 +121,36 @@ def _numeric(data: Dataset, name: str) -> dict[str, Any]:
 
 def _feature(data: Dataset, name: str, width: int) -> dict[str, Any]:
     return {**_coverage("feature", data.present(name)), "width": width}
+
+
+def _bags(found: tuple[NDArray[np.int64], NDArray[np.int32], list[str]]) -> dict[str, Any]:
+    """Of a categorical attribute of users: how many have it, and how many values there are."""
+    ptr, codes, words = found
+    present = np.diff(ptr) > 0
+    return {**_share_with("categorical", present), "values": len(codes), "distinct": len(words)}
+
+
+def _codes(found: tuple[NDArray[np.int32], list[str]], train: NDArray[np.bool_]) -> dict[str, Any]:
+    """Of a categorical column of the context; distinct_train: values of training, which `model.hash_above` counts."""
+    codes, words = found
+    known, seen = codes >= 0, np.unique(codes[train & (codes >= 0)])
+    unseen = known & ~train & ~np.isin(codes, seen)
+    entry = {**_share_with("categorical", known), "values": int(known.sum()), "distinct": len(words)}
+    return {**entry, "distinct_train": len(seen), "unseen_rows": int(unseen.sum())}
+
+
+def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
+    known = np.isfinite(values)
+    return {**_share_with("numeric", known), "values": _quantiles(values[known])}
+
+
+def _share_with(kind: str, present: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "with_it": int(present.sum()),
+        "missing": int((~present).sum()),
+        "share": float(present.mean()),
+    }
 
 
 def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
@@ -274,6 +312,12 @@ def print_inspection(found: dict[str, Any], console: Console) -> None:
         console.print(Text(f"time: {first} to {last}", style="dim"))
     rows = [[n, e["kind"], e["items"], _share(e["share"]), _detail(e)] for n, e in found["fields"].items()]
     _print(console, "Fields", ["field", "kind", "items with it", "share", "detail"], rows)
+    for title, what in (("Attributes of users", "users"), ("Context of impressions", "context")):
+        rows = [
+            [n, e["kind"], e["with_it"], e["missing"], _share(e["share"]), _detail(e) + _in_training(e)]
+            for n, e in found[what].items()
+        ]
+        _print(console, title, ["column", "kind", "with it", "missing", "share", "detail"], rows)
     rows = [
         [n, e["rule"], e["items"], e["train_rows"], e["test_rows"], _share(e["test_share"])]
         for n, e in found["buckets"].items()
@@ -315,6 +359,13 @@ def _detail(entry: dict[str, Any]) -> str:
             return _line(entry["values"])
         case _:
             return f"width {entry['width']}"
+
+
+def _in_training(entry: dict[str, Any]) -> str:
+    """What a reader of training values should know: how many there are (above model.hash_above they are hashed)."""
+    if "distinct_train" not in entry:
+        return ""
+    return f"; {entry['distinct_train']:,} in training, {entry['unseen_rows']:,} other rows with a value unseen there"
 
 
 def _line(quantiles: dict[str, float] | None) -> str:

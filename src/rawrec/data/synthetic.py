@@ -89,6 +89,12 @@ STRONG = 0.2
 WEAK = 0.1
 OWN = 0.5
 MIX = 0.1
+AGES = ("16-24", "25-39", "40-59", "60+")
+DEVICES = ("phone", "tablet", "desktop")
+# Effects with `context`, in logits: the deviation of what an age group feels for a shape, that of each device, half the
+# way from the best hour of the day to the worst one, and what each place in the list costs.
+AGE_STD, DEVICE_EFFECT, BEST_HOUR, HOUR_EFFECT, POSITION_EFFECT = 0.6, (-0.5, 0.0, 0.5), 20, 0.6, -0.15
+POSITIONS, USUAL_DEVICE = 10, 0.8
 TASTE_STD, APPEAL_STD, READINESS_STD = 1.75, 0.2, 0.3
 DRIFTING = 0.3  # share of users whose taste moves towards another one over the period
 
@@ -101,6 +107,8 @@ class Shop:
     prices: `[items]` float64. launched: `[items]` int64, seconds.
     titles, descriptions: `[items]`, each a list of no or one string. has_image: `[items]` bool.
     users, items: `[impressions]` int32, ordered by time. timestamps: `[impressions]` int64, seconds.
+    ages: `[users]`, devices: `[impressions]` int64 indices into `AGES`, `DEVICES`; positions: `[impressions]` int64,
+    from 0: None in a shop without context.
     probability: `[impressions]` float32, of a click. clicks: `[impressions]` float32, 0 or 1.
     """
 
@@ -117,6 +125,9 @@ class Shop:
     timestamps: np.ndarray
     probability: np.ndarray
     clicks: np.ndarray
+    ages: np.ndarray | None = None
+    devices: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
     @cached_property
     def item_ids(self) -> list[str]:
@@ -140,11 +151,13 @@ def generate(
     size: int = 64,
     history_events: int | None = None,
     click_rate: float = 0.25,
+    context: bool = False,
 ) -> Shop:
     """A shop of `items` products, `users` people and about `impressions` impressions; the same for the same seed.
 
     `history_events`: every user has at least so many impressions. `click_rate`: mean probability of a click.
-    Pictures are `size` x `size` pixels.
+    Pictures are `size` x `size` pixels. context: clicks also depend on the user's age group, the device, the hour of
+    the day and the position in the list; all that is drawn without it is the same with it, but the clicks.
     """
     rng = np.random.default_rng(seed)
     codes = {name: rng.integers(len(values), size=items) for name, values in VALUES.items()}
@@ -163,6 +176,9 @@ def generate(
     logits = _taste(codes, user, item, (when - START) / PERIOD, users, rng)
     logits *= TASTE_STD / max(float(logits.std()), 1e-9)
     logits += rng.normal(0, APPEAL_STD, items)[item] + rng.normal(0, READINESS_STD, users)[user]
+    around = _context(codes["shape"][item], user, when, users, np.random.default_rng([seed, 1])) if context else None
+    if around is not None:
+        logits += around[0]
     probability = expit(logits + _offset(logits, click_rate)).astype(np.float32)
     clicks = (rng.random(len(user)) < probability).astype(np.float32)
 
@@ -181,6 +197,9 @@ def generate(
         timestamps=when[order],
         probability=probability[order],
         clicks=clicks[order],
+        ages=None if around is None else around[1],
+        devices=None if around is None else around[2][order],
+        positions=None if around is None else around[3][order],
     )
 
 
@@ -318,6 +337,23 @@ def _taste(
         shift = moving[user] * time
         total += (1 - shift) * now[user, code[item]] + shift * then[user, code[item]]
     return total
+
+
+def _context(
+    shape: np.ndarray, user: np.ndarray, when: np.ndarray, users: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What the situation adds to the logits of impressions `[n]`; age groups `[users]`, devices and positions `[n]`.
+
+    A user has a usual device, which `USUAL_DEVICE` of the impressions are on; positions are drawn by chance.
+    """
+    ages = rng.integers(len(AGES), size=users)
+    usual, other = rng.integers(len(DEVICES), size=users), rng.integers(len(DEVICES), size=len(user))
+    devices = np.where(rng.random(len(user)) < USUAL_DEVICE, usual[user], other)
+    positions = rng.integers(POSITIONS, size=len(user))
+    likes = rng.normal(0, AGE_STD, (len(AGES), len(SHAPES)))
+    hour = when // 3600 % 24
+    total = likes[ages[user], shape] + np.array(DEVICE_EFFECT)[devices] + POSITION_EFFECT * positions
+    return total + HOUR_EFFECT * np.cos(2 * np.pi * (hour - BEST_HOUR) / 24), ages, devices, positions
 
 
 def _offset(logits: np.ndarray, rate: float) -> float:

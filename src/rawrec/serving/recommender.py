@@ -23,7 +23,7 @@ from rawrec.data.sampling import Histories
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
-from rawrec.models.ranking.context import ContextReader, Moments
+from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
 from rawrec.serving.new_items import Item, check_list, new_columns
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
@@ -109,7 +109,8 @@ class Recommender:
         whatever the label, or "none"; of a `history`, that or none of it. None, the default: as `eval.exclude_seen` of
         the run says; False: none. Fewer than `k` come back where the catalogue ends.
         context: values by column, where the model reads a context (`model.context`); `time`, seconds since 1970, says
-        hour and weekday. What is not given is missing, which a warning tells once.
+        hour and weekday, and `seen` what was met in the session (`model.session`): items, oldest first, in a list, or
+        with whether they were clicked in a mapping. What is not given is missing, which a warning tells once.
         """
         _check_k(k)
         exclude = self._excluded(exclude_seen)
@@ -144,9 +145,9 @@ class Recommender:
         size = max(user_batch, WRITTEN)
         users = np.arange(self.data.n_users)
         parts = (users[at : at + size] for at in range(0, len(users), size))
-        given = self._now(users, context).given
+        now = self._now(users, context)
         tell = None if observer is None else teller(observer, "lists of users", len(users))
-        write_lists((self._lists(part, k, exclude, user_batch, given, tell) for part in parts), path)
+        write_lists((self._lists(part, k, exclude, user_batch, now, tell) for part in parts), path)
         return path
 
     def _lists(
@@ -155,14 +156,14 @@ class Recommender:
         k: int,
         exclude: Seen,
         user_batch: int,
-        context: Mapping[str, Any] | None,
+        now: Moments,
         tell: Callable[[int], None] | None,
     ) -> pa.Table:
         """Lists of some users with consecutive rows, as `LISTS` has them."""
         ptr, seen = self._left_out(users, exclude)
         past, first = self._histories(users), users[0]
         top = rank_all(
-            lambda u: self._score_all(_now(u, context), past[u - first]),
+            lambda u: self._score_all(now._replace(users=u, rows=np.full(len(u), -1)), past[u - first]),
             users,
             ptr,
             seen,
@@ -202,7 +203,7 @@ class Recommender:
             torch.tensor([rows], dtype=torch.int64, device=device),
             torch.from_numpy(past).to(device),
             table,
-            self.system.context_of(self._now(users, context)),
+            self.system.context_of(self._now(users, context), np.array([rows]), table),
         )
         with torch.no_grad():
             return torch.sigmoid(self.system.ranker(batch))[0].tolist()
@@ -347,12 +348,14 @@ class Recommender:
                 raise UserError(
                     f"context: this run reads none; train a ranker with model.context={next(iter(context))} for it"
                 )
-            return _now(users, None)
+            return Moments(users, None, np.full(len(users), -1))
         lacking = [name for name in reader.lacking(context) if name not in self._told]
         if lacking:
             self._told.update(lacking)
             warnings.warn(f"not in the context, so read as missing: {', '.join(lacking)}", stacklevel=3)
-        return _now(users, context)
+        clicked = _seen(context.pop(SEEN_NOW, ()))
+        seen = self._known_rows(list(clicked)), sum(clicked.values())
+        return Moments(users, None, np.full(len(users), -1), context, seen=seen)
 
     def _context_reader(self) -> ContextReader | None:
         return self.system.context
@@ -476,8 +479,12 @@ class Recommender:
         return self.system.read_content(item_model(columns)), valid.to(self.system.device)
 
 
-def _now(users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
-    return Moments(users, None, np.full(len(users), -1), context)
+def _seen(given: Any) -> dict[str, bool]:
+    """The items of a session and whether they were clicked, of a mapping, of a list, or of ids between commas."""
+    if isinstance(given, Mapping):
+        return {str(item): bool(clicked) for item, clicked in given.items()}
+    items = given.split(",") if isinstance(given, str) else given
+    return {str(item).strip(): False for item in items if str(item).strip()}
 
 
 def _check_k(k: int) -> None:

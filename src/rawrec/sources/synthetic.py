@@ -13,8 +13,9 @@ from scipy.stats import rankdata
 
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import Columns
 from rawrec.data.splits import SplitSpec
-from rawrec.data.synthetic import VALUES, Shop, generate
+from rawrec.data.synthetic import AGES, DEVICES, VALUES, Shop, generate
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
@@ -33,12 +34,15 @@ def import_synthetic(
     overwrite: bool = False,
     history_events: int | None = None,
     click_rate: float = 0.25,
+    context: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Generate a shop (see `rawrec.data.synthetic`) and write it as a dataset; the same data for the same arguments.
 
     `size` is the side of a picture in pixels. With `history_events` every user has at least so many impressions, of
-    which about the share `click_rate` are positive. The column `probability` holds the true probability of each click.
+    which about the share `click_rate` are positive. context: clicks also depend on the user's age group (an attribute
+    of users), on the device and the position (columns of the context) and on the hour. The column `probability` holds
+    the true probability of each click.
     The split is by global time, 80/10/10. Raises UserError for sizes that are out of range.
     """
     for name, value in (("items", items), ("users", users), ("impressions", impressions), ("size", size)):
@@ -58,8 +62,10 @@ def import_synthetic(
         size=size,
         history_events=history_events,
         click_rate=click_rate,
+        context=context,
     )
-    source = f"generated shop (items={items}, users={users}, impressions={len(shop.users)}, seed={seed}, size={size})"
+    source = f"generated shop (items={items}, users={users}, impressions={len(shop.users)}, seed={seed}, size={size}"
+    source += ", context)" if context else ")"
     report = ImportReport(source=source)
     report.note(
         "This data is generated: the products, words, users and clicks are not real. Pictures are drawn, titles and "
@@ -78,7 +84,9 @@ def import_synthetic(
         labels=["label"],
         label_rule="the impression was clicked (drawn from the column probability)",
         generated=True,
-        extra={"probability": pa.float32()},
+        extra={"probability": pa.float32()} | ({"device": pa.string(), "position": pa.int64()} if context else {}),
+        context=Columns(categorical=["device"], numeric=["position"]) if context else None,
+        users=Columns(categorical=["age_group"]) if context else None,
         has_time=True,
         overwrite=overwrite,
         has_launched=True,
@@ -86,6 +94,9 @@ def import_synthetic(
     with writer:
         _write_items(writer, shop, progress)
         _write_interactions(writer, shop)
+        if shop.ages is not None:
+            ids = [f"u{i + 1}" for i in range(len(shop.ages))]
+            writer.users.add({"user_id": ids, "age_group": [[AGES[age]] for age in shop.ages.tolist()]})
         return writer.finish(SplitSpec.model_validate({"kind": "time_global"}), report)
 
 
@@ -132,8 +143,12 @@ def _write_interactions(writer: DatasetWriter, shop: Shop) -> None:
     item_ids = pa.array(shop.item_ids)
     for first in range(0, len(shop.users), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
+        around = {}
+        if shop.devices is not None and shop.positions is not None:
+            around = {"device": np.array(DEVICES, object)[shop.devices[rows]], "position": shop.positions[rows]}
         writer.add_interactions(
-            {
+            around
+            | {
                 "user_id": user_ids.take(pa.array(shop.users[rows])),
                 "item_id": item_ids.take(pa.array(shop.items[rows])),
                 "timestamp": shop.timestamps[rows],

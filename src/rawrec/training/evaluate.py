@@ -216,7 +216,7 @@ def evaluate_topk(
 
     def score(batch: np.ndarray) -> Tensor:
         at = np.searchsorted(task.users, batch)
-        moments = Moments(batch, None if times is None else times[at], rows[at])
+        moments = Moments(batch, None if times is None else times[at], rows[at], training=part == 0)
         return system.score_all(moments, history[at], table)
 
     size = max(1, min(user_batch, SCORES_AT_ONCE // data.n_items))

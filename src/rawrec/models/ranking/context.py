@@ -1,13 +1,14 @@
 """The context of impressions: what is known of them beside user and item, as a ranker reads it.
 
 That are columns of the interactions (device, query, position ...) and the hour of the day (UTC) and the weekday (Monday
-is 0) of their time. What a value becomes is decided by training rows alone, see `columns.py`.
+is 0) of their time; what a value becomes is decided by training rows alone, see `columns.py`. Counts of earlier rows
+and what was met earlier in the session come from `counts.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from rawrec.config.ranking import InputsConfig
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Samples
 from rawrec.errors import UserError
-from rawrec.models.ranking.columns import Categories, Reader, Scale, chosen, number_reader
+from rawrec.models.ranking.columns import Categories, Reader, Scale, TableColumns, chosen, number_reader
+from rawrec.models.ranking.counts import Counts, Sessions
 
 OF_TIME = {"hour": [str(hour) for hour in range(24)], "weekday": [str(day) for day in range(7)]}
 """Categories made of the time, and their values."""
@@ -29,39 +31,53 @@ def of_time(name: str, times: np.ndarray) -> np.ndarray:
     return times // 3600 % 24 if name == "hour" else (times // 86_400 + 3) % 7
 
 
+SEEN_NOW = "seen"
+"""The key by which a given context names what was met in the session."""
+NOTHING_SEEN = (np.zeros(0, np.int64), 0)
+
+
 class Moments(NamedTuple):
     """What is asked when: `users` `[n]` rows at `times` `[n]` (None: now, when all has happened), in the context of the
-    interactions `rows` `[n]` (-1: none), or in one that is `given` for all of them by column."""
+    interactions `rows` `[n]` (-1: none), or in one that is `given` for all of them by column. training: of training
+    rows, which know training rows alone. seen: items and number of clicks of the session, with `given`."""
 
     users: np.ndarray
     times: np.ndarray | None
     rows: np.ndarray
     given: Mapping[str, Any] | None = None
+    training: bool = False
+    seen: tuple[np.ndarray, int] = NOTHING_SEEN
 
 
 @dataclass
 class ImpressionContext:
     """Of a batch. codes: `[batch or 1, columns]` int64, one per categorical column; numbers: `[batch or 1, n]`, each
-    value with a flag where it is missing."""
+    value with a flag where it is missing; counts: `[batch, candidates, n]`; session: `[batch or 1, length]` item rows,
+    -1 = padding, and session_numbers `[batch or 1, n]`. What a ranker does not read has a width of 0."""
 
     codes: Tensor
     numbers: Tensor
+    counts: Tensor
+    session: Tensor
+    session_numbers: Tensor
 
     def to(self, device: torch.device) -> ImpressionContext:
         """The same on a device."""
-        return ImpressionContext(self.codes.to(device), self.numbers.to(device))
+        return ImpressionContext(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def part(self, rows: slice) -> ImpressionContext:
         """That of some impressions of the batch."""
-        return ImpressionContext(self.codes[rows], self.numbers[rows])
+        return ImpressionContext(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Widths(NamedTuple):
-    """What a ranker has to know of contexts before there is one. codes: column -> how many there are; numbers: how
-    many."""
+    """What a ranker has to know of contexts before there is one. codes: column -> how many there are; numbers, counts,
+    session: how many numbers there are of each."""
 
     codes: dict[str, int]
     numbers: int
+    counts: int = 0
+    session: int = 0
 
 
 class ContextReader:
@@ -70,7 +86,10 @@ class ContextReader:
     Memory: 4 bytes per interaction and column.
     """
 
-    def __init__(self, data: Dataset, samples: Samples, cfg: InputsConfig):
+    def __init__(self, data: Dataset, samples: Samples, cfg: InputsConfig, columns: TableColumns, rolling: bool):
+        """columns: of the items. rolling: whether evaluation reads what training has not (`data.history_mode`)."""
+        self.counts = Counts(data, samples, cfg, columns) if cfg.counts else None
+        self.sessions = Sessions(data, samples, cfg, rolling) if cfg.session != "none" else None
         self.data, self.readers = data, dict[str, Reader]()
         train = samples.part == 0
         kinds = data.meta.context
@@ -106,22 +125,38 @@ class ContextReader:
     @property
     def widths(self) -> Widths:
         coded = {name: reader.size for name, reader in self.readers.items() if not isinstance(reader, Scale)}
-        return Widths(coded, self._numbers.shape[1])
+        counts, session = (0 if part is None else part.width for part in (self.counts, self.sessions))
+        return Widths(coded, self._numbers.shape[1], counts, session)
 
-    def read(self, moments: Moments) -> ImpressionContext:
-        """The context of some moments, on the CPU."""
-        if moments.given is not None:
-            return self._given(moments.given)
-        codes, numbers = self._codes[moments.rows], self._numbers[moments.rows]
-        return ImpressionContext(torch.from_numpy(codes).long(), torch.from_numpy(numbers))
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to read."""
+        return bool(self.readers) or self.counts is not None or self.sessions is not None
+
+    def read(self, moments: Moments, items: np.ndarray, columns: TableColumns) -> ImpressionContext:
+        """The context of some moments with candidates `items` `[n or 1, candidates]`, on the CPU; columns: theirs."""
+        n, given = len(moments.users), moments.given
+        codes, numbers = (
+            (self._codes[moments.rows], self._numbers[moments.rows]) if given is None else self._given(given)
+        )
+        counts = np.zeros((n, items.shape[1], 0), np.float32)
+        if self.counts is not None:
+            counts = self.counts.read(columns, moments.users, items, moments.times)
+        session, numbers_of_it = np.zeros((n, 0), np.int64), np.zeros((n, 0), np.float32)
+        if (read := self.sessions) is not None:
+            known = read.read(moments.rows, moments.training) if given is None else read.given(*moments.seen)
+            session, numbers_of_it = known
+        parts = (codes.astype(np.int64), numbers, counts, session, numbers_of_it)
+        return ImpressionContext(*map(torch.from_numpy, parts))
 
     def lacking(self, given: Mapping[str, Any]) -> list[str]:
         """The columns that are read and not given. UserError for one that is not read."""
-        if unknown := [name for name in given if name not in self.readers and name != "time"]:
-            raise UserError(f"context: this run reads no {unknown[0]!r}. It reads: {', '.join(self.readers) or 'none'}")
-        return [name for name in self.readers if name not in _with_time(given)]
+        known = [*self.readers, *([SEEN_NOW] if self.sessions is not None else [])]
+        if unknown := [name for name in given if name not in known and name != "time"]:
+            raise UserError(f"context: this run reads no {unknown[0]!r}. It reads: {', '.join(known) or 'none'}")
+        return [name for name in known if name not in _with_time(given)]
 
-    def _given(self, given: Mapping[str, Any]) -> ImpressionContext:
+    def _given(self, given: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         values = _with_time(given)
         codes, numbers = [], self._numbers[-1].copy()
         for name, reader in self.readers.items():
@@ -134,7 +169,7 @@ class ContextReader:
                 if len(found) != 1:
                     raise UserError(f"{where}: give one value, found {value!r}")
                 codes += found
-        return ImpressionContext(torch.tensor([codes], dtype=torch.int64), torch.from_numpy(numbers)[None])
+        return np.array([codes], np.int64), numbers[None]
 
 
 def _with_time(given: Mapping[str, Any]) -> dict[str, Any]:

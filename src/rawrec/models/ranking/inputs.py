@@ -3,7 +3,7 @@
 Each becomes a token: the item's categories and numbers, the user's numbers, the user's id, the candidate's id (with its
 categories, as in section 3.4 of EM3), the interest in ids, alone and element by element with the candidate; the
 attributes of the user and the context of the impression, each the sum of vectors of its categories and a map of its
-numbers.
+numbers; counts of earlier rows; and the session, a map of its numbers and one of the mean of its items' ids.
 """
 
 from __future__ import annotations
@@ -118,7 +118,11 @@ class Inputs(nn.Module):
         self.numbers = Linear(numbers, d) if numbers else None
         self.user_numbers = Linear(user_numbers, d) if user_numbers else None
         self.user_columns = UserToken(attributes, d) if attributes is not None else None
-        self.context = ContextToken(context, d) if context is not None else None
+        context = context or Widths({}, 0)
+        self.context = ContextToken(context, d) if context.codes or context.numbers else None
+        self.counts = Linear(context.counts, d) if context.counts else None
+        self.session = Linear(context.session, d) if context.session else None
+        self.session_items = Linear(d, d, bias=False) if context.session and cfg.item_id else None
 
     @property
     def names(self) -> list[str]:
@@ -131,6 +135,8 @@ class Inputs(nn.Module):
             **dict.fromkeys(("item", "interest", "item*interest"), self.cfg.item_id),
             "user_columns": self.user_columns is not None,
             "context": self.context is not None,
+            "counts": self.counts is not None,
+            "session": self.session is not None,
         }
         return [name for name, there in given.items() if there]
 
@@ -175,7 +181,20 @@ class Inputs(nn.Module):
             part.tokens.append(Token("user_columns", self.user_columns(batch.users)))
         if self.context is not None and batch.context is not None:
             part.tokens.append(Token("context", self.context(batch.context)))
+        if self.counts is not None and batch.context is not None:
+            part.tokens.append(Token("counts", self.counts(batch.context.counts)))
+        if self.session is not None and batch.context is not None:
+            part.tokens.append(Token("session", self._session(self.session, batch.context)))
         return part
+
+    def _session(self, numbers: nn.Module, context: ImpressionContext) -> Tensor:
+        """A map of the session's numbers and one of the mean of its items' id vectors, `[batch or 1, 1, dim]`."""
+        token = numbers(context.session_numbers)
+        if self.session_items is not None:
+            there = (context.session >= 0)[..., None].to(token.dtype)
+            vectors = self.ids.item(self.ids.item_codes(context.session)) * there
+            token = token + self.session_items(vectors.sum(1) / there.sum(1).clamp(min=1))
+        return token[:, None]
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """Vectors `[n, dim]` of trained item rows `[n]` as the ranker reads them: of the id, with its categories."""

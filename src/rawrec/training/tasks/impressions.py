@@ -99,8 +99,8 @@ class ImpressionTask(Task, nn.Module):
         known_users = torch.from_numpy(self.samples.train_users > 0)
         known_items = torch.from_numpy(self.samples.train_counts > 0)
         columns = item_columns(data, self.samples, cfg.model).to(self.device)
-        reader = ContextReader(data, self.samples, cfg.model)
-        self.context = reader if reader.readers else None
+        reader = ContextReader(data, self.samples, cfg.model, columns, cfg.data.history_mode == "rolling")
+        self.context = reader if reader.any else None
         width = None if self.item_model is None else cfg.content.dim
         known = known_users.to(self.device), known_items.to(self.device)
         attributes = user_columns(data, self.samples, cfg.model)
@@ -250,7 +250,8 @@ class ImpressionTask(Task, nn.Module):
         sample = self.samples.impressions(rows, 0, np.random.default_rng([self.cfg.seed, epoch, step]))
         labels = torch.from_numpy(sample.labels).to(self.device)
         keys = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self._keys.items()}
-        context = self.context_of(Moments(sample.users, sample.times, sample.rows))
+        moments = Moments(sample.users, sample.times, sample.rows, training=True)
+        context = self.context_of(moments, sample.items)
         return StepImpressions(sample, *self.tensors(sample, 0), labels, keys, context)
 
     def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
@@ -456,9 +457,15 @@ class ImpressionTask(Task, nn.Module):
             return content
         return torch.cat([self.content_in(part) for part in content.split(65536)])
 
-    def context_of(self, moments: Moments) -> ImpressionContext | None:
-        """The context of some moments on the device; None for a model that reads none."""
-        return None if self.context is None else self.context.read(moments).to(self.device)
+    def context_of(
+        self, moments: Moments, items: np.ndarray, table: ContentTable | None = None
+    ) -> ImpressionContext | None:
+        """The context of some moments with candidates `items` `[n or 1, candidates]` on the device; None for a model
+        that reads none. table: where rows go on beyond the dataset's items."""
+        if self.context is None:
+            return None
+        columns = table.columns if table is not None and table.columns is not None else self.ranker.inputs.columns
+        return self.context.read(moments, items, columns).to(self.device)
 
     def batch_of(
         self,
@@ -484,7 +491,8 @@ class ImpressionTask(Task, nn.Module):
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))
         for start in range(0, len(sample.rows), size):
             piece = slice_impressions(sample, slice(start, start + size))
-            context = self.context_of(Moments(piece.users, piece.times, piece.rows))
+            moments = Moments(piece.users, piece.times, piece.rows, training=part == 0)
+            context = self.context_of(moments, piece.items)
             batch = self.batch_of(*self.tensors(piece, part), table, context)
             result.append(torch.sigmoid(self.ranker(batch)).float().cpu().numpy())
             tell(len(piece.rows))
@@ -500,13 +508,13 @@ class ImpressionTask(Task, nn.Module):
         self.eval()
         count = self.data.n_items if table is None else len(table.values)
         users, past = moments.users, torch.from_numpy(history).to(self.device)
-        user, context = torch.from_numpy(users).to(self.device), self.context_of(moments)
+        user = torch.from_numpy(users).to(self.device)
         pairs = (ITEM_CHUNK if count <= MANY_ITEMS else ITEM_CHUNK // 4) * 64
         size = max(64, pairs // max(len(users), 1))
-        parts = [
-            self.ranker(self.batch_of(user, items[None], past, table, context))
-            for items in torch.arange(count, device=self.device).split(size)
-        ]
+        parts = []
+        for items in torch.arange(count).split(size):
+            context = self.context_of(moments, items[None].numpy(), table)
+            parts.append(self.ranker(self.batch_of(user, items[None].to(self.device), past, table, context)))
         return torch.cat(parts, 1)
 
     def tensors(self, sample: Impressions, part: int) -> tuple[Tensor, Tensor, Tensor]:
