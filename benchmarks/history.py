@@ -85,9 +85,9 @@ def measure(data: Path, run: Path, length: int, case: str, args: argparse.Namesp
     samples = trainer.task.samples
     rows, histories = samples.rows(0), samples.train_histories
     users, times = found.users[rows], None if samples.times is None else samples.times[rows]
-    rows = rows[histories.ends(users, times) - histories.ptr[users] >= max(args.lengths)]
+    rows = rows[histories.ends(users, times) - histories.ptr[users] >= max(args.lengths + args.hybrid)]
     if not len(rows):
-        raise SystemExit(f"no sample has a history of {max(args.lengths)}: give more --events")
+        raise SystemExit(f"no sample has a history of {max(args.lengths + args.hybrid)}: give more --events")
     drawn = batches(rows, args.batch, args.warmup + args.steps)
     live = [len(live_rows(trainer, batch)) for batch in drawn]
     times_taken = [seconds(lambda batch=batch: trainer._step(batch)) for batch in drawn]
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lengths", type=int, nargs="+", default=[20, 100, 500, 1000], help="with the bank")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[20, 100, 500, 1000], help="with the bank")
     parser.add_argument("--without-bank", type=int, nargs="*", default=[20, 100], help="with every history encoded")
     parser.add_argument("--hybrid", type=int, nargs="*", default=[], help="hybrid, histories live and from the bank")
     parser.add_argument("--steps", type=int, default=50, help="steps timed per length")

@@ -28,6 +28,7 @@ from common import emit, say
 
 from rawrec.config import resolve
 from rawrec.data.dataset import Dataset, Fields
+from rawrec.data.meta import Columns
 from rawrec.training.job import task_of
 from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
@@ -43,6 +44,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+NONE = Columns()
+
+
 @dataclass
 class Shop:
     """Interactions in memory: what a task reads of a `Dataset`."""
@@ -52,7 +56,10 @@ class Shop:
     width: int = 0  # of a ready-made feature of every item
     path: Path = Path("generated")
     launched: None = None
-    meta: Any = field(default_factory=lambda: SimpleNamespace(splits={"default": {}}, generated=False))
+    meta: Any = field(
+        default_factory=lambda: SimpleNamespace(splits={"default": {}}, generated=False, users=NONE, context=NONE)
+    )
+    categorical = numeric = user_categorical = user_numeric = None
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
