@@ -227,7 +227,7 @@ def test_an_extra_value_that_does_not_fit_is_counted(
     data = run(write(tmp_path / "clicks.csv", rows, [*NAMES, "n"]), extra=["n"])
     assert data.n_interactions == 1001
     assert np.nansum(data.column("n")[:1000]) == 999 * 500
-    assert counts(data) == {"value of column 'n' is no int64 (row kept, the value left empty)": 1}
+    assert counts(data) == {"value of column 'n' is no whole number (row kept, the value left empty)": 1}
 
 
 def test_without_labels_and_times(tmp_path: Path, run: Import) -> None:

@@ -13,6 +13,9 @@ from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, numbers, row_name
 
+IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "bool": "true or false"}
+"""What types of Arrow are called in a message."""
+
 
 class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
@@ -90,7 +93,8 @@ class Rows:
         for name, kind in self.extra.items():
             values, lost = extra(columns[name], kind)
             if lost.any():
-                reason = f"value of column {name!r} is no {kind} (row kept, the value left empty)"
+                what = IN_WORDS.get(str(kind), str(kind))
+                reason = f"value of column {name!r} is no {what} (row kept, the value left empty)"
                 self.report.skip(reason, batch.examples(lost, name), int(lost.sum()))
             result[self.names[name]] = values
         self.kept += int(good.sum())
