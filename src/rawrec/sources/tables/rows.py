@@ -11,12 +11,12 @@ import pyarrow as pa
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, numbers, row_name
+from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, missing, numbers, row_name
 
 
 class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
-    named, or no label; it counts once, under the first of these reasons.
+    named, or no label; it counts once, under the first of these reasons. Of several labels some may be empty.
 
     item: None where a row is no single interaction. what: what a row is called in the report.
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted.
@@ -42,6 +42,7 @@ class Rows:
         self.times = Times(report)
         self.kept = 0
         self.positive = dict.fromkeys(label_names, 0)
+        self.empty = dict.fromkeys(label_names, 0)
 
     @property
     def columns(self) -> list[str]:
@@ -56,6 +57,7 @@ class Rows:
             result = {n: v[good] if isinstance(v, np.ndarray) else v.filter(mask) for n, v in result.items()}
         for name in self.label_names:
             self.positive[name] += int((result[self.names[name]] > 0).sum())
+            self.empty[name] += int(np.isnan(result[self.names[name]]).sum())
         return result
 
     def check(self, batch: Batch) -> tuple[dict[str, Any], np.ndarray]:
@@ -64,14 +66,17 @@ class Rows:
         good = np.ones(len(batch.rows), dtype=bool)
         result: dict[str, Any] = {}
 
-        def take(name: str, column: str, reason: str, values: Any, fits: np.ndarray) -> None:
+        def leave_out(column: str, reason: str, fits: np.ndarray) -> None:
             bad = good & ~fits
             if bad.any():
                 self.report.skip(reason, batch.examples(bad, column), int(bad.sum()))
                 np.logical_and(good, fits, out=good)
+
+        def take(name: str, column: str, reason: str, values: Any, fits: np.ndarray) -> None:
+            leave_out(column, reason, fits)
             result[name] = values
 
-        columns = batch.columns
+        columns, several = batch.columns, len(self.label_names) > 1
         take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
         if self.item is not None:
             take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))
@@ -80,6 +85,8 @@ class Rows:
             take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
         for name in self.label_names:
             values, fits = labels(columns[name], f"{batch.file}: {name}")
+            if several:
+                fits |= missing(columns[name])
             take(
                 self.names[name],
                 name,
@@ -87,6 +94,9 @@ class Rows:
                 values,
                 fits,
             )
+        if several:
+            some = np.logical_or.reduce([np.isfinite(result[self.names[name]]) for name in self.label_names])
+            leave_out(self.label_names[0], f"no label in any of the columns {', '.join(self.label_names)}", some)
         for name, kind in self.extra.items():
             values, lost = extra(columns[name], kind)
             if lost.any():
@@ -102,6 +112,11 @@ class Rows:
         if not self.kept and reason in self.report.skipped:
             found = ", ".join(self.report.skipped[reason].examples[:3])
             raise UserError(f"{file}: {reason} of any row ({found}): name another column, or import without times")
+        for name, count in self.empty.items():
+            if count:
+                self.report.note(
+                    f"no label in column {name!r} of {count:,} rows, which are kept for their other labels"
+                )
         for name, count in self.positive.items():
             if self.kept and not count:
                 self.report.note(f"no positive label: column {name!r} is never above 0")
