@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rawrec.config.metrics import followed, own_metric
+from rawrec.config.metrics import BUCKET_NAMES, followed, own_metric
 from rawrec.config.records import Record, Size
 
 DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
@@ -64,11 +64,10 @@ class DataConfig(Record):
     @field_validator("labels")
     @classmethod
     def _once(cls, value: list[str]) -> list[str]:
-        taken = ("cold", "rare", "medium", "warm", "stale")
         for name in value[1:]:
             if value.count(name) > 1:
                 raise ValueError(f"{name} is named twice")
-            if name in taken:
+            if name in (*BUCKET_NAMES, "stale"):
                 raise ValueError(f"{name}/auc is another metric: import that label under another name")
         return value
 

@@ -99,8 +99,8 @@ class Samples:
     ):
         self.data, self.history, self.label = data, history, label
         self.part = data.split(split)
-        self.positive = data.positive(label)
         self.labels = data.binary(label)
+        self.positive = self.labels > 0
         self.further = {name: data.binary(name) for name in further}
         self.alone = {name: int(((values == 1) & (self.labels == 0)).sum()) for name, values in self.further.items()}
         if esmm:
