@@ -23,7 +23,7 @@ from rawrec.evaluation.ctr import auc, pcoc
 from rawrec.sources.synthetic import import_synthetic
 from rawrec.training.job import resume, train
 from rawrec.training.tasks.impressions import ImpressionTask
-from systems import Stop, digest, stopping_after
+from systems import Stop, digest, settings, stopping_after
 
 SMALL: dict[str, Any] = {
     "model.dim": 8,
@@ -60,10 +60,10 @@ def clicks(out: Path, click: Sequence[float | None], buy: Sequence[float | None]
         return writer.finish(SplitSpec(kind="time_global"), ImportReport(source="test"))
 
 
-def task(data: Dataset | Path, folder: Path, **settings: Any) -> ImpressionTask:
+def task(data: Dataset | Path, folder: Path, **given: Any) -> ImpressionTask:
     data = data if isinstance(data, Dataset) else Dataset.open(data)
     names = {"data.labels": data.meta.labels}
-    return ImpressionTask(resolve("id", SMALL | names | settings), data, folder)
+    return ImpressionTask(resolve("id", SMALL | names | given), data, folder)
 
 
 def pattern(n: int) -> tuple[list[float], list[float]]:
@@ -132,9 +132,9 @@ def test_weights_are_of_the_labels_in_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["dot_mlp", "wide_deep", "deepfm", "dcnv2", "din", "rankmixer", "tokenmixer_large"])
 def test_every_head_gives_a_logit_per_label(head: str, tmp_path: Path) -> None:
     data = clicks(tmp_path / "d", *pattern(60))
-    settings = {k: v for k, v in SMALL.items() if k not in ("model.hidden", "data.labels")}
+    small = {k: v for k, v in SMALL.items() if k not in ("model.hidden", "data.labels")}
     for number, more in enumerate(({}, ESMM | ({"model.auxiliary_weight": 0} if head == "tokenmixer_large" else {}))):
-        given = settings | {"model.content": "none", "data.labels": ["click", "buy"]} | more
+        given = small | {"model.content": "none", "data.labels": ["click", "buy"]} | more
         made = ImpressionTask(resolve(head, given), data, tmp_path)
         (parts,) = made.losses(made.batch(np.arange(8), 0, 0), None, 0)
         parts["loss"].backward()
@@ -218,6 +218,13 @@ def test_metrics_and_scores_of_each_label(tmp_path: Path, shop: Path) -> None:
     assert all({"loss/bce", "loss/bce/buy", "valid/buy/auc", "valid/auc"} <= line.keys() for line in lines)
 
 
+def test_a_model_with_content_learns_several_labels_end_to_end(tmp_path: Path, shop: Path) -> None:
+    given = {"data.labels": ["label", "buy"], "train.epochs": 1, "eval.full_ranking": False, **ESMM}
+    run = train(settings(), shop, tmp_path / "run", given)
+    test = json.loads((run.path / "metrics.json").read_text())["test"]
+    assert all(test[name] is not None for name in ("auc", "buy/auc", "buy|label/auc", "stale/auc"))
+
+
 def test_early_stopping_follows_another_label_where_it_is_told_to(tmp_path: Path, shop: Path) -> None:
     run = train("id", shop, tmp_path / "run", SMALL | {"train.metric": "buy|label/logloss"})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -228,8 +235,8 @@ def test_early_stopping_follows_another_label_where_it_is_told_to(tmp_path: Path
 # --------------------------------------------------------------------------------------------------------------- resume
 @pytest.mark.parametrize("more", [{}, ESMM])
 def test_resume_is_exact(more: dict[str, Any], tmp_path: Path, shop: Path) -> None:
-    settings = SMALL | more | {"train.checkpoint_every": 1}
-    whole = rawrec.train("id", shop, tmp_path / "whole", settings)
+    chosen = SMALL | more | {"train.checkpoint_every": 1}
+    whole = rawrec.train("id", shop, tmp_path / "whole", chosen)
     with pytest.raises(Stop):
-        train("id", shop, tmp_path / "cut", settings, observer=stopping_after(5))
+        train("id", shop, tmp_path / "cut", chosen, observer=stopping_after(5))
     assert digest(resume(tmp_path / "cut").path) == digest(whole.path)
