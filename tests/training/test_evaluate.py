@@ -17,7 +17,7 @@ from rawrec.report import build_report
 from rawrec.training import evaluate as evaluation
 from rawrec.training.evaluate import FEWEST, evaluate_part, evaluate_topk, list_users
 from rawrec.training.job import evaluate, load_task, train
-from rawrec.training.metrics import best_possible
+from rawrec.training.metrics import best_possible, judgements
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
 from systems import config, digest, settings, small_dataset, system
@@ -85,7 +85,8 @@ def test_the_best_possible_and_the_share_of_it(trained: ImpressionTask, shop: Pa
         assert got["auc_best"] == pytest.approx(best, abs=1e-9)
         assert got["share"] == pytest.approx((got["auc"] - 0.5) / (best - 0.5), abs=1e-9)
     sample = trained.samples.impressions(trained.samples.rows(2), 2, np.random.default_rng(0))
-    perfect = best_possible(data, sample, {"auc": metrics["test"]["auc_best"], "empty/auc": None}, {})
+    (judged,) = judgements(trained, sample, np.zeros((len(sample.rows), 1), np.float32))
+    perfect = best_possible(judged, {"auc": metrics["test"]["auc_best"], "empty/auc": None}, {})
     assert perfect == {"auc_best": metrics["test"]["auc_best"], "share": 1.0}
 
 

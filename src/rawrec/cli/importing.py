@@ -337,6 +337,9 @@ def import_synthetic(
     context: Annotated[
         bool, typer.Option("--context", help="clicks also depend on age group, device, hour and position")
     ] = False,
+    buy_rate: Annotated[
+        float | None, typer.Option(help="a second label, buy: mean probability of a purchase given a click")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -349,6 +352,7 @@ def import_synthetic(
         "impressions": impressions,
         "size": size,
         "history_events": history_events,
+        "buy_rate": buy_rate,
     }
     imported(
         work(out, seed=seed, context=context, overwrite=overwrite, **{k: v for k, v in given.items() if v is not None}),

@@ -16,6 +16,8 @@ from rawrec.cli.common import Once, app, console, print_json
 from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
 from rawrec.errors import UserError
 
+BUCKETS = ("cold", "rare", "medium", "warm")
+
 
 class OfAModel(Once):
     """A command whose `--help` is about the model that is named, where one is."""
@@ -194,23 +196,37 @@ def _main_metrics(metrics: dict[str, Any]) -> list[str]:
     k = 20 if 20 in cutoffs else max(cutoffs, default=0)
     wanted = ["auc", "gauc", "logloss", "ece", "pcoc", "impressions", "sampled", "share", f"recall@{k}", f"ndcg@{k}"]
     wanted += ["topk_users", "topk_users_of"] if "topk_users_of" in metrics else []
-    return [name for name in wanted if name in metrics]
+    further = [name for name in _of_further_labels(metrics) if name.rpartition("/")[2] in wanted[:6]]
+    return [*(name for name in wanted if name in metrics), *further]
+
+
+def _of_further_labels(metrics: dict[str, Any]) -> list[str]:
+    """Metrics of labels beside the main one, over all items: buy/auc."""
+    pairs = [name.partition("/")[::2] for name in metrics if name.count("/") == 1]
+    return [f"{label}/{name}" for label, name in pairs if label not in ("stale", *BUCKETS)]
 
 
 def _metrics_table(parts: dict[str, dict[str, Any]], names: list[str] | None = None) -> Table:
     """Rows: metrics (names; None: all); columns: parts and, within the last one, buckets that hold anything."""
     last = list(parts)[-1]
     metrics = parts[last]
-    names = [name for name in metrics if "/" not in name] if names is None else names
-    buckets = [b for b in ("cold", "rare", "medium", "warm") if any(metrics.get(f"{b}/{n}") for n in names)]
+    alone = [name for name in metrics if "/" not in name]
+    names = [*alone, *_of_further_labels(metrics)] if names is None else names
+    buckets = [b for b in BUCKETS if any(metrics.get(_in_bucket(n, b)) for n in names)]
     table = Table("metric", *parts, *(f"{last} {b}" for b in buckets), box=None, pad_edge=False)
     for name in names:
-        cells = [parts[part].get(name) for part in parts] + [metrics.get(f"{b}/{name}") for b in buckets]
+        cells = [parts[part].get(name) for part in parts] + [metrics.get(_in_bucket(name, b)) for b in buckets]
         if any(cell is not None for cell in cells):
             table.add_row(name, *(_cell(cell) for cell in cells))
     for column in table.columns[1:]:
         column.justify = "right"
     return table
+
+
+def _in_bucket(name: str, bucket: str) -> str:
+    """auc -> cold/auc, buy/auc -> buy/cold/auc."""
+    label, slash, bare = name.rpartition("/")
+    return f"{label}{slash}{bucket}/{bare}"
 
 
 def _cell(value: Any) -> str:

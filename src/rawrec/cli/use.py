@@ -36,6 +36,9 @@ def recommend(
         str | None,
         typer.Option(help="left out: positives | interactions | none (default: the run's eval.exclude_seen)"),
     ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="of a run of several labels: the one whose probability counts")
+    ] = None,
     context: Annotated[
         Many,
         typer.Option(metavar="COLUMN=VALUE", help="context of a model that reads it (also time=SECONDS); repeatable"),
@@ -60,10 +63,10 @@ def recommend(
     recommender = Recommender.load(run, data)
     if all_users is not None:
         with Bars() as bars:
-            path = recommender.recommend_all(all_users, k, exclude, context=given, observer=bars)
+            path = recommender.recommend_all(all_users, k, exclude, context=given, observer=bars, label=by)
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
-    found = recommender.recommend(user, past, k, exclude, given)
+    found = recommender.recommend(user, past, k, exclude, given, by)
     if user is not None and past is not None:
         print(
             f"--history stands in place of what {user} did: it is what the model reads, and what is left out",
@@ -72,9 +75,9 @@ def recommend(
     _show(
         recommender,
         found,
-        recommender.measure,
+        f"{recommender.measure} of {by}" if by else recommender.measure,
         as_json,
-        {"user": user, "history": past, "k": k} | ({"context": given} if given else {}),
+        {"user": user, "history": past, "k": k} | ({"context": given} if given else {}) | ({"by": by} if by else {}),
     )
 
 

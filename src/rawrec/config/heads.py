@@ -142,6 +142,15 @@ class TokenMixerLargeConfig(RankerConfig):
             raise ValueError(f"width: give a multiple of model.tokens + 1 = {self.tokens + 1}, found {self.width}")
         return self
 
+    @model_validator(mode="after")
+    def _no_loss_on_conversions_alone(self) -> Self:
+        if self.multi_label == "esmm" and self.auxiliary_weight and self.residual_interval < self.layers:
+            raise ValueError(
+                "multi_label=esmm has no loss on conversions alone, and the auxiliary scores would have one; use "
+                "model.auxiliary_weight=0"
+            )
+        return self
+
 
 RANKERS: dict[str, type[RankerConfig]] = {
     "dot_mlp": DotMlpConfig,

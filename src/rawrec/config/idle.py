@@ -89,6 +89,11 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             "the model reads no ids (model.item_id=false, model.user_id=false)",
         ),
         *_column_rules(cfg),
+        (
+            r"model\.(multi_label|label_weights)",
+            not cfg.data.further_labels,
+            "the model learns one label; name several in data.labels, for example data.labels=[click,buy]",
+        ),
         (r"eval\.topk(_users)?", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
         (
             r"eval\.(protocol|untrained_ids)|content\.order",

@@ -12,6 +12,7 @@ from rawrec.config.wording import unknown
 from rawrec.errors import UserError
 
 Of = Literal["impressions", "lists"]
+BUCKET_NAMES = ("cold", "rare", "medium", "warm")
 WORD = re.compile(r"^((cold|rare|medium|warm)/)?([A-Za-z][\w-]*)(@([1-9][0-9]*))?$")
 
 
@@ -72,25 +73,29 @@ def metric_entry(name: str) -> MetricEntry | None:
 
 
 class Followed(NamedTuple):
-    """A metric as `train.metric` names it; cut: of its lists, None for one of impressions."""
+    """A metric as `train.metric` names it; cut: of its lists, None for impressions; label: None, the main one."""
 
     name: str
     cut: int | None
     entry: MetricEntry
+    label: str | None = None
 
 
 def followed(word: str) -> Followed:
-    """Such as auc, cold/auc, recall@20. Raises ValueError, in words, where it is none that can be followed."""
-    found = WORD.match(word)
+    """Such as auc, cold/auc, buy/auc, recall@20. Raises ValueError, in words, where it is none that can be followed."""
+    first, slash, rest = word.partition("/")
+    label = first if slash and first not in BUCKET_NAMES else None
+    found = WORD.match(rest if label else word)
     entry = metric_entry(found[3]) if found else None
+    of = None if found is None else "impressions" if found[5] is None else "lists"
     known = [n for n in plugins.names("metrics", METRICS) if n not in METRICS or METRICS[n].followed]
-    if found is None or entry is None or not entry.followed or (found[5] is None) != (entry.of == "impressions"):
+    if found is None or entry is None or not entry.followed or entry.of != of or (label and of == "lists"):
         own = "".join(f", {name}" for name in known if name not in METRICS or not METRICS[name].ours)
         raise ValueError(
             f"use auc, gauc, logloss, ece or share, for retrieval models recall@20 or the like{own}, or one of them "
-            "in a bucket, for example cold/auc"
+            "in a bucket, for example cold/auc, or of another label, for example buy/auc"
         )
-    return Followed(found[3], int(found[5]) if found[5] else None, entry)
+    return Followed(found[3], int(found[5]) if found[5] else None, entry, label)
 
 
 def lower_is_better(metric: str) -> bool:

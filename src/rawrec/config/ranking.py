@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
@@ -119,6 +119,19 @@ class ContentPartConfig(Record):
             raise ValueError("use all, or how many, for example 64") from None
 
 
+class LabelsConfig(Record):
+    """What a ranker makes of several labels (`data.labels`)."""
+
+    multi_label: Literal["independent", "esmm"] = Field(
+        default="independent",
+        description="of several labels: independent, a logit of one network each; esmm, of a click and what follows "
+        "it: a network each, of clicks and of conversions given a click, which learn through their product",
+    )
+    label_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[], description="weights of the losses of data.labels, in their order; empty: 1 each"
+    )
+
+
 class _Named(ModelRecord):
     """The head's name, which comes first."""
 
@@ -127,7 +140,7 @@ class _Named(ModelRecord):
     name: str = Field(default="dot_mlp", description="the head")
 
 
-class RankerConfig(ContentPartConfig, InputsConfig, _Named):
+class RankerConfig(LabelsConfig, ContentPartConfig, InputsConfig, _Named):
     """A ranking model: what it reads, its content part, and a head, which adds settings of its own."""
 
     @property

@@ -86,7 +86,7 @@ class Config(Record):
     @model_validator(mode="after")
     def _metric_fits(self) -> Config:
         metric, name = self.train.metric, self.label
-        bare, cut, _ = followed(metric)
+        bare, cut = followed(metric)[:2]
         if not self.retrieval and cut:
             raise ValueError(f"train.metric={metric}: model {name} is judged by impressions; use for example auc")
         if self.retrieval and not cut:
@@ -99,6 +99,35 @@ class Config(Record):
         for own in self.eval.metrics:
             if own_metric(own).of == "impressions" and self.retrieval:
                 raise ValueError(f"eval.metrics: {own} measures impressions, and model {name} is judged by lists")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Config:
+        names, further = self.data.label_names, self.data.further_labels
+        if self.retrieval:
+            if further:
+                raise ValueError(
+                    f"data.labels={names}: model {self.label} learns from the positives of one label; use "
+                    f"data.label={names[0]}"
+                )
+            return self
+        weights = self.model.label_weights
+        if weights and len(weights) != len(names):
+            raise ValueError(
+                f"model.label_weights={weights}: give a weight for each label of {', '.join(names)} (data.labels)"
+            )
+        if self.model.multi_label == "esmm" and len(names) != 2:
+            raise ValueError(
+                f"model.multi_label=esmm needs two labels, the click first, and learns {', '.join(names)}; use for "
+                "example data.labels=[click,buy], or model.multi_label=independent"
+            )
+        label = followed(self.train.metric).label
+        known = [*further, *(f"{name}|{names[0]}" for name in further)]
+        if label is not None and label not in known:
+            raise ValueError(
+                f"train.metric={self.train.metric}: {label} is none of the labels beside the main one "
+                f"({', '.join(known) or 'there are none'}); see data.labels"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from rawrec.config.metrics import followed, own_metric
+from rawrec.config.metrics import BUCKET_NAMES, followed, own_metric
 from rawrec.config.records import Record, Size
 
 DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
@@ -31,7 +32,14 @@ class DataConfig(Record):
 
     split: str = Field(default="default", description="name of a stored split (`rawrec split` makes more)")
     label: str = Field(
-        default="label", description="label column that the model learns; the only one, where there is one"
+        default="label",
+        description="label column that the model learns; the only one, where there is one; of data.labels the first",
+    )
+    labels: list[str] = Field(
+        default=[],
+        description="rankers: label columns that are learned together, a logit each, for example [click,buy]. The "
+        "first is the main one, of which are histories, lists, train.metric and what a recommender says unless it is "
+        "asked for another. Empty: data.label alone",
     )
     history: int = Field(
         default=20, ge=0, le=65536, description="most recent earlier positives of the user that the model sees"
@@ -42,6 +50,40 @@ class DataConfig(Record):
     negatives: int = Field(
         default=4, ge=1, description="negatives drawn per positive where the data holds positives only"
     )
+
+    @property
+    def label_names(self) -> list[str]:
+        """All labels that are learned, the main one first."""
+        return self.labels or [self.label]
+
+    @property
+    def further_labels(self) -> list[str]:
+        """Those beside the main one."""
+        return self.labels[1:]
+
+    @field_validator("labels")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        for name in value[1:]:
+            if value.count(name) > 1:
+                raise ValueError(f"{name} is named twice")
+            if name in (*BUCKET_NAMES, "stale"):
+                raise ValueError(f"{name}/auc is another metric: import that label under another name")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _main(cls, value: Any) -> Any:
+        named = value.get("labels") if isinstance(value, Mapping) else None
+        return {"label": named[0], **value} if isinstance(named, list) and named else value
+
+    @model_validator(mode="after")
+    def _main_is_first(self) -> Self:
+        if self.labels and self.label != self.labels[0]:
+            raise ValueError(
+                f"label={self.label}, but labels={self.labels}: the first is the main one; leave out label"
+            )
+        return self
 
 
 class TrainConfig(Record):

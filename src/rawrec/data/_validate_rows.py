@@ -184,12 +184,16 @@ def _check_batch(
         examples = [f"row {row + i} {batch.column(column)[i].as_py()!r}" for i in at[:5].tolist()]
         found.add(f"{file}, {column}", what, len(at), examples)
 
-    needed = ["user", "item", "user_id", "item_id", *["timestamp"] * meta.has_time, *meta.labels, "split"]
+    labels = meta.labels if len(meta.labels) == 1 else []  # of several, some may be empty
+    needed = ["user", "item", "user_id", "item_id", *["timestamp"] * meta.has_time, *labels, "split"]
     empty = np.zeros(len(batch), bool)
     for name in needed:
         bad = batch.column(name).is_null().to_numpy(zero_copy_only=False)
         add("is empty", bad, name)
         empty |= bad
+    if len(meta.labels) > 1:
+        none = [batch.column(name).is_null().to_numpy(zero_copy_only=False) for name in meta.labels]
+        add("is empty, and so are all other labels", np.logical_and.reduce(none), meta.labels[0])
     good = ~empty
     for name, limit in (("user", n_users), ("item", data.n_items)):
         values = batch.column(name).fill_null(0).to_numpy()

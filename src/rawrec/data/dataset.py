@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from rawrec.data.disk import Lock, first_line, writing
 from rawrec.data.division import Rows, above_zero, make_split
-from rawrec.data.labels import is_positive
+from rawrec.data.labels import binary, is_positive
 from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, read_meta, split_entry, write_meta
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
@@ -170,7 +170,8 @@ class Dataset:
         return self._row_column("timestamp") if self.meta.has_time else None
 
     def label(self, name: str = "label") -> NDArray[np.float32]:
-        """A label column, `[n_interactions]`; ones where the data are positive-only. UserError for an unknown one."""
+        """A label column, `[n_interactions]`, nan where a row has none of it; ones where the data are positive-only.
+        UserError for an unknown one."""
         if self.positive_only:
             return np.ones(self.n_interactions, np.float32)
         _known("label", name, self.meta.labels, self.path)
@@ -180,6 +181,21 @@ class Dataset:
         """Which interactions are positive, `[n_interactions]`: those with a label above 0. All losses and metrics ask
         here, so that 0 and 1, -1 and 1, counts and seconds say the same."""
         return is_positive(self.label(label))
+
+    def binary(self, label: str = "label") -> NDArray[np.float32]:
+        """1 for positive interactions, 0 for the others, nan where the label is unknown, `[n_interactions]`."""
+        return binary(self.label(label))
+
+    def true_probability(self, label: str) -> NDArray[np.float32]:
+        """Of generated data, the known probability of a label, a click or what follows one, `[n_interactions]`."""
+        given = self.true_given_click(label)
+        clicks = self.column("probability")
+        return clicks if given is None else clicks * given
+
+    def true_given_click(self, label: str) -> NDArray[np.float32] | None:
+        """The same given a click; None for the click itself."""
+        name = f"{label}_probability"
+        return self.column(name) if name in self.meta.extra else None
 
     def column(self, name: str) -> NDArray[Any]:
         """Any column of the interactions, `[n_interactions]`; strings as objects. UserError for an unknown one."""

@@ -162,12 +162,14 @@ def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
 # -------------------------------------------------------------------------------------------------------- interactions
 def _label(name: str, values: NDArray[np.float32], split: NDArray[np.int8]) -> dict[str, Any]:
     """Share of positives of all rows and of each part, the distinct values, and a remark where they are not 0 and 1."""
-    positive, found = is_positive(values), LabelValues.of([values])
+    known, found = ~np.isnan(values), LabelValues.of([values])
+    positive, split = is_positive(values[known]), split[known]
     parts = {part: _share_of(positive[split == i]) for i, part in enumerate(PARTS)}
-    span = {"min": float(found.distinct[0]), "max": float(found.distinct[-1])}
+    span = {"min": float(found.distinct[0]), "max": float(found.distinct[-1])} if len(found.distinct) else {}
     return {
         "positive": _share_of(positive),
         **parts,
+        "empty": found.empty,
         "distinct": len(found.distinct),
         **span,
         "remark": found.remark(name),
@@ -244,8 +246,11 @@ def _problems(
         add(f"the part {name} is empty", int(not (split == i).any()))
     for name in data.meta.labels:
         values = data.label(name)
+        values = values[~np.isnan(values)]
         positive = is_positive(values)
-        if positive.min() == positive.max():
+        if not len(values):
+            add(f"label {name} is empty in every row", data.n_interactions)
+        elif positive.min() == positive.max():
             span, which = LabelValues.of([values]).span(), "positive" if positive[0] else "not positive"
             add(
                 f"label {name} is always {span}, so every row is {which}: there is nothing to learn from it",
@@ -301,7 +306,9 @@ def print_inspection(found: dict[str, Any], console: Console) -> None:
         console.print(Text(f"{name}: {entry['statement']}", style="dim"))
     rows = [[name, *(_share(entry[part]) for part in ("positive", *PARTS))] for name, entry in found["labels"].items()]
     _print(console, "Share of positives", ["label", "all", *PARTS], rows)
-    for entry in found["labels"].values():
+    for name, entry in found["labels"].items():
+        if entry["empty"]:
+            console.print(Text(f"{name}: {entry['empty']:,} rows have none", style="dim"))
         if entry["remark"]:
             console.print(Text(entry["remark"], style="dim"))
     if found["label_rule"]:

@@ -165,7 +165,10 @@ class PartWriter:
 
     # --------------------------------------------------------------------------------------------------- interactions
     def add_interactions(self, batch: Mapping[str, Values]) -> None:
-        """Add interactions: `user_id`, `item_id`, `timestamp` if there are times, every label, every extra column."""
+        """Add interactions: `user_id`, `item_id`, `timestamp` if there are times, every label, every extra column.
+
+        Of several labels some may be empty (or nan) in a row, but not all.
+        """
         names = ["user_id", "item_id", *self._row_schema.names[2:]]
         self._check_keys("interactions", batch, names, names)
         columns: dict[str, pa.Array] = {
@@ -174,13 +177,16 @@ class PartWriter:
         }
         for name in names[2:]:
             columns[name] = as_array(name, batch[name], self._row_schema.field(name).type)
-            if name == "timestamp" or name in self._labels:
-                bad = columns[name].null_count or (name != "timestamp" and pc.any(pc.is_nan(columns[name])).as_py())
-                if bad:
-                    raise UserError(f"interactions: {name} has empty values; leave those rows out")
+            if name in self._labels and pc.any(pc.is_nan(columns[name])).as_py():
+                columns[name] = pc.if_else(pc.is_nan(columns[name]), None, columns[name])
+            if columns[name].null_count and (name == "timestamp" or [name] == self._labels):
+                raise UserError(f"interactions: {name} has empty values; leave those rows out")
         if len({len(c) for c in columns.values()}) > 1:
             sizes = ", ".join(f"{name} {len(c)}" for name, c in columns.items())
             raise UserError(f"interactions: the columns differ in length: {sizes}")
+        nowhere = [columns[name].is_null().to_numpy(zero_copy_only=False) for name in self._labels]
+        if nowhere and np.logical_and.reduce(nowhere).any():
+            raise UserError(f"interactions: rows without any label of {', '.join(self._labels)}; leave them out")
         self._row_buffer.append(pa.table(columns))
         self._n_buffered += len(columns["user_id"])
         if self._n_buffered >= self.ROW_BUFFER:

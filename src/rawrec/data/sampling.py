@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from rawrec.data.dataset import Dataset
+from rawrec.data.labels import conversions
 from rawrec.data.negatives import Negatives
 from rawrec.data.splits import PARTS
 
@@ -65,12 +67,17 @@ class Impressions:
     rows: Ints
     users: Ints
     items: Ints  # [n, candidates]
-    labels: Ints  # [n, candidates] float32, 0 or 1
+    labels: Ints  # [n, candidates] float32, 0 or 1; nan where a sample has another label alone
     times: Ints | None
+    further: dict[str, Ints] = field(default_factory=dict)  # the same of each label beside the main one
 
 
 class Samples:
-    """Training and evaluation samples of a dataset under one split and one label.
+    """Training and evaluation samples of a dataset under one split and one label, or several.
+
+    further: labels beside the main one, `label`; esmm: they are of what follows it, so that a row without it has not
+    them either (`labels.conversions`). A row for which all of them are unknown is no sample, and those for which one is
+    are counted in `unlabelled`. nested: labels without a positive that the main one has not.
 
     Of positive-only data a sample is a positive with `negatives` drawn items. In training they are drawn from the items
     with a training row, so that nothing is learnt of items that are held out; in evaluation from all, else cold ones
@@ -79,25 +86,44 @@ class Samples:
     A positive whose user had nothing else to take is no sample: `undrawn` says how many those are, by part.
     """
 
-    def __init__(self, data: Dataset, split: str, label: str, history: int, history_mode: str, negatives: int):
-        self.data, self.history = data, history
+    def __init__(
+        self,
+        data: Dataset,
+        split: str,
+        label: str,
+        history: int,
+        history_mode: str,
+        negatives: int,
+        further: Sequence[str] = (),
+        esmm: bool = False,
+    ):
+        self.data, self.history, self.label = data, history, label
         self.part = data.split(split)
-        self.positive = data.positive(label)
-        self.labels = self.positive.astype(np.float32)
+        self.labels = data.binary(label)
+        self.positive = self.labels > 0
+        self.further = {name: data.binary(name) for name in further}
+        self.alone = {name: int(((values == 1) & (self.labels == 0)).sum()) for name, values in self.further.items()}
+        if esmm:
+            self.further = {name: conversions(self.labels, values) for name, values in self.further.items()}
+        self.nested = [name for name in self.further if esmm or not self.alone[name]]
+        every = {label: self.labels, **self.further}
+        unknown = {name: np.isnan(values) for name, values in every.items()}
+        self.unlabelled = {name: int((rows & (self.part >= 0)).sum()) for name, rows in unknown.items()}
+        labelled = ~np.logical_and.reduce(list(unknown.values()))
         self.positive_only = data.positive_only
         self.n_negatives = negatives if self.positive_only else 0
         kind = data.meta.splits[split].get("kind", "column")
         self.timeless = kind in TIMELESS or data.timestamps is None
         self.times = None if self.timeless else data.timestamps
         self.history_only = data.history_rows(split)
-        train = self.part == 0
+        train = (self.part == 0) & labelled
         self.train_counts = np.bincount(data.items[train], minlength=data.n_items)
         self.train_users = np.bincount(data.users[train], minlength=data.n_users)
         read = train | self.history_only
         self.train_histories = self._histories(self.positive & read)
         rolling = history_mode == "rolling" and not self.timeless
         self.eval_histories = self._histories(self.positive) if rolling else self.train_histories
-        self._rows = [np.flatnonzero(self.part == part) for part in range(3)]
+        self._rows = [np.flatnonzero((self.part == part) & labelled) for part in range(3)]
         self._negatives: dict[bool, Negatives] = {}
         self.undrawn = [0, 0, 0]
         if self.n_negatives:
@@ -148,6 +174,21 @@ class Samples:
             "then (in training, that training knows)"
         )
 
+    def label_notes(self) -> list[str]:
+        """In words, what the user should know of the labels: rows without one, and positives without the main one."""
+        notes = [
+            f"label {name}: {count:,} rows have none, which are left out of its loss and its metrics"
+            for name, count in self.unlabelled.items()
+            if count
+        ]
+        for name, count in self.alone.items():
+            taken = "taken for 0, since model.multi_label=esmm is of what follows a positive of it"
+            apart = f"so {name}|{self.label} is not measured"
+            if count:
+                what = f"label {name}: {count:,} rows are positive where {self.label} is not, "
+                notes.append(what + (taken if name in self.nested else apart))
+        return notes
+
     def impressions(self, rows: Ints, part: int, rng: np.random.Generator) -> Impressions:
         """The samples of `rows`, which are some of those of the part; negatives are drawn where data are positive-only.
 
@@ -159,7 +200,8 @@ class Samples:
             drawn = self._negatives[part == 0].draw_by(users, times, self.n_negatives, rng)
             items = np.concatenate([items, drawn], 1)
             labels = np.concatenate([labels, np.zeros_like(drawn, np.float32)], 1)
-        return Impressions(rows, users.astype(np.int64), items.astype(np.int64), labels, times)
+        further = {name: values[rows][:, None] for name, values in self.further.items()}
+        return Impressions(rows, users.astype(np.int64), items.astype(np.int64), labels, times, further)
 
     def histories(self, batch: Impressions, part: int) -> Ints:
         """`[n, history]` item rows of the users' earlier positives, -1 = padding."""

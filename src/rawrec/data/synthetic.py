@@ -4,7 +4,8 @@ Nothing here is real. A product has visual attributes (shape, body colour, backg
 its picture shows, and textual ones (material, style, brand, mood), which its words say; the words also say some of the
 visual ones. A user likes attribute values and pairs of a visual and a textual value. An impression is clicked with
 probability `sigmoid(taste + appeal of the item + click-readiness of the user + a constant)`, which is kept, so the
-best AUC that any model can reach is known.
+best AUC that any model can reach is known. If asked for, what was clicked is bought with another known probability,
+`sigmoid(taste in buying + a constant - price)`, the price being that of the kind of product, standardised.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ DEVICES = ("phone", "tablet", "desktop")
 AGE_STD, DEVICE_EFFECT, BEST_HOUR, HOUR_EFFECT, POSITION_EFFECT = 0.6, (-0.5, 0.0, 0.5), 20, 0.6, -0.15
 POSITIONS, USUAL_DEVICE = 10, 0.8
 TASTE_STD, APPEAL_STD, READINESS_STD = 1.75, 0.2, 0.3
+BUYING_STD, PRICE_STD = 1.25, 0.5
 DRIFTING = 0.3  # share of users whose taste moves towards another one over the period
 
 
@@ -109,7 +111,8 @@ class Shop:
     users, items: `[impressions]` int32, ordered by time. timestamps: `[impressions]` int64, seconds.
     ages: `[users]`, devices: `[impressions]` int64 indices into `AGES`, `DEVICES`; positions: `[impressions]` int64,
     from 0: None in a shop without context.
-    probability: `[impressions]` float32, of a click. clicks: `[impressions]` float32, 0 or 1.
+    probability: `[impressions]` float32, of a click. clicks: `[impressions]` float32, 0 or 1. buy_probability, buys:
+    likewise, of a purchase given a click, and purchases; None for a shop without.
     """
 
     seed: int
@@ -128,6 +131,8 @@ class Shop:
     ages: np.ndarray | None = None
     devices: np.ndarray | None = None
     positions: np.ndarray | None = None
+    buy_probability: np.ndarray | None = None
+    buys: np.ndarray | None = None
 
     @cached_property
     def item_ids(self) -> list[str]:
@@ -152,10 +157,12 @@ def generate(
     history_events: int | None = None,
     click_rate: float = 0.25,
     context: bool = False,
+    buy_rate: float | None = None,
 ) -> Shop:
     """A shop of `items` products, `users` people and about `impressions` impressions; the same for the same seed.
 
     `history_events`: every user has at least so many impressions. `click_rate`: mean probability of a click.
+    `buy_rate`: that of a purchase given a click, over all impressions; None: nothing is bought, all else is the same.
     Pictures are `size` x `size` pixels. context: clicks also depend on the user's age group, the device, the hour of
     the day and the position in the list; all that is drawn without it is the same with it, but the clicks.
     """
@@ -182,6 +189,16 @@ def generate(
     probability = expit(logits + _offset(logits, click_rate)).astype(np.float32)
     clicks = (rng.random(len(user)) < probability).astype(np.float32)
 
+    buy_probability = buys = None
+    if buy_rate is not None:
+        own = np.random.default_rng([seed, 1])  # apart from all other draws
+        logits = _taste(codes, user, item, (when - START) / PERIOD, users, own)
+        logits *= BUYING_STD / max(float(logits.std()), 1e-9)
+        dear = np.log(base)
+        logits -= (PRICE_STD * (dear - dear.mean()) / max(float(dear.std()), 1e-9))[item]
+        buy_probability = expit(logits + _offset(logits, buy_rate)).astype(np.float32)
+        buys = clicks * (own.random(len(user)) < buy_probability)
+
     order = np.lexsort((user, when))
     return Shop(
         seed=seed,
@@ -200,6 +217,8 @@ def generate(
         ages=None if around is None else around[1],
         devices=None if around is None else around[2][order],
         positions=None if around is None else around[3][order],
+        buy_probability=None if buy_probability is None else buy_probability[order],
+        buys=None if buys is None else buys[order],
     )
 
 

@@ -154,6 +154,11 @@ def pcoc(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return float(np.asarray(probabilities, np.float64).sum()) / total if total else float("nan")
 
 
+def conditional(both: NDArray[np.float32], first: NDArray[np.float32]) -> NDArray[np.float32]:
+    """P(second | first), at most 1, from P(first and second) and P(first), each `[n]`."""
+    return np.minimum(both / np.maximum(first, np.finfo(np.float32).tiny), np.float32(1))
+
+
 def ctr_metrics(
     labels: ArrayLike,
     probabilities: ArrayLike,

@@ -32,6 +32,7 @@ from rawrec.evaluation.significance import (
     paired_t_test,
     resamplings,
 )
+from rawrec.report.labels import by_label
 from rawrec.training.runs import RunFolder
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
@@ -111,22 +112,35 @@ class _Run:
     @cached_property
     def impressions(self) -> pl.DataFrame:
         """Columns row, user, item, label, score of test; empty where the run is of a retrieval model."""
-        path = self.path / "scores.parquet"
-        return pl.read_parquet(path).filter(pl.col("split") == TEST_PART) if path.is_file() else pl.DataFrame()
+        return self.labels[""]
 
     @cached_property
+    def labels(self) -> dict[str, pl.DataFrame]:
+        """The same of each label, see `by_label`."""
+        path = self.path / "scores.parquet"
+        if not path.is_file():
+            return {"": pl.DataFrame()}
+        return by_label(pl.read_parquet(path).filter(pl.col("split") == TEST_PART), self.cfg.data.label, self.measured)
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """Its metrics of test, by name."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8"))["test"] if path.is_file() else {}
+
+    @property
     def draws_users(self) -> bool:
         """Whether its lists are of users drawn from those who could have one, see `eval.topk_users`."""
-        path = self.path / "metrics.json"
-        return path.is_file() and "topk_users_of" in json.loads(path.read_text(encoding="utf-8"))["test"]
+        return "topk_users_of" in self.measured
 
     @property
     def metrics(self) -> list[str]:
-        return [*(IMPRESSION_METRICS if self.impressions.height else ()), *self.lists.columns[1:]]
+        scored = [prefix for prefix, frame in self.labels.items() if frame.height]
+        return [*(prefix + name for prefix in scored for name in IMPRESSION_METRICS), *self.lists.columns[1:]]
 
-    def shown(self) -> str:
+    def shown(self, prefix: str) -> str:
         """Digest of the impressions that were scored; drawn negatives differ with the seed."""
-        columns = self.impressions.select("row", "item", "label").to_numpy()
+        columns = self.labels[prefix].select("row", "item", "label").to_numpy()
         return hashlib.sha256(columns.tobytes()).hexdigest()
 
 
@@ -156,13 +170,13 @@ def compare(
     everyone = [run for members in models.values() for run in members]
     _check_same_data(everyone)
     chosen = _metrics(everyone, metrics)
-    values = _ListValues(models, bootstrap, level) if any(m not in IMPRESSION_METRICS for m in chosen) else None
+    values = _ListValues(models, bootstrap, level) if not all(map(_of_impressions, chosen)) else None
     users: dict[str, int] = {}
     rows = []
     for metric in chosen:
-        if values is None or metric in IMPRESSION_METRICS:
-            found = _impressions(models, cast(Metric, metric), bootstrap, level)
-            users[metric] = everyone[0].impressions["user"].n_unique()
+        if values is None or _of_impressions(metric):
+            found = _impressions(models, metric, bootstrap, level)
+            users[metric] = everyone[0].labels[_split(metric)[0]]["user"].n_unique()
         else:
             found = values.results(metric)
             users[metric] = values.users
@@ -271,7 +285,8 @@ def _metrics(runs: list[_Run], wanted: Sequence[str] | None) -> list[str]:
         )
     if wanted is None:
         main = ["auc", "gauc"] if "auc" in known else [metric for metric in SHOWN if metric in known]
-        return main or known
+        further = [metric for metric in known if metric.endswith("/auc")]
+        return [*main, *(m for m in further if all(run.measured.get(m) is not None for run in runs))] or known
     for metric in wanted:
         if metric not in known:
             raise UserError(f"metric {metric!r} is not in every run. Known: {', '.join(known)}")
@@ -321,9 +336,20 @@ class _ListValues:
         return rows
 
 
-def _impressions(models: dict[str, list[_Run]], metric: Metric, bootstrap: int, level: float) -> list[Row]:
+def _split(metric: str) -> tuple[str, str]:
+    """`buy/auc` -> the prefix of its label, `buy/`, and its name alone."""
+    label, slash, name = metric.rpartition("/")
+    return label + slash, name
+
+
+def _of_impressions(metric: str) -> bool:
+    return _split(metric)[1] in IMPRESSION_METRICS
+
+
+def _impressions(models: dict[str, list[_Run]], metric: str, bootstrap: int, level: float) -> list[Row]:
     """A metric of impressions; that of several seeds is the mean of theirs, in every resampling."""
-    prints = {name: sorted(run.shown() for run in members) for name, members in models.items()}
+    prefix, bare = _split(metric)
+    prints = {name: sorted(run.shown(prefix) for run in members) for name, members in models.items()}
     first = next(iter(prints))
     for name, shown in prints.items():
         if shown != prints[first] and len({*shown, *prints[first]}) > 1:
@@ -334,8 +360,8 @@ def _impressions(models: dict[str, list[_Run]], metric: Metric, bootstrap: int, 
     values: dict[str, list[float]] = {}
     draws: dict[str, NDArray[np.float64]] = {}
     for name, members in models.items():
-        frames = [run.impressions for run in members]
-        sampled = [resamplings(f["user"], f["label"], f["score"], metric, bootstrap) for f in frames]
+        frames = [run.labels[prefix] for run in members]
+        sampled = [resamplings(f["user"], f["label"], f["score"], cast(Metric, bare), bootstrap) for f in frames]
         values[name], draws[name] = [value for value, _ in sampled], np.stack([d for _, d in sampled]).mean(0)
         if np.isnan(values[name]).any():
             raise UserError(f"{metric} is undefined on the test impressions of {name}: a label is missing")

@@ -22,6 +22,7 @@ from rawrec.evaluation.significance import (
     user_bootstrap,
 )
 from rawrec.report import plots
+from rawrec.report.labels import words
 from rawrec.report.run import Run
 
 BUCKET_NAMES = {
@@ -64,23 +65,33 @@ class Block:
     reach: float
 
 
-def _frames(mine: Run, other: Run | None) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """The run's test impressions, and those that both runs scored with `other` beside `score`."""
-    if other is None:
-        return mine.test, None
-    both = mine.test.join(other.test.select("row", "item", other="score"), on=["row", "item"], how="inner")
-    if both.is_empty():
+def _frames(mine: Run, other: Run | None, prefix: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The run's test impressions of a label, and those that both runs scored with `other` beside `score`."""
+    test = mine.labels[prefix]
+    if other is None or prefix not in other.labels:
+        return test, None
+    both = test.join(other.labels[prefix].select("row", "item", other="score"), on=["row", "item"], how="inner")
+    if both.is_empty() and not prefix:
         raise UserError(f"{mine.path} and {other.path} scored no test impression in common: evaluate both again")
-    return mine.test, both
+    return test, both
 
 
 def compare(
     mine: Run, other: Run | None, data: Dataset, buckets: dict[str, NDArray[np.bool_]]
 ) -> tuple[list[Block], int]:
-    """A block of lines per metric, and the number of impressions that both runs scored."""
-    test, both = _frames(mine, other)
-    best = data.column("probability") if _has_best(data) else None
-    n = mine.config.eval.bootstrap
+    """A block of lines per label and metric, and the number of impressions that both runs scored."""
+    blocks = [block for prefix in mine.labels for block in _blocks(mine, other, data, buckets, prefix)]
+    both = _frames(mine, other, "")[1]
+    return blocks, 0 if both is None else len(both)
+
+
+def _blocks(
+    mine: Run, other: Run | None, data: Dataset, buckets: dict[str, NDArray[np.bool_]], prefix: str
+) -> list[Block]:
+    """Those of one label."""
+    test, both = _frames(mine, other, prefix)
+    best = _best(data, prefix.removesuffix("/") or mine.config.data.label) if _has_best(data) else None
+    n, of_label = mine.config.eval.bootstrap, f" of {words(prefix)}" if prefix else ""
     blocks = []
     for metric, (title, meaning, higher) in METRICS.items():
         lines = []
@@ -102,8 +113,8 @@ def compare(
                 baseline_share = None if baseline is None else _share(baseline, top)
             good = (difference.value > 0) == higher if difference and difference.excludes_zero else None
             lines.append(Line(name, len(rows), value, baseline, difference, good, None, share, baseline_share))
-        blocks.append(_with_bars(Block(title, meaning, lines, 0.0)))
-    return blocks, 0 if both is None else len(both)
+        blocks.append(_with_bars(Block(title + of_label, meaning, lines, 0.0)))
+    return blocks
 
 
 def _with_bars(block: Block) -> Block:
@@ -131,6 +142,12 @@ def _has_best(data: Dataset) -> bool:
     return data.meta.generated and "probability" in data.meta.extra and not data.positive_only
 
 
+def _best(data: Dataset, label: str) -> NDArray[np.float32] | None:
+    """The true probabilities of a label, or of one given another (`buy|click`), `[n_interactions]`."""
+    name, given, _ = label.partition("|")
+    return data.true_given_click(name) if given else data.true_probability(name)
+
+
 def _share(value: float, best: float) -> float | None:
     share = (value - 0.5) / (best - 0.5) if best != 0.5 else math.nan
     return share if math.isfinite(share) else None
@@ -146,13 +163,19 @@ def reliability_of(test: pl.DataFrame) -> Reliability:
 
 
 def calibration(runs: list[Run], buckets: dict[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
-    """ece and pcoc by bucket, of the run and, where there are two, of the baseline."""
+    """ece and pcoc by bucket, of the run and, where there are two, of the baseline; of further labels overall."""
     lines = []
     for name in BUCKET_NAMES if runs else ():
         rows = [_in_bucket(r.test, buckets.get(name)) for r in runs]
         if not rows[0].is_empty():
             values = [(ece(f["label"], f["score"]), pcoc(f["label"], f["score"])) for f in rows]
-            lines.append({"bucket": name, "run": values[0], "baseline": values[1] if runs[1:] else None})
+            lines.append({"label": "", "bucket": name, "run": values[0], "baseline": values[1] if runs[1:] else None})
+    for prefix in [prefix for prefix in runs[0].labels if prefix] if runs else ():
+        rows = [r.labels[prefix] for r in runs if prefix in r.labels]
+        if not rows[0].is_empty():
+            values = [(ece(f["label"], f["score"]), pcoc(f["label"], f["score"])) for f in rows]
+            baseline = values[1] if values[1:] else None
+            lines.append({"label": words(prefix), "bucket": "", "run": values[0], "baseline": baseline})
     return lines
 
 

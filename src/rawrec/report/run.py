@@ -14,6 +14,7 @@ import yaml
 from rawrec import config
 from rawrec.errors import UserError
 from rawrec.report import plots
+from rawrec.report.labels import by_label
 
 TEST = 2
 
@@ -39,8 +40,14 @@ class Run:
     @cached_property
     def test(self) -> pl.DataFrame:
         """Test impressions: row, user, item, label, score; each (row, item) once."""
+        return self.labels[""]
+
+    @cached_property
+    def labels(self) -> dict[str, pl.DataFrame]:
+        """The same of each label, see `by_label`."""
         frame = self._parquet("scores.parquet", ["row", "user", "item", "label", "score", "split"])
-        return frame.filter(pl.col("split") == TEST).unique(["row", "item"], keep="first", maintain_order=True)
+        test = frame.filter(pl.col("split") == TEST).unique(["row", "item"], keep="first", maintain_order=True)
+        return by_label(test, self.config.data.label, self.metrics.get("test", {}))
 
     @cached_property
     def topk(self) -> pl.DataFrame | None:

@@ -55,6 +55,8 @@ class Recommender:
     >>> rec.score(user="42", items=["1", {"title": "A new film", "poster": "new.jpg"}])
     >>> rec.recommend(user="42", context={"device": "phone", "time": 1767225600})
     >>> rec.similar("260", k=5)
+
+    Of a run of several labels (`data.labels`) everything is by the main one, and `label` asks for another.
     """
 
     measure = "probability"
@@ -101,6 +103,7 @@ class Recommender:
         k: int = 10,
         exclude_seen: bool | Seen | None = None,
         context: Mapping[str, Any] | None = None,
+        label: str | None = None,
     ) -> list[Scored]:
         """The `k` best items of the whole catalogue, best first, with click probabilities (or scores, see `measure`).
 
@@ -110,7 +113,9 @@ class Recommender:
         the run says; False: none. Fewer than `k` come back where the catalogue ends.
         context: values by column, where the model reads a context (`model.context`); `time`, seconds since 1970, says
         hour and weekday, and `seen` what was met in the session (`model.session`): items, oldest first, in a list, or
-        with whether they were clicked in a mapping. What is not given is missing, which a warning tells once.
+        with whether they were clicked in a mapping. What is not given is missing, which a warning tells once. label: by
+        the probability of which label; None: the main one. Under `model.multi_label=esmm` the second one is a click
+        that converts.
         """
         _check_k(k)
         exclude = self._excluded(exclude_seen)
@@ -120,9 +125,9 @@ class Recommender:
         else:
             seen = self._known_rows(history if exclude != "none" else ())
             ptr = np.array([0, len(seen)])
-        count = min(k, len(self._item_ids))
+        count, place = min(k, len(self._item_ids)), self._label(label)
         moments = self._now(users, context)
-        top = rank_all(lambda u: self._score_all(moments, past), users, ptr, seen, count)
+        top = rank_all(lambda u: self._score_all(moments, past, place), users, ptr, seen, count)
         return self._scored(top.items[0], top.scores[0])
 
     def recommend_all(
@@ -133,21 +138,23 @@ class Recommender:
         user_batch: int = 64,
         context: Mapping[str, Any] | None = None,
         observer: Callable[..., None] | None = None,
+        label: str | None = None,
     ) -> Path:
         """Lists for every user, the same as `recommend` gives user by user, in the form that the suffix of `out` names.
 
         `.parquet`, `.jsonl`: `user_id` and, best first, `items` (ids) and `scores` (see `measure`). `.csv`: a row
         user_id, rank, item_id, score per item. Also `.csv.gz`, `.jsonl.gz`. `user_batch` users are scored at once,
-        all in one `context`. observer: told how many users are done, as that of `rawrec.train`.
+        all in one `context`; label: as in `recommend`. observer: told how many users are done, as that of
+        `rawrec.train`.
         """
         _check_k(k)
-        exclude, path = self._excluded(exclude_seen), self._target(out, LIST_FORMS)
+        exclude, place, path = self._excluded(exclude_seen), self._label(label), self._target(out, LIST_FORMS)
         size = max(user_batch, WRITTEN)
         users = np.arange(self.data.n_users)
         parts = (users[at : at + size] for at in range(0, len(users), size))
         now = self._now(users, context)
         tell = None if observer is None else teller(observer, "lists of users", len(users))
-        write_lists((self._lists(part, k, exclude, user_batch, now, tell) for part in parts), path)
+        write_lists((self._lists(part, k, exclude, user_batch, now, tell, place) for part in parts), path)
         return path
 
     def _lists(
@@ -158,12 +165,13 @@ class Recommender:
         user_batch: int,
         now: Moments,
         tell: Callable[[int], None] | None,
+        label: int,
     ) -> pa.Table:
         """Lists of some users with consecutive rows, as `LISTS` has them."""
         ptr, seen = self._left_out(users, exclude)
         past, first = self._histories(users), users[0]
         top = rank_all(
-            lambda u: self._score_all(now._replace(users=u, rows=np.full(len(u), -1)), past[u - first]),
+            lambda u: self._score_all(now._replace(users=u, rows=np.full(len(u), -1)), past[u - first], label),
             users,
             ptr,
             seen,
@@ -185,14 +193,16 @@ class Recommender:
         items: Sequence[Item] = (),
         history: Sequence[str] | None = None,
         context: Mapping[str, Any] | None = None,
+        label: str | None = None,
     ) -> list[float]:
-        """Click probabilities of items, known ones by id or new ones by their fields.
+        """Click probabilities of items, known ones by id or new ones by their fields; or those of another `label`.
 
         Who is asked, and in which context: see `recommend`. A new item has the score that it would have as an item of
         the dataset without a training interaction.
         """
         check_list(items, "items")
         users, past = self._who(user, history)
+        place = self._label(label)
         if not len(items):
             return []
         rows, new = self._rows_of(items)
@@ -206,7 +216,7 @@ class Recommender:
             self.system.context_of(self._now(users, context), np.array([rows]), table),
         )
         with torch.no_grad():
-            return torch.sigmoid(self.system.ranker(batch))[0].tolist()
+            return torch.sigmoid(self.system.ranker(batch, place))[0].tolist()
 
     def similar(self, item: Item, k: int = 10) -> list[Scored]:
         """The items whose content is nearest (cosine), without the item itself.
@@ -421,8 +431,15 @@ class Recommender:
         """The latest positives of users, `[n, history]` item rows, as the model reads them."""
         return self._past.read(users, None, None, self.system.samples.history)
 
-    def _score_all(self, moments: Moments, past: np.ndarray) -> Tensor:
-        return self.system.score_all(moments, past, self._table)
+    def _label(self, name: str | None) -> int:
+        """The place of a label among those of the run; None: the main one. Raises UserError for another."""
+        names = [] if name is None else self.run.config().data.label_names
+        if name is not None and name not in names:
+            raise UserError(f"label {name!r}: this run has learned {', '.join(names)}; see data.labels")
+        return 0 if name is None else names.index(name)
+
+    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0) -> Tensor:
+        return self.system.score_all(moments, past, self._table, label)
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         """What the user sees of a model's scores, see `measure`."""

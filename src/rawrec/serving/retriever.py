@@ -43,10 +43,12 @@ class Retriever(Recommender):
         items: Sequence[Item] = (),
         history: Sequence[str] | None = None,
         context: Mapping[str, Any] | None = None,
+        label: str | None = None,
     ) -> list[float]:
         """The model's scores of items, given by their ids, for a user whom training has seen."""
         check_list(items, "items")
         users, _ = self._who(user, history)
+        self._label(label)
         rows, new = self._rows_of(items)
         if new:
             self._embed_rows(new)
@@ -74,7 +76,7 @@ class Retriever(Recommender):
     def _histories(self, users: np.ndarray) -> np.ndarray:
         return np.empty((len(users), 0), np.int64)
 
-    def _score_all(self, moments: Moments, past: np.ndarray) -> Tensor:
+    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0) -> Tensor:
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
         users = moments.users
         rows = torch.from_numpy(users).to(self._items.device)

@@ -152,7 +152,10 @@ def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, positive: 
     for batch in bar.track("interactions", rows, cleaner.columns):
         clean = cleaner.clean(batch)
         if positive is not None:
-            clean |= {name: (clean[name] >= positive).astype(np.float32) for name in meta.labels}
+            clean |= {
+                name: np.where(np.isnan(clean[name]), clean[name], clean[name] >= positive).astype(np.float32)
+                for name in meta.labels
+            }
         target.add_interactions(clean | {name: pa.nulls(len(clean["user_id"]), types[name]) for name in absent})
     cleaner.finish(str(rows.path))
 

@@ -35,6 +35,7 @@ def import_synthetic(
     history_events: int | None = None,
     click_rate: float = 0.25,
     context: bool = False,
+    buy_rate: float | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Generate a shop (see `rawrec.data.synthetic`) and write it as a dataset; the same data for the same arguments.
@@ -43,16 +44,23 @@ def import_synthetic(
     which about the share `click_rate` are positive. context: clicks also depend on the user's age group (an attribute
     of users), on the device and the position (columns of the context) and on the hour. The column `probability` holds
     the true probability of each click.
+    With `buy_rate` there is a second label, `buy`, drawn given a click, then with the mean probability `buy_rate`; the
+    column `buy_probability` holds the true one of each impression. All else is the same with and without it.
     The split is by global time, 80/10/10. Raises UserError for sizes that are out of range.
     """
     for name, value in (("items", items), ("users", users), ("impressions", impressions), ("size", size)):
         low, high = LIMITS[name]
         if not low <= value <= high:
             raise UserError(f"{name}={value}: a generated shop needs {name} from {low} to {high:,}")
-    if seed < 0 or not 0.01 <= click_rate <= 0.99 or (history_events is not None and history_events < 1):
+    if (
+        seed < 0
+        or not 0.01 <= click_rate <= 0.99
+        or not 0.01 <= (0.5 if buy_rate is None else buy_rate) <= 0.99
+        or (history_events is not None and history_events < 1)
+    ):
         raise UserError(
-            f"seed={seed}, click_rate={click_rate}, history_events={history_events}: use a seed of at least 0, a click "
-            "rate from 0.01 to 0.99 and at least 1 event"
+            f"seed={seed}, click_rate={click_rate}, buy_rate={buy_rate}, history_events={history_events}: use a seed "
+            "of at least 0, rates from 0.01 to 0.99 and at least 1 event"
         )
     shop = generate(
         items=items,
@@ -63,6 +71,7 @@ def import_synthetic(
         history_events=history_events,
         click_rate=click_rate,
         context=context,
+        buy_rate=buy_rate,
     )
     source = f"generated shop (items={items}, users={users}, impressions={len(shop.users)}, seed={seed}, size={size}"
     source += ", context)" if context else ")"
@@ -73,18 +82,25 @@ def import_synthetic(
         "column `probability`."
     )
     report.note(f"Best possible AUC over all impressions: {_auc(shop.probability, shop.clicks)!s:.6}")
+    if shop.buys is not None and shop.buy_probability is not None:
+        clicked = shop.clicks > 0
+        best = _auc(shop.buy_probability[clicked], shop.buys[clicked])
+        report.note(f"Purchases: {int(shop.buys.sum())}; best possible AUC of them over what was clicked: {best!s:.6}")
     report.add_read("items", items)
     report.add_read("interactions", len(shop.users))
+    bought = shop.buys is not None
     writer = DatasetWriter(
         Path(out),
         fields=Fields(
             image=["image"], text=["title", "description"], categorical=["category"], numeric=["price"], feature={}
         ),
         source=source,
-        labels=["label"],
-        label_rule="the impression was clicked (drawn from the column probability)",
+        labels=["label"] + ["buy"] * bought,
+        label_rule="the impression was clicked (drawn from the column probability)"
+        + "; buy: and then bought (drawn from the column buy_probability)" * bought,
         generated=True,
-        extra={"probability": pa.float32()} | ({"device": pa.string(), "position": pa.int64()} if context else {}),
+        extra={name: pa.float32() for name in ["probability"] + ["buy_probability"] * bought}
+        | ({"device": pa.string(), "position": pa.int64()} if context else {}),
         context=Columns(categorical=["device"], numeric=["position"]) if context else None,
         users=Columns(categorical=["age_group"]) if context else None,
         has_time=True,
@@ -154,5 +170,10 @@ def _write_interactions(writer: DatasetWriter, shop: Shop) -> None:
                 "timestamp": shop.timestamps[rows],
                 "label": shop.clicks[rows],
                 "probability": shop.probability[rows],
+                **(
+                    {}
+                    if shop.buys is None or shop.buy_probability is None
+                    else {"buy": shop.buys[rows], "buy_probability": shop.buy_probability[rows]}
+                ),
             }
         )

@@ -60,16 +60,20 @@ def evaluate_part(system: Scorer, part: int, seed: int) -> tuple[dict[str, Any],
         metrics["sampled"] = system.samples.n_negatives
         metrics["undrawn"] = system.samples.undrawn[part]
     width = sample.items.shape[1]
+    several = scores.reshape(-1, 1 + len(sample.further))
     frame = pl.DataFrame(
         {
             "row": np.repeat(sample.rows, width),
             "user": np.repeat(sample.users, width).astype(np.int32),
             "item": sample.items.ravel().astype(np.int32),
             "label": sample.labels.ravel().astype(np.float32),
-            "score": scores.ravel(),
-            "split": np.full(scores.size, part, np.int8),
+            "score": several[:, 0],
+            "split": np.full(len(several), part, np.int8),
         }
     )
+    for k, (name, labels) in enumerate(sample.further.items(), 1):
+        values = {f"label/{name}": labels.ravel().astype(np.float32), f"score/{name}": several[:, k]}
+        frame = frame.with_columns(**{column: pl.Series(found) for column, found in values.items()})
     return metrics, reasons, frame
 
 

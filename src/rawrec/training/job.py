@@ -112,9 +112,13 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
     if cfg.data.split not in data.meta.splits:
         known = ", ".join(data.meta.splits)
         raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
-    if cfg.data.label == DataConfig().label and "data.label" not in overrides and data.meta.labels:
+    given = "data.label" in overrides or cfg.data.labels
+    if cfg.data.label == DataConfig().label and not given and data.meta.labels:
         cfg.data.label = _default_label(data)
-    data.label(cfg.data.label)
+    if cfg.data.further_labels and data.positive_only:
+        raise UserError(f"data.labels={cfg.data.labels}: {data.path} has no labels, every interaction is a positive")
+    for name in cfg.data.label_names:
+        data.label(name)
     return cfg
 
 
@@ -123,7 +127,8 @@ def _default_label(data: Dataset) -> str:
     labels = data.meta.labels
     if DataConfig().label not in labels and len(labels) > 1:
         raise UserError(
-            f"the dataset has the labels {', '.join(labels)}: say which one to learn, data.label={labels[0]}"
+            f"the dataset has the labels {', '.join(labels)}: say which one to learn, data.label={labels[0]}, or "
+            f"several, data.labels=[{labels[0]},{labels[1]}]"
         )
     return DataConfig().label if DataConfig().label in labels else labels[0]
 

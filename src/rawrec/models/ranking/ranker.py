@@ -1,13 +1,15 @@
 """A ranking model in three parts: inputs, a content part (or none), and a head, which is one paper's own.
 
-Inputs and content part give tokens (`tokens.py`); the head makes a logit of them. Which content part and which head is
-a setting each, so that every pair is a configuration: `id` is the head `dot_mlp` without content, `em3` the same with
-EM3's content part.
+Inputs and content part give tokens (`tokens.py`); the head makes a logit per label of them. Which content part and
+which head is a setting each, so that every pair is a configuration: `id` is the head `dot_mlp` without content, `em3`
+the same with EM3's content part.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -18,8 +20,9 @@ from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, TableColumns
 from rawrec.models.ranking.content_part import Em3Content
 from rawrec.models.ranking.context import Widths
+from rawrec.models.ranking.esmm import ESMM
 from rawrec.models.ranking.inputs import Inputs
-from rawrec.models.ranking.tokens import Tokens
+from rawrec.models.ranking.tokens import Head, Tokens
 
 CONTENT_PARTS: dict[str, type[Em3Content]] = {"em3": Em3Content}
 """Content part of every `model.content` but none."""
@@ -29,7 +32,8 @@ class Ranker(nn.Module):
     """Logits of impressions. `known_users` and `known_items`: bool, seen in training; the others share one row.
 
     content_dim: width of content embeddings, None for a ranker without a content part. attributes: of users; context:
-    what batches have of it; each None for a ranker that reads none.
+    what batches have of it; each None for a ranker that reads none. further_labels: names of the labels that it learns
+    beside the main one; under `model.multi_label=esmm` there is one, a conversion, and the main one is the click.
     """
 
     def __init__(
@@ -41,9 +45,11 @@ class Ranker(nn.Module):
         content_dim: int | None,
         attributes: TableColumns | None = None,
         context: Widths | None = None,
+        further_labels: Sequence[str] = (),
     ):
         super().__init__()
         self.cfg = cfg
+        self.parts = ["bce", *(f"bce/{name}" for name in further_labels)]
         self.inputs = Inputs(cfg, known_users, known_items, columns, attributes, context)
         part, categories = CONTENT_PARTS.get(cfg.content), len(self.inputs.bags)
         self.content = None if content_dim is None or part is None else part(cfg, content_dim, cfg.dim, categories)
@@ -55,7 +61,13 @@ class Ranker(nn.Module):
             )
         head = model_class(cfg.name)
         histories = self.inputs.histories | ({} if self.content is None else self.content.histories)
-        self.head = head(cfg, names, cfg.dim, **({"histories": histories} if head.attends else {}))
+        given = {"histories": histories} if head.attends else {}
+        self.head: Head | ESMM
+        if cfg.multi_label == "esmm":
+            self.head = ESMM(head(cfg, names, cfg.dim, **given), head(cfg, names, cfg.dim, **given))
+        else:
+            several = {"labels": len(self.parts)} if further_labels else {}
+            self.head = head(cfg, names, cfg.dim, **given, **several)
         self.inputs.begin()  # last, so that one seed gives the weights that it always gave
 
     def tokens(self, batch: RankingBatch) -> Tokens:
@@ -65,13 +77,19 @@ class Ranker(nn.Module):
             parts.append(self.content(batch.content, batch.history_content))
         return Tokens(parts, (len(batch.users), batch.items.shape[1]))
 
-    def forward(self, batch: RankingBatch) -> Tensor:
-        """Logits `[batch, candidates]`."""
-        return self.logits(self.tokens(batch))
+    def forward(self, batch: RankingBatch, label: int = 0) -> Tensor:
+        """Logits of a label, the main one being 0, `[batch, candidates]`."""
+        return self.label_logits(self.tokens(batch))[..., label]
 
     def logits(self, tokens: Tokens) -> Tensor:
-        """Of what the head reads, `[batch, candidates]`."""
-        return self.head(tokens)[..., 0]
+        """Of the main label, `[batch, candidates]`, of what the head reads."""
+        return self.label_logits(tokens)[..., 0]
+
+    def label_logits(self, tokens: Tokens) -> Tensor:
+        """Of each label, the main one first, that an impression is positive: `[batch, candidates, labels]`."""
+        if isinstance(self.head, ESMM):
+            return self.head(tokens).of_impressions()
+        return self.head(tokens)
 
     def id_parameters(self) -> list[Tensor]:
         """Tables with one row per user or item, which have a weight decay of their own."""
@@ -81,7 +99,12 @@ class Ranker(nn.Module):
     @property
     def loss_weights(self) -> dict[str, float]:
         """The weight in the loss of every part that `losses` and `step_losses` give."""
-        return {"bce": 1.0} | ({"cic": self.cfg.cic_weight} if self._contrasts else {}) | self.head.loss_weights
+        weights = self.cfg.label_weights or [1.0] * len(self.parts)
+        return (
+            dict(zip(self.parts, weights, strict=True))
+            | ({"cic": self.cfg.cic_weight} if self._contrasts else {})
+            | self.head.loss_weights
+        )
 
     @property
     def _contrasts(self) -> bool:
@@ -91,12 +114,25 @@ class Ranker(nn.Module):
         """Parts of the loss of one batch, unweighted, each a sum over its real candidates (item row >= 0).
 
         bce: binary cross entropy (eq. 1) with `labels` `[batch, candidates]`. A head may have others of its own.
+        Of several labels, `[batch, candidates, labels]`, nan where one is unknown, each has a part, as bce/buy; a
+        head's own parts read the main one, without the candidates for which it is unknown.
         """
         tokens = self.tokens(batch)
-        logits = self.logits(tokens).float()
-        real = (batch.items >= 0).expand_as(logits).to(logits.dtype)
-        bce = nn.functional.binary_cross_entropy_with_logits(logits, labels, weight=real, reduction="sum")
-        return {"bce": bce, **self.head.losses(tokens, batch, labels)}
+        logits = self.label_logits(tokens).float()
+        real = (batch.items >= 0).expand(logits.shape[:2])
+        entropy = nn.functional.binary_cross_entropy_with_logits
+        if labels.ndim == 2:
+            parts = {"bce": entropy(logits[..., 0], labels, weight=real.to(logits.dtype), reduction="sum")}
+        else:
+            known, labels = real[..., None] & ~labels.isnan(), labels.nan_to_num(0)
+            parts = {
+                name: entropy(logits[..., k], labels[..., k], weight=known[..., k].to(logits.dtype), reduction="sum")
+                for k, name in enumerate(self.parts)
+            }
+            labels, items = labels[..., 0], batch.items.expand(labels.shape[:2])
+            batch = replace(batch, items=items.masked_fill(~known[..., 0], -1))
+        own = self.head.further_losses if isinstance(self.head, ESMM) else self.head.losses
+        return parts | own(tokens, batch, labels)
 
     def step_losses(self, rows: Tensor, content: Tensor) -> dict[str, Tensor]:
         """Parts of the loss that are of an optimiser step as a whole, unweighted.

@@ -62,6 +62,15 @@ def labels(column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
     return values, np.isfinite(values)
 
 
+def missing(column: pa.Array) -> np.ndarray:
+    """Where there is nothing at all: null, nan, or text that is blank, `[n]`."""
+    if pa.types.is_floating(column.type):
+        return column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    if pa.types.is_string(column.type):
+        return (pl.Series(column).str.strip_chars().fill_null("") == "").to_numpy()
+    return column.is_null().to_numpy(zero_copy_only=False)
+
+
 class Times:
     """Times as whole seconds since 1970: numbers, ISO dates, or Arrow's own dates and timestamps.
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, numbers, row_name
+from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, missing, numbers, row_name
 
 IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "bool": "true or false"}
 """What types of Arrow are called in a message."""
@@ -19,7 +19,7 @@ IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "boo
 
 class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
-    named, or no label; it counts once, under the first of these reasons.
+    named, or no label; it counts once, under the first of these reasons. Of several labels some may be empty.
 
     item: None where a row is no single interaction. what: what a row is called in the report.
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted.
@@ -45,6 +45,7 @@ class Rows:
         self.times = Times(report)
         self.kept = 0
         self.positive = dict.fromkeys(label_names, 0)
+        self.empty = dict.fromkeys(label_names, 0)
 
     @property
     def columns(self) -> list[str]:
@@ -59,6 +60,7 @@ class Rows:
             result = {n: v[good] if isinstance(v, np.ndarray) else v.filter(mask) for n, v in result.items()}
         for name in self.label_names:
             self.positive[name] += int((result[self.names[name]] > 0).sum())
+            self.empty[name] += int(np.isnan(result[self.names[name]]).sum())
         return result
 
     def check(self, batch: Batch) -> tuple[dict[str, Any], np.ndarray]:
@@ -67,14 +69,17 @@ class Rows:
         good = np.ones(len(batch.rows), dtype=bool)
         result: dict[str, Any] = {}
 
-        def take(name: str, column: str, reason: str, values: Any, fits: np.ndarray) -> None:
+        def leave_out(column: str, reason: str, fits: np.ndarray) -> None:
             bad = good & ~fits
             if bad.any():
                 self.report.skip(reason, batch.examples(bad, column), int(bad.sum()))
                 np.logical_and(good, fits, out=good)
+
+        def take(name: str, column: str, reason: str, values: Any, fits: np.ndarray) -> None:
+            leave_out(column, reason, fits)
             result[name] = values
 
-        columns = batch.columns
+        columns, several = batch.columns, len(self.label_names) > 1
         take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
         if self.item is not None:
             take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))
@@ -83,6 +88,8 @@ class Rows:
             take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
         for name in self.label_names:
             values, fits = labels(columns[name], f"{batch.file}: {name}")
+            if several:
+                fits |= missing(columns[name])
             take(
                 self.names[name],
                 name,
@@ -90,6 +97,9 @@ class Rows:
                 values,
                 fits,
             )
+        if several:
+            some = np.logical_or.reduce([np.isfinite(result[self.names[name]]) for name in self.label_names])
+            leave_out(self.label_names[0], f"no label in any of the columns {', '.join(self.label_names)}", some)
         for name, kind in self.extra.items():
             values, lost = extra(columns[name], kind)
             if lost.any():
@@ -106,6 +116,11 @@ class Rows:
         if not self.kept and reason in self.report.skipped:
             found = ", ".join(self.report.skipped[reason].examples[:3])
             raise UserError(f"{file}: {reason} of any row ({found}): name another column, or import without times")
+        for name, count in self.empty.items():
+            if count:
+                self.report.note(
+                    f"no label in column {name!r} of {count:,} rows, which are kept for their other labels"
+                )
         for name, count in self.positive.items():
             if self.kept and not count:
                 self.report.note(f"no positive label: column {name!r} is never above 0")

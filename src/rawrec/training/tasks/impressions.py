@@ -62,7 +62,8 @@ class ContentTable(NamedTuple):
 @dataclass
 class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
-    `[n, history]` item rows, labels `[n, candidates]`, keys, context: see `RankingBatch`."""
+    `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context: see
+    `RankingBatch`."""
 
     sample: Impressions
     users: Tensor
@@ -83,13 +84,21 @@ class ImpressionTask(Task, nn.Module):
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
         self.samples = Samples(
-            data, cfg.data.split, cfg.data.label, cfg.data.history, cfg.data.history_mode, cfg.data.negatives
+            data,
+            cfg.data.split,
+            cfg.data.label,
+            cfg.data.history,
+            cfg.data.history_mode,
+            cfg.data.negatives,
+            cfg.data.further_labels,
+            cfg.model.multi_label == "esmm",
         )
         self._check_parts()  # before hours of encoding
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
         lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
-        self.notes = [note for note in (self.samples.undrawn_note(), lists) if note]
+        told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *self._one_sided())
+        self.notes = [note for note in told if note]
         self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
         self._begun: dict[str, Tensor] = {}
@@ -106,7 +115,8 @@ class ImpressionTask(Task, nn.Module):
         attributes = user_columns(data, self.samples, cfg.model)
         attributes = None if attributes is None else attributes.to(self.device)
         widths = self.context.widths if self.context else None
-        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths)
+        further = cfg.data.further_labels
+        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further)
         if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
             self.ranker.content.same = equal_content(self.item_model, data, cache)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
@@ -122,6 +132,10 @@ class ImpressionTask(Task, nn.Module):
         rows = samples.rows(0)
         if not len(rows):
             raise UserError(f"data.split={cfg.data.split!r}: the training part has {samples.emptiness(0)}")
+        for name, labels in {cfg.data.label: samples.labels, **samples.further}.items():
+            if np.isnan(labels[rows]).all():
+                raise UserError(f"label {name!r}: no row of the training part of data.split={cfg.data.split!r} has it")
+        rows = rows[~np.isnan(samples.labels[rows])]
         positive = samples.positive[rows]
         if not samples.positive_only and positive.min() == positive.max():
             raw = self.data.label(cfg.data.label)[rows]
@@ -134,6 +148,14 @@ class ImpressionTask(Task, nn.Module):
             )
         if not len(samples.rows(1)):
             raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
+
+    def _one_sided(self) -> Iterator[str]:
+        """What is told of labels beside the main one that are all equal in training."""
+        for name, labels in self.samples.further.items():
+            values = labels[self.samples.rows(0)]
+            values = values[~np.isnan(values)]
+            if values.min() == values.max():
+                yield f"label {name}: every training row is {values[0]:g}, so that is all that the model learns of it"
 
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
         fields, label = self.data.fields, self.cfg.label
@@ -248,7 +270,8 @@ class ImpressionTask(Task, nn.Module):
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> StepImpressions:
         self.train()
         sample = self.samples.impressions(rows, 0, np.random.default_rng([self.cfg.seed, epoch, step]))
-        labels = torch.from_numpy(sample.labels).to(self.device)
+        several = np.stack([sample.labels, *sample.further.values()], -1) if sample.further else sample.labels
+        labels = torch.from_numpy(several).to(self.device)
         keys = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self._keys.items()}
         moments = Moments(sample.users, sample.times, sample.rows, training=True)
         context = self.context_of(moments, sample.items)
@@ -261,7 +284,7 @@ class ImpressionTask(Task, nn.Module):
 
     def losses(self, batch: StepImpressions, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
         seed_draws(mixed(self.cfg.seed, step) + 1, self.device)
-        ranker, total = self.ranker, batch.labels.numel()
+        ranker, total = self.ranker, batch.items.numel()
         for start in range(0, len(batch.users), self.cfg.train.batch_size):
             part = slice(start, start + self.cfg.train.batch_size)
             inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
@@ -405,7 +428,8 @@ class ImpressionTask(Task, nn.Module):
 
     def probe(self) -> Result:
         sample = self.evaluation_sample(1)
-        return Result(*impression_metrics(self, sample, np.full(sample.items.shape, 0.5, np.float32)))
+        shape = (*sample.items.shape, 1 + len(sample.further))
+        return Result(*impression_metrics(self, sample, np.full(shape, 0.5, np.float32)))
 
     def validate(self, step: int) -> Result:
         sample, stale = self.evaluation_sample(1), {}
@@ -485,7 +509,8 @@ class ImpressionTask(Task, nn.Module):
 
     @torch.no_grad()
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray:
-        """Click probabilities of impressions, `[n, candidates]` float32."""
+        """Click probabilities of impressions, `[n, candidates]` float32; of several labels that each is positive,
+        `[n, candidates, labels]`."""
         self.eval()
         table, size = self.table(), self.cfg.eval.batch_size
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))
@@ -494,16 +519,20 @@ class ImpressionTask(Task, nn.Module):
             moments = Moments(piece.users, piece.times, piece.rows, training=part == 0)
             context = self.context_of(moments, piece.items)
             batch = self.batch_of(*self.tensors(piece, part), table, context)
-            result.append(torch.sigmoid(self.ranker(batch)).float().cpu().numpy())
+            logits = self.ranker.label_logits(self.ranker.tokens(batch))
+            logits = logits if sample.further else logits[..., 0]
+            result.append(torch.sigmoid(logits).float().cpu().numpy())
             tell(len(piece.rows))
-        return np.concatenate(result) if result else np.zeros(sample.items.shape, np.float32)
+        if result:
+            return np.concatenate(result)
+        return np.zeros((*sample.items.shape, *([1 + len(sample.further)] if sample.further else [])), np.float32)
 
     @torch.no_grad()
-    def score_all(self, moments: Moments, history: np.ndarray, table: ContentTable | None) -> Tensor:
+    def score_all(self, moments: Moments, history: np.ndarray, table: ContentTable | None, label: int = 0) -> Tensor:
         """Logits of every item of the catalogue for some users, `[users, items]`, the catalogue in chunks.
 
         moments: the users, -1 = unknown, and when they are asked. history: item rows `[u, n]`, -1 = padding. table: see
-        `table`.
+        `table`. label: its place among `data.labels`.
         """
         self.eval()
         count = self.data.n_items if table is None else len(table.values)
@@ -514,7 +543,7 @@ class ImpressionTask(Task, nn.Module):
         parts = []
         for items in torch.arange(count).split(size):
             context = self.context_of(moments, items[None].numpy(), table)
-            parts.append(self.ranker(self.batch_of(user, items[None].to(self.device), past, table, context)))
+            parts.append(self.ranker(self.batch_of(user, items[None].to(self.device), past, table, context), label))
         return torch.cat(parts, 1)
 
     def tensors(self, sample: Impressions, part: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -593,4 +622,5 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
         sample.items[part],
         sample.labels[part],
         None if sample.times is None else sample.times[part],
+        {name: values[part] for name, values in sample.further.items()},
     )
