@@ -26,7 +26,7 @@ ABOVE_THE_GROUND = {
     "training": {"evaluation", "models", "content", "data", "config"},
     "serving": {"training", "evaluation", "models", "content", "data", "config"},
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
-    "studies": {"report", "training", "evaluation", "content", "data", "config"},
+    "studies": {"report", "serving", "training", "evaluation", "content", "data", "config"},
     "testing": {"training", "models", "content", "data", "config"},
     "__main__": {"cli"},
     "cli": {"studies", "report", "serving", "training", "evaluation", "models", "content", "sources", "data", "config"},

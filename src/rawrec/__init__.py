@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from rawrec.report.comparison import compare
     from rawrec.serving.recommender import Recommender
     from rawrec.sources.own import SourceTables
-    from rawrec.studies.lmm import study_lmm
+    from rawrec.studies.em3.study import study_em3
+    from rawrec.studies.lmm.study import study_lmm
     from rawrec.training.job import evaluate, finetune, resume, train
     from rawrec.training.sweeps.sweep import sweep
 
@@ -49,6 +50,7 @@ __all__ = [
     "register_model",
     "register_source",
     "resume",
+    "study_em3",
     "study_lmm",
     "sweep",
     "train",
@@ -75,7 +77,8 @@ _HOMES = {
     "register_model": "rawrec.config.models",
     "register_source": "rawrec.config.sources",
     "resume": "rawrec.training.job",
-    "study_lmm": "rawrec.studies.lmm",
+    "study_em3": "rawrec.studies.em3.study",
+    "study_lmm": "rawrec.studies.lmm.study",
     "sweep": "rawrec.training.sweeps.sweep",
     "train": "rawrec.training.job",
 }

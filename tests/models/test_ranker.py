@@ -64,6 +64,31 @@ def test_tokens_are_named(content: bool) -> None:
     assert list(bare.tokens(given()).names) == OF_CONTENT and bare.inputs.names == []
 
 
+@pytest.mark.parametrize("name", ["dot_mlp", "din"])
+@pytest.mark.parametrize(("side", "tokens"), [("item", ["content"]), ("user", ["content_interest", "profile"])])
+def test_each_side_of_content_stands_alone(name: str, side: Literal["item", "user"], tokens: list[str]) -> None:
+    """Of the item alone the history says nothing; of the user alone an empty history says nothing of content."""
+    made = small(RANKERS[name].model_validate({"dim": DIM, "hidden": [8], "content_side": side, "cic_weight": 0}))
+    batch = given()
+    found = made.tokens(batch)
+    assert list(found.names) == EVERY + tokens
+    assert ("content" in found.histories) == (side == "user")
+    assert batch.history_content is not None and batch.content is not None
+    other = given()
+    if side == "item":
+        other.history_content = HistoryContent(batch.history_content.bank + 1, batch.history_content.valid)
+        same = torch.ones(3, dtype=torch.bool)
+    else:
+        other.content = batch.content + 1
+        same = ~(batch.history_content.valid.any(1))
+    equal = (made(batch) == made(other)).all(1)
+    assert equal[same].all() and (side == "item" or not equal.all())
+    made.losses(batch, torch.ones(3, 2))["bce"].backward()
+    left = ("cic.", "content_bias.") if name == "din" else ("cic.",)  # DIN reads no biases
+    idle = [key for key, p in made.content.named_parameters() if p.grad is None and not key.startswith(left)]  # type: ignore[union-attr]
+    assert idle == []
+
+
 def test_the_mask_says_which_tokens_are_there() -> None:
     tokens = small().tokens(given())
     mask = {name: tokens.mask[:, :, k].tolist() for k, name in enumerate(tokens.names)}

@@ -16,7 +16,8 @@ import rawrec
 from processes_here import Here
 from rawrec import RunStopped, UserError, cli
 from rawrec.data.dataset import Dataset
-from rawrec.studies.lmm import Study, study_lmm
+from rawrec.studies.folder import Study
+from rawrec.studies.lmm.study import study_lmm
 from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
 from systems import small_dataset

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rawrec.studies import printing, published
-from rawrec.studies.encoders import StudyEncoder
-from rawrec.studies.grid import Point
+from rawrec.studies import printing
+from rawrec.studies.lmm import published
+from rawrec.studies.lmm.encoders import StudyEncoder
+from rawrec.studies.lmm.grid import Point
+from rawrec.studies.lmm.results import METRICS, NEW_ITEMS, Count, Result, Test, compared
+from rawrec.studies.lmm.tables import tables
 from rawrec.studies.page import write_page
-from rawrec.studies.results import METRICS, NEW_ITEMS, Count, Result, Test, Value, compared
 from rawrec.studies.running import Standing
-from rawrec.studies.tables import Table, tables
+from rawrec.studies.table import Table, Value
 
 USERS = 40
 APART = StudyEncoder("conv+bert", "apart")

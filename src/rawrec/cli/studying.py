@@ -69,7 +69,8 @@ def lmm(
 ) -> None:
     """Encoders pretrained, tuned, end to end: models and tables of "Large Multi-modal Encoders for Recommendation"."""
     from rawrec.config.resolution import parse_overrides
-    from rawrec.studies.lmm import print_study, study_lmm, teller
+    from rawrec.studies.folder import print_study, teller
+    from rawrec.studies.lmm.study import study_lmm
 
     found = study_lmm(
         data, out, models, encoders, paradigms, modalities, seeds, jobs, protocol, train,
@@ -80,6 +81,69 @@ def lmm(
         overwrite, teller(Console(stderr=True, highlight=False)),
     )  # fmt: skip
     print_json(found.found) if as_json else print_study(found, console())
+
+
+@study.command(
+    epilog="Example: rawrec study em3 --data data/shop --out studies/em3 --tables 1,2,5 --seeds 3 --heads din "
+    "train.epochs=10"
+)
+def em3(
+    data: Annotated[Path, typer.Option(help="dataset folder")],
+    out: Out,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="settings of all runs as key=value; where one does nothing it is left out"),
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="the paper's tables to make (default: 1,2,3,4,5,6,7)")] = None,
+    seeds: Annotated[int | None, typer.Option(help="runs of each row (default: 5)")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="runs at the same time")] = 1,
+    heads: Annotated[
+        str | None, typer.Option(help="rankers; ablations are of the first (default: din,rankmixer)")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="labels of table 1; ablations are of the first (default: all)")
+    ] = None,
+    paradigm: Annotated[
+        str | None,
+        typer.Option(help="hybrid: projections and fusion learn, as in the paper (default); end_to_end: encoders too"),
+    ] = None,
+    lengths: Annotated[str | None, typer.Option(help="table 4: lengths of histories (default: 20,50,100)")] = None,
+    handover: Annotated[
+        str | None, typer.Option(help="table 4: when LoRA begins: settled (default), epoch:<n>")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="tuned on the catalogue for PE (default: pair:efficientnet_lite0+minilm)")
+    ] = None,
+    search: Annotated[
+        Many, typer.Option(metavar="KEY=V,V", help="values of which validation chooses for every row; repeatable")
+    ] = None,
+    finetune: Annotated[
+        Many, typer.Option(metavar="KEY=VALUE", help="of the encoder's tuning (rawrec settings finetune); repeatable")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where a study stands")] = False,
+    as_json: Json = False,
+) -> None:
+    """Rankers with content and without: tables of "End-to-end training of Multimodal Model and ranking Model"."""
+    from rawrec.config.resolution import parse_overrides
+    from rawrec.studies.em3.study import study_em3
+    from rawrec.studies.folder import print_study, teller
+
+    found = study_em3(
+        data, out, None if tables is None else _counts("tables", tables), seeds, jobs, heads, labels, paradigm,
+        None if lengths is None else _counts("lengths", lengths), handover, encoder,
+        _searched(search) if search else None,
+        parse_overrides(overrides) if overrides else None,
+        parse_overrides(finetune) if finetune else None,
+        overwrite, teller(Console(stderr=True, highlight=False)),
+    )  # fmt: skip
+    print_json(found.found) if as_json else print_study(found, console())
+
+
+def _counts(name: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"--{name} {text}: give numbers, for example 1,2") from None
 
 
 def _rates(text: str) -> list[float]:

@@ -30,7 +30,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     end_to_end, fusion = cfg.paradigm == "end_to_end", cfg.content.fusion.kind
     return [
         (
-            r"paradigm|content\..+|bank\..+|model\.cic_.+|train\.(encoder_lr(_decay)?|precision)",
+            r"paradigm|content\..+|bank\..+|model\.(cic_.+|content_side)|train\.(encoder_lr(_decay)?|precision)",
             not cfg.reads_content,
             f"model {cfg.label} has no content. Leave it out, or set model.content=em3",
         ),

@@ -95,6 +95,11 @@ class ContentPartConfig(Record):
     content: Literal["none", "em3"] = Field(
         default="em3", description="none: ids alone; em3: content of the candidate and of the history beside ids"
     )
+    content_side: Literal["both", "item", "user"] = Field(
+        default="both",
+        description="which content the ranker reads: the candidate's (item), the history's (user: interest and "
+        "profile), or both and the product of the two",
+    )
     cic_weight: float = Field(
         default=0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none"
     )

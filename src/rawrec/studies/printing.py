@@ -9,8 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from rawrec.report.tables import escape
-from rawrec.studies.published import Published
-from rawrec.studies.tables import HEADS, Cell, Row, Table
+from rawrec.studies.table import Cell, Published, Row, Table
 
 NOTHING = "–"
 GENERATED = "The data is generated: products, users and clicks are not real."
@@ -19,12 +18,14 @@ Form = Callable[[Cell], str]
 
 def number(cell: Cell, sign: str = " ± ") -> str:
     """Mean, and deviation where there are several seeds."""
+    if cell.text:
+        return cell.text
     deviation = "" if cell.value.deviation is None else f"{sign}{cell.value.deviation:.4f}"
     return f"{cell.value.mean:.4f}{deviation}"
 
 
 def heads(table: Table) -> list[str]:
-    return ["", *(HEADS[name] for name in table.metrics), "seeds"]
+    return ["", *table.metrics.values(), "seeds"]
 
 
 def cells(row: Row, table: Table, form: Form) -> list[str]:
@@ -102,7 +103,7 @@ def latex(tables: Sequence[Table], published: Mapping[int, Published]) -> str:
     """A `table` environment of each; needs the package booktabs."""
 
     def cell(one: Cell) -> str:
-        value = number(one, r" $\pm$ ")
+        value = escape(one.text) if one.text else number(one, r" $\pm$ ")
         return (rf"\textbf{{{value}}}" if one.best else value) + "$^{*}$" * one.star
 
     made = []

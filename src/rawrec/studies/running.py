@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rawrec.config.metrics import lower_is_better
-from rawrec.studies.encoders import StudyEncoder
-from rawrec.studies.grid import Candidate, Grid, Planned, Point
+from rawrec.data.dataset import Dataset
 from rawrec.training.processes import Outcome, Start, make_runs, threads_of
 from rawrec.training.runs import RunFolder
 
 KILLED = -9
+Candidate = Mapping[str, Any]
+"""What the study chooses: the settings of a run in which the candidates of a row differ."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to make: of a point, or the tuning of an encoder. columns: what it encodes before it begins."""
+    """A run to make: of a row of a table, or the tuning of an encoder. columns: what it encodes before it begins."""
 
     path: Path
     what: str
@@ -34,8 +35,31 @@ class Job:
 
 
 @dataclass
+class Planned:
+    """The runs of something that is compared: a model under settings, with the seeds 0, 1 ...
+
+    candidates: what is chosen by `metric` on the first seed, and all settings of a run but its seed. undefined: why
+    there is no such thing. after: what must be made before. columns: what is encoded before a run begins.
+    """
+
+    words: str
+    slug: str
+    model: str
+    seeds: int
+    candidates: list[tuple[Candidate, dict[str, Any]]] = field(default_factory=list)
+    metric: str = ""
+    undefined: str | None = None
+    after: Job | None = None
+    columns: frozenset[tuple[str, ...]] = frozenset()
+
+    @property
+    def runs(self) -> int:
+        return len(self.candidates) + self.seeds - 1 if self.candidates else 0
+
+
+@dataclass
 class Standing:
-    """How far a point is. state: finished, failed (see reason), undefined (see reason) or unfinished (not all of its
+    """How far it is. state: finished, failed (see reason), undefined (see reason) or unfinished (not all of its
     runs are made). chosen: by validation. runs: of the chosen candidate, by seed. lost: candidates that failed, and
     why. tried: the others, and what each is worth on validation."""
 
@@ -48,26 +72,24 @@ class Standing:
 
 
 class Runs:
-    """The run folders of a study. points: those whose runs are made; `standing` knows of all."""
+    """The run folders of a study in `out`. planned: those whose runs are made; `standing` knows of all."""
 
-    def __init__(self, grid: Grid, points: list[Point], jobs: int, observe: Callable[..., None]):
-        self.grid, self.data, self.out, self.jobs, self.observe = grid, grid.data, grid.out, jobs, observe
-        self.points = points
+    def __init__(self, data: Dataset, out: Path, planned: Sequence[Planned], jobs: int, observe: Callable[..., None]):
+        self.data, self.out, self.planned, self.jobs, self.observe = data, out, planned, jobs, observe
         self.failed: dict[Path, str] = {}
         self.active: dict[Path, Job] = {}
         self._finished: dict[Path, bool] = {}
         self._values: dict[Path, float | None] = {}
-        self.total = sum(self.grid.planned[point].runs for point in points) + len(self._to_tune())
-        self.done = sum(self.finished(self.grid.tuned_folder(encoder)) for encoder in self._to_tune())
-        self.done += sum(map(self._made, points))
+        before = self._before()
+        self.total = sum(one.runs for one in planned) + len(before)
+        self.done = sum(self.finished(job.path) for job in before) + sum(map(self._made, planned))
 
     def make(self) -> None:
         """Make what is missing."""
         make_runs(self.jobs, self._next, self._ended)
 
-    def _made(self, point: Point) -> int:
-        """How many of a point's runs are finished."""
-        planned = self.grid.planned[point]
+    def _made(self, planned: Planned) -> int:
+        """How many of its runs are finished."""
         first = [self.path(planned, given, 0) for _, given in planned.candidates]
         more = [self.path(planned, given, k) for _, given in planned.candidates for k in range(1, planned.seeds)]
         return sum(map(self.finished, first)) + min(sum(map(self.finished, more)), planned.seeds - 1)
@@ -85,19 +107,16 @@ class Runs:
 
     def path(self, planned: Planned, given: dict[str, Any], seed: int) -> Path:
         """The folder of a run, whose name does not depend on where the study is."""
-        settings = json.dumps([planned.point.model, given], sort_keys=True, default=str).replace(str(self.out), "")
+        settings = json.dumps([planned.model, given], sort_keys=True, default=str).replace(str(self.out), "")
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-        return self.out / "runs" / f"{planned.point.slug}-{digest}-seed{seed}"
+        return self.out / "runs" / f"{planned.slug}-{digest}-seed{seed}"
 
-    def standing(self, point: Point) -> Standing:
-        """How far a point is, and which of its candidates validation chooses."""
-        if point.undefined is not None:
-            return Standing("undefined", point.undefined)
-        planned = self.grid.planned[point]
-        if point.needs_tuning and point.encoder is not None:
-            folder = self.grid.tuned_folder(point.encoder)
-            if folder in self.failed:
-                return Standing("failed", f"its encoder was not tuned: {self.failed[folder]}")
+    def standing(self, planned: Planned) -> Standing:
+        """How far it is, and which of its candidates validation chooses."""
+        if planned.undefined is not None:
+            return Standing("undefined", planned.undefined)
+        if planned.after is not None and planned.after.path in self.failed:
+            return Standing("failed", f"its encoder was not tuned: {self.failed[planned.after.path]}")
         first = [(chosen, given, self.path(planned, given, 0)) for chosen, given in planned.candidates]
         lost = [f"{_words(chosen)}: {self.failed[path]}" for chosen, _, path in first if path in self.failed]
         if len(lost) == len(first):
@@ -125,25 +144,21 @@ class Runs:
         return self._values[path]
 
     # ------------------------------------------------------------------------------------------------------- what comes
-    def _to_tune(self) -> list[StudyEncoder]:
-        needed = (point.encoder for point in self.points if point.needs_tuning and point.undefined is None)
-        return list(dict.fromkeys(encoder for encoder in needed if encoder is not None))
+    def _before(self) -> list[Job]:
+        """What must be made before the runs."""
+        needed = (one.after for one in self.planned if one.undefined is None)
+        return list(dict.fromkeys(job for job in needed if job is not None))
 
     def _missing(self) -> Iterator[Job]:
         """Runs that could be made, as far as can be told: of candidates, and of the seeds of chosen ones."""
-        for encoder in self._to_tune():
-            folder = self.grid.tuned_folder(encoder)
-            if not self._settled(folder):
-                yield self._tuning(encoder, folder)
-        for point in self.points:
-            yield from self._of_point(self.grid.planned[point])
+        yield from (job for job in self._before() if not self._settled(job.path))
+        for planned in self.planned:
+            yield from self._of(planned)
 
-    def _of_point(self, planned: Planned) -> Iterator[Job]:
-        point = planned.point
-        if point.undefined is not None:
+    def _of(self, planned: Planned) -> Iterator[Job]:
+        if planned.undefined is not None:
             return
-        encoder = point.encoder
-        if point.needs_tuning and encoder is not None and not self.finished(self.grid.tuned_folder(encoder)):
+        if planned.after is not None and not self.finished(planned.after.path):
             return
         paths = [(given, self.path(planned, given, 0)) for _, given in planned.candidates]
         missing = [(given, path) for given, path in paths if not self._settled(path)]
@@ -151,7 +166,7 @@ class Runs:
             yield self._job(planned, given, path, 0)
         if missing:
             return
-        standing = self.standing(point)
+        standing = self.standing(planned)
         for seed, path in enumerate(standing.runs):
             if not self._settled(path):
                 given = next(given for chosen, given in planned.candidates if chosen == standing.chosen)
@@ -161,23 +176,11 @@ class Runs:
         return path in self.failed or self.finished(path)
 
     def _job(self, planned: Planned, given: dict[str, Any], path: Path, seed: int) -> Job:
-        point, columns = planned.point, frozenset()
-        if point.encoder is not None and point.paradigm is not None and point.modalities is not None:
-            tuned = str(self.grid.tuned_folder(point.encoder)) if point.needs_tuning else None
-            columns = point.encoder.columns(point.paradigm, point.modalities, tuned)
         chosen = next(chosen for chosen, its in planned.candidates if its is given)
         overrides = {**given, "seed": seed}
-        if "train.threads" not in given:
-            overrides["train.threads"] = threads_of(self.jobs)
-        task = {"model": point.model, "data": str(self.data.path), "run": str(path), "overrides": overrides}
-        what = " ".join(part for part in (point.words, _words(chosen), f"seed {seed}") if part)
-        return Job(path, what, task, columns, planned.metric)
-
-    def _tuning(self, encoder: StudyEncoder, folder: Path) -> Job:
-        settings = self.grid.tuning(encoder).model_dump(mode="json", exclude_unset=True, exclude={"encoder"})
-        settings.setdefault("threads", threads_of(self.jobs))
-        task = {"encoder": encoder.name, "data": str(self.data.path), "run": str(folder), "settings": settings}
-        return Job(folder, f"tuning {encoder.label}", task, frozenset({("tuning", encoder.name)}))
+        task = {"model": planned.model, "data": str(self.data.path), "run": str(path), "overrides": overrides}
+        what = " ".join(part for part in (planned.words, _words(chosen), f"seed {seed}") if part)
+        return Job(path, what, task, planned.columns, planned.metric)
 
     def _next(self) -> Start[Job] | None:
         """The next run that need not wait for another to encode the same things."""
@@ -185,8 +188,13 @@ class Runs:
         for job in self._missing():
             if job.path not in self.active and not job.columns & busy:
                 self.active[job.path] = job
-                return Start(job, job.task, self.out / "logs" / f"{job.path.name}.txt")
+                return Start(job, self._threaded(job.task), self.out / "logs" / f"{job.path.name}.txt")
         return None
+
+    def _threaded(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """With its share of the threads, where it does not say how many it has."""
+        where, key = ("settings", "threads") if "encoder" in task else ("overrides", "train.threads")
+        return {**task, where: {key: threads_of(self.jobs), **task[where]}}
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         """A run is finished, or has failed alone."""

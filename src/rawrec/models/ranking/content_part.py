@@ -21,10 +21,9 @@ from rawrec.onednn import Linear
 class Em3Content(nn.Module):
     """content_dim: width of content embeddings; dim: of tokens and of id embeddings.
 
-    names: of the tokens that `forward` gives. histories: widths of its histories, by name.
+    names: of the tokens that `forward` gives: all four, or those of one side (model.content_side), the candidate's
+    content or the user's. histories: widths of its histories, by name.
     """
-
-    names = ("content", "content_interest", "content*interest", "profile")
 
     same: Tensor | None
 
@@ -32,10 +31,18 @@ class Em3Content(nn.Module):
         """categories: how many categorical columns an item's id may be joined with (model.cic_id=concat)."""
         super().__init__()
         self.cfg, self.dim = cfg, dim
-        self.histories = {"content": content_dim}
-        self.query, self.key = Linear(content_dim, dim), Linear(content_dim, dim, bias=False)
-        self.candidate, self.interest = Linear(content_dim, dim), Linear(content_dim, dim)
-        self.profile, self.content_bias = Linear(content_dim, dim), Linear(content_dim, 1)
+        self.item_side, self.user_side = cfg.content_side != "user", cfg.content_side != "item"
+        self.histories = {"content": content_dim} if self.user_side else {}
+        both = ("content", "content_interest", "content*interest", "profile")
+        self.names = {"both": both, "item": both[:1], "user": (both[1], both[3])}[cfg.content_side]
+        if self.user_side:
+            self.query, self.key = Linear(content_dim, dim), Linear(content_dim, dim, bias=False)
+        if self.item_side:
+            self.candidate = Linear(content_dim, dim)
+        if self.user_side:
+            self.interest, self.profile = Linear(content_dim, dim), Linear(content_dim, dim)
+        if self.item_side:
+            self.content_bias = Linear(content_dim, 1)
         negatives = None if cfg.cic_negatives == "all" else cfg.cic_negatives
         id_width = (1 + categories) * dim if cfg.cic_id == "concat" else dim
         self.cic = ContentIdContrast(content_dim, dim, cfg.cic_temperature, negatives, id_width)
@@ -43,17 +50,22 @@ class Em3Content(nn.Module):
 
     def forward(self, content: Tensor, history: HistoryContent) -> Part:
         """content: `[batch or 1, candidates, content_dim]`, zeros where an item has none."""
-        query = self.query(content) @ self.key.weight  # (W_k h)q = h(q W_k): histories are never projected
-        candidate, interest = self.candidate(content), attend(history, query, self.dim)
-        interest = self.interest(interest)
-        valid = history.valid[:, None].to(content.dtype)
-        profile = history.mix(valid / valid.sum(2, keepdim=True).clamp(min=1))
+        tokens, linear, histories = [], [], {}
         known, past = (content != 0).any(2), history.valid.any(1)[:, None]
-        values = (candidate, interest, candidate * interest, self.profile(profile))
-        present = (known, past, known & past, past)
-        tokens = [Token(*token) for token in zip(self.names, values, present, strict=True)]
-        bias = self.content_bias(content)[..., 0]
-        return Part(tokens, [bias], {"content": Past(content, history)})
+        if self.item_side:
+            tokens.append(Token("content", self.candidate(content), known))
+            linear.append(self.content_bias(content)[..., 0])
+        if self.user_side:
+            query = self.query(content) @ self.key.weight  # (W_k h)q = h(q W_k): histories are never projected
+            interest = self.interest(attend(history, query, self.dim))
+            tokens.append(Token("content_interest", interest, past))
+            if self.item_side:
+                tokens.append(Token("content*interest", tokens[0].values * interest, known & past))
+            valid = history.valid[:, None].to(content.dtype)
+            profile = history.mix(valid / valid.sum(2, keepdim=True).clamp(min=1))
+            tokens.append(Token("profile", self.profile(profile), past))
+            histories["content"] = Past(content, history)
+        return Part(tokens, linear, histories)
 
     def contrast(self, content: Tensor, items: Tensor, inputs: Inputs) -> Tensor:
         """Eq. 14, unweighted: content `[n, content_dim]` of distinct items `[n]` that training has ids of."""

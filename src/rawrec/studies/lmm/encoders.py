@@ -14,7 +14,7 @@ from rawrec.content.encoders import pair, reads_whole_items
 from rawrec.content.encoders.whole import RANDOM
 from rawrec.data.dataset import Fields
 from rawrec.errors import IdleSetting, UserError
-from rawrec.studies.settings import Modalities, Paradigm
+from rawrec.studies.lmm.settings import Modalities, Paradigm
 
 READY = "ready:"
 LETTERS = {"image": "V", "text": "T"}

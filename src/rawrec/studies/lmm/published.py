@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from rawrec.data.dataset import Dataset
+from rawrec.studies.table import Published
 
 NAMES = {"sports": "Amazon Sports", "clothing": "Amazon Clothing", "baby": "Amazon Baby"}
 NEAR = 0.01  # by so large a share the numbers of users may differ: the paper's counts are not those of its sources
 
 
-@dataclass(frozen=True)
-class Published:
-    """A table of the paper for one dataset: heads, and rows of a label and figures as printed."""
-
-    number: int
-    dataset: str
-    columns: list[str]
-    rows: list[list[str]]
-
-    def dump(self) -> dict[str, Any]:
-        return vars(self)
-
-
 @cache
 def figures() -> dict[str, Any]:
     """All that the paper printed."""
-    text = resources.files("rawrec.studies").joinpath("lmm_published.json").read_text(encoding="utf-8")
+    text = resources.files("rawrec.studies.lmm").joinpath("published.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,26 +13,15 @@ from numpy.typing import NDArray
 
 from rawrec.errors import UserError
 from rawrec.evaluation.significance import holm, paired_t_test
-from rawrec.studies.grid import Point
+from rawrec.studies.lmm.grid import Grid, Point
 from rawrec.studies.running import Runs, Standing
+from rawrec.studies.table import Value
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 NEW_ITEMS = "cold/recall@20"
 LEVEL = 0.05
 Correction = Literal["none", "holm"]
 """Of the p-values of a table: as its caption in the paper says."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """Mean and standard deviation over seeds (None with one seed)."""
-
-    mean: float
-    deviation: float | None
-
-    @classmethod
-    def of(cls, seeds: Sequence[float]) -> Value:
-        return cls(statistics.fmean(seeds), statistics.stdev(seeds) if len(seeds) > 1 else None)
 
 
 class Result:
@@ -65,11 +53,12 @@ class Result:
     def value(self, metric: str) -> Value | None:
         return Value.of(self.seeds[metric]) if metric in self.seeds else None
 
-    def dump(self, runs: Runs) -> dict[str, Any]:
+    def dump(self, grid: Grid) -> dict[str, Any]:
         """Plain values: what `study.json` says of the point."""
         point, standing = self.point, self.standing
-        planned = runs.grid.planned[point]
+        planned = grid.planned[point]
         return {
+            "words": point.words,
             "model": point.model,
             "encoder": point.encoder and point.encoder.label,
             "paradigm": point.paradigm,
@@ -82,7 +71,7 @@ class Result:
             "tried": [{"settings": dict(chosen), planned.metric: value} for chosen, value in standing.tried],
             "failed_candidates": standing.lost,
             "seeds": planned.seeds,
-            "runs": [str(path.relative_to(runs.out)) for path in standing.runs],
+            "runs": [str(path.relative_to(grid.out)) for path in standing.runs],
             "test": {
                 name: {"mean": Value.of(values).mean, "deviation": Value.of(values).deviation, "seeds": values}
                 for name, values in self.seeds.items()
@@ -90,9 +79,9 @@ class Result:
         }
 
 
-def gather(runs: Runs) -> dict[Point, Result]:
+def gather(grid: Grid, runs: Runs) -> dict[Point, Result]:
     """The results of all points of the study. Raises UserError where they were judged on different users."""
-    results = {point: Result(point, runs.standing(point)) for point in runs.grid.planned}
+    results = {point: Result(point, runs.standing(planned)) for point, planned in grid.planned.items()}
     judged = [result for result in results.values() if result.judged is not None]
     for other in judged[1:]:
         if not other.judged.equals(judged[0].judged):  # type: ignore[union-attr]

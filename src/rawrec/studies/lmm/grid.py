@@ -8,8 +8,8 @@ is one point without an encoder.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from rawrec.config.finetune import FinetuneConfig
 from rawrec.content.finetuning import tuned as tuned_encoder
 from rawrec.data.dataset import Dataset
 from rawrec.data.pairs import pair_fields
-from rawrec.errors import IdleSetting, UserError
-from rawrec.studies.encoders import LETTERS, StudyEncoder, parse
-from rawrec.studies.settings import Modalities, Paradigm, Part, StudyConfig
+from rawrec.errors import UserError
+from rawrec.studies.lmm.encoders import LETTERS, StudyEncoder, parse
+from rawrec.studies.lmm.settings import Modalities, Paradigm, Part, StudyConfig
+from rawrec.studies.resolving import choices, settled
+from rawrec.studies.running import Candidate, Job, Planned
 from rawrec.training.job import configure
 from rawrec.training.tasks.pairs import encoders_of
 
@@ -31,8 +33,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "mmrec": {"eval.protocol": "mmrec", "train.patience": PATIENCE},
     "default": {},
 }
-Candidate = Mapping[str, Any]
-"""What the study chooses: the settings of a run in which the candidates of a point differ."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,6 @@ class Point:
     @property
     def needs_tuning(self) -> bool:
         return self.encoder is not None and self.paradigm is not None and self.encoder.needs_tuning(self.paradigm)
-
-
-@dataclass
-class Planned:
-    """A point with its runs. candidates: what is chosen, and all settings of a run but its seed. metric: it chooses."""
-
-    point: Point
-    seeds: int
-    candidates: list[tuple[Candidate, dict[str, Any]]] = field(default_factory=list)
-    metric: str = ""
-
-    @property
-    def runs(self) -> int:
-        return len(self.candidates) + self.seeds - 1 if self.candidates else 0
 
 
 class Grid:
@@ -148,9 +134,13 @@ class Grid:
 
     # --------------------------------------------------------------------------------------------------------- settings
     def _plan(self, point: Point, seeds: int) -> Planned:
-        planned = Planned(point, seeds)
+        planned = Planned(point.words, point.slug, point.model, seeds, undefined=point.undefined)
         if point.undefined is not None:
             return planned
+        if point.encoder is not None and point.paradigm is not None and point.modalities is not None:
+            folder = self.tuned_folder(point.encoder) if point.needs_tuning else None
+            planned.after = self._tuning(point.encoder, folder) if folder else None
+            planned.columns = point.encoder.columns(point.paradigm, point.modalities, folder and str(folder))
         for chosen in self._choices(point):
             given, cfg = self.configured(point, chosen)
             self._measures(cfg)
@@ -164,14 +154,12 @@ class Grid:
         lists = dict(self.cfg.search)
         if point.paradigm == "end_to_end":
             lists = {"train.encoder_lr": self.cfg.encoder_lrs, **lists}
-        for values in itertools.product(*lists.values()):
-            yield dict(zip(lists, values, strict=True))
+        yield from choices(lists)
 
     def configured(self, point: Point, chosen: Candidate, tuned: str | None = None) -> tuple[dict[str, Any], Config]:
         """The overrides of a run, and the config that they make.
 
-        What is said of all runs is left out of those in which it would do nothing: bank.live_budget, for one, of frozen
-        encoders. tuned: the folder in place of a tuned encoder's own, see `tuned_folder`.
+        tuned: the folder in place of a tuned encoder's own, see `tuned_folder`.
         """
         own: dict[str, Any] = {}
         if point.encoder is not None and point.paradigm is not None and point.modalities is not None:
@@ -180,15 +168,7 @@ class Grid:
         shared = {**PROTOCOLS[self.cfg.protocol], **self.cfg.settings, **chosen}
         if clash := sorted(own.keys() & shared.keys()):
             raise UserError(f"{clash[0]}: the study sets it for {point.words}; leave it out")
-        while True:
-            try:
-                return {**shared, **own}, configure(point.model, self.data, {**shared, **own})
-            except IdleSetting as error:
-                if error.key not in shared:
-                    raise UserError(f"{point.words}: {error}") from None
-                del shared[error.key]
-            except UserError as error:
-                raise UserError(f"{point.words}: {error}") from None
+        return settled(point.model, self.data, shared, own, point.words)
 
     def _measures(self, cfg: Config) -> None:
         if lacking := [cut for cut in CUTS if cut not in cfg.eval.topk]:
@@ -210,6 +190,11 @@ class Grid:
 
     def tuning(self, encoder: StudyEncoder) -> FinetuneConfig:
         return encoder.tuning(self.cfg.finetune)
+
+    def _tuning(self, encoder: StudyEncoder, folder: Path) -> Job:
+        settings = self.tuning(encoder).model_dump(mode="json", exclude_unset=True, exclude={"encoder"})
+        task = {"encoder": encoder.name, "data": str(self.data.path), "run": str(folder), "settings": settings}
+        return Job(folder, f"tuning {encoder.label}", task, frozenset({("tuning", encoder.name)}))
 
     def check(self, points: list[Point]) -> None:
         """Load every encoder of these points once, as it will be used. Raises UserError for one that cannot be had, or

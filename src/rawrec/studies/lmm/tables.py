@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from rawrec.studies.grid import Point
-from rawrec.studies.results import METRICS, NEW_ITEMS, Count, Result, Test, Value, compared
+from rawrec.studies.lmm.grid import Point
+from rawrec.studies.lmm.results import METRICS, NEW_ITEMS, Count, Result, Test, compared
+from rawrec.studies.table import Cell, Plot, Row, Table
 
 HEADS = {
     "recall@10": "Recall@10",
@@ -19,66 +19,7 @@ HEADS = {
 SHORT = {"pretrained": "PT", "two_stage": "FT", "end_to_end": "ETE"}
 READS = {"VT": "V&T", "V": "V", "T": "T"}
 P = "p < 0.05"
-
-
-@dataclass(frozen=True)
-class Cell:
-    value: Value
-    best: bool = False
-    star: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """cells: by metric, without those that are undefined. note: why there are none."""
-
-    label: str
-    result: Result
-    cells: dict[str, Cell] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def seeds(self) -> int:
-        return len(self.result.standing.runs) if self.cells else 0
-
-
-@dataclass(frozen=True)
-class Table:
-    """number: of the paper's table. groups: rows among which the best is marked. empty: why there is no row."""
-
-    number: int
-    title: str
-    metrics: tuple[str, ...]
-    groups: list[list[Row]]
-    caption: str
-    tests: list[Test] = field(default_factory=list)
-    counts: list[Count] = field(default_factory=list)
-    empty: str = ""
-
-    def dump(self) -> dict[str, Any]:
-        """Plain values."""
-        rows = [
-            {
-                "row": row.label,
-                "note": row.note,
-                "cells": {
-                    name: {
-                        "mean": cell.value.mean,
-                        "deviation": cell.value.deviation,
-                        "best": cell.best,
-                        "star": cell.star,
-                    }
-                    for name, cell in row.cells.items()
-                },
-            }
-            for group in self.groups
-            for row in group
-        ]
-        counts = [vars(count) | {"words": count.words} for count in self.counts]
-        return {
-            "title": self.title, "caption": self.caption, "rows": rows, "counts": counts, "empty": self.empty,
-            "tests": [test.dump() for test in self.tests],
-        }  # fmt: skip
+PLOTTED = "ndcg@20"
 
 
 def tables(results: Mapping[Point, Result]) -> list[Table]:
@@ -90,7 +31,7 @@ def tables(results: Mapping[Point, Result]) -> list[Table]:
 def _row(result: Result, label: str, metrics: Sequence[str], best: Mapping[str, float], stars: set[str]) -> Row:
     values = {name: value for name in metrics if (value := result.value(name)) is not None}
     cells = {name: Cell(value, value.mean == best.get(name), name in stars) for name, value in values.items()}
-    return Row(label, result, cells, "" if cells else _note(result))
+    return Row(label, cells, "" if cells else _note(result), len(result.standing.runs) if cells else 0)
 
 
 def _note(result: Result) -> str:
@@ -110,6 +51,33 @@ def _group(entries: Sequence[tuple[str, Result]], metrics: Sequence[str], tests:
         if test.significant:
             stars.setdefault(test.point, set()).add(test.metric)
     return [_row(result, label, metrics, best, stars.get(result.point, set())) for label, result in entries]
+
+
+def _heads(metrics: Sequence[str]) -> dict[str, str]:
+    return {name: HEADS[name] for name in metrics}
+
+
+def _plot(number: int, groups_of: Sequence[Sequence[tuple[str, Result]]]) -> Plot | None:
+    """NDCG@20 as bars, in groups per model, and per encoder where a table compares something else."""
+    groups: dict[str, dict[str, float]] = {}
+    for _, result in (entry for entries in groups_of for entry in entries):
+        if (value := result.value(PLOTTED)) is not None:
+            name, series = _place(number, result.point)
+            groups.setdefault(name, {})[series] = value.mean
+    order = [*SHORT, *READS.values()]  # of the series; others as they come
+    there = list(dict.fromkeys(key for group in groups.values() for key in group))
+    series = sorted(there, key=lambda key: order.index(key) if key in order else -1)
+    return Plot(f"{HEADS[PLOTTED]} (table {number})", groups, series) if groups else None
+
+
+def _place(number: int, point: Point) -> tuple[str, str]:
+    """Which bars a point stands among, and what it is called there."""
+    if point.encoder is None:
+        return point.model_label, "ids alone"
+    if number == 3:
+        return point.model_label, point.encoder.label
+    series = point.paradigm if number == 4 else READS[point.modalities or "VT"]
+    return f"{point.model_label} {point.encoder.label}", series or ""
 
 
 def _find(results: Mapping[Point, Result], **wanted: Any) -> list[Result]:
@@ -158,18 +126,19 @@ def _read_by(results: list[Result], several: bool) -> list[tuple[str, Result]]:
 def _modalities(results: Mapping[Point, Result]) -> Table:
     """Table 1: what each modality brings, by pretrained encoders of one modality each."""
     found = [result for result in _find(results, paradigm="pretrained") if _specific(result)]
-    groups = _by(found, "encoder", "model")
     several = len({result.point.encoder for result in found}) > 1
+    entries = [_read_by(group, several) for group in _by(found, "encoder", "model")]
     return Table(
         1,
         "Modalities with modality-specific encoders",
-        ("ndcg@20", NEW_ITEMS),
-        [_group(_read_by(group, several), ("ndcg@20", NEW_ITEMS)) for group in groups],
+        _heads(("ndcg@20", NEW_ITEMS)),
+        [_group(group, ("ndcg@20", NEW_ITEMS)) for group in entries],
         "NDCG@20 of each model by the modalities that it reads (V pictures, T texts), features of frozen "
         "modality-specific encoders. The best of each model in bold.",
         empty=""
         if found
         else "needs the paradigm pretrained and encoders apart, for example efficientnet_lite0+minilm",
+        plot=_plot(1, entries),
     )
 
 
@@ -186,10 +155,9 @@ def _encoders(results: Mapping[Point, Result]) -> Table:
     cases = [test for test in tests if test.point.encoder is not None and not test.point.encoder.specific]
     shown = (*METRICS, NEW_ITEMS)
     ids = [result for point, result in results.items() if point.encoder is None]
-    groups = [_group([(result.point.model_label, result)], shown) for result in ids]
+    entries = [[(result.point.model_label, result)] for result in ids]
     for group in _by(found, "model"):
-        entries = [(f"{result.point.model_label} {_encoder(result)}", result) for result in group]
-        groups.append(_group(entries, shown, tests))
+        entries.append([(f"{result.point.model_label} {_encoder(result)}", result) for result in group])
     stars = "No encoder of one modality each to compare with: add one, for example efficientnet_lite0+minilm."
     if baseline is not None:
         stars = (
@@ -199,12 +167,13 @@ def _encoders(results: Mapping[Point, Result]) -> Table:
     return Table(
         3,
         "Pretrained encoders with a common space against modality-specific ones",
-        shown,
-        groups,
+        _heads(shown),
+        [_group(group, shown, tests) for group in entries],
         f"Frozen pretrained encoders, pictures and texts. The best of each model in bold. {stars}",
         tests,
         _counts("pretrained against the baseline", cases),
         "" if found or ids else "needs the paradigm pretrained and the modalities VT",
+        _plot(3, entries),
     )
 
 
@@ -227,11 +196,11 @@ def _paradigms(results: Mapping[Point, Result]) -> Table:
                 ends_tuned.append((metric, done["end_to_end"], done["two_stage"]))
     tests = compared(against_best, "holm")
     shown = (*METRICS, NEW_ITEMS)
-    rows = []
+    entries = []
     for group in groups:
         order = sorted(group, key=lambda result: list(SHORT).index(result.point.paradigm or "pretrained"))
-        entries = [(f"{r.point.model_label} {_encoder(r)}-{SHORT[r.point.paradigm or 'pretrained']}", r) for r in order]
-        rows.append(_group(entries, shown, tests))
+        name = f"{order[0].point.model_label} {_encoder(order[0])}"
+        entries.append([(f"{name}-{SHORT[result.point.paradigm or 'pretrained']}", result) for result in order])
     counts = [
         *_counts("two_stage against pretrained", compared(tuned, "holm")),
         *_counts("end_to_end against two_stage", compared(ends_tuned, "holm")),
@@ -240,14 +209,15 @@ def _paradigms(results: Mapping[Point, Result]) -> Table:
     return Table(
         4,
         "Pretrained, tuned in two stages, end to end",
-        shown,
-        rows,
+        _heads(shown),
+        [_group(group, shown, tests) for group in entries],
         "PT: frozen as pretrained; FT: tuned on the catalogue's pictures and texts, then frozen; ETE: trained with the "
         "model's own loss. The best of each model and encoder in bold. * a significant difference from the best, by "
         f"the paired t-test with the Holm-Bonferroni correction over the table's {len(tests)} comparisons, {P}.",
         tests,
         counts,
         "" if found else "needs the modalities VT",
+        _plot(4, entries),
     )
 
 
@@ -263,20 +233,19 @@ def _contribution(results: Mapping[Point, Result]) -> Table:
     tests = compared(pairs, "none")
     mirrored = compared([(metric, other, one) for metric, one, other in pairs], "none")
     shown = ("ndcg@20", NEW_ITEMS)
+    entries = [[(_ending(label), result) for label, result in _read_by(group, True)] for group in groups]
     return Table(
         5,
         "Modalities end to end",
-        shown,
-        [
-            _group([(_ending(label), result) for label, result in _read_by(group, True)], shown, tests)
-            for group in groups
-        ],
+        _heads(shown),
+        [_group(group, shown, tests) for group in entries],
         "NDCG@20 of each model by the modalities that it reads, encoders trained end to end. The best of each model "
         f"and encoder in bold. * a significant difference from V&T, by the paired t-test with {P}, as in the paper "
         "without a correction.",
         tests,
         _counts("both modalities against one", mirrored),
         "" if found else "needs the paradigm end_to_end",
+        _plot(5, entries),
     )
 
 

@@ -7,43 +7,24 @@ were tuned), `runs/`, `logs/` (what each run said), `study.json` (everything), `
 from __future__ import annotations
 
 import json
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from rich.console import Console
-
 from rawrec.data.dataset import Dataset
-from rawrec.report.page import duration
-from rawrec.studies import printing, published
-from rawrec.studies.encoders import StudyEncoder, parse
-from rawrec.studies.grid import Grid, Point
-from rawrec.studies.page import write_page
-from rawrec.studies.results import Result, gather
+from rawrec.studies import printing
+from rawrec.studies.folder import SETTINGS, Study, Words, about, empty, write, write_settings
+from rawrec.studies.lmm import published
+from rawrec.studies.lmm.encoders import StudyEncoder, parse
+from rawrec.studies.lmm.grid import Grid, Point
+from rawrec.studies.lmm.results import Result, gather
+from rawrec.studies.lmm.settings import StudyConfig, joined, study_config
+from rawrec.studies.lmm.tables import tables
 from rawrec.studies.running import Runs
-from rawrec.studies.settings import StudyConfig, joined, read, study_config
-from rawrec.studies.tables import Table, tables
+from rawrec.studies.settings import load
 from rawrec.training.processes import alone_in
-from rawrec.training.state import write_json, write_text
 
-SETTINGS = "study.yaml"
-MADE = ("study.json", "tables.md", "tables.tex", "study.html")
-Words = str | Sequence[str]
 TITLE = "Large multi-modal encoders for recommendation"
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study found. found: what `study.json` holds."""
-
-    path: Path
-    found: dict[str, Any]
-    tables: list[Table]
-    notes: list[str]
 
 
 def study_lmm(
@@ -84,30 +65,23 @@ def study_lmm(
     cfg = _in_full(cfg, data)
     points = list(Grid(cfg, data, path).planned)
     if (path / SETTINGS).is_file() and not overwrite:
-        cfg = joined(read(path / SETTINGS), cfg, path)
+        cfg = joined(study_config(load(path / SETTINGS), str(path / SETTINGS)), cfg, path)
     grid = Grid(cfg, data, path)
-    there = Runs(grid, points, jobs, observe)
-    grid.check([point for point in points if overwrite or there.standing(point).state == "unfinished"])
+    planned = [grid.planned[point] for point in points]
+    there = Runs(data, path, planned, jobs, observe)
+    grid.check([p for p in points if overwrite or there.standing(grid.planned[p]).state == "unfinished"])
     with alone_in(path, SETTINGS, "study"):
         if overwrite:
-            _empty(path)
-        write_text(path / SETTINGS, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            empty(path)
+        write_settings(path, cfg)
         notes = _notes(grid)
         for note in notes:
             observe("note", text=note)
-        runs = Runs(grid, points, jobs, observe)
+        runs = Runs(data, path, planned, jobs, observe)
         defined = sum(point.undefined is None for point in points)
         observe("note", text=f"points: {defined}; runs: {runs.total}, of which {runs.done} are done")
         runs.make()
-        return _written(runs, notes)
-
-
-def _empty(out: Path) -> None:
-    """Take away what a study wrote."""
-    for name in ("runs", "logs", "encoders"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in MADE:
-        (out / name).unlink(missing_ok=True)
+        return _written(grid, runs, notes)
 
 
 def _in_full(cfg: StudyConfig, data: Dataset) -> StudyConfig:
@@ -138,39 +112,28 @@ def _notes(grid: Grid) -> list[str]:
     return said
 
 
-def _written(runs: Runs, notes: list[str]) -> Study:
+def _written(grid: Grid, runs: Runs, notes: list[str]) -> Study:
     """The results of all points, in all forms."""
-    results = gather(runs)
+    results = gather(grid, runs)
     made = tables(results)
-    papers, about = published.of(runs.data)
-    notes = [*notes, *([about] if about else []), *_standing(results)]
+    papers, said = published.of(grid.data)
+    notes = [*notes, *([said] if said else []), *_standing(results)]
     found = {
         "study": "lmm",
-        "data": {
-            "path": str(runs.data.path.absolute()),
-            "source": runs.data.meta.source,
-            "generated": runs.data.meta.generated,
-            "counts": runs.data.meta.counts,
-            "fingerprint": runs.data.fingerprint(),
-        },
-        "settings": runs.grid.cfg.model_dump(mode="json", exclude={"grid", "study", "data"}),
-        "grid": [part.model_dump(mode="json") for part in runs.grid.cfg.grid],
-        "encoders": [_encoder(runs, encoder) for encoder in runs.grid.encoders],
-        "points": [result.dump(runs) for result in results.values()],
+        "data": about(grid.data),
+        "settings": grid.cfg.model_dump(mode="json", exclude={"grid", "study", "data"}),
+        "grid": [part.model_dump(mode="json") for part in grid.cfg.grid],
+        "encoders": [_encoder(grid, runs, encoder) for encoder in grid.encoders],
+        "points": [result.dump(grid) for result in results.values()],
         "tables": {f"table {table.number}": table.dump() for table in made},
         "published": {f"table {number}": paper.dump() for number, paper in papers.items()},
         "notes": notes,
     }
-    title = f"{TITLE}: {runs.data.path.name}"
-    write_json(runs.out / "study.json", found)
-    write_text(runs.out / "tables.md", printing.markdown(title, made, papers, notes))
-    write_text(runs.out / "tables.tex", printing.latex(made, papers))
-    write_page(runs.out / "study.html", title, made, papers, notes, found)
-    return Study(runs.out, found, made, notes)
+    return write(grid.out, f"{TITLE}: {grid.data.path.name}", made, papers, notes, found)
 
 
-def _encoder(runs: Runs, encoder: StudyEncoder) -> dict[str, Any]:
-    folder = runs.grid.tuned_folder(encoder)
+def _encoder(grid: Grid, runs: Runs, encoder: StudyEncoder) -> dict[str, Any]:
+    folder = grid.tuned_folder(encoder)
     tuned = folder.is_dir() and runs.finished(folder)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8")) if tuned else {}
     return {
@@ -198,31 +161,3 @@ def _standing(results: Mapping[Point, Result]) -> list[str]:
         if r.standing.state == "undefined" and r.point.encoder is not None
     )
     return [*said, *reasons]
-
-
-# ------------------------------------------------------------------------------------------------------------- telling
-def teller(console: Console) -> Callable[..., None]:
-    """An observer that says a line about every run, and how long the others take if they are like those before."""
-    started, made = time.monotonic(), 0
-
-    def tell(event: str, **values: Any) -> None:
-        nonlocal made
-        if event == "note":
-            text = values["text"]
-        else:
-            made += 1
-            left = (values["total"] - values["done"]) * (time.monotonic() - started) / made
-            ending = f"{values['metric']} {values['value']:.4f}" if values["value"] is not None else "finished"
-            ending = f"failed: {values['reason']}" if values["reason"] else ending
-            text = f"{values['done']} of {values['total']} runs: {values['what']}: {ending}"
-            text += f" (about {duration(left)} left)" if values["done"] < values["total"] else ""
-        console.print(text, markup=False, soft_wrap=True)
-
-    return tell
-
-
-def print_study(study: Study, console: Console) -> None:
-    """The tables, what is to be known of them, and where they are."""
-    printing.show(study.tables, study.notes, console)
-    files = [name for name in MADE if (study.path / name).is_file()]
-    console.print(f"\n{study.path}: {', '.join(files)}", markup=False, soft_wrap=True)

@@ -1,0 +1,148 @@
+"""`rawrec study em3`: "End-to-end training of Multimodal Model and ranking Model" on a dataset of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rawrec.data.dataset import Dataset
+from rawrec.errors import UserError
+from rawrec.studies import printing
+from rawrec.studies.em3 import published
+from rawrec.studies.em3.arms import Arm, Arms
+from rawrec.studies.em3.content_data import content_dataset
+from rawrec.studies.em3.results import Result, gather
+from rawrec.studies.em3.settings import joined, study_config
+from rawrec.studies.em3.tables import tables
+from rawrec.studies.folder import SETTINGS, Study, Words, about, empty, write, write_settings
+from rawrec.studies.running import Runs, Standing
+from rawrec.studies.settings import load
+from rawrec.training.processes import alone_in
+
+TITLE = "End-to-end training of a multimodal model and a ranker"
+BASELINES = (
+    "The paper's baselines and data are confidential. Baselines here are rankers of open papers on this dataset; the "
+    "paper's figures stand beside them for their signs and sizes."
+)
+
+
+def study_em3(
+    data: Dataset | str | Path,
+    out: str | Path,
+    tables: Sequence[int] | Words | None = None,
+    seeds: int | None = None,
+    jobs: int = 1,
+    heads: Words | None = None,
+    labels: Words | None = None,
+    paradigm: str | None = None,
+    lengths: Sequence[int] | Words | None = None,
+    handover: str | None = None,
+    encoder: str | None = None,
+    search: Mapping[str, Sequence[Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    finetune: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    observer: Callable[..., None] | None = None,
+) -> Study:
+    """Make the runs of the paper's tables that are missing, and the tables of all that the folder holds.
+
+    All but data, out, jobs, overwrite and observer are settings of `Em3StudyConfig`. The same call goes on with a study
+    that was stopped; further tables and more seeds are added to it. jobs: runs at the same time. overwrite: begin anew
+    where a study stands. observer: told of notes and of every run's end. Raises UserError for a mistake, before
+    anything runs. A run that fails is reported, and the others go on.
+
+    >>> rawrec.study_em3("data/shop", "studies/em3", tables=[1, 2], seeds=3)
+    """
+    data = data if isinstance(data, Dataset) else Dataset.open(data)
+    observe = observer or (lambda event, **values: None)
+    given = {
+        "tables": tables, "seeds": seeds, "heads": heads, "labels": labels, "paradigm": paradigm, "lengths": lengths,
+        "handover": handover, "encoder": encoder, "search": search, "settings": settings, "finetune": finetune,
+        "data": data.path.absolute(),
+    }  # fmt: skip
+    cfg = study_config({key: value for key, value in given.items() if value is not None})
+    path = Path(out).absolute()
+    if (path / SETTINGS).is_file() and not overwrite:
+        cfg = joined(study_config(load(path / SETTINGS), str(path / SETTINGS)), cfg, path)
+    arms = Arms(cfg, data, path)
+    arms.check()
+    with alone_in(path, SETTINGS, "study"):
+        if overwrite:
+            empty(path)
+        write_settings(path, cfg)
+        notes = _notes(arms)
+        for note in notes:
+            observe("note", text=note)
+        return _written(arms, _made(arms, jobs, observe), notes)
+
+
+def _made(arms: Arms, jobs: int, observe: Callable[..., None]) -> dict[str, Standing]:
+    """How far every arm is, by key, after all runs that are missing were made."""
+    planned = arms.planned
+    runs = Runs(arms.data, arms.out, [one for one in planned.values() if one.candidates], jobs, observe)
+    observe("note", text=f"rows: {len(planned)}; runs: {runs.total}, of which {runs.done} are done")
+    runs.make()
+    standings = {key: runs.standing(one) for key, one in planned.items() if one.candidates or one.undefined}
+    for arm in arms.arms():
+        if arm.frozen is not None and arm.key not in standings:
+            standings[arm.key] = _frozen(arms, arm, standings[arm.frozen.key], jobs, observe)
+    return standings
+
+
+def _frozen(arms: Arms, arm: Arm, source: Standing, jobs: int, observe: Callable[..., None]) -> Standing:
+    """The same of an arm that reads the content of another arm's first run."""
+    if source.state != "finished":
+        return Standing("failed", f"the run whose content it reads is not finished ({source.reason})")
+    run = source.runs[0]
+    try:
+        data = content_dataset(arms.data, run, arms.out / "data" / run.name)
+        planned = arms.plan_frozen(arm, data)
+    except UserError as error:
+        return Standing("failed", str(error))
+    runs = Runs(data, arms.out, [planned], jobs, observe)
+    observe("note", text=f"{planned.words}: runs: {runs.total}, of which {runs.done} are done")
+    runs.make()
+    return runs.standing(planned)
+
+
+def _notes(arms: Arms) -> list[str]:
+    """What the reader of the tables should know of the data and the settings."""
+    said = [printing.GENERATED] if arms.data.meta.generated else []
+    said.append(BASELINES)
+    if arms.unused:
+        said.append(f"Settings without effect in these runs: {', '.join(arms.unused)}.")
+    return said
+
+
+def _written(arms: Arms, standings: Mapping[str, Standing], notes: list[str]) -> Study:
+    """The results of all arms, in all forms."""
+    results = gather(arms, standings)
+    made = tables(arms, results)
+    papers = published.of(table.number for table in made)
+    notes = [*notes, *_standing(arms, results)]
+    found = {
+        "study": "em3",
+        "data": about(arms.data),
+        "settings": arms.cfg.model_dump(mode="json", exclude={"study", "data"}),
+        "points": [result.dump(arms) for result in results.values()],
+        "tables": {f"table {table.number}": table.dump() for table in made},
+        "published": {f"table {number}": paper.dump() for number, paper in papers.items()},
+        "notes": notes,
+    }
+    return write(arms.out, f"{TITLE}: {arms.data.path.name}", made, papers, notes, found)
+
+
+def _standing(arms: Arms, results: Mapping[str, Result]) -> list[str]:
+    """Which rows there are, and which are missing and why."""
+    states = [result.standing.state for result in results.values()]
+    kinds = ("finished", "failed", "unfinished", "undefined")
+    said = [f"Rows: {', '.join(f'{states.count(state)} {state}' for state in kinds if state in states) or 'none'}."]
+    for key, result in results.items():
+        words = arms.planned[key].words
+        if result.standing.state == "failed":
+            said.append(f"Failed: {words}: {result.standing.reason}")
+        if result.standing.state == "undefined":
+            said.append(f"Not defined: {words}: {result.standing.reason}")
+        said += [f"Failed: {words}, candidate {lost}" for lost in result.standing.lost]
+    return said
