@@ -351,7 +351,7 @@ def test_columns_that_cannot_be(data: Dataset, logs: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(UserError, match=message):
             append(data.path, logs, **{**LOG, **change})
-    with pytest.raises(UserError, match="interactions, items or vectors"):
+    with pytest.raises(UserError, match="interactions, items, users or vectors"):
         append(data.path)
     with pytest.raises(UserError, match="does not exist: make one"):
         append(tmp_path / "none", logs)

@@ -14,12 +14,14 @@ import torch
 
 import rawrec
 from rawrec.config import resolve
+from rawrec.config.ranking import RankerConfig
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import IdleSetting, UserError
 from rawrec.evaluation.ctr import auc, pcoc
+from rawrec.models.ranking.tokens import Head, Tokens
 from rawrec.sources.synthetic import import_synthetic
 from rawrec.training.job import resume, train
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -139,6 +141,26 @@ def test_every_head_gives_a_logit_per_label(head: str, tmp_path: Path) -> None:
         (parts,) = made.losses(made.batch(np.arange(8), 0, 0), None, 0)
         parts["loss"].backward()
         assert {"bce", "bce/buy"} <= parts.keys() and torch.isfinite(parts["loss"]), (head, number)
+
+
+class OneLogit(Head):
+    """A head of another package that knows nothing of several labels."""
+
+    def __init__(self, cfg: RankerConfig, names: Sequence[str], dim: int):
+        super().__init__()
+        self.out = torch.nn.Linear(len(names) * dim, 1)
+
+    def forward(self, tokens: Tokens) -> torch.Tensor:
+        return self.out(tokens.values.flatten(2))
+
+
+def test_a_head_of_one_logit_is_refused_several_but_serves_esmm(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("rawrec.models.ranking.ranker.model_class", lambda name: OneLogit)
+    data = clicks(tmp_path / "d", *pattern(60))
+    with pytest.raises(UserError, match="takes no `labels`"):
+        task(data, tmp_path)
+    (parts,) = (made := task(data, tmp_path, **ESMM)).losses(made.batch(np.arange(8), 0, 0), None, 0)
+    assert torch.isfinite(parts["bce/buy"])
 
 
 def test_esmm_says_click_and_click_times_conversion(tmp_path: Path) -> None:

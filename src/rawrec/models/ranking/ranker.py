@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 
 from torch import Tensor, nn
 
@@ -67,6 +68,11 @@ class Ranker(nn.Module):
             self.head = ESMM(head(cfg, names, cfg.dim, **given), head(cfg, names, cfg.dim, **given))
         else:
             several = {"labels": len(self.parts)} if further_labels else {}
+            if several and "labels" not in signature(head).parameters:
+                raise UserError(
+                    f"model {cfg.name} takes no `labels`, so it learns one: use data.label, or for a click and what "
+                    "follows it model.multi_label=esmm"
+                )
             self.head = head(cfg, names, cfg.dim, **given, **several)
         self.inputs.begin()  # last, so that one seed gives the weights that it always gave
 
