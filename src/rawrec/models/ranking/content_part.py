@@ -50,13 +50,13 @@ class Em3Content(nn.Module):
 
     def forward(self, content: Tensor, history: HistoryContent) -> Part:
         """content: `[batch or 1, candidates, content_dim]`, zeros where an item has none."""
-        tokens, linear, histories = [], [], {}
+        tokens, histories = [], {}
         known, past = (content != 0).any(2), history.valid.any(1)[:, None]
+        # (W_k h)q = h(q W_k): histories are never projected
+        query = self.query(content) @ self.key.weight if self.user_side else None
         if self.item_side:
             tokens.append(Token("content", self.candidate(content), known))
-            linear.append(self.content_bias(content)[..., 0])
-        if self.user_side:
-            query = self.query(content) @ self.key.weight  # (W_k h)q = h(q W_k): histories are never projected
+        if query is not None:
             interest = self.interest(attend(history, query, self.dim))
             tokens.append(Token("content_interest", interest, past))
             if self.item_side:
@@ -65,6 +65,7 @@ class Em3Content(nn.Module):
             profile = history.mix(valid / valid.sum(2, keepdim=True).clamp(min=1))
             tokens.append(Token("profile", self.profile(profile), past))
             histories["content"] = Past(content, history)
+        linear = [self.content_bias(content)[..., 0]] if self.item_side else []
         return Part(tokens, linear, histories)
 
     def contrast(self, content: Tensor, items: Tensor, inputs: Inputs) -> Tensor:
