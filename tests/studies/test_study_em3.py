@@ -15,6 +15,7 @@ from rawrec.studies.em3.study import study_em3
 from rawrec.studies.folder import Study
 from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
+from systems import small_dataset
 
 QUICK: dict[str, Any] = {
     "train.epochs": 1, "train.threads": 1, "train.device": "cpu", "train.precision": "fp32", "train.batch_size": 512,
@@ -120,6 +121,34 @@ def test_lengths_with_and_without_lora(shop: Path, tmp_path: Path, tasks: list[A
     assert all(row.cells for row in rows(done, 4).values()), done.notes
     cfg = configs(done)["din length=6 w/ LoRA"]
     assert (cfg.data.history, cfg.content.lora.history, cfg.content.lora.handover) == (3, 6, "epoch:1")
+
+
+def test_em3_on_freedom_is_chosen_by_validation_and_beside_it_on_test(tmp_path: Path, tasks: list[Any]) -> None:
+    rows_, parts = [], []
+    for user in range(16):
+        rows_ += [(user, (user % 2 + 2 * (user + i)) % 24, 0, 1.0) for i in range(6)]
+        parts += ["train"] * 4 + ["valid", "test"]
+    feature = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
+    data = small_dataset(tmp_path / "data", rows_, 24, feature=feature, parts=parts)
+    settings = {"train.epochs": 1, "train.threads": 1, "train.device": "cpu", "model.embedding_size": 4}
+    done = study_em3(data, tmp_path / "s", [10], seeds=1, rivals="bpr", settings=settings)
+    assert len(tasks) == 1 + 2 * 2 * 2
+    found = rows(done, 10)
+    assert list(found) == ["bpr", "em3_freedom", "em3_freedom, chosen on test"]
+    point = done.found["points"][1]
+    values = [tried["recall@20"] for tried in point["tried"]]
+    assert point["candidates"] == len(values) == 8
+    chosen = next(tried for tried in point["tried"] if tried["settings"] == point["chosen"])
+    assert chosen["recall@20"] == max(values)
+    tests = [
+        json.loads((Path(task["run"]) / "metrics.json").read_text())["test"]["recall@20"]
+        for task in tasks if task["model"] == "em3_freedom"
+    ]  # fmt: skip
+    assert found["em3_freedom, chosen on test"].cells["recall@20"].value.mean == max(tests)
+    with pytest.raises(UserError, match="make it in a folder of its own"):
+        study_em3(data, tmp_path / "t", [1, 10])
+    with pytest.raises(UserError, match="make it in a folder of its own"):
+        study_em3(data, tmp_path / "s", [1], seeds=1, rivals="bpr", settings=settings)
 
 
 def test_a_row_that_fails_is_told_and_the_rest_goes_on(

@@ -94,7 +94,9 @@ def em3(
         list[str] | None,
         typer.Argument(help="settings of all runs as key=value; where one does nothing it is left out"),
     ] = None,
-    tables: Annotated[str | None, typer.Option(help="the paper's tables to make (default: 1,2,3,4,5,6,7)")] = None,
+    tables: Annotated[
+        str | None, typer.Option(help="the paper's tables to make: 1 to 7 (default), or 10 alone")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="runs of each row (default: 5)")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="runs at the same time")] = 1,
     heads: Annotated[
@@ -114,6 +116,9 @@ def em3(
     encoder: Annotated[
         str | None, typer.Option(help="tuned on the catalogue for PE (default: pair:efficientnet_lite0+minilm)")
     ] = None,
+    rivals: Annotated[
+        str | None, typer.Option(help="table 10: retrieval models beside em3_freedom (default: freedom)")
+    ] = None,
     search: Annotated[
         Many, typer.Option(metavar="KEY=V,V", help="values of which validation chooses for every row; repeatable")
     ] = None,
@@ -130,7 +135,7 @@ def em3(
 
     found = study_em3(
         data, out, None if tables is None else _counts("tables", tables), seeds, jobs, heads, labels, paradigm,
-        None if lengths is None else _counts("lengths", lengths), handover, encoder,
+        None if lengths is None else _counts("lengths", lengths), handover, encoder, rivals,
         _searched(search) if search else None,
         parse_overrides(overrides) if overrides else None,
         parse_overrides(finetune) if finetune else None,

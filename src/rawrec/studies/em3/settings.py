@@ -13,7 +13,9 @@ from rawrec.config.resolution import single
 from rawrec.studies.settings import check_same, checked
 
 TABLES = (1, 2, 3, 4, 5, 6, 7)
-"""The paper's tables that the command makes."""
+"""The paper's tables of rankers that the command makes."""
+LISTS = 10
+"""That of retrieval models on public data."""
 MAY_CHANGE = ("data", "tables", "seeds")  # between two calls on the same study folder
 OF_THE_STUDY = {
     "seed": "--seeds",
@@ -58,13 +60,14 @@ class Em3StudyConfig(Record):
         default="pair:efficientnet_lite0+minilm",
         description="what is tuned on the catalogue for `PE` and for similarity of material",
     )
+    rivals: list[str] = Field(default=["freedom"], description="table 10: retrieval models beside em3_freedom")
     search: dict[str, Several] = Field(
         default_factory=dict, description="key: [values], of which validation chooses for every row alike"
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="of all runs, as key: value")
     finetune: dict[str, Any] = Field(default_factory=dict, description="of the encoder's tuning, as key: value")
 
-    @field_validator("tables", "heads", "labels", "lengths", mode="before")
+    @field_validator("tables", "heads", "labels", "lengths", "rivals", mode="before")
     @classmethod
     def _each_once(cls, value: Any) -> Any:
         words = [word.strip() for word in value.split(",")] if isinstance(value, str) else value
@@ -76,8 +79,12 @@ class Em3StudyConfig(Record):
     @field_validator("tables")
     @classmethod
     def _known(cls, value: list[int]) -> list[int]:
-        if unknown := [number for number in value if number not in TABLES]:
-            raise ValueError(f"there is no table {unknown[0]}; the study makes {', '.join(map(str, TABLES))}")
+        if unknown := [number for number in value if number not in (*TABLES, LISTS)]:
+            raise ValueError(f"there is no table {unknown[0]}; the study makes {', '.join(map(str, (*TABLES, LISTS)))}")
+        if LISTS in value and len(value) > 1:
+            raise ValueError(
+                f"table {LISTS} is of retrieval models, whose settings are others: make it in a folder of its own"
+            )
         return sorted(value)
 
     @field_validator("lengths")
@@ -112,4 +119,4 @@ def joined(before: Em3StudyConfig, now: Em3StudyConfig, out: Path) -> Em3StudyCo
     """The study of a folder with what this call asks for. UserError where a setting of the study would change."""
     check_same(before, now, MAY_CHANGE, out)
     tables = sorted({*before.tables, *now.tables})
-    return now.model_copy(update={"tables": tables, "seeds": max(before.seeds, now.seeds)})
+    return study_config(now.model_dump() | {"tables": tables, "seeds": max(before.seeds, now.seeds)})

@@ -12,11 +12,12 @@ from rawrec.studies import printing
 from rawrec.studies.em3 import published
 from rawrec.studies.em3.arms import Arm, Arms
 from rawrec.studies.em3.content_data import content_dataset
-from rawrec.studies.em3.results import Result, gather
-from rawrec.studies.em3.settings import joined, study_config
+from rawrec.studies.em3.lists import Lists
+from rawrec.studies.em3.results import gather
+from rawrec.studies.em3.settings import LISTS, joined, study_config
 from rawrec.studies.em3.tables import tables
 from rawrec.studies.folder import SETTINGS, Study, Words, about, empty, write, write_settings
-from rawrec.studies.running import Runs, Standing
+from rawrec.studies.running import Planned, Runs, Standing
 from rawrec.studies.settings import load
 from rawrec.training.processes import alone_in
 
@@ -39,6 +40,7 @@ def study_em3(
     lengths: Sequence[int] | Words | None = None,
     handover: str | None = None,
     encoder: str | None = None,
+    rivals: Words | None = None,
     search: Mapping[str, Sequence[Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
     finetune: Mapping[str, Any] | None = None,
@@ -58,15 +60,16 @@ def study_em3(
     observe = observer or (lambda event, **values: None)
     given = {
         "tables": tables, "seeds": seeds, "heads": heads, "labels": labels, "paradigm": paradigm, "lengths": lengths,
-        "handover": handover, "encoder": encoder, "search": search, "settings": settings, "finetune": finetune,
-        "data": data.path.absolute(),
+        "handover": handover, "encoder": encoder, "rivals": rivals, "search": search, "settings": settings,
+        "finetune": finetune, "data": data.path.absolute(),
     }  # fmt: skip
     cfg = study_config({key: value for key, value in given.items() if value is not None})
     path = Path(out).absolute()
     if (path / SETTINGS).is_file() and not overwrite:
         cfg = joined(study_config(load(path / SETTINGS), str(path / SETTINGS)), cfg, path)
-    arms = Arms(cfg, data, path)
-    arms.check()
+    arms = Lists(cfg, data, path) if cfg.tables == [LISTS] else Arms(cfg, data, path)
+    if isinstance(arms, Arms):
+        arms.check()
     with alone_in(path, SETTINGS, "study"):
         if overwrite:
             empty(path)
@@ -74,6 +77,8 @@ def study_em3(
         notes = _notes(arms)
         for note in notes:
             observe("note", text=note)
+        if isinstance(arms, Lists):
+            return _lists(arms, jobs, observe, notes)
         return _written(arms, _made(arms, jobs, observe), notes)
 
 
@@ -106,10 +111,11 @@ def _frozen(arms: Arms, arm: Arm, source: Standing, jobs: int, observe: Callable
     return runs.standing(planned)
 
 
-def _notes(arms: Arms) -> list[str]:
+def _notes(arms: Arms | Lists) -> list[str]:
     """What the reader of the tables should know of the data and the settings."""
     said = [printing.GENERATED] if arms.data.meta.generated else []
-    said.append(BASELINES)
+    if isinstance(arms, Arms):
+        said.append(BASELINES)
     if arms.unused:
         said.append(f"Settings without effect in these runs: {', '.join(arms.unused)}.")
     return said
@@ -120,7 +126,7 @@ def _written(arms: Arms, standings: Mapping[str, Standing], notes: list[str]) ->
     results = gather(arms, standings)
     made = tables(arms, results)
     papers = published.of(table.number for table in made)
-    notes = [*notes, *_standing(arms, results)]
+    notes = [*notes, *_standing(arms.planned, standings)]
     found = {
         "study": "em3",
         "data": about(arms.data),
@@ -133,16 +139,37 @@ def _written(arms: Arms, standings: Mapping[str, Standing], notes: list[str]) ->
     return write(arms.out, f"{TITLE}: {arms.data.path.name}", made, papers, notes, found)
 
 
-def _standing(arms: Arms, results: Mapping[str, Result]) -> list[str]:
+def _lists(arms: Lists, jobs: int, observe: Callable[..., None], notes: list[str]) -> Study:
+    """Table 10: its runs and what they came to."""
+    runs = Runs(arms.data, arms.out, list(arms.planned.values()), jobs, observe)
+    observe("note", text=f"rows: {len(arms.planned)}; runs: {runs.total}, of which {runs.done} are done")
+    runs.make()
+    standings = {model: runs.standing(planned) for model, planned in arms.planned.items()}
+    table = arms.table(runs, standings)
+    papers = published.of_lists(arms.data)
+    notes = [*notes, *_standing(arms.planned, standings)]
+    found = {
+        "study": "em3",
+        "data": about(arms.data),
+        "settings": arms.cfg.model_dump(mode="json", exclude={"study", "data"}),
+        "points": [arms.dump(model, standing) for model, standing in standings.items()],
+        "tables": {f"table {table.number}": table.dump()},
+        "published": {f"table {number}": paper.dump() for number, paper in papers.items()},
+        "notes": notes,
+    }
+    return write(arms.out, f"{TITLE}: {arms.data.path.name}", [table], papers, notes, found)
+
+
+def _standing(planned: Mapping[str, Planned], standings: Mapping[str, Standing]) -> list[str]:
     """Which rows there are, and which are missing and why."""
-    states = [result.standing.state for result in results.values()]
+    states = [standing.state for standing in standings.values()]
     kinds = ("finished", "failed", "unfinished", "undefined")
     said = [f"Rows: {', '.join(f'{states.count(state)} {state}' for state in kinds if state in states) or 'none'}."]
-    for key, result in results.items():
-        words = arms.planned[key].words
-        if result.standing.state == "failed":
-            said.append(f"Failed: {words}: {result.standing.reason}")
-        if result.standing.state == "undefined":
-            said.append(f"Not defined: {words}: {result.standing.reason}")
-        said += [f"Failed: {words}, candidate {lost}" for lost in result.standing.lost]
+    for key, standing in standings.items():
+        words = planned[key].words
+        if standing.state == "failed":
+            said.append(f"Failed: {words}: {standing.reason}")
+        if standing.state == "undefined":
+            said.append(f"Not defined: {words}: {standing.reason}")
+        said += [f"Failed: {words}, candidate {lost}" for lost in standing.lost]
     return said

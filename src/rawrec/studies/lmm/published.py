@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from rawrec.data.dataset import Dataset
+from rawrec.studies.datasets import NAMES, as_many_users, key_of
 from rawrec.studies.table import Published
-
-NAMES = {"sports": "Amazon Sports", "clothing": "Amazon Clothing", "baby": "Amazon Baby"}
-NEAR = 0.01  # by so large a share the numbers of users may differ: the paper's counts are not those of its sources
 
 
 @cache
@@ -27,17 +24,15 @@ def of(data: Dataset) -> tuple[dict[int, Published], str]:
 
     It is by its source, an import of Amazon's reviews or of MMRec's files whose name says which, and as many users.
     """
-    found = re.match(r"(?:Amazon|MMRec) .*?(baby|sports|clothing)", data.meta.source, re.IGNORECASE)
-    if not found:
+    if (key := key_of(data)) is None:
         return {}, ""
-    key = found[1].lower()
     paper = figures()["statistics"][key]
     ours, theirs = (
         ", ".join(f"{of[what]:,} {what}" for what in ("users", "items", "interactions"))
         for of in (data.meta.counts, paper)
     )
     said = f"{NAMES[key]} has {theirs} in the paper, and {ours} here"
-    if abs(data.n_users - paper["users"]) > NEAR * paper["users"]:
+    if not as_many_users(data, paper["users"]):
         return {}, f"The paper's figures are not shown: {said} (rawrec import amazon --preset lmm takes its 5-core)."
     tables = figures()["tables"]
     return {
