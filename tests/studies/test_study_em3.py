@@ -123,6 +123,37 @@ def test_lengths_with_and_without_lora(shop: Path, tmp_path: Path, tasks: list[A
     assert (cfg.data.history, cfg.content.lora.history, cfg.content.lora.handover) == (3, 6, "epoch:1")
 
 
+def test_neighbours_of_rare_and_of_popular_items(shop: Path, tmp_path: Path, tasks: list[Any]) -> None:
+    done = study(shop, tmp_path / "s", [8, 9])
+    assert len(tasks) == 1 + 3, "the encoder is tuned; the baseline, EM3 and PE are trained"
+    popular = rows(done, 9)
+    assert list(popular) == ["frozen", "EM3"]
+    first, second = (popular[name].cells["similarity"].value.mean for name in popular)
+    assert popular["EM3"].cells["gain"].value.mean == pytest.approx(second / first - 1)
+    runs = {point["words"]: done.path / point["runs"][0] for point in done.found["points"]}
+    made = {name: rawrec.Recommender.load(run) for name, run in runs.items()}
+    ids = made["din baseline"].export_vectors(tmp_path / "ids.npy")
+    ours, items = np.load(ids), [str(item) for item in rawrec.Dataset.open(shop).item_ids]
+    train = np.bincount(made["din EM3"].data.items[made["din EM3"].system.samples.rows(0)], minlength=len(items))
+    for name in ("din EM3", "din PE"):
+        train *= made[name].embed(items).any(1)  # an item without content is no candidate
+    chosen = np.argsort(-train, kind="stable")[: int(np.ceil(0.3 * len(items)))]
+
+    def unit(x: Any) -> Any:
+        return x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+
+    content, ours = unit(made["din EM3"].embed(items)), unit(ours)
+    each = []
+    for item in chosen:
+        scores = np.where((train > 0) & (np.arange(len(items)) != item), content @ content[item], -np.inf)
+        each.append((ours[np.argsort(-scores, kind="stable")[:3]] @ ours[item]).mean())
+    assert second == pytest.approx(np.mean(each), abs=1e-4)
+    table = next(table for table in done.tables if table.number == 8)
+    assert table.empty == "needs items with 1 to 4 training rows" or table.groups
+    page = (done.path / "study.html").read_text()
+    assert "Figure 4 (b)" in page and "EM3 content" in page and "data:image/jpeg" in page
+
+
 def test_em3_on_freedom_is_chosen_by_validation_and_beside_it_on_test(tmp_path: Path, tasks: list[Any]) -> None:
     rows_, parts = [], []
     for user in range(16):

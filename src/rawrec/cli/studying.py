@@ -95,7 +95,7 @@ def em3(
         typer.Argument(help="settings of all runs as key=value; where one does nothing it is left out"),
     ] = None,
     tables: Annotated[
-        str | None, typer.Option(help="the paper's tables to make: 1 to 7 (default), or 10 alone")
+        str | None, typer.Option(help="the paper's tables to make: 1 to 9 (default), or 10 alone")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="runs of each row (default: 5)")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="runs at the same time")] = 1,

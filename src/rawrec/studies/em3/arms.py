@@ -84,6 +84,7 @@ class Arms:
             6: self._sides, 7: self._modes,
         }  # fmt: skip
         self.comparisons = [make[number]() for number in cfg.tables if number in make]
+        self.spaces = (self.baseline(), self.em3("EM3"), self._ready("PE")) if {8, 9} & {*cfg.tables} else ()
         self.planned: dict[str, Planned] = {}
         for arm in self.arms():
             if arm.key not in self.planned:
@@ -96,6 +97,7 @@ class Arms:
                 if arm.frozen is not None:
                     yield arm.frozen
                 yield arm
+        yield from self.spaces
 
     def _check(self) -> None:
         if unknown := [label for label in self.cfg.labels if label not in self.data.meta.labels]:
@@ -208,11 +210,15 @@ class Arms:
         )
         return Comparison(4, "Length of histories and LoRA", [(self.baseline(), *arms)], about)
 
+    def _ready(self, name: str) -> Arm:
+        """Frozen features of the tuned encoder."""
+        frozen = self.em3(name, {"paradigm": "frozen", "model.cic_weight": 0.0})
+        return Arm(name, frozen.model, frozen.own, tuned=True)
+
     def _modes(self) -> Comparison:
-        given = self.em3("PE", {"paradigm": "frozen", "model.cic_weight": 0.0})
         ends = self.em3("E2E")
-        arms = [Arm("PE", given.model, given.own, tuned=True), Arm("task-specific PE", given.model, given.own,
-                frozen=ends), ends]  # fmt: skip
+        specific = Arm("task-specific PE", ends.model, self._ready("").own, frozen=ends)
+        arms = [self._ready("PE"), specific, ends]
         if self.cfg.paradigm == "hybrid":
             arms.append(self.em3("E2E, encoders too", {"paradigm": "end_to_end"}))
         about = (
@@ -239,6 +245,12 @@ class Arms:
 
     def _settle(self, planned: Planned, arm: Arm, data: Dataset, shared: Mapping[str, Any]) -> None:
         own = dict(arm.own)
+        try:
+            if arm.tuned:
+                pair_fields(self.data.fields)
+        except UserError as error:
+            planned.undefined = str(error)
+            return
         try:
             if arm.tuned:
                 planned.after = self.tuning_job()
@@ -275,7 +287,6 @@ class Arms:
     def check(self) -> None:
         """Load the encoder that is to be tuned. Raises UserError where it cannot be had, or finds nothing to read."""
         if any(planned.after is not None for planned in self.planned.values()):
-            pair_fields(self.data.fields)
             tuned(self.tuning())
 
 

@@ -72,9 +72,9 @@ class Lists:
         heads = {**METRICS, "interval": f"Recall@20 against {next(iter(standings))}"}
         about = (
             f"Lists of the whole catalogue (eval.protocol=mmrec). Settings chosen by validation: {EM3} and freedom "
-            "over their authors' grids, others as their presets. Differences with the interval that holds 95 % of 1,000 "
-            "resamplings of users. Chosen on test: the best Recall@20 on test of the grid, first seed, as the paper "
-            "chose; it is too high, and no result."
+            "over their authors' grids, others as their presets. Differences with the interval that holds 95 % of "
+            "1,000 resamplings of users. Chosen on test: the best Recall@20 on test of the grid, first seed, as the "
+            "paper chose; it is too high, and no result."
         )
         return Table(10, "EM3 on FREEDOM", heads, [rows], about)
 

@@ -13,6 +13,7 @@ from rawrec.studies.em3 import published
 from rawrec.studies.em3.arms import Arm, Arms
 from rawrec.studies.em3.content_data import content_dataset
 from rawrec.studies.em3.lists import Lists
+from rawrec.studies.em3.neighbours import neighbour_tables
 from rawrec.studies.em3.results import gather
 from rawrec.studies.em3.settings import LISTS, joined, study_config
 from rawrec.studies.em3.tables import tables
@@ -124,7 +125,8 @@ def _notes(arms: Arms | Lists) -> list[str]:
 def _written(arms: Arms, standings: Mapping[str, Standing], notes: list[str]) -> Study:
     """The results of all arms, in all forms."""
     results = gather(arms, standings)
-    made = tables(arms, results)
+    found_near, pictures = neighbour_tables(arms, results)
+    made = [*tables(arms, results), *found_near]
     papers = published.of(table.number for table in made)
     notes = [*notes, *_standing(arms.planned, standings)]
     found = {
@@ -136,7 +138,7 @@ def _written(arms: Arms, standings: Mapping[str, Standing], notes: list[str]) ->
         "published": {f"table {number}": paper.dump() for number, paper in papers.items()},
         "notes": notes,
     }
-    return write(arms.out, f"{TITLE}: {arms.data.path.name}", made, papers, notes, found)
+    return write(arms.out, f"{TITLE}: {arms.data.path.name}", made, papers, notes, found, pictures)
 
 
 def _lists(arms: Lists, jobs: int, observe: Callable[..., None], notes: list[str]) -> Study:
