@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import rawrec
 from rawrec import RunStopped, UserError, cli
+from rawrec.studies.em3 import published
 from rawrec.studies.em3.study import study_em3
 from rawrec.studies.folder import Study
 from rawrec.training import job, processes
@@ -234,3 +236,17 @@ def test_the_command(
     code, _, err = run("--tables", "one", *settings)
     assert code == 2 and "--tables one: give numbers" in err
     assert rawrec.study_em3 is study_em3 and json.loads((tmp_path / "s" / "study.json").read_text())["study"] == "em3"
+
+
+def test_published_gains_are_those_of_the_published_values() -> None:
+    """Relative to the table's baseline; the paper cut or rounded its third digit."""
+    for number, table in published.figures()["tables"].items():
+        base = 1.0
+        for label, value, gain in table["rows"]:
+            if gain == "-":
+                base = float(value)
+            else:
+                assert 100 * (float(value) / base - 1) == pytest.approx(float(gain[:-1]), abs=0.02), (number, label)
+    found = published.of_lists(SimpleNamespace(meta=SimpleNamespace(source="MMRec baby"), n_users=19445))  # type: ignore[arg-type]
+    assert found[10].rows[-1] == ["EM3", "0.0646", "0.1032", "0.0336", "0.0435"]
+    assert published.of_lists(SimpleNamespace(meta=SimpleNamespace(source="MMRec clothing"), n_users=39387)) == {}  # type: ignore[arg-type]
