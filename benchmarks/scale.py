@@ -89,6 +89,9 @@ class Shop:
     def positive(self, name: str) -> np.ndarray:
         return self._label > 0
 
+    def binary(self, name: str) -> np.ndarray:
+        return self._label
+
     def feature(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         values = np.random.default_rng(2).random((self.n_items, self.width), np.float32)
         return values, np.ones(self.n_items, bool)

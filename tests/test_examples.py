@@ -88,7 +88,7 @@ def test_a_head_of_a_package(shop: Path, site: Path, tmp_path: Path) -> None:
 
 def test_a_loss_of_a_package(shop: Path, site: Path, tmp_path: Path) -> None:
     given = ["model.dim=8", "model.content=none", *FAST]
-    run = ["model.session=user_id", "model.contrast=0.5", *given, *to(shop, tmp_path / "run")]
+    run = ["model.masked_by=user_id", "model.contrast=0.5", *given, *to(shop, tmp_path / "run")]
     metrics = json.loads(rawrec("train", "session", *run, "--json", site=site))
     assert 0 < metrics["test"]["auc"] < 1
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])

@@ -13,11 +13,11 @@ class SessionConfig(DotMlpConfig):
     """The head dot_mlp, with a contrast of users and items that leaves out the same session."""
 
     name: str = "session"
-    session: str = Field(default="session", description="column of the interactions that tells sessions apart")
+    masked_by: str = Field(default="session", description="column of the interactions that tells sessions apart")
     contrast: float = Field(default=0.1, ge=0, description="weight of the contrast")
 
     def reads_interactions(self):
-        return (self.session,)
+        return (self.masked_by,)
 
 
 @rawrec.register_model("session", SessionConfig)
@@ -29,6 +29,6 @@ class Session(DotMlp):
     def losses(self, tokens, batch, labels):
         taken = labels[:, 0] > 0
         user, item = (tokens.values[taken, 0, tokens.names.index(name)] for name in ("user", "item"))
-        session, rows = batch.keys[self.cfg.session][taken], batch.items[taken, 0]
+        session, rows = batch.keys[self.cfg.masked_by][taken], batch.items[taken, 0]
         apart = (session[:, None] != session) & (rows[:, None] != rows)
         return {"contrast": info_nce(user, item, temperature=0.1, negatives=apart) * len(user)} if len(user) else {}

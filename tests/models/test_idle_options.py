@@ -25,6 +25,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("em3_freedom", {"cic_negatives": "batch"}, {"cic_neg_num": 3}),
     ("em3_freedom", {"n_mm_layers": 0}, {"content_layers": "all"}),
     ("em3_freedom", {"n_mm_layers": 1}, {"content_layers": "all"}),
+    ("em3_freedom", {"fusion": "concat"}, {"layer_num": 2, "num_heads": 2, "ffn": True, "query_num": 2}),
     ("slmrec", {"ssl_task": "FAC"}, {"dropout_rate": 0.9}),
     ("slmrec", {"ssl_task": "FM"}, {"dropout_rate": 0.9, "fac_similarity": "cosine", "fac_chain": "modalities"}),
     ("slmrec", {"ssl_task": "FD"}, {"fac_similarity": "cosine", "fac_chain": "modalities"}),

@@ -247,7 +247,7 @@ def test_metrics_are_of_fresh_features(shop: Path, tmp_path: Path) -> None:
     made = make(shop, tmp_path, train__encoder_lr=0.05, bank__live_budget=5, train__epochs=1)
     made._epoch()
     left = made.task.evaluate(1, buckets=False).metrics
-    made._end_of_epoch(1.0, 120)
+    made._end_of_epoch(1.0, 120, 1)
     line, bank = made.run.metrics_lines()[-1], made.task.bank
     assert (bank.encoded < made.progress.step).all()  # validation wrote nothing
     with made.task.view(made.progress.step):
@@ -363,7 +363,7 @@ def test_no_gradient_is_told_after_the_first_step_or_where_items_lack_media_the_
     made._step(torch.arange(50))
     assert made._waiting == {"image", "title", "description"}
     with pytest.raises(UserError, match="no gradient reaches"):
-        made._end_of_epoch(1.0, 120)
+        made._end_of_epoch(1.0, 120, 1)
     made.task.bank.present["hidden/title"].fill_(True)
     with pytest.raises(UserError, match=r"content\.title\.train=top:1: no gradient reaches the encoder of 'title'"):
         made._step(torch.arange(50))
@@ -380,4 +380,4 @@ def test_a_rare_modality_is_no_mistake(shop: Path, tmp_path: Path) -> None:
     present.copy_(everywhere)
     made._step(torch.arange(50))
     assert not made._unproven
-    made._end_of_epoch(1.0, 120)
+    made._end_of_epoch(1.0, 120, 1)

@@ -48,7 +48,7 @@ def test_a_resumed_run_goes_on_to_the_bit(graph: Dataset, tmp_path: Path) -> Non
     whole.train()
     part = make(graph, tmp_path / "part", "bpr", **given)
     part._epoch()
-    part._end_of_epoch(1.0, 1)
+    part._end_of_epoch(1.0, 1, 1)
     again = make(graph, tmp_path / "again", "bpr", **given)
     again.run = part.run
     again.restore()
