@@ -316,7 +316,7 @@ def test_nothing_is_written_when_a_step_is_not_finite(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     made = trainer(shop, tmp_path, **STILL)
-    forward = made.task.ranker.logits
+    forward = made.task.ranker.label_logits
 
     def broken(batch: RankingBatch) -> torch.Tensor:
         logits = forward(batch)
@@ -325,7 +325,7 @@ def test_nothing_is_written_when_a_step_is_not_finite(
         logits.register_hook(lambda grad: grad * torch.inf)
         return logits
 
-    monkeypatch.setattr(made.task.ranker, "logits", broken)
+    monkeypatch.setattr(made.task.ranker, "label_logits", broken)
     before, content, written = weights(made.task), made.task.bank.content.clone(), made.task.bank.written.clone()
     with pytest.raises(RunStopped, match=f"the {what} of step 0"):
         made._step(made.task.samples.rows(0)[:32])

@@ -298,8 +298,8 @@ def test_the_average_does_not_change_the_training(shop: Path, tmp_path: Path) ->
 def test_a_run_that_stops_before_its_first_checkpoint_names_none(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = Ranker.logits
-    monkeypatch.setattr(Ranker, "logits", lambda self, tokens: forward(self, tokens) * torch.nan)
+    forward = Ranker.label_logits
+    monkeypatch.setattr(Ranker, "label_logits", lambda self, tokens: forward(self, tokens) * torch.nan)
     made = trainer(shop, tmp_path, model__name="id")
     with pytest.raises(RunStopped, match=r"step 0 \(epoch 1\) is nan.*there is no checkpoint yet"):
         made.train()
@@ -310,7 +310,7 @@ def test_a_run_that_stops_before_its_first_checkpoint_names_none(
 def test_a_run_stops_before_it_writes_what_is_not_finite(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    forward, steps = Ranker.logits, []
+    forward, steps = Ranker.label_logits, []
 
     def broken(self: Ranker, tokens: Any) -> torch.Tensor:
         logits = forward(self, tokens)
@@ -327,7 +327,7 @@ def test_a_run_stops_before_it_writes_what_is_not_finite(
     saved: list[dict[str, str]] = []
     save = Loop.save
     monkeypatch.setattr(Loop, "save", lambda self: (save(self), saved.append(digests(self.run.path)))[0])
-    monkeypatch.setattr(Ranker, "logits", broken)
+    monkeypatch.setattr(Ranker, "label_logits", broken)
     tree, out = settings(train__checkpoint_every=2), tmp_path / "run"
     with pytest.raises(RunStopped) as stopped:
         train(tree, shop, out)
@@ -341,7 +341,7 @@ def test_a_run_stops_before_it_writes_what_is_not_finite(
     assert state["progress"]["step"] == 4
     assert not (out / "model.safetensors").exists()
 
-    monkeypatch.setattr(Ranker, "logits", forward)  # and the run can go on from there
+    monkeypatch.setattr(Ranker, "label_logits", forward)  # and the run can go on from there
     whole = train(tree, shop, tmp_path / "whole")
     assert digests(resume(out).path)["model.safetensors"] == digests(whole.path)["model.safetensors"]
 
