@@ -467,6 +467,7 @@ while True:
     (folder / "loop.csv").write_text("user_id,item_id,timestamp,label\\n" + f"u1,n{number}-{sys.argv[2]},5000,1\\n" * 3)
     (folder / "loop-items.csv").write_text(f"item_id,title\\nn{number}-{sys.argv[2]},x\\ni3,now {number}\\n")
     append(folder / "data", folder / "loop.csv", items=folder / "loop-items.csv", update=True, progress=False)
+    print("appended", flush=True)
 """
 
 
@@ -476,6 +477,7 @@ def test_killed_at_any_moment(data: Dataset, tmp_path: Path) -> None:
         command = [sys.executable, "-c", LOOP, str(tmp_path), str(number)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            assert all(process.stdout.readline() == b"appended\n" for _ in range(number))
             time.sleep(rng.uniform(0.05, 0.4))
             process.send_signal(signal.SIGKILL)
         now = Dataset.open(data.path)
