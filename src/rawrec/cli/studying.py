@@ -20,18 +20,29 @@ study = App(
 )
 app.add_typer(study, name="study")
 
+DataFolder = Annotated[Path, typer.Option(help="dataset folder")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="settings of all runs as key=value; where one does nothing it is left out")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="runs at the same time")]
+Search = Annotated[
+    Many,
+    typer.Option(metavar="KEY=V,V", help="values of which validation chooses for all that is compared; repeatable"),
+]
+Tuning = Annotated[
+    Many, typer.Option(metavar="KEY=VALUE", help="of the encoder's tuning (rawrec settings finetune); repeatable")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="begin anew where a study stands")]
+
 
 @study.command(
     epilog="Example: rawrec study lmm --data data/ml --out studies/lmm --models vbpr,lattice "
     "--encoders efficientnet_lite0+minilm,encoders/clip bank.live_budget=256"
 )
 def lmm(
-    data: Annotated[Path, typer.Option(help="dataset folder")],
+    data: DataFolder,
     out: Out,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="settings of all runs as key=value; where one does nothing it is left out"),
-    ] = None,
+    overrides: Settings = None,
     models: Annotated[
         str | None, typer.Option(help="retrieval models (default: vbpr,mmgcn,mmgcl,slmrec,lattice)")
     ] = None,
@@ -47,7 +58,7 @@ def lmm(
         str | None, typer.Option(help="of VT,V,T: pictures and texts, pictures, texts (default: VT)")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="runs of each point (default: 3)")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="runs at the same time")] = 1,
+    jobs: Jobs = 1,
     protocol: Annotated[
         str | None, typer.Option(help="mmrec: the paper's, patience 50 (default); default: rawrec's own")
     ] = None,
@@ -58,13 +69,9 @@ def lmm(
         str | None,
         typer.Option(help="end to end, rates of which validation chooses for every point (default: 1e-5,1e-4,1e-3)"),
     ] = None,
-    search: Annotated[
-        Many, typer.Option(metavar="KEY=V,V", help="values of which validation chooses for every point; repeatable")
-    ] = None,
-    finetune: Annotated[
-        Many, typer.Option(metavar="KEY=VALUE", help="of two_stage's tuning (rawrec settings finetune); repeatable")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where a study stands")] = False,
+    search: Search = None,
+    finetune: Tuning = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Encoders pretrained, tuned, end to end: models and tables of "Large Multi-modal Encoders for Recommendation"."""
@@ -88,17 +95,14 @@ def lmm(
     "train.epochs=10"
 )
 def em3(
-    data: Annotated[Path, typer.Option(help="dataset folder")],
+    data: DataFolder,
     out: Out,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="settings of all runs as key=value; where one does nothing it is left out"),
-    ] = None,
+    overrides: Settings = None,
     tables: Annotated[
         str | None, typer.Option(help="the paper's tables to make: 1 to 9 (default), or 10 alone")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="runs of each row (default: 5)")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="runs at the same time")] = 1,
+    jobs: Jobs = 1,
     heads: Annotated[
         str | None, typer.Option(help="rankers; ablations are of the first (default: din,rankmixer)")
     ] = None,
@@ -119,13 +123,9 @@ def em3(
     rivals: Annotated[
         str | None, typer.Option(help="table 10: retrieval models beside em3_freedom (default: freedom)")
     ] = None,
-    search: Annotated[
-        Many, typer.Option(metavar="KEY=V,V", help="values of which validation chooses for every row; repeatable")
-    ] = None,
-    finetune: Annotated[
-        Many, typer.Option(metavar="KEY=VALUE", help="of the encoder's tuning (rawrec settings finetune); repeatable")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where a study stands")] = False,
+    search: Search = None,
+    finetune: Tuning = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Rankers with content and without: tables of "End-to-end training of Multimodal Model and ranking Model"."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rawrec.report.page import duration
 from rawrec.studies import printing
 from rawrec.studies.page import write_page
 from rawrec.studies.table import Published, Table
+from rawrec.training.processes import alone_in
 from rawrec.training.state import write_json, write_text
 
 SETTINGS = "study.yaml"
@@ -37,16 +39,27 @@ class Study:
     notes: list[str]
 
 
-def empty(out: Path) -> None:
-    """Take away what a study wrote."""
+@contextmanager
+def begun(
+    out: Path, cfg: Record, notes: Sequence[str], overwrite: bool, observe: Callable[..., None]
+) -> Iterator[None]:
+    """Inside, the folder is this study's alone and holds its settings; the notes are told. overwrite: what a study
+    wrote there before is taken away."""
+    with alone_in(out, SETTINGS, "study"):
+        if overwrite:
+            _empty(out)
+        text = yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_text(out / SETTINGS, text)
+        for note in notes:
+            observe("note", text=note)
+        yield
+
+
+def _empty(out: Path) -> None:
     for name in FOLDERS:
         shutil.rmtree(out / name, ignore_errors=True)
     for name in MADE:
         (out / name).unlink(missing_ok=True)
-
-
-def write_settings(out: Path, cfg: Record) -> None:
-    write_text(out / SETTINGS, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def about(data: Dataset) -> dict[str, Any]:

@@ -70,6 +70,20 @@ class Standing:
     lost: list[str] = field(default_factory=list)
     tried: list[tuple[Candidate, float | None]] = field(default_factory=list)
 
+    def dump(self, planned: Planned, out: Path) -> dict[str, Any]:
+        """Plain values: what `study.json` says of it; paths of runs are those within `out`."""
+        return {
+            "state": self.state,
+            "reason": self.reason,
+            "candidates": len(planned.candidates),
+            "metric": planned.metric,
+            "chosen": dict(self.chosen),
+            "tried": [{"settings": dict(chosen), planned.metric: value} for chosen, value in self.tried],
+            "failed_candidates": self.lost,
+            "seeds": planned.seeds,
+            "runs": [str(path.relative_to(out)) for path in self.runs],
+        }
+
 
 class Runs:
     """The run folders of a study in `out`. planned: those whose runs are made; `standing` knows of all."""

@@ -4,17 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rawrec.config import strict_yaml
 from rawrec.config.records import Record
+from rawrec.config.resolution import single
 from rawrec.config.wording import short, unknown
 from rawrec.errors import UserError
 
 R = TypeVar("R", bound=Record)
+Several = Annotated[list[Any], Field(min_length=1)]
+
+
+class StudySettings(Record):
+    """What every `study.yaml` holds.
+
+    compared: settings of runs that the study decides, and the option that says so. not_tuned: what is said where
+    `finetune` names the encoder or the seed.
+    """
+
+    compared: ClassVar[Mapping[str, str]]
+    not_tuned: ClassVar[str]
+
+    study: str = Field(description="which paper's study it is")
+    data: Path = Field(description="dataset folder")
+    search: dict[str, Several] = Field(
+        default_factory=dict, description="key: [values], of which validation chooses for everything compared alike"
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="of all runs, as key: value")
+    finetune: dict[str, Any] = Field(default_factory=dict, description="of the encoder's tuning, as key: value")
+
+    @field_validator("settings")
+    @classmethod
+    def _flat(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return single(value)
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        for where, keys in (("search", self.search), ("settings", self.settings)):
+            for key in keys:
+                if key in self.compared:
+                    raise ValueError(f"{key} is what the study compares: use {self.compared[key]}")
+                if where == "search" and key in self.settings:
+                    raise ValueError(f"{key} is given for all runs and in search; leave one out")
+        if "encoder" in self.finetune or "seed" in self.finetune:
+            raise ValueError(f"finetune: {self.not_tuned}; leave them out")
+        return self
+
+
+def each_once(value: Any) -> Any:
+    """The words of a list, or of a text between commas. Raises ValueError where one is there twice."""
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+    if isinstance(words, list) and len(set(map(str, words))) < len(words):
+        twice = next(word for word in words if words.count(word) > 1)
+        raise ValueError(f"{twice} is named twice; once is enough")
+    return words
 
 
 def checked(record: type[R], tree: Mapping[str, Any], name: str, part: type[Record] | None = None) -> R:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -18,6 +18,11 @@ class Value:
     @classmethod
     def of(cls, seeds: Sequence[float]) -> Value:
         return cls(statistics.fmean(seeds), statistics.stdev(seeds) if len(seeds) > 1 else None)
+
+
+def dumped(seeds: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Plain values of each metric: mean, deviation and the seeds themselves."""
+    return {name: {**asdict(Value.of(values)), "seeds": values} for name, values in seeds.items()}
 
 
 @dataclass(frozen=True)

@@ -90,19 +90,7 @@ class Lists:
     def dump(self, model: str, standing: Standing) -> dict[str, Any]:
         """Plain values: what `study.json` says of a model."""
         planned = self.planned[model]
-        return {
-            "words": planned.words,
-            "model": model,
-            "state": standing.state,
-            "reason": standing.reason,
-            "candidates": len(planned.candidates),
-            "metric": planned.metric,
-            "chosen": dict(standing.chosen),
-            "tried": [{"settings": dict(chosen), planned.metric: value} for chosen, value in standing.tried],
-            "failed_candidates": standing.lost,
-            "seeds": planned.seeds,
-            "runs": [str(path.relative_to(self.out)) for path in standing.runs],
-        }
+        return {"words": planned.words, "model": model, **standing.dump(planned, self.out)}
 
 
 def _means(standing: Standing) -> dict[str, Value]:

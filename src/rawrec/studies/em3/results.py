@@ -14,7 +14,7 @@ from rawrec.errors import UserError
 from rawrec.evaluation.significance import Interval, paired_bootstrap_of_folds, paired_t_test
 from rawrec.studies.em3.arms import Arm, Arms
 from rawrec.studies.running import Standing
-from rawrec.studies.table import Value
+from rawrec.studies.table import Value, dumped
 
 METRICS = ("auc", "gauc")
 LEVEL = 0.05
@@ -45,25 +45,9 @@ class Result:
 
     def dump(self, arms: Arms) -> dict[str, Any]:
         """Plain values: what `study.json` says of the arm."""
-        planned, standing = arms.planned[self.arm.key], self.standing
-        return {
-            "words": planned.words,
-            "model": self.arm.model,
-            "settings": dict(self.arm.own),
-            "state": standing.state,
-            "reason": standing.reason,
-            "candidates": len(planned.candidates),
-            "metric": planned.metric,
-            "chosen": dict(standing.chosen),
-            "tried": [{"settings": dict(chosen), planned.metric: value} for chosen, value in standing.tried],
-            "failed_candidates": standing.lost,
-            "seeds": planned.seeds,
-            "runs": [str(path.relative_to(arms.out)) for path in standing.runs],
-            "test": {
-                name: {"mean": Value.of(values).mean, "deviation": Value.of(values).deviation, "seeds": values}
-                for name, values in self.seeds.items()
-            },
-        }
+        planned = arms.planned[self.arm.key]
+        said = {"words": planned.words, "model": self.arm.model, "settings": dict(self.arm.own)}
+        return said | self.standing.dump(planned, arms.out) | {"test": dumped(self.seeds)}
 
 
 def gather(arms: Arms, standings: Mapping[str, Standing]) -> dict[str, Result]:

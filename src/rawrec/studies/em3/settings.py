@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from rawrec.config.records import Count, Record
-from rawrec.config.resolution import single
-from rawrec.studies.settings import check_same, checked
+from rawrec.config.records import Count
+from rawrec.studies.settings import StudySettings, check_same, checked, each_once
 
 TABLES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 """The paper's tables of rankers that the command makes."""
@@ -27,14 +26,15 @@ OF_THE_STUDY = {
     "content.lora.history": "--lengths",
 }
 """Settings of runs that the study decides, and the option that says so."""
-Several = Annotated[list[Any], Field(min_length=1)]
 
 
-class Em3StudyConfig(Record):
+class Em3StudyConfig(StudySettings):
     """What `study.yaml` holds. All but `data`, `tables` and `seeds` stays as the first call had it."""
 
-    study: Literal["em3"] = Field(default="em3", description="which paper's study it is")
-    data: Path = Field(description="dataset folder")
+    compared = OF_THE_STUDY
+    not_tuned = "the encoder is --encoder, and the seed the study's own affair"
+
+    study: Literal["em3"] = Field(default="em3", description="which paper's study it is")  # pyright: ignore[reportIncompatibleVariableOverride]
     tables: list[int] = Field(default=list(TABLES), min_length=1, description="the paper's tables to make")
     seeds: Count = Field(default=5, description="runs of each row")
     heads: list[str] = Field(
@@ -61,20 +61,8 @@ class Em3StudyConfig(Record):
         description="what is tuned on the catalogue for `PE` and for similarity of material",
     )
     rivals: list[str] = Field(default=["freedom"], description="table 10: retrieval models beside em3_freedom")
-    search: dict[str, Several] = Field(
-        default_factory=dict, description="key: [values], of which validation chooses for every row alike"
-    )
-    settings: dict[str, Any] = Field(default_factory=dict, description="of all runs, as key: value")
-    finetune: dict[str, Any] = Field(default_factory=dict, description="of the encoder's tuning, as key: value")
 
-    @field_validator("tables", "heads", "labels", "lengths", "rivals", mode="before")
-    @classmethod
-    def _each_once(cls, value: Any) -> Any:
-        words = [word.strip() for word in value.split(",")] if isinstance(value, str) else value
-        if isinstance(words, list) and len(set(map(str, words))) < len(words):
-            twice = next(word for word in words if words.count(word) > 1)
-            raise ValueError(f"{twice} is named twice; once is enough")
-        return words
+    _once = field_validator("tables", "heads", "labels", "lengths", "rivals", mode="before")(each_once)
 
     @field_validator("tables")
     @classmethod
@@ -91,23 +79,6 @@ class Em3StudyConfig(Record):
     @classmethod
     def _ascending(cls, value: list[int]) -> list[int]:
         return sorted(value)
-
-    @field_validator("settings")
-    @classmethod
-    def _flat(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return single(value)
-
-    @model_validator(mode="after")
-    def _together(self) -> Em3StudyConfig:
-        for where, keys in (("search", self.search), ("settings", self.settings)):
-            for key in keys:
-                if key in OF_THE_STUDY:
-                    raise ValueError(f"{key} is what the study compares: use {OF_THE_STUDY[key]}")
-                if where == "search" and key in self.settings:
-                    raise ValueError(f"{key} is given for all runs and in search; leave one out")
-        if "encoder" in self.finetune or "seed" in self.finetune:
-            raise ValueError("finetune: the encoder is --encoder, and the seed the study's own affair; leave them out")
-        return self
 
 
 def study_config(tree: Mapping[str, Any], name: str = "the study") -> Em3StudyConfig:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rawrec.content.encoders import known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.studies import printing
@@ -17,10 +18,9 @@ from rawrec.studies.em3.neighbours import neighbour_tables
 from rawrec.studies.em3.results import gather
 from rawrec.studies.em3.settings import LISTS, joined, study_config
 from rawrec.studies.em3.tables import tables
-from rawrec.studies.folder import SETTINGS, Study, Words, about, empty, write, write_settings
+from rawrec.studies.folder import SETTINGS, Study, Words, about, begun, write
 from rawrec.studies.running import Planned, Runs, Standing
 from rawrec.studies.settings import load
-from rawrec.training.processes import alone_in
 
 TITLE = "End-to-end training of a multimodal model and a ranker"
 BASELINES = (
@@ -65,19 +65,15 @@ def study_em3(
         "finetune": finetune, "data": data.path.absolute(),
     }  # fmt: skip
     cfg = study_config({key: value for key, value in given.items() if value is not None})
+    cfg = cfg.model_copy(update={"encoder": known_or_whole(cfg.encoder)})  # it may be gone on with from elsewhere
     path = Path(out).absolute()
     if (path / SETTINGS).is_file() and not overwrite:
         cfg = joined(study_config(load(path / SETTINGS), str(path / SETTINGS)), cfg, path)
     arms = Lists(cfg, data, path) if cfg.tables == [LISTS] else Arms(cfg, data, path)
     if isinstance(arms, Arms):
         arms.check()
-    with alone_in(path, SETTINGS, "study"):
-        if overwrite:
-            empty(path)
-        write_settings(path, cfg)
-        notes = _notes(arms)
-        for note in notes:
-            observe("note", text=note)
+    notes = _notes(arms)
+    with begun(path, cfg, notes, overwrite, observe):
         if isinstance(arms, Lists):
             return _lists(arms, jobs, observe, notes)
         return _written(arms, _made(arms, jobs, observe), notes)

@@ -15,7 +15,7 @@ from rawrec.errors import UserError
 from rawrec.evaluation.significance import holm, paired_t_test
 from rawrec.studies.lmm.grid import Grid, Point
 from rawrec.studies.running import Runs, Standing
-from rawrec.studies.table import Value
+from rawrec.studies.table import Value, dumped
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 NEW_ITEMS = "cold/recall@20"
@@ -55,28 +55,15 @@ class Result:
 
     def dump(self, grid: Grid) -> dict[str, Any]:
         """Plain values: what `study.json` says of the point."""
-        point, standing = self.point, self.standing
-        planned = grid.planned[point]
-        return {
+        point = self.point
+        said = {
             "words": point.words,
             "model": point.model,
             "encoder": point.encoder and point.encoder.label,
             "paradigm": point.paradigm,
             "modalities": point.modalities,
-            "state": standing.state,
-            "reason": standing.reason,
-            "candidates": len(planned.candidates),
-            "metric": planned.metric,
-            "chosen": dict(standing.chosen),
-            "tried": [{"settings": dict(chosen), planned.metric: value} for chosen, value in standing.tried],
-            "failed_candidates": standing.lost,
-            "seeds": planned.seeds,
-            "runs": [str(path.relative_to(grid.out)) for path in standing.runs],
-            "test": {
-                name: {"mean": Value.of(values).mean, "deviation": Value.of(values).deviation, "seeds": values}
-                for name, values in self.seeds.items()
-            },
         }
+        return said | self.standing.dump(grid.planned[point], grid.out) | {"test": dumped(self.seeds)}
 
 
 def gather(grid: Grid, runs: Runs) -> dict[Point, Result]:

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from rawrec.config.content import TRAIN_PATTERN
 from rawrec.config.records import Count, Record
-from rawrec.config.resolution import single
-from rawrec.studies.settings import check_same, checked
+from rawrec.studies.settings import StudySettings, check_same, checked, each_once
 
 Paradigm = Literal["pretrained", "two_stage", "end_to_end"]
 Modalities = Literal["VT", "V", "T"]
@@ -34,7 +33,6 @@ OF_THE_STUDY = {
     "content.text.train": "--train",
 }
 """Settings of runs that the grid decides, and the option that says so."""
-Several = Annotated[list[Any], Field(min_length=1)]
 
 
 class Part(Record):
@@ -54,21 +52,16 @@ class Part(Record):
     )
     seeds: Count = Field(default=3, description="runs of each point")
 
-    @field_validator("models", "encoders", "paradigms", "modalities", mode="before")
-    @classmethod
-    def _each_once(cls, value: Any) -> Any:
-        words = [word.strip() for word in value.split(",")] if isinstance(value, str) else value
-        if isinstance(words, list) and len(set(map(str, words))) < len(words):
-            twice = next(word for word in words if words.count(word) > 1)
-            raise ValueError(f"{twice} is named twice; once is enough")
-        return words
+    _once = field_validator("models", "encoders", "paradigms", "modalities", mode="before")(each_once)
 
 
-class StudyConfig(Record):
+class StudyConfig(StudySettings):
     """What `study.yaml` holds. All but `data` and `grid` stays as the first call had it."""
 
-    study: Literal["lmm"] = Field(default="lmm", description="which paper's study it is")
-    data: Path = Field(description="dataset folder")
+    compared = OF_THE_STUDY
+    not_tuned = "encoder and seed are the study's own affair"
+
+    study: Literal["lmm"] = Field(default="lmm", description="which paper's study it is")  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol: Literal["mmrec", "default"] = Field(
         default="mmrec", description="mmrec: lists as the paper's, patience 50; default: as `rawrec train` has them"
     )
@@ -78,11 +71,6 @@ class StudyConfig(Record):
         min_length=1,
         description="learning rates of encoders, of which validation chooses one for each end-to-end point",
     )
-    search: dict[str, Several] = Field(
-        default_factory=dict, description="key: [values], of which validation chooses for every point alike"
-    )
-    settings: dict[str, Any] = Field(default_factory=dict, description="of all runs, as key: value")
-    finetune: dict[str, Any] = Field(default_factory=dict, description="of two_stage's tuning, as key: value")
     grid: list[Part] = Field(default_factory=list, description="the parts that were asked for")
 
     @field_validator("train")
@@ -92,29 +80,12 @@ class StudyConfig(Record):
             raise ValueError("use top:<n>, all or lora, for example top:1")
         return value
 
-    @field_validator("settings")
-    @classmethod
-    def _flat(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return single(value)
-
     @field_validator("encoder_lrs")
     @classmethod
     def _rates_once(cls, value: list[float]) -> list[float]:
         if len(set(value)) < len(value):
             raise ValueError("a rate is named twice; once is enough")
         return value
-
-    @model_validator(mode="after")
-    def _together(self) -> StudyConfig:
-        for where, keys in (("search", self.search), ("settings", self.settings)):
-            for key in keys:
-                if key in OF_THE_STUDY:
-                    raise ValueError(f"{key} is what the study compares: use {OF_THE_STUDY[key]}")
-                if where == "search" and key in self.settings:
-                    raise ValueError(f"{key} is given for all runs and in search; leave one out")
-        if "encoder" in self.finetune or "seed" in self.finetune:
-            raise ValueError("finetune: encoder and seed are the study's own affair; leave them out")
-        return self
 
 
 def study_config(tree: Mapping[str, Any], name: str = "the study") -> StudyConfig:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rawrec.data.dataset import Dataset
 from rawrec.studies import printing
-from rawrec.studies.folder import SETTINGS, Study, Words, about, empty, write, write_settings
+from rawrec.studies.folder import SETTINGS, Study, Words, about, begun, write
 from rawrec.studies.lmm import published
 from rawrec.studies.lmm.encoders import StudyEncoder, parse
 from rawrec.studies.lmm.grid import Grid, Point
@@ -22,7 +22,6 @@ from rawrec.studies.lmm.settings import StudyConfig, joined, study_config
 from rawrec.studies.lmm.tables import tables
 from rawrec.studies.running import Runs
 from rawrec.studies.settings import load
-from rawrec.training.processes import alone_in
 
 TITLE = "Large multi-modal encoders for recommendation"
 
@@ -70,13 +69,8 @@ def study_lmm(
     planned = [grid.planned[point] for point in points]
     there = Runs(data, path, planned, jobs, observe)
     grid.check([p for p in points if overwrite or there.standing(grid.planned[p]).state == "unfinished"])
-    with alone_in(path, SETTINGS, "study"):
-        if overwrite:
-            empty(path)
-        write_settings(path, cfg)
-        notes = _notes(grid)
-        for note in notes:
-            observe("note", text=note)
+    notes = _notes(grid)
+    with begun(path, cfg, notes, overwrite, observe):
         runs = Runs(data, path, planned, jobs, observe)
         defined = sum(point.undefined is None for point in points)
         observe("note", text=f"points: {defined}; runs: {runs.total}, of which {runs.done} are done")
