@@ -22,6 +22,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from systems import small_dataset
 
 FIELDS = Fields(image=["photo"], text=["title"], categorical=["genre"], numeric=["year"], feature={"clip": 2})
 ROWS = {
@@ -474,3 +475,18 @@ def test_killed_while_replacing_gives_the_old_one_back(tmp_path):
         plain(tmp_path / "data")
     assert Dataset.open(tmp_path / "data").n_items == 1
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("kind", ["labels", "context"])
+def test_a_column_that_only_the_description_has_is_named(tmp_path: Path, kind: str) -> None:
+    path = small_dataset(tmp_path / "data", [(0, 0, 1, 1.0), (0, 1, 2, 0.0)], 2).path
+    description = yaml.safe_load((path / "dataset.yaml").read_text())
+    description |= (
+        {"labels": ["gone"]}
+        if kind == "labels"
+        else {"extra": ["gone"], "context": {"categorical": ["gone"], "numeric": []}}
+    )
+    (path / "dataset.yaml").write_text(yaml.safe_dump(description))
+    data = Dataset.open(path)
+    with pytest.raises(UserError, match=r"is damaged.*column 'gone' of the interactions cannot be read"):
+        data.label("gone") if kind == "labels" else data.row_categories("gone")

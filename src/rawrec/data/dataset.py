@@ -206,8 +206,8 @@ class Dataset:
         """A categorical column of the context: codes `[n_interactions]` into the sorted vocabulary, -1 = missing (also
         empty or blank), and the vocabulary."""
         _known("categorical column of the context", name, self.meta.context.categorical, self.path)
-        read = [pq.read_table(self.path / entry.file, columns=[name]).column(name) for entry in self.meta.versions]
-        values = pc.utf8_trim_whitespace(pa.chunked_array([c for part in read for c in part.chunks]).cast(pa.string()))
+        read = self._read_column(name, pa.string())
+        values = pc.utf8_trim_whitespace(pa.chunked_array([c for part in read for c in part.chunks], pa.string()))
         values = pc.if_else(pc.equal(values, ""), None, values)
         codes, words = _sorted_codes(values.combine_chunks())
         return codes.fill_null(-1).to_numpy(), words
@@ -215,8 +215,7 @@ class Dataset:
     def row_numbers(self, name: str) -> NDArray[np.float64]:
         """A numeric column of the context, `[n_interactions]`; nan where it is missing or not finite."""
         _known("numeric column of the context", name, self.meta.context.numeric, self.path)
-        read = [pq.read_table(self.path / entry.file, columns=[name]).column(name) for entry in self.meta.versions]
-        values = np.concatenate([c.cast(pa.float64()).to_numpy() for c in read])
+        values = np.concatenate([part.to_numpy() for part in self._read_column(name, pa.float64())])
         return np.where(np.isfinite(values), values, np.nan)
 
     def interaction_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -416,11 +415,22 @@ class Dataset:
         return [list(values[i] or []) for i in inverse.tolist()]
 
     def _row_column(self, name: str) -> NDArray[Any]:
-        found = []
-        for entry in self.meta.versions:
-            values = pq.read_table(self.path / entry.file, columns=[name]).column(name).to_numpy()
-            found.append(self._now(entry.version, values) if name == "split" else values)
+        found = [part.to_numpy() for part in self._read_column(name)]
+        if name == "split":
+            found = [self._now(entry.version, v) for entry, v in zip(self.meta.versions, found, strict=True)]
         return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _read_column(self, name: str, kind: pa.DataType | None = None) -> list[pa.ChunkedArray]:
+        """A column of the interactions of each version, of the type `kind` (None: as it is stored). UserError where
+        there is no such column, or another one than `dataset.yaml` says."""
+        try:
+            read = [pq.read_table(self.path / entry.file, columns=[name]).column(name) for entry in self.meta.versions]
+            return read if kind is None else [part.cast(kind) for part in read]
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{self.path} is damaged, import it again: column {name!r} of the interactions cannot be read: "
+                f"{first_line(error)}"
+            ) from None
 
     def _now(self, version: int, parts: NDArray[np.int8]) -> NDArray[np.int8]:
         """The parts of interactions of a version after the moves of all later ones."""
