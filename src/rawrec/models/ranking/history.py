@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+TINY = 1e-12
+"""Vectors shorter than this have no direction."""
+
 
 @dataclass
 class HistoryContent:
@@ -40,6 +43,23 @@ class HistoryContent:
             index = self.position.clamp(min=0)[:, None].expand_as(scores)
             scores = torch.where(self.is_live[:, None], (query @ self.live.T).gather(2, index), scores)
         return scores
+
+    def lengths(self) -> Tensor:
+        """Norms of the history's content, `[batch, history]`, padding included."""
+        lengths = torch.linalg.vector_norm(self.bank, dim=2)
+        if self.split and self.live is not None and self.position is not None:
+            live = torch.linalg.vector_norm(self.live, dim=1)
+            lengths = torch.where(self.is_live, live[self.position.clamp(min=0)], lengths)
+        return lengths
+
+    def cosines(self, query: Tensor) -> Tensor:
+        """Cosines of `query` `[batch, candidates, dim]` with the history, `[batch, candidates, history]`.
+
+        0 where the history is padding, and where a vector is 0: `valid` alone says which of the two.
+        """
+        lengths = self.lengths().clamp(min=TINY)
+        query = nn.functional.normalize(query, dim=2, eps=TINY)
+        return self.scores(query) / lengths[:, None] * self.valid[:, None]
 
     def rows(self) -> Tensor:
         """The sequences themselves, `[batch, history, dim]`, padding 0; for attention that does more than score."""
