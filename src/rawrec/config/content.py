@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rawrec.config.parts import FusionKind
+from rawrec.config.parts import ContentFusion
 from rawrec.config.records import Record, Size
 from rawrec.config.wording import has_settings, unknown
 
 HANDOVER_PATTERN = re.compile(r"^(none|settled|epoch:[1-9][0-9]{0,8})$")
+JOINT = "joint:"
+"""How names of LEMUR's transformer begin, which makes an item's content itself."""
+QUERY_PATTERN = re.compile(r"^(own|shared|joint:.+)$")
 TRAIN_PATTERN = re.compile(r"^(none|all|lora|(top|side):[1-9][0-9]{0,8})$")
 
 
@@ -23,7 +26,8 @@ class FieldConfig(Record):
     encoder: str | None = Field(
         default=None,
         description="efficientnet_lite0, minilm, a hub name or local folder, random:<arch>, a registered one; null: "
-        "by kind",
+        "by kind. content.item alone: joint:<tiny, paper, base, or a text encoder>, LEMUR's transformer of all texts; "
+        "an image field is read by it where its own encoder is patches, or one whose grid is read",
     )
     train: str = Field(
         default="none",
@@ -34,6 +38,12 @@ class FieldConfig(Record):
     side_width: Size = Field(default=64, description="side:<n>: width inside the network beside the layers")
     lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
     lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
+    layers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="joint: layers of the transformer; null: as its size has them, or the first 4 of a text encoder",
+    )
     recompute: bool = Field(
         default=False,
         description="layers that learn are computed a second time in the backward pass, in which the first one's "
@@ -63,7 +73,8 @@ class FieldConfig(Record):
         default=None,
         ge=4,
         le=8192,
-        description="texts: tokens kept, what is cut off is counted; null: 64, or as CLIP and its kin were trained",
+        description="texts: tokens kept, what is cut off is counted; null: 64, or as CLIP and its kin were trained; "
+        "joint: of each field, [sep] apart",
     )
 
     @field_validator("train")
@@ -82,11 +93,12 @@ class FieldConfig(Record):
 class FusionConfig(Record):
     """How the features of an item become its content embedding (EM3 section 3.2)."""
 
-    kind: FusionKind = Field(
+    kind: ContentFusion = Field(
         default="fqformer",
         description="fqformer (attention with shared queries), masked_fq_former (nobody attends to the queries), "
         "one_flow (transformer layers over the tokens alone), two_flow (one of pictures, one of texts, with "
-        "cross-attention), concat (one linear map), sum (the mean), or your own",
+        "cross-attention), concat (one linear map), sum (the mean), none (an item's one feature is its content as it "
+        "is: of content.item.encoder=joint:..., end to end), or your own",
     )
     queries: int = Field(
         default=2, ge=1, description="fqformer, masked_fq_former: trainable queries, shared by all items"
@@ -143,6 +155,32 @@ class LoraConfig(Record):
         return int(self.handover.removeprefix("epoch:")) if self.handover.startswith("epoch:") else None
 
 
+class QueryConfig(Record):
+    """How what a user typed becomes a vector in the space of items' content (LEMUR)."""
+
+    encoder: str | None = Field(
+        default=None,
+        description="own (a transformer of its own, made as that of content.item.encoder=joint:...), shared (that one "
+        "itself; ours), or joint:<tiny, paper, base, or a text encoder>; null: own, or joint:paper beside encoders of "
+        "other kinds",
+    )
+    layers: int | None = Field(
+        default=None, ge=1, le=1024, description="layers; null: 2, or as the size has them (tiny 1, base 4)"
+    )
+    max_length: int = Field(default=16, ge=1, le=1024, description="words of a query that are read")
+    train: Literal["none", "all"] = Field(
+        default="all",
+        description="whether it learns, at train.encoder_lr, whatever the paradigm; shared: as the items'",
+    )
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder(cls, value: str | None) -> str | None:
+        if value is not None and not QUERY_PATTERN.match(value):
+            raise ValueError("use own, shared, or joint:<size or text encoder>, for example joint:paper")
+        return value
+
+
 class ContentConfig(Record):
     """From raw fields to content embeddings.
 
@@ -152,7 +190,9 @@ class ContentConfig(Record):
 
     model_config = ConfigDict(extra="allow", validate_assignment=True)
 
-    dim: int = Field(default=64, ge=1, description="width of a content embedding")
+    dim: int = Field(
+        default=64, ge=1, description="width of a content embedding; with content.item.encoder=joint:... 128"
+    )
     fusion: FusionConfig = Field(default_factory=FusionConfig, description="how the features of an item are joined")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="LoRA on projections and fusion")
     order: list[str] | None = Field(
@@ -172,7 +212,14 @@ class ContentConfig(Record):
         description="weight of the image-text contrast beside the model's own loss, end to end: an item's pictures and "
         "texts are told from those of the step's other items; their features must be of one width (CLIP, VLMo, pair:)",
     )
+    query: QueryConfig = Field(default_factory=QueryConfig, description="how queries are read, by models that do so")
     fields: dict[str, FieldConfig] = Field(default_factory=dict, description="resolved, one per field of the dataset")
+
+    @property
+    def joint(self) -> bool:
+        """Whether an item's content is made by LEMUR's transformer."""
+        item = self.fields.get("item")
+        return item is not None and (item.encoder or "").startswith(JOINT)
 
     @model_validator(mode="before")
     @classmethod

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rawrec.config.content import FieldConfig
-from rawrec.config.parts import WITH_LAYERS, WITH_QUERIES
+from rawrec.config.content import JOINT, FieldConfig
+from rawrec.config.parts import NO_FUSION, WITH_LAYERS, WITH_QUERIES
 from rawrec.config.run import Config
 
 
@@ -20,7 +20,7 @@ def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> 
         if holds and re.fullmatch(pattern, key):
             return reason
     part = key.split(".")
-    if len(part) == 3 and part[0] == "content" and part[1] not in ("fusion", "lora"):
+    if len(part) == 3 and part[0] == "content" and part[1] not in ("fusion", "lora", "query"):
         return _idle_field(cfg, part[1], part[2], value, kinds)
     return None
 
@@ -28,18 +28,24 @@ def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> 
 def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     """Settings (a pattern of their keys), whether they have no effect, and why."""
     end_to_end, fusion = cfg.paradigm == "end_to_end", cfg.content.fusion.kind
+    query_learns = cfg.model.reads_queries and cfg.content.query.train != "none"
     return [
         (
-            r"paradigm|content\..+|bank\..+|model\.(cic_.+|content_side)|train\.(encoder_lr(_decay)?|precision)",
+            r"paradigm|content\..+|bank\..+|model\.((cic|sqdc)_.+|content_side)|train\.(encoder_lr(_decay)?|precision)",
             not cfg.reads_content,
             f"model {cfg.label} has no content. Leave it out, or set model.content=em3",
         ),
         (
-            r"train\.encoder_lr(_decay)?|content\.itc_weight",
+            r"train\.encoder_lr(_decay)?",
+            not end_to_end and not query_learns,
+            f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end",
+        ),
+        (
+            r"content\.itc_weight",
             not end_to_end,
             f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end",
         ),
-        _one_layer(cfg),
+        _one_layer(cfg, query_learns),
         (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
         (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
         (
@@ -68,6 +74,12 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             fusion != "two_flow",
             f"content.fusion.kind={fusion} has no flow of texts alone; use content.fusion.kind=two_flow",
         ),
+        (
+            r"content\.fusion\.(field_embedding|dropout)",
+            fusion == NO_FUSION,
+            "content.fusion.kind=none leaves an item's one feature as it is; use content.fusion.kind=fqformer",
+        ),
+        *_query_rules(cfg),
         (
             r"model\.cic_(temperature|negatives|id)",
             not cfg.model.cic_weight,
@@ -104,6 +116,34 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     ]
 
 
+def _query_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """The same of queries and of the contrast with them."""
+    model, query = cfg.model, cfg.content.query
+    return [
+        (
+            r"content\.query\..+",
+            not model.reads_queries,
+            "nothing of the model reads queries; use model.sqdc_weight, for example 0.001",
+        ),
+        (
+            r"content\.query\.(layers|train)",
+            query.encoder == "shared",
+            "content.query.encoder=shared reads queries by the items' encoder; use content.query.encoder=own",
+        ),
+        (r"model\.sqdc_(?!weight).+", not model.sqdc_weight, "model.sqdc_weight=0 switches that loss off"),
+        (
+            r"model\.sqdc_neighbour",
+            model.sqdc_anchor == "query",
+            "model.sqdc_anchor=query reads no neighbours; use model.sqdc_anchor=history",
+        ),
+        (
+            r"model\.sqdc_neighbour",
+            cfg.paradigm != "end_to_end",
+            f"paradigm={cfg.paradigm} has the histories' content live, or frozen; use paradigm=end_to_end",
+        ),
+    ]
+
+
 def _column_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     """The same of how columns are read."""
     model = cfg.model
@@ -132,10 +172,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
         (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
         (
-            r"content\.(?!fusion\.|lora\.)[^.]+\.(tokens|max_texts)",
+            r"content\.(?!fusion\.|lora\.|query\.)[^.]+\.(tokens|max_texts)",
             True,
             f"model {name} reads one feature of each field: the mean over pictures, texts as one",
         ),
+        (r"content\.query\..+", True, f"model {name} reads no queries"),
         (r"content\.(dim|(fusion|lora)\..+)", True, f"model {name} joins features in its own way; see model.*"),
         (r"bank\.history(_grad)?", True, f"model {name} reads no histories"),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
@@ -172,7 +213,7 @@ def _rules_of_model(cfg: Config) -> list[tuple[str, bool, str]]:
     return [(rf"model\.({'|'.join(rule.options)})", rule.when(cfg.model), rule.reason) for rule in rules]
 
 
-def _one_layer(cfg: Config) -> tuple[str, bool, str]:
+def _one_layer(cfg: Config, query_learns: bool = False) -> tuple[str, bool, str]:
     """The same of what tells layers of an encoder apart, where no two of them learn."""
     fields = cfg.content.fields.values()
     tops = [int(field.train.removeprefix("top:")) for field in fields if field.train.startswith("top:")]
@@ -181,7 +222,7 @@ def _one_layer(cfg: Config) -> tuple[str, bool, str]:
     )
     return (
         r"train\.encoder_lr_decay",
-        not several,
+        not several and not query_learns,
         "no two layers of an encoder learn; use train.encoder_lr, or content.<field>.train=all, lora or top:2",
     )
 
@@ -194,6 +235,10 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         if source in cfg.content.fields:
             settings |= cfg.content.fields[source].model_dump(exclude_unset=True)
     field = FieldConfig.model_validate(settings)
+    if setting == "layers" and not (name == "item" and (field.encoder or "").startswith(JOINT)):
+        return "it is a setting of content.item with encoder=joint:..."
+    if cfg.content.joint and "item" not in kinds and (reason := _idle_beside_joint(cfg, name, kind, setting)):
+        return reason
     if kind == "feature" and setting != "use":
         return f"{name} is a ready-made feature, and its only setting is content.{name}.use"
     if setting == "train" and value != "none" and cfg.paradigm != "end_to_end":
@@ -228,4 +273,21 @@ def _idle_field(cfg: Config, name: str, setting: str, value: Any, kinds: Mapping
         return f"content.{name}.tokens=mean makes one token of all texts; use content.{name}.tokens=each"
     if setting == "max_length" and kind == "image":
         return "it is a setting of text fields; images have size"
+    return None
+
+
+def _idle_beside_joint(cfg: Config, name: str, kind: str | None, setting: str) -> str | None:
+    """The same where LEMUR's transformer reads all texts, and pictures that have an encoder of their own."""
+    joint = cfg.content.fields["item"].encoder
+    if setting in ("output", "tokens", "max_texts", "side_width", "lora_rank", "lora_layers"):
+        return f"content.item.encoder={joint} makes one feature of all texts; it has no {setting}"
+    if name == "item" and setting in ("size", "max_images"):
+        return f"content.item.encoder={joint} has pictures as content.image says; use content.image.{setting}"
+    own = (cfg.content.fields.get(source) for source in dict.fromkeys((kind or name, name)))
+    encoders = {field.encoder for field in own if field is not None and field.encoder}
+    if kind == "image" and setting not in ("use", "encoder") and encoders <= {joint}:
+        return (
+            f"content.item.encoder={joint} reads pictures where they have an encoder of their own; use "
+            "content.image.encoder=patches"
+        )
     return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rawrec import plugins
+from rawrec.config.content import JOINT
 from rawrec.config.metrics import METRICS, followed, metric_entry
 from rawrec.config.models import MODELS, model_entry
 from rawrec.config.parts import ENCODERS, FUSIONS, encoder_entry, fusion_entry
@@ -45,7 +46,11 @@ def own_parts(cfg: Config) -> list[Used]:
     names = [
         ("models", cfg.model.name),
         ("fusions", cfg.content.fusion.kind),
-        *(("encoders", field.encoder) for field in cfg.content.fields.values() if field.use and field.encoder),
+        *(
+            ("encoders", field.encoder.removeprefix(JOINT))
+            for field in cfg.content.fields.values()
+            if field.use and field.encoder
+        ),
         *(("metrics", name) for name in (*cfg.eval.metrics, followed(cfg.train.metric).name)),
     ]
     found = []

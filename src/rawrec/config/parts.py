@@ -23,6 +23,7 @@ FUSIONS: dict[str, plugins.Entry] = {
     "concat": plugins.Entry("rawrec.content.fusion.simple:ConcatFusion"),
     "sum": plugins.Entry("rawrec.content.fusion.simple:SumFusion"),
 }
+NO_FUSION = "none"
 WITH_QUERIES = ("fqformer", "masked_fq_former")
 WITH_LAYERS = (*WITH_QUERIES, "one_flow", "two_flow")
 """Of our fusions, those that have trainable queries, and those made of transformer layers."""
@@ -74,8 +75,14 @@ def _known_fusion(value: str) -> str:
     return value
 
 
+def _known_or_none(value: str) -> str:
+    return value if value == NO_FUSION else _known_fusion(value)
+
+
 FusionKind = Annotated[str, AfterValidator(_known_fusion)]
 """The name of a fusion, ours or a registered one."""
+ContentFusion = Annotated[str, AfterValidator(_known_or_none)]
+"""The same, or none."""
 
 
 def register_encoder(name: str, kind: Kind, make: Callable[..., Any] | str | None = None) -> Any:

@@ -22,6 +22,11 @@ ABOUT: dict[str, str] = {
 """What they are, in a sentence each."""
 
 
+SqdcMask = Literal["query", "document", "session", "user"]
+READING_QUERIES: frozenset[str] = frozenset()
+"""Content parts that read an impression's query where the dataset has any."""
+
+
 class InputsConfig(Record):
     """What a ranker reads beside content."""
 
@@ -115,6 +120,47 @@ class ContentPartConfig(Record):
         "the ranker reads it, or the vectors side by side (paper)",
     )
 
+    sqdc_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of LEMUR's contrast of a query with the document clicked for it (SQDC); 0: none. With "
+        "sqdc_reduction=sum it grows with the batch, so that small weights suit it",
+    )
+    sqdc_anchor: Literal["query", "history"] = Field(
+        default="query",
+        description="what a clicked document is held against: its query, or, where there are none, the user's closest "
+        "earlier positive in the history (item to item)",
+    )
+    sqdc_neighbour: Literal["live", "bank"] = Field(
+        default="live",
+        description="sqdc_anchor=history: that item's content is made in the step, with gradient (live), or is the "
+        "bank's unless the step makes it anyway (bank)",
+    )
+    sqdc_scale: float = Field(default=50.0, gt=0, description="the cosines are multiplied by it (T)")
+    sqdc_learned_scale: bool = Field(
+        default=False, description="ours: that learns, from sqdc_scale on, up to 100, or as far as it began"
+    )
+    sqdc_mask: list[SqdcMask] = Field(
+        default=["query"],
+        description="which rows are no negatives of each other: those of one query (published; with "
+        "sqdc_anchor=history: of one anchor item), and, ours, of one document, of one session, of one user; []: all "
+        "are",
+    )
+    sqdc_negatives: Literal["positives", "batch"] = Field(
+        default="positives", description="negatives are the other positives' documents, or those of all of the step"
+    )
+    sqdc_positives: Literal["own", "all"] = Field(
+        default="own",
+        description="own: each row's own document is its positive; all (ours): with all others that were clicked for "
+        "its query",
+    )
+    sqdc_directions: Literal["one", "both"] = Field(
+        default="one", description="which document is of the query; both (ours): half of it is which query is of it"
+    )
+    sqdc_reduction: Literal["sum", "mean"] = Field(
+        default="sum", description="over the step's clicked rows: their sum (published) or mean (ours)"
+    )
+
     @field_validator("cic_negatives", mode="wrap")
     @classmethod
     def _cic_negatives(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -122,6 +168,14 @@ class ContentPartConfig(Record):
             return handler(value)
         except ValidationError:
             raise ValueError("use all, or how many, for example 64") from None
+
+    @field_validator("sqdc_mask", mode="wrap")
+    @classmethod
+    def _sqdc_mask(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return list(dict.fromkeys(handler(value)))
+        except ValidationError:
+            raise ValueError("use a list of query, document, session and user, for example [query,document]") from None
 
 
 class LabelsConfig(Record):
@@ -155,6 +209,16 @@ class RankerConfig(LabelsConfig, ContentPartConfig, InputsConfig, _Named):
 
     def reads_features(self) -> bool:
         return self.reads_content
+
+    @property
+    def contrasts_queries(self) -> bool:
+        """Whether a loss holds documents against queries, which a dataset must have then."""
+        return self.reads_content and self.sqdc_weight > 0 and self.sqdc_anchor == "query"
+
+    @property
+    def reads_queries(self) -> bool:
+        """Whether queries are encoded, where the dataset has any."""
+        return self.contrasts_queries or self.content in READING_QUERIES
 
     def reads_interactions(self) -> tuple[str, ...]:
         """Columns of the interactions that a loss of the head reads, such as a session (`RankingBatch.keys`)."""

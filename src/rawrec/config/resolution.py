@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from rawrec.config import strict_yaml
+from rawrec.config.content import JOINT
 from rawrec.config.heads import RANKERS
 from rawrec.config.idle import idle_reason
 from rawrec.config.models import model_names
@@ -40,7 +41,7 @@ def resolve(
     tree = dict(preset) if isinstance(preset, Mapping) else _read_preset(preset)
     flat = single(overrides or {})
     for key, value in sorted(flat.items(), key=lambda entry: not entry[0].startswith("content.item.")):
-        _give_way(tree, key, kinds or {})
+        _give_way(tree, key, value, kinds or {})
         _set(tree, key, value)
     try:
         cfg = validate(tree)
@@ -149,10 +150,11 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
+def _give_way(tree: dict[str, Any], key: str, value: Any, kinds: Mapping[str, str]) -> None:
     """An override for all fields, or for all of a kind, replaces what the preset says of single kinds, and a complete
-    config (of a run) of every field."""
+    config (of a run) of every field. An encoder that makes the content of all also replaces what of theirs learns."""
     part = key.split(".")
+    replaced = {part[-1], *(("train",) if key == "content.item.encoder" and str(value).startswith(JOINT) else ())}
     content = tree.get("content")
     if len(part) != 3 or part[0] != "content" or part[1] not in ("image", "text", "item") or content is None:
         return
@@ -160,14 +162,14 @@ def _give_way(tree: dict[str, Any], key: str, kinds: Mapping[str, str]) -> None:
     def without(of: Mapping[str, Any]) -> dict[str, Any]:
         wide = part[1] == "item" and "item" not in kinds
         return {
-            name: {k: v for k, v in one.items() if k != part[2]}
+            name: {k: v for k, v in one.items() if k not in replaced}
             if isinstance(one, Mapping) and (wide or kinds.get(name) == part[1])
             else one
             for name, one in of.items()
         }
 
     if isinstance(content, Mapping):
-        rest = {name: value for name, value in content.items() if name not in ("fusion", "lora", "fields")}
+        rest = {name: value for name, value in content.items() if name not in ("fusion", "lora", "query", "fields")}
         new = {**content, **(without(rest) if part[1] == "item" else {})}
         if isinstance(content.get("fields"), Mapping):
             new["fields"] = without(content["fields"])

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rawrec.config.content import BankConfig, ContentConfig
+from rawrec.config.content import JOINT, BankConfig, ContentConfig
 from rawrec.config.metrics import Of, followed, functions, own_metric
 from rawrec.config.models import DEFAULT_MODEL, ModelConfig, model_entry
-from rawrec.config.parts import WITH_LAYERS
+from rawrec.config.parts import NO_FUSION, WITH_LAYERS
 from rawrec.config.ranking import DotMlpConfig, present_form
 from rawrec.config.records import Record
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig, UntrainedIds
 
+JOINT_WIDTH = 128  # of what LEMUR's transformer makes of an item
 COMPLETE = {"topk", "protocol", "batch_size", "full_ranking", "bootstrap"}
 """Settings of evaluation that stand together in the config of a run, and hardly in what a user writes."""
 
@@ -66,6 +67,7 @@ class Config(Record):
         entry = model_entry(model["name"])
         if entry is None:
             return value
+        value = _with_joint(value)
         train = value.get("train", {})
         older = isinstance(train, Mapping) and "checkpoint_every" in train and "optimizer" not in train
         if entry.record.kind == "retrieval" and older:  # complete, from before these were its settings
@@ -141,10 +143,24 @@ class Config(Record):
         return self
 
     @model_validator(mode="after")
+    def _something_learns(self) -> Config:
+        if self.paradigm == "hybrid" and self.reads_content and self.content.fusion.kind == NO_FUSION:
+            raise ValueError(
+                "content.fusion.kind=none: paradigm=hybrid trains the fusion of features, and there would be none; use "
+                "paradigm=frozen, or another fusion, for example content.fusion.kind=fqformer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lora(self) -> Config:
         lora, dim = self.content.lora, self.content.dim
         if lora.handover == "none" or not self.reads_content:
             return self
+        if self.content.fusion.kind == NO_FUSION:
+            raise ValueError(
+                f"content.lora.handover={lora.handover}: with content.fusion.kind=none there are no projections and no "
+                "fusion that LoRA could stand beside; leave it out"
+            )
         if lora.rank > dim:
             raise ValueError(f"content.lora.rank={lora.rank} is above the width content.dim={dim}; use at most {dim}")
         if lora.after is not None and lora.after >= self.train.epochs:
@@ -199,3 +215,22 @@ class Config(Record):
     def dump(self) -> dict[str, Any]:
         """Plain values, complete: what `config.yaml` holds."""
         return self.model_dump(mode="json")
+
+
+def _with_joint(value: dict[str, Any]) -> dict[str, Any]:
+    """What is usual where LEMUR's transformer makes the content: its width, no fusion above it, all of it learns."""
+    content = value.get("content")
+    if not isinstance(content, Mapping):
+        return value
+    for place in (content, content.get("fields")):
+        if not isinstance(place, Mapping):
+            continue
+        item = place.get("item")
+        if not isinstance(item, Mapping) or not str(item.get("encoder")).startswith(JOINT):
+            continue
+        item, fusion = {"train": "all", **item}, content.get("fusion", {})
+        if value.get("paradigm", "end_to_end") == "end_to_end" and isinstance(fusion, Mapping):
+            fusion = {"kind": NO_FUSION, **fusion}
+        changed = {"item": item} if place is content else {"fields": {**place, "item": item}}
+        return {**value, "content": {"dim": JOINT_WIDTH, **content, "fusion": fusion, **changed}}
+    return value

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import Config, ContentConfig, FusionConfig
+from rawrec.config.parts import NO_FUSION
 from rawrec.config.wording import unknown
 from rawrec.content import lora
 from rawrec.content.bank import Bank
-from rawrec.content.encoders import Encoder, Networks, make_encoder
+from rawrec.content.encoders import Encoder, JointField, Networks, QueryEncoder, make_encoder, make_joint, make_query
 from rawrec.content.encoders.vlmo import contrast
 from rawrec.content.fusion import make_fusion
 from rawrec.content.units import Unit, units_of_pieces
@@ -27,6 +28,8 @@ from rawrec.onednn import Linear
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 ITC_SCALE = math.log(1 / 0.07)  # of the contrast's logits, at the beginning
+QUERY = "(query)"
+"""In files of weights: what the encoder of queries learns; no feature is called so."""
 FLAT = 1e-6  # a feature whose deviation is no larger a share of it says nothing: it is rounding
 Pieces = Sequence[Sequence[bytes | str]]
 """The pictures or the strings of every item."""
@@ -41,7 +44,8 @@ class ItemModel(nn.Module):
     pieces: of an encoder that reads some of an item's pieces alone: of which feature they are, whose projection they
     share, and which ones.
     frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
-    length. Retrieval models have one, too, and read the features themselves.
+    length. Retrieval models have one, too, and read the features themselves. plain (content.fusion.kind=none): the
+    content is the one feature as it is. query: encoder of queries, in the space of content, where a model reads them.
     """
 
     def __init__(
@@ -68,7 +72,11 @@ class ItemModel(nn.Module):
         self.register_buffer("_place", torch.zeros(0), persistent=False)  # where `to` brought it
         self.proj = nn.ModuleDict()
         self.fusion = None
-        if not frozen and self.fields:
+        self.query: QueryEncoder | None = None
+        self.plain = not frozen and cfg.fusion.kind == NO_FUSION
+        if self.plain:
+            self._check_plain(cfg.dim)
+        elif not frozen and self.fields:
             self.bases = list(dict.fromkeys(map(self.base, self.fields)))
             self.proj.update({name: Linear(self.widths[name], cfg.dim) for name in self.bases})
             self.fusion = make_fusion(cfg.dim, len(self.fields), cfg.fusion, self._text_flow(cfg.fusion))
@@ -84,6 +92,19 @@ class ItemModel(nn.Module):
         for name, encoder in self.encoders.items():
             assert isinstance(encoder, Encoder)
             yield name, encoder
+
+    def _check_plain(self, dim: int) -> None:
+        """UserError where content.fusion.kind=none has not one feature that is as wide as content."""
+        if len(self.fields) != 1:
+            raise UserError(
+                f"content.fusion.kind=none: an item's content is its one feature as it is, and here are "
+                f"{', '.join(self.fields)}; use content.fusion.kind=fqformer"
+            )
+        if self.widths[self.fields[0]] != dim:
+            raise UserError(
+                f"content.fusion.kind=none: {self.fields[0]} is {self.widths[self.fields[0]]} wide and content "
+                f"content.dim={dim}; use content.dim={self.widths[self.fields[0]]}, or content.fusion.kind=fqformer"
+            )
 
     def _text_flow(self, cfg: FusionConfig) -> list[int]:
         """Which tokens are of texts, or named by content.fusion.text_flow. UserError for a name that is no feature."""
@@ -146,6 +167,9 @@ class ItemModel(nn.Module):
 
     def fuse(self, features: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
         """Features of all fields `[n, width]` and which of them are there `[n]` bool -> content `[n, dim]`."""
+        if self.plain:
+            (name,) = self.fields
+            return features[name] * present[name][:, None]
         tokens = []
         for name in self.fields:
             feature = one_length(features[name])
@@ -245,6 +269,18 @@ class ItemModel(nn.Module):
         images, texts = ([name for name in self.trained if kinds[name] == (kind,)] for kind in ("image", "text"))
         return [(image, text) for image in images for text in texts]
 
+    # --------------------------------------------------------------------------------------------------------- queries
+    def encode_queries(self, queries: Sequence[str]) -> Tensor:
+        """Vectors `[n, content.dim]` float32 of what users typed, any text, with gradient; zeros for an empty one."""
+        assert self.query is not None
+        return self.query_content(self.query.prepare(queries)[0])
+
+    def query_content(self, prepared: Ragged) -> Tensor:
+        """The same of prepared ones, see `QueryEncoder.prepare`."""
+        assert self.query is not None
+        with self._casting(self._place.device):
+            return self.query(prepared.to(self._place.device)).float()
+
     # ---------------------------------------------------------------------------------------------------------- state
     def top_state(self) -> dict[str, Tensor]:
         """All that stands above the features, by name: projections, fusion, vectors of fields."""
@@ -271,6 +307,8 @@ class ItemModel(nn.Module):
                 if parameter.requires_grad and id(parameter) not in known:
                     known.add(id(parameter))
                     found[f"{name}.{own}"] = parameter
+        if self.query is not None:
+            found |= {f"{QUERY}.{own}": p for own, p in self.query.named_parameters() if p.requires_grad}
         return found if self.itc is None else {**found, "itc": self.itc}
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -306,8 +344,11 @@ class ItemModel(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------------- construction
-def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fused: bool = True) -> ItemModel:
-    """The item model of a dataset's `units` (see `content_units`); not `fused`: its encoders alone."""
+def build_item_model(
+    cfg: Config, fields: Fields, units: Mapping[str, Unit], fused: bool = True, reads_queries: bool = False
+) -> ItemModel:
+    """The item model of a dataset's `units` (see `content_units`); not `fused`: its encoders alone. reads_queries: with
+    an encoder of queries."""
     encoders: dict[str, Encoder] = {}
     units = units_of_pieces(units) if fused else units
     networks = Networks()
@@ -315,10 +356,12 @@ def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fus
     for name, unit in units.items():
         shared = networks if unit.shared or unit.settings.train == "none" else own[unit.base]
         try:
-            encoders[name] = make_encoder(unit.reading, unit.settings, cfg.seed, networks=shared)
-        except UserError as error:  # which begins with the setting, or with "encoder"
-            place = f"content.{unit.base}"
-            raise UserError(f"{place}.{error}" if "=" in str(error).split()[0] else f"{place}: {error}") from None
+            if unit.own is not None:
+                encoders[name] = _joint(cfg, unit)
+            else:
+                encoders[name] = make_encoder(unit.reading, unit.settings, cfg.seed, networks=shared)
+        except UserError as error:
+            raise _placed(unit.setting, error) from None
     frozen = cfg.paradigm == "frozen" or not fused
     settings = cfg.content if cfg.paradigm == "end_to_end" else cfg.content.model_copy(update={"itc_weight": 0.0})
     reads = {name: unit.reads for name, unit in units.items()}
@@ -327,7 +370,33 @@ def build_item_model(cfg: Config, fields: Fields, units: Mapping[str, Unit], fus
     made.seed = cfg.seed
     if made.itc is not None:
         _check_contrast(made)
+    if reads_queries:
+        query, document = cfg.content.query, next(iter(encoders.values()), None)
+        try:
+            made.query = make_query(
+                query.encoder, query.layers, query.max_length, query.train == "all", cfg.content.dim, cfg.seed, document
+            )
+        except UserError as error:
+            raise _placed("content.query", error) from None
     return made
+
+
+def _placed(place: str, error: UserError) -> UserError:
+    """With the place of its setting, with whose name an error begins, or with "encoder"."""
+    return UserError(f"{place}.{error}" if "=" in str(error).split()[0] else f"{place}: {error}")
+
+
+def _joint(cfg: Config, unit: Unit) -> Encoder:
+    """LEMUR's transformer, which makes an item's content of all its fields."""
+    assert unit.own is not None
+    fields = [
+        JointField(name, kind, own.max_length or JointField._field_defaults["length"], own.max_images)
+        for (name, own), kind in zip(unit.own.items(), unit.kinds, strict=True)
+    ]
+    images = next((own for own, kind in zip(unit.own.values(), unit.kinds, strict=True) if kind == "image"), None)
+    query = cfg.content.query
+    length = query.max_length if query.encoder == "shared" else None
+    return make_joint(fields, images, unit.settings, cfg.content.dim, length, cfg.seed)
 
 
 def _check_contrast(made: ItemModel) -> None:

@@ -2,7 +2,8 @@
 
 A **unit** is one feature of an item and the encoder that makes it. Usually it reads one field and has the field's name.
 `content.item` gives all fields one encoder, whose networks they share: CLIP and its kin have one tower for all image
-fields and one for all text fields, and each field its feature; VLMo reads an item as a whole and makes three features.
+fields and one for all text fields, and each field its feature; VLMo reads an item as a whole and makes three
+features; LEMUR's transformer reads all of an item's texts and makes one, which is its content.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rawrec.config import Config, FieldConfig
-from rawrec.content.encoders import DEFAULTS, WHOLE, known_or_whole, reads_whole_items
+from rawrec.content.encoders import DEFAULTS, JOINT, WHOLE, known_or_whole, reads_whole_items
 from rawrec.content.encoders.base import Kind
 from rawrec.content.encoders.vlmo import Kind as PassKind
 from rawrec.data.dataset import Fields
@@ -19,6 +20,8 @@ from rawrec.errors import UserError
 
 ITEM = "item"
 """Settings of the one encoder of all fields."""
+CONTENT = "content"
+"""The feature that LEMUR's transformer makes."""
 OWN = ("use", "max_images", "tokens", "max_texts")
 """What fields that share a network may differ in."""
 
@@ -37,10 +40,17 @@ class Unit:
     """Its network is that of every other unit of the same kind and encoder."""
     pieces: slice | None = None
     of: str = ""
+    own: Mapping[str, FieldConfig] | None = None
+    """Of an encoder that reads several fields of one kind, each as it is: the settings of each."""
 
     @property
     def base(self) -> str:
         return self.of or self.name
+
+    @property
+    def setting(self) -> str:
+        """Where its encoder is set."""
+        return f"content.{ITEM if self.own is not None else self.base}"
 
     @property
     def reading(self) -> PassKind:
@@ -57,6 +67,10 @@ def content_units(cfg: Config, fields: Fields) -> dict[str, Unit]:
             raise UserError(f"content.{name}: the dataset has no image or text field {name!r}. Known: {known}")
     item = _item(cfg) if ITEM not in kinds else None
     settings = {name: _of_field(cfg, name, kind, item) for name, kind in kinds.items()}
+    if item is not None and (item.encoder or "").startswith(JOINT):
+        result = _of_joint(cfg, item, settings, kinds, fields)
+        _check(cfg, fields, result)
+        return result
     if item is not None:
         _agree(settings, kinds)
     used: dict[str, Kind] = {name: kind for name, kind in kinds.items() if settings[name].use}
@@ -80,7 +94,11 @@ def units_of_pieces(units: Mapping[str, Unit]) -> dict[str, Unit]:
         if unit.settings.tokens == "mean":
             result[name] = unit
             continue
-        if len(unit.kinds) > 1 or (unit.settings.encoder is not None and reads_whole_items(unit.settings.encoder)):
+        if (
+            unit.own is not None
+            or len(unit.kinds) > 1
+            or (unit.settings.encoder is not None and reads_whole_items(unit.settings.encoder))
+        ):
             raise UserError(
                 f"content.{ITEM}.tokens=each: {unit.settings.encoder} makes one feature of all pieces; use mean"
             )
@@ -111,9 +129,15 @@ def resolved(cfg: Config, fields: Fields, units: dict[str, Unit]) -> dict[str, F
     """`content.fields`, complete: a run that is loaded again reads the same fields in the same way."""
     kinds: dict[str, Kind] = {**dict.fromkeys(fields.image, "image"), **dict.fromkeys(fields.text, "text")}
     item = _item(cfg) if any(unit.shared for unit in units.values()) else None
-    read = {field: unit.settings for unit in units.values() for fields in unit.reads for field in fields}
+    read = {
+        field: unit.settings if unit.own is None else unit.own[field]
+        for unit in units.values()
+        for fields in unit.reads
+        for field in fields
+    }
+    joint = any(unit.own is not None for unit in units.values())
     rest = {name: _of_field(cfg, name, kind, item) for name, kind in kinds.items() if name not in read}
-    unread = {name: own if own.use else FieldConfig(use=False) for name, own in rest.items()}
+    unread = {name: own if own.use and not joint else FieldConfig(use=False) for name, own in rest.items()}
     return ({} if item is None else {ITEM: item}) | read | unread
 
 
@@ -125,13 +149,13 @@ def _item(cfg: Config) -> FieldConfig | None:
     return item.model_copy(update={"encoder": known_or_whole(item.encoder)})
 
 
-def _of_field(cfg: Config, name: str, kind: Kind, item: FieldConfig | None) -> FieldConfig:
+def _of_field(cfg: Config, name: str, kind: Kind, item: FieldConfig | None, default: str | None = None) -> FieldConfig:
     """The settings of a field: its own, over those of its kind, over those of all, over the defaults."""
     merged: dict = {} if item is None else item.model_dump(exclude_unset=True)
     for key in dict.fromkeys((kind, name)):
         if key in cfg.content.fields:
             merged.update(cfg.content.fields[key].model_dump(exclude_unset=True))
-    merged["encoder"] = known_or_whole(merged.get("encoder") or DEFAULTS[kind])
+    merged["encoder"] = known_or_whole(merged.get("encoder") or default or DEFAULTS[kind])
     if cfg.paradigm != "end_to_end":
         merged["train"] = "none"
     return FieldConfig.model_validate(merged)
@@ -179,6 +203,38 @@ def _of_whole_items(settings: dict[str, FieldConfig], used: dict[str, Kind], fie
     return result
 
 
+def _of_joint(
+    cfg: Config, item: FieldConfig, settings: dict[str, FieldConfig], kinds: dict[str, Kind], fields: Fields
+) -> dict[str, Unit]:
+    """The unit of LEMUR's transformer: all text fields in use, and the image fields with an encoder of their own."""
+    item = _of_field(cfg, ITEM, "text", item).model_copy(update={"encoder": item.encoder})
+    own: dict[str, FieldConfig] = {}
+    images: dict[str, FieldConfig] = {}
+    for name, kind in kinds.items():
+        if kind == "text" and settings[name].use:
+            _agree_on({ITEM: item, name: settings[name]}, ITEM, name, (*OWN, "max_length"))
+            own[name] = settings[name]
+        elif kind == "image":
+            alone = _of_field(cfg, name, kind, None, default=item.encoder)
+            if alone.use and alone.encoder != item.encoder:
+                images[name] = alone
+    for name in images:
+        _agree_on(images, next(iter(images)), name, OWN)
+    own |= images
+    if not own:
+        raise UserError(
+            f"content.item.encoder={item.encoder}: it reads texts, and no text field is in use; pictures are read "
+            "where content.image.encoder=patches, or an encoder, says so"
+        )
+    if CONTENT in fields.feature:
+        raise UserError(
+            f"the dataset has a ready-made feature {CONTENT!r}, which content.item.encoder={item.encoder} makes, too; "
+            "rename it"
+        )
+    reads = tuple((name,) for name in own)
+    return {CONTENT: Unit(CONTENT, tuple(kinds[name] for name in own), reads, item, shared=True, own=own)}
+
+
 def _check(cfg: Config, fields: Fields, units: dict[str, Unit]) -> None:
     if cfg.paradigm != "end_to_end":
         return
@@ -188,7 +244,10 @@ def _check(cfg: Config, fields: Fields, units: dict[str, Unit]) -> None:
             f"({', '.join(fields.feature)}): choose paradigm=hybrid or paradigm=frozen"
         )
     if units and all(unit.settings.train == "none" for unit in units.values()):
-        hints = dict.fromkeys(f"content.{ITEM if unit.shared else name}.train=top:1" for name, unit in units.items())
+        hints = dict.fromkeys(
+            f"content.{ITEM if unit.shared else name}.train={'top:1' if unit.own is None else 'all'}"
+            for name, unit in units.items()
+        )
         raise UserError(
             "paradigm=end_to_end trains encoders, but every field has train=none; set for example "
             + " ".join(hints)

@@ -9,6 +9,7 @@
 | `owner/name` or a folder | both | a model of the transformers library, safetensors only: see `hub.py` |
 | `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
 | a folder that `rawrec finetune` made of `pair:IMAGE+TEXT` | both | two encoders in one space: see `pair.py` |
+| `joint:SIZE`, `joint:TEXT ENCODER` | all texts (`content.item.encoder`) | LEMUR's transformer: see `joint.py` |
 | a folder of VLMo, `random:vlmo` | both, and both together (`content.item.encoder`) | one network: see `whole.py` |
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,10 +29,13 @@ from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
 from rawrec.content.encoders import efficientnet, hub, loading, open_clip_towers, pair, random_networks, timm_pictures
 from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack
-from rawrec.content.encoders.names import LIBRARIES, whole_name
+from rawrec.content.encoders.joint import PATCHES, JointEncoder, JointField, base_of, joint_encoder
+from rawrec.content.encoders.joint_network import SIZES
+from rawrec.content.encoders.names import JOINT, LIBRARIES, whole_name
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
 from rawrec.content.encoders.open_clip_towers import OpenClipStack
 from rawrec.content.encoders.pictures import Pictures
+from rawrec.content.encoders.query import QueryEncoder, own_query, shared_query
 from rawrec.content.encoders.stacks import probe_pixels, probe_tokens
 from rawrec.content.encoders.tokens import Words
 from rawrec.content.encoders.two_towers import TwoTowerStack
@@ -44,13 +48,18 @@ from rawrec.plugins import own_code
 __all__ = [
     "DEFAULTS",
     "IMAGE_ENCODERS",
+    "JOINT",
     "LIBRARIES",
     "TEXT_ENCODERS",
     "WHOLE",
     "Encoder",
+    "JointField",
     "Networks",
+    "QueryEncoder",
     "known_or_whole",
     "make_encoder",
+    "make_joint",
+    "make_query",
     "reads_whole_items",
 ]
 
@@ -129,6 +138,11 @@ def make_encoder(
             f"encoder {name!r}: a pair has to be trained before it is used: rawrec finetune DATA --encoder {name} "
             "--out FOLDER, and FOLDER is the encoder's name then"
         )
+    if name.startswith(JOINT):
+        raise UserError(
+            f"encoder {name!r}: it reads all texts of an item as one sequence, not a field alone; use "
+            f"content.item.encoder={name}"
+        )
     with torch.random.fork_rng(devices=[]), _packages(name):
         torch.manual_seed(seed)
         place, own = (networks.frozen, _frozen(cfg)) if cfg.side else (networks, cfg)
@@ -142,10 +156,53 @@ def make_encoder(
         return _reader(kind, name, stack, reading, cfg, seed, hidden_dtype)
 
 
+def make_joint(
+    fields: Sequence[JointField],
+    images: FieldConfig | None,
+    cfg: FieldConfig,
+    out: int,
+    query_length: int | None,
+    seed: int,
+    hidden_dtype: torch.dtype = torch.float16,
+) -> JointEncoder:
+    """LEMUR's transformer of whole items, `cfg.encoder`; see `joint.joint_encoder`, and `make_encoder` for the rest."""
+    name = cfg.encoder or ""
+    with torch.random.fork_rng(devices=[]), _packages(name.removeprefix(JOINT)):
+        torch.manual_seed(seed)
+        return quicken(joint_encoder(fields, images, cfg, out, query_length, seed, hidden_dtype, _network))
+
+
+def make_query(
+    name: str | None, layers: int | None, length: int, learns: bool, out: int, seed: int, document: Encoder | None
+) -> QueryEncoder:
+    """The encoder of queries that `content.query` asks for; document: that of items.
+
+    name: own, shared, or as of `content.item.encoder`; None: own, or joint:paper where items have none like it. out:
+    width of items' content. UserError as of `make_encoder`.
+    """
+    joint = document if isinstance(document, JointEncoder) else None
+    if name in ("own", "shared") and joint is None:
+        raise UserError(
+            f"encoder={name}: it is made as the items' encoder is, or is that one, where content.item.encoder says "
+            "joint:...; use content.query.encoder=joint:paper"
+        )
+    if name == "shared" and joint is not None:
+        return shared_query(joint, length)
+    if name is None or name == "own":
+        name = f"{JOINT}paper" if joint is None else joint.name
+    with torch.random.fork_rng(devices=[]), _packages(name.removeprefix(JOINT)):
+        torch.manual_seed(seed)
+        base = base_of(name, layers, 1, length + 2, _network, query=True)
+        return quicken(own_query(base, out, length, learns))
+
+
 def known_or_whole(name: str) -> str:
     """`whole_name`, but for our own names and registered ones, which stand above folders that are called so."""
-    known = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or name.startswith("random:") or _is_registered(name)
-    return name if known else whole_name(name)
+    if name.startswith(JOINT):
+        inner = name.removeprefix(JOINT)
+        return name if inner in SIZES else JOINT + known_or_whole(inner)
+    ours = name in IMAGE_ENCODERS or name in TEXT_ENCODERS or name.startswith("random:") or name == PATCHES
+    return name if ours or _is_registered(name) else whole_name(name)
 
 
 def _frozen(cfg: FieldConfig) -> FieldConfig:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 PAIR = "pair:"
+JOINT = "joint:"
+"""How names of LEMUR's transformer begin; behind it stands a size, or the text encoder that it begins as."""
 LIBRARIES = ("timm:", "open_clip:")
 """How names of networks of other libraries begin; behind @ stand their weights."""
 
@@ -16,6 +18,8 @@ def whole_name(name: str) -> str:
     """
     if name.startswith(PAIR):
         return PAIR + "+".join(map(whole_name, name.removeprefix(PAIR).split("+")))
+    if name.startswith(JOINT):
+        return JOINT + whole_name(name.removeprefix(JOINT))
     if name.startswith(LIBRARIES):
         model, at, weights = name.partition("@")
         return model + at + _place(weights, files=True)
@@ -31,4 +35,6 @@ def without_place(name: str) -> str:
     """What a name says beside where files lie: of those the weights tell, wherever they are moved."""
     if name.startswith(LIBRARIES):
         return name.partition("@")[0]
+    if name.startswith(JOINT):
+        return JOINT + without_place(name.removeprefix(JOINT))
     return "" if Path(name).is_dir() else name

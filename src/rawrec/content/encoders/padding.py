@@ -32,9 +32,13 @@ def mean(padded: Tensor, mask: Tensor) -> Tensor:
 
 def rows(ptr: Tensor, items: Tensor) -> Tensor:
     """The rows of `items`, one item after the other, `[sum of lengths]` int64."""
-    lengths = ptr[items + 1] - ptr[items]
-    starts = torch.repeat_interleave(ptr[items] - (lengths.cumsum(0) - lengths), lengths)
-    return starts + torch.arange(len(starts), device=ptr.device)
+    return spans(ptr[items], ptr[items + 1] - ptr[items])
+
+
+def spans(starts: Tensor, lengths: Tensor) -> Tensor:
+    """The numbers from each start on, as many as its length says, `[sum of lengths]` int64."""
+    begins = torch.repeat_interleave(starts - (lengths.cumsum(0) - lengths), lengths)
+    return begins + torch.arange(len(begins), device=starts.device)
 
 
 def buckets(lengths: Tensor) -> Iterator[Tensor]:
