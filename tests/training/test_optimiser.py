@@ -177,26 +177,45 @@ def test_a_state_of_other_parameters_is_refused() -> None:
     optimiser.load_state(state)
 
 
-@pytest.mark.parametrize(("size", "between"), [(6, 0), (600, 40)])
-def test_what_a_row_remembers_does_not_depend_on_the_size_of_its_table(size: int, between: int) -> None:
-    """A row that is used ten times with the same gradients, in a small table and seldom in a large one."""
-    table = nn.Parameter(torch.ones(size, 2))
+@pytest.mark.parametrize(("between", "absence", "counted"), [(0, 8, 1), (40, 1, 1), (5, 8, 6), (40, 8, 8)])
+def test_a_row_decays_for_the_steps_since_its_last_use_as_far_as_they_count(
+    between: int, absence: int, counted: int
+) -> None:
+    """Used ten times with the same gradients, and not in the `between` steps before each: decay of `counted` steps."""
+    table = nn.Parameter(torch.ones(600, 2))
     touch_by_rows(table)
-    optimiser = Optimiser({"id": [("table", table)]}, settings_of(lr=0.1, id_weight_decay=2.0, ema=0.9))
+    train = settings_of(lr=0.1, id_weight_decay=0.5, id_decay_steps=absence, ema=0.9)
+    optimiser = Optimiser({"id": [("table", table)]}, train)
     number = 0
     for use in range(10):
-        for rows in [[0], *[[5]] * between]:
+        for rows in [*[[5]] * between, [0]]:
             optimiser.zero_grad()
             (lookup(table, torch.tensor(rows)) * torch.tensor([1.0, 1.0 - use])).sum().backward()
             optimiser.clip()
             optimiser.step(number, 0)
             number += 1
     small = nn.Parameter(torch.ones(1, 2))
-    expected = torch.optim.AdamW([small], lr=0.1, weight_decay=2.0)
+    expected = torch.optim.AdamW([small], lr=0.1, weight_decay=(1 - (1 - 0.1 * 0.5) ** counted) / 0.1)
     for use in range(10):
         small.grad = torch.tensor([[1.0, 1.0 - use]])
         expected.step()
     torch.testing.assert_close(table[0], small[0])
+
+
+def test_a_row_decays_as_that_of_a_dense_table_where_every_absence_counts() -> None:
+    """Gradients of nothing move neither; the second row is used in every third step, by a gradient of 0."""
+    nets = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
+    touch_by_rows(nets[1])
+    train = settings_of(lr=0.1, id_weight_decay=0.5, warmup_steps=0)
+    dense, rows = (Optimiser({"id": [("table", table)]}, train) for table in nets)
+    for number in range(30):
+        for table, optimiser in zip(nets, (dense, rows), strict=True):
+            optimiser.zero_grad()
+            used = torch.tensor([0, 1] if number % 3 == 2 else [0])
+            (lookup(table, used) * torch.tensor([[math.sin(number)], [0.0]])[: len(used)]).sum().backward()
+            optimiser.clip()
+            optimiser.step(number, 0)
+    torch.testing.assert_close(*nets)
 
 
 # --------------------------------------------------------------------------------------------------- the dense path

@@ -106,6 +106,11 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             not cfg.data.further_labels,
             "the model learns one label; name several in data.labels, for example data.labels=[click,buy]",
         ),
+        (
+            r"train\.id_decay_steps",
+            cfg.train.optimizer != "adamw" or not cfg.train.id_weight_decay,
+            "only the decay of train.optimizer=adamw with a train.id_weight_decay above 0 is made up for",
+        ),
         (r"eval\.topk(_users)?", not cfg.eval.full_ranking, "eval.full_ranking=false makes no lists; set it to true"),
         (
             r"eval\.(protocol|untrained_ids)|content\.order",
@@ -187,7 +192,7 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         ),
         _one_layer(cfg),
         (
-            r"train\.id_(lr|weight_decay)",
+            r"train\.id_(lr|weight_decay|decay_steps)",
             True,
             f"it is a setting of ranking models, and {name} is none; use train.lr and train.weight_decay",
         ),

@@ -120,7 +120,15 @@ class TrainConfig(Record):
         "retrieval model, of all its parameters",
     )
     id_weight_decay: float = Field(
-        default=1.0, ge=0, description="weight decay of id embeddings, per use: of the rows in the batch"
+        default=1.0,
+        ge=0,
+        description="weight decay of rankers' id embeddings, made up for when an id is in the batch again",
+    )
+    id_decay_steps: int = Field(
+        default=32,
+        ge=1,
+        description="of the steps since an id was last used so many count for its decay, at most, so that seldom used "
+        "ids of a large catalogue do not fade; 1: ids decay by use",
     )
     ema: float = Field(
         default=0.998,

@@ -48,7 +48,7 @@ class Optimiser:
             decay = decays.get(key, train.weight_decay)
             by_rows = {name: p for name, p in group if is_touched_by_rows(p)}
             dense = {name: p for name, p in group if name not in by_rows}
-            self.tables |= {name: RowAdam(p, decay, not self.fused, train.ema) for name, p in by_rows.items()}
+            self.tables |= {name: self._by_rows(p, decay) for name, p in by_rows.items()}
             self._table_rates |= dict.fromkeys(by_rows, rate)
             self._dense |= dense
             known = levels or {} if key == "encoder" and train.encoder_lr_decay < 1 else {}
@@ -63,6 +63,9 @@ class Optimiser:
             self.torch = torch.optim.Adam(options, fused=True) if self.fused else torch.optim.AdamW(options)
         self._average = {name: p.detach().clone() for name, p in self._dense.items()} if train.ema else {}
         self.updates = 0
+
+    def _by_rows(self, table: nn.Parameter, decay: float) -> RowAdam:
+        return RowAdam(table, decay, not self.fused, self.cfg.ema, self.cfg.id_decay_steps)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:

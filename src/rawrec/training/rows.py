@@ -1,8 +1,9 @@
 """AdamW and averaged weights of a table that is touched by rows (see `models/ids.py`).
 
-A row changes in the steps whose batch holds it, and only then: its moments, their bias correction and its weight decay
-count these uses, not the steps of the run. So what a row learns and remembers is a function of its own gradients,
-whatever the number of other rows and the size of the batch.
+A row changes in the steps whose batch holds it, and only then: its moments and their bias correction count these uses,
+not the steps of the run. Decoupled weight decay is made up for when the row is used again: once for every step since
+its last use, as a dense table would have it, but for at most so many (`absence`), so that a row of a large catalogue,
+which is seldom used, does not fade to nothing between two uses.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ class RowAdam:
     """The optimiser's state of one table, `weight` `[rows, ...]`: moments, uses and, with `ema`, averaged weights.
 
     decay: weight decay, decoupled as AdamW has it or, `decoupled=False`, added to the gradient as Adam has it; both for
-    the rows in the batch. `uses` int32 `[rows]`: steps that touched the row. The average of a row that is not touched
-    follows it in closed form: `averaged` int32 `[rows]` is the step that its average stands at.
+    the rows in the batch. absence: steps without a row that count for its decoupled decay, at most, its use included.
+    `uses` and `used` int32 `[rows]`: how many steps touched the row, and the last of them. The average of a row that
+    is not touched follows it in closed form: `averaged` int32 `[rows]` is the step that its average stands at.
     """
 
-    def __init__(self, weight: Tensor, decay: float, decoupled: bool, ema: float):
-        self.weight, self.decay, self.decoupled, self.ema = weight, decay, decoupled, ema
-        self.moments: tuple[Tensor, Tensor, Tensor] | None = None
+    def __init__(self, weight: Tensor, decay: float, decoupled: bool, ema: float, absence: int = 1):
+        self.weight, self.decay, self.decoupled, self.ema, self.absence = weight, decay, decoupled, ema, absence
+        self.moments: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.average = self.averaged = None
         if ema:
             self.average = weight.detach().clone()
@@ -82,7 +84,7 @@ class RowAdam:
             return
         if self.moments is None:
             self.moments = self._no_moments()
-        first, second, uses = self.moments
+        first, second, uses, used = self.moments
         old = self.weight.index_select(0, rows)
         if self.decay and not self.decoupled:
             grad = grad.add(old, alpha=self.decay)
@@ -91,10 +93,12 @@ class RowAdam:
         count = uses.index_select(0, rows) + 1
         n, shape = count.clamp(max=MANY), (-1, *[1] * (grad.ndim - 1))
         size, root = (table.index_select(0, n).to(m.dtype).view(shape) for table in _unbiased(rows.device))
-        new = old * (1 - rate * self.decay) if self.decoupled else old.clone()
+        missed = (step - used.index_select(0, rows)).clamp_(max=self.absence).to(old.dtype).view(shape)
+        new = old * (1 - rate * self.decay) ** missed if self.decoupled else old.clone()
         new.addcdiv_(size * m, (v.sqrt() / root).add_(EPSILON), value=-rate)
         for table, values in ((first, m), (second, v), (uses, count), (self.weight, new)):
             table.index_copy_(0, rows, values)
+        used.index_fill_(0, rows, step)
         if self.average is not None and self.averaged is not None:
             average = self._caught_up(rows, old, step - 1).lerp_(new, 1 - average_decay(self.ema, step))
             self.average.index_copy_(0, rows, average)
@@ -118,13 +122,14 @@ class RowAdam:
             self.average.index_copy_(0, late, self._caught_up(late, self.weight.index_select(0, late), step))
         self.averaged.fill_(step)
 
-    def _no_moments(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _no_moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         zeros = torch.zeros_like(self.weight, requires_grad=False)
-        return zeros, zeros.clone(), torch.zeros(len(zeros), dtype=torch.int32, device=zeros.device)
+        never = torch.zeros(len(zeros), dtype=torch.int32, device=zeros.device)
+        return zeros, zeros.clone(), never, never.clone()
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside weights and average."""
-        moments = dict(zip(("exp_avg", "exp_avg_sq", "uses"), self.moments or (), strict=False))
+        moments = dict(zip(("exp_avg", "exp_avg_sq", "uses", "used"), self.moments or (), strict=False))
         return moments | ({} if self.averaged is None else {"averaged": self.averaged})
 
     def load_state(self, state: dict[str, Tensor]) -> None:
