@@ -230,7 +230,7 @@ def test_mistakes_are_named(tmp_path: Path, run: Import) -> None:
         ("query: .* no column 'q'", {"query": "q"}),
         ("extra: .* no column 'usr'; did you mean 'user'", {"extra": ["usr"]}),
         ("'user' is to be kept twice", {"query": "user", "extra": ["user"]}),
-        ("'user' is to be kept twice", {"query": "user", "session": "user"}),
+        ("'user' is named as query and as session", {"query": "user", "session": "user"}),
         ("'title' describes items", {"text": ["title"]}),
         ("no usable time", {"time": "items"}),
     ]:  # fmt: skip

@@ -59,6 +59,13 @@ def taken(data: rawrec.Dataset) -> set[tuple[str, str, int]]:
 EXPECTED = set(zip(ROWS["who"], ROWS["what"], ROWS["when"], strict=True))
 
 
+def test_queries_and_sessions(run: Callable[..., Any]) -> None:
+    rows = ROWS | {"asked": ["mug", "", "mug", "杯子", None], "list": [1, 1, 1, 2, 2]}
+    data = run(lambda options, report: tables([rows], query="asked", session="list"))
+    assert data.column("query").tolist() == ["mug", None, "mug", "杯子", None]
+    assert data.session_rows.tolist() == [0, 0, 1, 2, 2]
+
+
 def picture() -> bytes:
     buffer = BytesIO()
     Image.new("RGB", (8, 8), "red").save(buffer, "PNG")

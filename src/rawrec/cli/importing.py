@@ -30,6 +30,8 @@ from rawrec.cli.options import (
     Out,
     Overwrite,
     Pairs,
+    Query,
+    Session,
     Text,
     Time,
     Timestamp,
@@ -68,6 +70,8 @@ def import_table(
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    query: Query = None,
+    session: Session = None,
     users: Users = None,
     user_id: UserId = None,
     user_category: UserCategory = None,
@@ -118,6 +122,8 @@ def import_recbole(
     seq_separator: Annotated[str, typer.Option(help="between the values of a sequence")] = " ",
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    query: Query = None,
+    session: Session = None,
     image_url: ImageUrl = None,
 ) -> Work:
     """Import RecBole's atomic files; <name>.train.inter and so on become the split."""
@@ -211,8 +217,10 @@ def import_impressions(
     clicks_are: Annotated[
         str | None, typer.Option(help="ids of the items clicked | flags, 0 or 1 per item (default: what fits)")
     ] = None,
-    query: Annotated[str | None, typer.Option(help="column of the query, kept")] = None,
-    session: Annotated[str | None, typer.Option(help="column of the session, kept (default: the row)")] = None,
+    query: Query = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="id of the list, or of several (default: the row)")
+    ] = None,
     time: Time = None,
     extra: Annotated[Many, typer.Option(help="further column to keep; repeatable")] = None,
     context_category: ContextCategory = None,
@@ -265,6 +273,8 @@ def import_huggingface(
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    query: Query = None,
+    session: Session = None,
     users: Annotated[str | None, typer.Option(metavar="NAME[:CONFIG][@SPLIT]", help="the users' attributes")] = None,
     user_id: UserId = None,
     user_category: UserCategory = None,
@@ -297,6 +307,8 @@ def import_webdataset(
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
+    query: Query = None,
+    session: Session = None,
     users: Users = None,
     user_id: UserId = None,
     user_category: UserCategory = None,

@@ -47,6 +47,11 @@ ContextNumeric = Annotated[
     Many,
     typer.Option("--context-numeric", metavar="COLUMN,...", help="numbers of the interactions, as position; likewise"),
 ]
+Query = Annotated[str | None, typer.Option("--query", metavar="COLUMN", help="what was asked for, as it was typed")]
+Session = Annotated[
+    str | None,
+    typer.Option("--session", metavar="COLUMN", help="id of what was shown to a user together, on one request"),
+]
 
 # ------------------------------------------------------------------------------------------------------------- users
 Users = Annotated[Path | None, typer.Option("--users", help="table of the users' attributes")]

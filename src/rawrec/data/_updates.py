@@ -11,7 +11,7 @@ import pyarrow as pa
 from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
-from rawrec.data.dataset import pc, present_in
+from rawrec.data.arrays import pc, present_in
 from rawrec.data.digest import ContentDigest
 from rawrec.data.meta import Fields
 from rawrec.data.parts import first_of_each

@@ -11,9 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rawrec.data import images
+from rawrec.data.arrays import pc, pieces
 from rawrec.data.bar import Bar
 from rawrec.data.checked import WORKERS
-from rawrec.data.dataset import Dataset, pc, pieces
+from rawrec.data.dataset import Dataset
 from rawrec.data.digest import ContentDigest
 from rawrec.data.findings import Validation
 from rawrec.data.inspect import spread

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rawrec.data._validate_asked import check_asked, check_asked_rows, digest_asked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.digest import ContentDigest
@@ -73,6 +74,7 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
     """Check all interactions and stored splits. item_hashes: of the items' ids, `[n_items]`, 0 where unknown."""
     watches = _watches(data, found)
     _check_context(data, found)
+    owners = check_asked(data, found)
     user_hashes = np.zeros(data.n_users, np.uint64)
     keys = np.zeros(data.n_interactions, np.uint64)
     task = bar.progress.add_task("interactions", total=1.0, rows=0)
@@ -91,6 +93,7 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
                 continue
             for batch in file.iter_batches(ROWS_AT_ONCE):
                 _check_batch(data, found, entry.file, batch, row, users, user_hashes, item_hashes, watches, keys)
+                check_asked_rows(data, found, entry, batch, row, owners)
                 if digest is not None:
                     _digest(digest, batch)
                 row += len(batch)
@@ -100,6 +103,8 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
         if digest is not None and entry.users is not None:
             with found.reading(entry.users):
                 digest.update("users", pq.read_table(data.path / entry.users))
+        if digest is not None:
+            digest_asked(data, found, entry, digest)
         if digest is not None:
             differs = digest.hexdigest() != entry.digest
             found.add("dataset.yaml", f"the digest of version {entry.version} is not that of its content", differs)

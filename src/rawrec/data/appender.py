@@ -24,9 +24,10 @@ from rawrec.data.digest import combined
 from rawrec.data.disk import Lock, writing
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
-from rawrec.data.meta import ITEMS, ROWS, SCHEMA_VERSION, Version, write_meta
+from rawrec.data.meta import ITEMS, ROWS, WITHOUT_QUERIES, Version, write_meta
 from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema
+from rawrec.data.queries import ASKED, Numbers, asked_file, has_file
 from rawrec.data.splits import PARTS
 from rawrec.data.users import UserRows, bare_users, merged
 from rawrec.errors import UserError
@@ -75,7 +76,8 @@ class Appender(PartWriter):
             rows = [stored.field(name) for name in stored.names if name not in ("user_id", "item_id", "split")]
             items = item_schema(data.fields, data.has_launched)
             source = pictures.open(data.path) if pictures is not None else None
-            super().__init__(data.path, folder, items, pa.schema(rows), data.meta.labels, source)
+            asked = {name: Numbers(name, data.asked_table(name)) for name in data.meta.asked}
+            super().__init__(data.path, folder, items, pa.schema(rows), data.meta.labels, source, asked)
             self.users = UserRows(data.meta.users)
             self._old_codes = Numbering()
             self._old_codes.encode(pa.array(data.item_ids, pa.string()))
@@ -145,7 +147,7 @@ class Appender(PartWriter):
         meta = self.data.meta
         number = meta.version + 1
         counts = {"users": len(self._user_codes), "items": len(self._known_items())}
-        counts["interactions"] = meta.counts["interactions"] + n_rows
+        counts |= {"interactions": meta.counts["interactions"] + n_rows, **self._asked_counts()}
         added = {what: count - meta.counts[what] for what, count in counts.items()}
         file, account = f"interactions-{number}.parquet", f"import-{number}.json"
         parts = np.full(n_rows, PART_NUMBERS[self._part], np.int8)
@@ -157,6 +159,7 @@ class Appender(PartWriter):
             else:
                 self._write_rows(file, item_of, parts)
                 self._note_labels(file, report)
+            self._write_asked(number, added)
             if attributes is not None:
                 self._write_users(attributes, f"users-{number}.parquet")
             report.write(self._folder / account)
@@ -176,13 +179,14 @@ class Appender(PartWriter):
                     "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
                 }
             )
-            for name in (file, account, *filter(None, [version.users])):
+            asked = [asked_file(name, number) for name in self._asked if has_file(name, number, added)]
+            for name in (file, account, *filter(None, [version.users]), *asked):
                 sync(self._folder / name)
                 move(self._folder / name, self._place / name)
             write_meta(meta, self._place, f"dataset-{meta.version}.yaml")
             versions = [*meta.versions, version]
             changes = {
-                "schema_version": SCHEMA_VERSION,
+                "schema_version": max(meta.schema_version, WITHOUT_QUERIES),
                 "counts": counts,
                 "splits": {name: _stated(name, entry, versions) for name, entry in meta.splits.items()},
                 "digest": combined([meta.digest, version.digest, version.replaced_digest]),
@@ -224,7 +228,8 @@ class Appender(PartWriter):
     def _account(self, report: ImportReport, added: dict[str, int], counts: dict[str, int], bare: int) -> None:
         if self._pictures is not None:
             self._pictures.account(report)
-        report.kept.update({what: added[what] for what in ("items", "interactions", "users")})
+        asked = [ASKED[name] for name in self._asked]
+        report.kept.update({what: added[what] for what in ["items", "interactions", "users", *asked]})
         if added["items"]:
             report.coverage = {
                 name: {"items": count, "share": count / added["items"]} for name, count in self._coverage.items()
@@ -234,6 +239,7 @@ class Appender(PartWriter):
             report.skip("duplicate item id (the first row is kept)", self._duplicates.examples, self._duplicates.count)
         if self._updates is not None:
             report.kept["items replaced"] = self._updates.count
+        self._note_asked(report)
         if bare:
             report.note(self._bare_note(bare, "new items"))
             report.kept["items without a catalogue row"] = bare

@@ -4,18 +4,18 @@ dataset.yaml           what there is: fields, labels, counts, splits, versions
 items.lance            one row per item: id, raw media, texts, columns; the row is the item's dense index
 interactions.parquet   one row per interaction: dense and original ids, time, labels, further columns, split
 users.parquet          attributes of users, where there are any: a row per user, in their order
+queries.parquet        the distinct queries, and sessions.parquet the sessions, where interactions have them
 splits/<name>.parquet  further splits, aligned with the rows of interactions.parquet
 import.json            what was read, skipped and why
 
 An append makes version 2, 3 ...: its rows are interactions-2.parquet, its items a version of items.lance, its report
-import-2.json, the attributes of all users users-2.parquet where it brought some, and what dataset.yaml said before
-stays in dataset-1.yaml. Items, users and rows that were there keep their numbers, so that an earlier version is what
-the newest one begins with.
+import-2.json, the attributes of all users users-2.parquet where it brought some, new queries and sessions
+queries-2.parquet and sessions-2.parquet, and what dataset.yaml said before stays in dataset-1.yaml. Items, users, rows,
+queries and sessions that were there keep their numbers, so that an earlier version is what the newest one begins with.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -26,14 +26,16 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rawrec.data.arrays import lists_of_codes, pc, present_in, sorted_codes
 from rawrec.data.disk import Lock, first_line, writing
 from rawrec.data.division import Rows, above_zero, make_split
 from rawrec.data.labels import binary, is_positive
-from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, read_meta, split_entry, write_meta
+from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, check_asked, read_asked, read_meta, split_entry, write_meta
+from rawrec.data.names import known, lookup
+from rawrec.data.queries import Queries, nullable
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import replacing
@@ -41,9 +43,6 @@ from rawrec.files import replacing
 ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 PART_NUMBERS = {name: number for number, name in enumerate(PARTS)}
-
-Values = Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray
-pc: Any = pyarrow.compute  # its functions are made at import, where a type checker does not see them
 
 
 class Dataset:
@@ -133,11 +132,11 @@ class Dataset:
 
     def item_rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Dense indices of item ids. Raises UserError that names the first unknown id and close matches."""
-        return _lookup("item", ids, self._item_lookup, self._name())
+        return lookup("item", ids, self._item_lookup, self._name())
 
     def user_rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Dense indices of user ids. Raises UserError that names the first unknown id and close matches."""
-        return _lookup("user", ids, self._user_lookup, self._name())
+        return lookup("user", ids, self._user_lookup, self._name())
 
     def _name(self) -> str:
         """How messages about ids name this dataset."""
@@ -174,7 +173,7 @@ class Dataset:
         UserError for an unknown one."""
         if self.positive_only:
             return np.ones(self.n_interactions, np.float32)
-        _known("label", name, self.meta.labels, self.path)
+        known("label", name, self.meta.labels, self.path)
         return self._row_column(name)
 
     def positive(self, label: str = "label") -> NDArray[np.bool_]:
@@ -198,23 +197,29 @@ class Dataset:
         return self.column(name) if name in self.meta.extra else None
 
     def column(self, name: str) -> NDArray[Any]:
-        """Any column of the interactions, `[n_interactions]`; strings as objects. UserError for an unknown one."""
-        _known("column", name, pq.read_schema(self.path / ROWS).names, self.path)
+        """Any column of the interactions, `[n_interactions]`; strings as objects, among them the texts of queries and
+        the ids of sessions (None where there is none). UserError for an unknown one."""
+        known("column", name, pq.read_schema(self.path / ROWS).names, self.path)
+        if name in self.meta.asked:
+            return self._words(name).to_numpy(zero_copy_only=False)
         return self._row_column(name)
 
     def row_categories(self, name: str) -> tuple[NDArray[np.int32], list[str]]:
         """A categorical column of the context: codes `[n_interactions]` into the sorted vocabulary, -1 = missing (also
         empty or blank), and the vocabulary."""
-        _known("categorical column of the context", name, self.meta.context.categorical, self.path)
-        read = self._read_column(name, pa.string())
-        values = pc.utf8_trim_whitespace(pa.chunked_array([c for part in read for c in part.chunks], pa.string()))
+        known("categorical column of the context", name, self.meta.context.categorical, self.path)
+        if name in self.meta.asked:
+            values = pc.utf8_trim_whitespace(self._words(name))
+        else:
+            read = self._read_column(name, pa.string())
+            values = pc.utf8_trim_whitespace(pa.chunked_array([c for part in read for c in part.chunks], pa.string()))
         values = pc.if_else(pc.equal(values, ""), None, values)
-        codes, words = _sorted_codes(values.combine_chunks())
+        codes, words = sorted_codes(values.combine_chunks())
         return codes.fill_null(-1).to_numpy(), words
 
     def row_numbers(self, name: str) -> NDArray[np.float64]:
         """A numeric column of the context, `[n_interactions]`; nan where it is missing or not finite."""
-        _known("numeric column of the context", name, self.meta.context.numeric, self.path)
+        known("numeric column of the context", name, self.meta.context.numeric, self.path)
         values = np.concatenate([part.to_numpy() for part in self._read_column(name, pa.float64())])
         return np.where(np.isfinite(values), values, np.nan)
 
@@ -233,7 +238,7 @@ class Dataset:
 
         Interactions that were appended after a further split was made are in none of its parts.
         """
-        _known("split", name, list(self.meta.splits), self.path)
+        known("split", name, list(self.meta.splits), self.path)
         if name == "default":
             return self._row_column("split")
         values = pq.read_table(self.path / "splits" / f"{name}.parquet").column("split").to_numpy()
@@ -286,8 +291,9 @@ class Dataset:
         if name in now.splits:
             raise UserError(f"{self.path} already has a split {name!r} ({now.splits[name]['statement']})")
         names = pq.read_schema(self.path / ROWS).names
+        spec.check_asked(self.meta.asked)
         for column in spec.columns:
-            _known("column", column, names, self.path)
+            known("column", column, names, self.path)
         if spec.history is None:
             spec = spec.model_copy(update={"history": now.splits["default"].get("history")})
         present = self.present(spec.field) if spec.field else None
@@ -302,6 +308,54 @@ class Dataset:
             meta = now.model_copy(update={"splits": {**now.splits, name: entry}})
             write_meta(meta, self.path)
         self.meta = meta
+
+    # --------------------------------------------------------------------------------------------- queries and sessions
+    @property
+    def has_queries(self) -> bool:
+        """Whether interactions may have a query."""
+        return "query" in self.meta.asked
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether interactions may be of a session: what was shown together."""
+        return "session" in self.meta.asked
+
+    @cached_property
+    def queries(self) -> Queries:
+        """The distinct queries, as they were typed, by row. UserError where there are none."""
+        return Queries(self.asked_table("query").column("query"))
+
+    @cached_property
+    def session_ids(self) -> NDArray[np.object_]:
+        """Original ids of the sessions, by row, `[n_sessions]`; one that several users have is several sessions."""
+        return self.asked_table("session").column("session_id").to_numpy()
+
+    @cached_property
+    def query_rows(self) -> NDArray[np.int32]:
+        """Row in `queries` of every interaction, -1 = none, `[n_interactions]`. UserError where there are none."""
+        return self._asked_rows("query")
+
+    @cached_property
+    def session_rows(self) -> NDArray[np.int32]:
+        """Row of the session of every interaction, -1 = none, `[n_interactions]`. UserError where there are none."""
+        return self._asked_rows("session")
+
+    def asked_table(self, column: str) -> pa.Table:
+        """The table of the queries or of the sessions, see `queries.py`. UserError where there are none, or damage."""
+        return read_asked(self.path, self.meta, column)
+
+    def _asked_rows(self, column: str) -> NDArray[np.int32]:
+        check_asked(self.path, self.meta, column)
+        return np.concatenate([part.fill_null(-1).to_numpy() for part in self._read_column(column, pa.int32())])
+
+    def _words(self, column: str) -> pa.ChunkedArray:
+        """The text of the query, or the id of the session, of every interaction; null where it has none."""
+        table = self.asked_table(column)
+        rows = self.query_rows if column == "query" else self.session_rows
+        outside = (rows >= len(table)) | (rows < -1)
+        if outside.any():
+            raise UserError(f"{self.path} is damaged, import it again: {column} {rows[outside][0]} does not exist")
+        return table.column(table.column_names[-1]).take(nullable(rows))
 
     # ---------------------------------------------------------------------------------------------------------- items
     @property
@@ -326,50 +380,50 @@ class Dataset:
 
     def images(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[bytes]]:
         """Raw bytes of an image field for the items `rows`, in that order (repeats allowed); no image: empty list."""
-        _known("image field", field, self.fields.image, self.path)
+        known("image field", field, self.fields.image, self.path)
         return self._take(field, rows)
 
     def texts(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[str]]:
         """Strings of a text field for the items `rows`, in that order (repeats allowed); no text: empty list."""
-        _known("text field", field, self.fields.text, self.path)
+        known("text field", field, self.fields.text, self.path)
         return self._take(field, rows)
 
     def counts(self, field: str) -> NDArray[np.int32]:
         """Images or texts that each item has in a field, `[n_items]`, without reading media."""
-        _known("image or text field", field, self.fields.image + self.fields.text, self.path)
+        known("image or text field", field, self.fields.image + self.fields.text, self.path)
         return self._item_column(f"count/{field}").to_numpy()
 
     def image_bytes(self, field: str) -> NDArray[np.int64]:
         """Bytes of each item's images in a field, `[n_items]`, without reading media."""
-        _known("image field", field, self.fields.image, self.path)
+        known("image field", field, self.fields.image, self.path)
         return self._item_column(f"bytes/{field}").to_numpy()
 
     def present(self, field: str) -> NDArray[np.bool_]:
         """Items with a non-empty value of an image, text, categorical or numeric field or a feature, `[n_items]`."""
         if field in self.fields.image + self.fields.text:
             return self.counts(field) > 0
-        _known("field", field, self.fields.names(), self.path)
+        known("field", field, self.fields.names(), self.path)
         return present_in(self._item_column(field), self.n_items)
 
     def categorical(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
         """A categorical field: `ptr [n_items + 1]`, `codes [values]` into the sorted vocabulary, the vocabulary."""
-        _known("categorical field", field, self.fields.categorical, self.path)
-        return _lists_of_codes(self._item_column(field))
+        known("categorical field", field, self.fields.categorical, self.path)
+        return lists_of_codes(self._item_column(field))
 
     def numeric(self, field: str) -> NDArray[np.float64]:
         """A numeric field, `[n_items]`; nan where it is missing."""
-        _known("numeric field", field, self.fields.numeric, self.path)
+        known("numeric field", field, self.fields.numeric, self.path)
         return self._item_column(field).to_numpy(zero_copy_only=False).astype(np.float64)
 
     # ---------------------------------------------------------------------------------------------------------- users
     def user_categorical(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
         """A categorical attribute of users: `ptr [n_users + 1]`, `codes [values]` into the sorted vocabulary, it."""
-        _known("categorical column of users", name, self.meta.users.categorical, self.path)
-        return _lists_of_codes(self.user_table([name]).column(name).combine_chunks())
+        known("categorical column of users", name, self.meta.users.categorical, self.path)
+        return lists_of_codes(self.user_table([name]).column(name).combine_chunks())
 
     def user_numeric(self, name: str) -> NDArray[np.float64]:
         """A numeric attribute of users, `[n_users]`; nan where it is missing."""
-        _known("numeric column of users", name, self.meta.users.numeric, self.path)
+        known("numeric column of users", name, self.meta.users.numeric, self.path)
         return self.user_table([name]).column(name).to_numpy()
 
     def user_table(self, columns: list[str] | None = None) -> pa.Table:
@@ -387,7 +441,7 @@ class Dataset:
     # -------------------------------------------------------------------------------------------------------- features
     def feature(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A ready-made feature, `[n_items, width]` (zeros where missing), and which items have it, `[n_items]`."""
-        _known("feature", name, list(self.fields.feature), self.path)
+        known("feature", name, list(self.fields.feature), self.path)
         values = np.zeros((self.n_items, self.fields.feature[name]), np.float32)
         valid = np.zeros(self.n_items, bool)
         start = 0
@@ -442,60 +496,3 @@ class Dataset:
             step = {PART_NUMBERS[old]: PART_NUMBERS[new] for old, new in moved.items()}
             table = np.array([step.get(part, part) for part in table.tolist()], np.int8)
         return table[parts + 1]
-
-
-# -------------------------------------------------------------------------------------------------------------- arrays
-def _lists_of_codes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
-    """Lists of strings: `ptr [n + 1]`, `codes [values]` into the sorted vocabulary, the vocabulary."""
-    ptr = np.zeros(len(column) + 1, np.int64)
-    np.cumsum(pieces(column).to_numpy(), out=ptr[1:])
-    codes, words = _sorted_codes(pc.list_flatten(column))
-    return ptr, codes.to_numpy(), words
-
-
-def _sorted_codes(values: pa.Array) -> tuple[pa.Array, list[str]]:
-    """Strings as int32 codes into their sorted vocabulary, null where they are; and the vocabulary."""
-    coded = values.dictionary_encode()
-    words = coded.dictionary.to_pylist()
-    order = sorted(range(len(words)), key=words.__getitem__)
-    rank = np.empty(len(words), np.int32)
-    rank[order] = np.arange(len(words), dtype=np.int32)
-    return pa.array(rank, pa.int32()).take(coded.indices), [words[i] for i in order]
-
-
-def pieces(lists: pa.Array) -> pa.Array:
-    """Length of each list, 0 for a missing one."""
-    return pc.fill_null(pc.list_value_length(lists), 0)
-
-
-def present_in(column: pa.Array | pa.ChunkedArray, n: int) -> NDArray[np.bool_]:
-    """Which of the `n` rows of a column have a value."""
-    if pa.types.is_list(column.type):
-        present = pc.fill_null(pc.greater(pc.list_value_length(column), 0), False)
-    elif pa.types.is_floating(column.type):
-        present = pc.invert(pc.is_null(column, nan_is_null=True))
-    else:
-        present = pc.is_valid(column)
-    return np.asarray(present, bool).reshape(n)
-
-
-# -------------------------------------------------------------------------------------------------------------- errors
-def _known(what: str, name: str, known: Sequence[str], path: Path) -> None:
-    if name not in known:
-        raise UserError(unknown_name(f"{path}: {what}", name, known))
-
-
-def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{what} {name!r} does not exist{hint} There are: {', '.join(known) or 'none'}"
-
-
-def _lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
-    rows = np.fromiter((table.get(str(i), -1) for i in ids), np.int64, len(ids))
-    if (rows < 0).any():
-        unknown = str(ids[int(np.argmax(rows < 0))])
-        near = difflib.get_close_matches(unknown, list(table)[:20_000], n=3)
-        hint = f"; close to it: {', '.join(near)}" if near else ""
-        raise UserError(f"{what} {unknown!r} is not in {where}{hint}")
-    return rows

@@ -20,6 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from rawrec.data.dataset import Dataset
+from rawrec.data.queries import ASKED
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
 from rawrec.files import filling
@@ -82,6 +83,10 @@ def export_mmrec(data: Dataset, out: str | Path, *, split: str = "default", labe
         done.notes.append(f"{left:,} interactions that are not positive were left out: MMRec knows none")
     if order[-1] != data.n_items - 1:
         done.notes.append("the last items have no positive interaction: numbered so that one that has stands last")
+    if data.meta.asked:
+        done.notes.append(
+            f"left out, for they have no place in MMRec: {' and '.join(ASKED[name] for name in data.meta.asked)}"
+        )
     if not data.fields.feature:
         done.notes.append(
             "there are no ready-made features: MMRec's multimodal models need image_feat.npy, text_feat.npy"
@@ -92,11 +97,11 @@ def export_mmrec(data: Dataset, out: str | Path, *, split: str = "default", labe
 def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") -> Exported:
     """Write the folder `out` as RecBole's atomic files.
 
-    `<name>.train.inter`, `.valid.inter`, `.test.inter`: user_id, item_id, timestamp, labels and further columns; rows
-    in no part are left out. `<name>.item`: texts (token_seq), categories (token; token_seq where an item has several,
-    blanks in them replaced by `_`), numbers (float) and ready-made features (float_seq). `<name>.yaml`: the settings by
-    which RecBole reads them. In texts tabs and line ends become blanks, quotation marks become apostrophes. Pictures
-    have no place there.
+    `<name>.train.inter`, `.valid.inter`, `.test.inter`: user_id, item_id, timestamp, labels, further columns, query
+    (token_seq) and session (token); rows in no part are left out. `<name>.item`: texts (token_seq), categories (token;
+    token_seq where an item has several, blanks in them replaced by `_`), numbers (float) and ready-made features
+    (float_seq). `<name>.yaml`: the settings by which RecBole reads them. In texts tabs and line ends become blanks,
+    quotation marks become apostrophes. Pictures have no place there.
 
     Raises UserError for an unknown split, ids that cannot be written, and an `out` that is not empty.
     """
@@ -104,14 +109,17 @@ def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") ->
     _writable("item", data.item_ids)
     _writable("user", data.user_ids)
     further = [name for name in data.meta.extra if name != data.meta.splits[split].get("column")]
-    names = ["user_id", "item_id", *["timestamp"] * data.meta.has_time, *data.meta.labels, *further]
+    names = ["user_id", "item_id", *["timestamp"] * data.meta.has_time, *data.meta.labels, *further, *data.meta.asked]
+    asked = {name: pl.Series(data.column(name), dtype=pl.String) for name in data.meta.asked}
     kinds: dict[str, str] = {"user_id": "token", "item_id": "token", "timestamp": "float"}
     with _folder(Path(out)) as folder, ExitStack() as stack:
         name = Path(out).resolve().name
         files = [stack.enter_context((folder / f"{name}.{part}.inter").open("wb")) for part in PARTS]
         for start, batch in _batches(data, names):
+            batch = batch.with_columns(**{name: words[start : start + len(batch)] for name, words in asked.items()})
             if not start:
                 kinds |= {n: "float" if t.is_float() or n in data.meta.labels else "token" for n, t in _extras(batch)}
+                kinds |= {"query": "token_seq"} if data.has_queries else {}
                 for file in files:
                     _header(file, [f"{n}:{kinds[n]}" for n in names])
             for part, file in enumerate(files):

@@ -12,8 +12,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rawrec.data.arrays import Values
 from rawrec.data.checked import Checked
-from rawrec.data.dataset import Values
 from rawrec.data.import_report import ImportReport
 
 AT_ONCE = 16 << 20

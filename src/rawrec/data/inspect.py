@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rawrec.data.arrays import pc
 from rawrec.data.dataset import Dataset
 from rawrec.data.images import check
 from rawrec.data.import_report import short
@@ -63,6 +64,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
             **{name: _codes(data.row_categories(name), split == 0) for name in data.meta.context.categorical},
             **{name: _numbers(data.row_numbers(name)) for name in data.meta.context.numeric},
         },
+        "asked": _asked(data, split),
         "buckets": _buckets(train, data.items[split == 2]),
         "problems": _problems(data, split, train, images),
     }
@@ -210,6 +212,46 @@ def _buckets(train: NDArray[np.int64], test: NDArray[np.int32]) -> dict[str, dic
     return result
 
 
+def _asked(data: Dataset, split: NDArray[np.int8]) -> dict[str, dict[str, Any]]:
+    """Of queries and sessions, where there are any: how many rows have one, how many rows one has; lengths of queries
+    in characters, and how many of them training has not; sessions with both labels, by label."""
+    found: dict[str, dict[str, Any]] = {}
+    if data.has_queries:
+        rows, lengths = data.query_rows, pc.utf8_length(data.queries.arrow()).to_numpy()
+        trained = np.isin(np.arange(len(lengths)), rows[split == 0])
+        unseen = (rows >= 0) & (split > 0)
+        unseen[unseen] = ~trained[rows[unseen]]
+        found["query"] = {
+            **_share_with("query", rows >= 0),
+            "distinct": len(lengths),
+            "rows_each": _sizes(rows),
+            "characters": _quantiles(lengths),
+            "distinct_train": int(trained.sum()),
+            "unseen_rows": int(unseen.sum()),
+        }
+    if data.has_sessions:
+        rows = data.session_rows
+        found["session"] = {
+            **_share_with("session", rows >= 0),
+            "distinct": data.meta.counts["sessions"],
+            "rows_each": _sizes(rows),
+            "both_labels": {name: _with_both(rows, data.label(name)) for name in data.meta.labels},
+        }
+    return found
+
+
+def _sizes(rows: NDArray[np.int32]) -> dict[str, float] | None:
+    """How many interactions a query, or a session, has that has any."""
+    sizes = np.bincount(rows[rows >= 0])
+    return _quantiles(sizes[sizes > 0])
+
+
+def _with_both(rows: NDArray[np.int32], values: NDArray[np.float32]) -> int:
+    """Sessions of which some rows are positive and some not."""
+    positive = [np.unique(rows[(rows >= 0) & ~np.isnan(values) & (is_positive(values) == kind)]) for kind in (0, 1)]
+    return len(np.intersect1d(*positive, assume_unique=True))
+
+
 # ------------------------------------------------------------------------------------------------------------ problems
 def _problems(
     data: Dataset, split: NDArray[np.int8], train: NDArray[np.int64], images: dict[str, dict[str, Any]]
@@ -326,6 +368,11 @@ def print_inspection(found: dict[str, Any], console: Console) -> None:
         ]
         _print(console, title, ["column", "kind", "with it", "missing", "share", "detail"], rows)
     rows = [
+        [n, e["distinct"], e["with_it"], e["missing"], _share(e["share"]), _asked_detail(e)]
+        for n, e in found["asked"].items()
+    ]
+    _print(console, "Asked for", ["column", "distinct", "rows with it", "missing", "share", "detail"], rows)
+    rows = [
         [n, e["rule"], e["items"], e["train_rows"], e["test_rows"], _share(e["test_share"])]
         for n, e in found["buckets"].items()
     ]
@@ -366,6 +413,18 @@ def _detail(entry: dict[str, Any]) -> str:
             return _line(entry["values"])
         case _:
             return f"width {entry['width']}"
+
+
+def _asked_detail(entry: dict[str, Any]) -> str:
+    said = [f"rows each: {_line(entry['rows_each'])}"]
+    if entry["kind"] == "query":
+        said.append(f"characters: {_line(entry['characters'])}")
+        said.append(
+            f"{entry['distinct_train']:,} in training, {entry['unseen_rows']:,} other rows with one unseen there"
+        )
+    else:
+        said += [f"{count:,} with both values of {name}" for name, count in entry["both_labels"].items()]
+    return "; ".join(said)
 
 
 def _in_training(entry: dict[str, Any]) -> str:

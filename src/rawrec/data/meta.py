@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rawrec.data.disk import first_line
+from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import replacing, sync
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+WITHOUT_QUERIES = 3
+"""The schema version of a dataset without queries and sessions, which are all that is new in version 4."""
 ITEMS, ROWS, USERS = "items.lance", "interactions.parquet", "users.parquet"
 
 
@@ -81,12 +86,13 @@ class Meta(BaseModel):
     users: the attributes of users.
     splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
     versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only. Before schema
-    version 3 there were no context and no attributes of users.
+    version 3 there were no context and no attributes of users, before version 4 no queries and no sessions.
+    counts: of users, items and interactions; of queries and of sessions, where the interactions have them.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = WITHOUT_QUERIES
     source: str
     generated: bool = False
     fields: Fields
@@ -107,15 +113,22 @@ class Meta(BaseModel):
         if not self.versions and {"users", "items", "interactions"} <= self.counts.keys():
             values = {"counts": self.counts, "digest": "", "source": self.source}
             self.versions = [Version.model_validate({"version": 1, "file": ROWS, "items_version": 1, **values})]
+        if self.asked:
+            self.schema_version = SCHEMA_VERSION
         for what, count in self.counts.items() if self.versions else ():
             if count != sum(entry.counts.get(what, 0) for entry in self.versions):
                 raise ValueError(f"the {what} of the versions are not {count} together")
         for name in self.context.names():
-            if name not in self.extra:
+            if name not in [*self.extra, *self.asked]:
                 raise ValueError(f"context names {name!r}, which is no further column of the interactions (extra)")
         if self.versions and [entry.version for entry in self.versions] != [*range(1, self.version + 1)]:
             raise ValueError(f"version is {self.version}, and versions does not list 1 to {self.version}")
         return self
+
+    @property
+    def asked(self) -> list[str]:
+        """Which of `query` and `session` the interactions have."""
+        return [column for column, what in ASKED.items() if what in self.counts]
 
 
 # ------------------------------------------------------------------------------------------------------------- the file
@@ -153,6 +166,28 @@ def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
     with replacing(folder / name) as partial:
         partial.write_text(text, encoding="utf-8")
     sync(folder)
+
+
+def check_asked(path: Path, meta: Meta, column: str) -> None:
+    """UserError where interactions have no `query`, or no `session`."""
+    if column not in meta.asked:
+        raise UserError(f"{path} has no {ASKED[column]}: import it anew with {column} (--{column} COLUMN)")
+
+
+def read_asked(path: Path, meta: Meta, column: str) -> pa.Table:
+    """The table of the queries or of the sessions of all versions, see `queries.py`. UserError where there is none, and
+    where it is damaged."""
+    check_asked(path, meta, column)
+    found = [v.version for v in meta.versions if has_file(column, v.version, v.counts)]
+    try:
+        tables = [pq.read_table(path / asked_file(column, version)).cast(SCHEMAS[column]) for version in found]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path} is damaged, import it again: {first_line(error)}") from None
+    table, count = pa.concat_tables(tables), meta.counts[ASKED[column]]
+    if len(table) != count:
+        what = ASKED[column]
+        raise UserError(f"{path} is damaged, import it again: it holds {len(table)} {what}, dataset.yaml says {count}")
+    return table
 
 
 def split_entry(spec: SplitSpec, statement: str, parts: NDArray[np.int8]) -> dict[str, Any]:

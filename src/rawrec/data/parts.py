@@ -14,15 +14,18 @@ import pyarrow.parquet as pq
 from lance.fragment import write_fragments
 from numpy.typing import NDArray
 
+from rawrec.data.arrays import Values, pc, pieces, present_in
 from rawrec.data.checked import Checked
-from rawrec.data.dataset import NAME, ROW_COLUMNS, Values, pc, pieces, present_in, unknown_name
+from rawrec.data.dataset import NAME, ROW_COLUMNS
 from rawrec.data.digest import ContentDigest
 from rawrec.data.disk import first_line, writing
 from rawrec.data.given import GivenVectors, PictureSource, VectorFile
 from rawrec.data.import_report import ImportReport
 from rawrec.data.labels import LabelValues
 from rawrec.data.meta import ITEMS, Fields
+from rawrec.data.names import unknown_name
 from rawrec.data.numbering import Numbering
+from rawrec.data.queries import ASKED, Numbers, asked_file, has_file
 from rawrec.errors import UserError
 
 
@@ -31,13 +34,14 @@ class PartWriter:
     fragments, which nothing names yet, `rows.half` the interactions with coded ids.
 
     out: the dataset, for messages. item_schema, row_schema: what an item and an interaction have.
-    pictures: where one of the image fields is downloaded from, if it is.
+    pictures: where one of the image fields is downloaded from, if it is. asked: `query` and `session`, where
+    interactions have them; they come as texts and ids, and are numbered.
 
     `checked`: which pictures need not be checked again; kept where the import does not come to its end. `vectors`: of
     items, from files.
     """
 
-    ROW_BUFFER = 1 << 20
+    ROW_BUFFER: int = 1 << 20
     MEDIA_BUFFER = 64 << 20
     STORAGE = "stable"
     """Lance's file format."""
@@ -50,6 +54,7 @@ class PartWriter:
         row_schema: pa.Schema,
         labels: list[str],
         pictures: PictureSource | None = None,
+        asked: Mapping[str, Numbers] | None = None,
     ) -> None:
         self.out = out
         self._pictures = pictures
@@ -66,6 +71,7 @@ class PartWriter:
         self._n_buffered = 0
         self._user_codes = Numbering()
         self._item_codes = Numbering()
+        self._asked = dict(asked or {})
         self._rows: pq.ParquetWriter | None = None
         self._background = ThreadPoolExecutor(1)  # makes rows and items while others are read or written
         self._rows_written: Future[None] | None = None
@@ -165,7 +171,8 @@ class PartWriter:
 
     # --------------------------------------------------------------------------------------------------- interactions
     def add_interactions(self, batch: Mapping[str, Values]) -> None:
-        """Add interactions: `user_id`, `item_id`, `timestamp` if there are times, every label, every extra column.
+        """Add interactions: `user_id`, `item_id`, `timestamp` if there are times, every label, every extra column,
+        `query` (a text) and `session` (any id) where they are declared; empty or None: the row has none.
 
         Of several labels some may be empty (or nan) in a row, but not all.
         """
@@ -176,7 +183,8 @@ class PartWriter:
             "item_id": as_ids("item", batch["item_id"]),
         }
         for name in names[2:]:
-            columns[name] = as_array(name, batch[name], self._row_schema.field(name).type)
+            kind = pa.string() if name in self._asked else self._row_schema.field(name).type
+            columns[name] = as_array(name, batch[name], kind)
             if name in self._labels and pc.any(pc.is_nan(columns[name])).as_py():
                 columns[name] = pc.if_else(pc.is_nan(columns[name]), None, columns[name])
             if columns[name].null_count and (name == "timestamp" or [name] == self._labels):
@@ -212,10 +220,14 @@ class PartWriter:
         return self._item_codes.ids
 
     def _store_rows(self, table: pa.Table) -> None:
+        users = self._user_codes.encode(table.column("user_id"))
+        for name, numbers in self._asked.items():
+            values = numbers.encode(users, table.column(name))
+            table = table.set_column(table.column_names.index(name), name, values)
         self._digest.update("interactions", table)
         coded = pa.table(
             [
-                self._user_codes.encode(table.column("user_id")),
+                users,
                 self._item_codes.encode(table.column("item_id")),
                 *(table.column(name) for name in self._row_schema.names[2:]),
             ],
@@ -310,6 +322,28 @@ class PartWriter:
         with writing(self.out):
             pq.write_table(table, self._folder / name, compression="zstd", write_page_checksum=True)
 
+    def _asked_counts(self) -> dict[str, int]:
+        """How many queries and sessions there are, where interactions have them."""
+        return {ASKED[name]: len(numbers) for name, numbers in self._asked.items()}
+
+    def _write_asked(self, version: int, counts: dict[str, int]) -> None:
+        """Make the files of the queries and sessions that came; counts: of what is new in the version."""
+        for name, numbers in self._asked.items():
+            if not has_file(name, version, counts):
+                continue
+            table = numbers.new()
+            self._digest.update(ASKED[name], table)
+            with writing(self.out):
+                pq.write_table(
+                    table, self._folder / asked_file(name, version), compression="zstd", write_page_checksum=True
+                )
+
+    def _note_asked(self, report: ImportReport) -> None:
+        """Note how many interactions have no query, and how many no session."""
+        for numbers in self._asked.values():
+            if told := numbers.told():
+                report.note(told)
+
     def _note_labels(self, name: str, report: ImportReport) -> None:
         """Note label columns in the file `name` of the interactions that hold values other than 0 and 1."""
         for label in self._labels:
@@ -353,10 +387,10 @@ def item_schema(fields: Fields, has_launched: bool) -> pa.Schema:
     return pa.schema(columns)
 
 
-def check_names(fields: Fields, labels: list[str], extra: list[str]) -> None:
+def check_names(fields: Fields, labels: list[str], extra: list[str], asked: Sequence[str] = ()) -> None:
     for what, names, reserved in (
         ("item field", fields.names(), ("item_id", "launched", "fields")),
-        ("interaction column", [*labels, *extra], ROW_COLUMNS),
+        ("interaction column", [*labels, *extra], (*ROW_COLUMNS, *asked)),
     ):
         for i, name in enumerate(names):
             check_column(what, name, names[:i], reserved)

@@ -70,6 +70,8 @@ class Impressions:
     labels: Ints  # [n, candidates] float32, 0 or 1; nan where a sample has another label alone
     times: Ints | None
     further: dict[str, Ints] = field(default_factory=dict)  # the same of each label beside the main one
+    query: Ints | None = None  # [n] rows of the dataset's queries, -1 = none; None where the dataset has no queries
+    session: Ints | None = None  # [n] likewise
 
 
 class Samples:
@@ -201,7 +203,15 @@ class Samples:
             items = np.concatenate([items, drawn], 1)
             labels = np.concatenate([labels, np.zeros_like(drawn, np.float32)], 1)
         further = {name: values[rows][:, None] for name, values in self.further.items()}
-        return Impressions(rows, users.astype(np.int64), items.astype(np.int64), labels, times, further)
+        users, items = users.astype(np.int64), items.astype(np.int64)
+        return Impressions(rows, users, items, labels, times, further, *self.asked(rows))
+
+    def asked(self, rows: Ints) -> tuple[Ints | None, Ints | None]:
+        """Query and session of the interactions `rows` (-1: of none), `[n]` int64 each; None where the dataset has
+        none."""
+        data = self.data
+        query = _at(data.query_rows, rows) if data.has_queries else None
+        return query, _at(data.session_rows, rows) if data.has_sessions else None
 
     def histories(self, batch: Impressions, part: int) -> Ints:
         """`[n, history]` item rows of the users' earlier positives, -1 = padding."""
@@ -211,3 +221,8 @@ class Samples:
     def order(self, seed: int, epoch: int) -> Ints:
         """The training rows in the order of an epoch: a function of seed and epoch alone."""
         return np.random.default_rng([seed, epoch]).permutation(self.rows(0))
+
+
+def _at(values: Ints, rows: Ints) -> Ints:
+    """The values of rows, -1 for row -1, int64."""
+    return np.where(rows >= 0, values[rows], -1).astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -79,6 +80,12 @@ class SplitSpec(BaseModel):
     def columns(self) -> list[str]:
         """The columns of the interactions that must be there for it."""
         return [name for name in (self.column, self.together, self.history) if name is not None]
+
+    def check_asked(self, asked: Sequence[str]) -> None:
+        """UserError where parts, or histories, are to be read off numbers of queries or sessions (`asked`)."""
+        for name in (self.column, self.history):
+            if name in asked:
+                raise UserError(f"split column {name!r} says what was asked for, and no part: name another column")
 
     def settings(self) -> dict[str, Any]:
         """The settings that matter to this kind, as plain values."""

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from rawrec.data.dataset import Values, present_in, unknown_name
+from rawrec.data.arrays import Values, present_in
 from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
+from rawrec.data.names import unknown_name
 from rawrec.data.parts import Counted, as_array, as_ids, check_column, first_of_each, without_empty
 from rawrec.errors import UserError
 

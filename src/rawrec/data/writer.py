@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,13 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawrec.data.dataset import Dataset, unknown_name
+from rawrec.data.dataset import Dataset
 from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import ITEMS, ROWS, USERS, Columns, Fields, Meta, Version, read_version, split_entry, write_meta
+from rawrec.data.names import unknown_name
 from rawrec.data.parts import PartWriter, check_names, item_schema
+from rawrec.data.queries import ASKED, Numbers
 from rawrec.data.splits import SplitSpec
 from rawrec.data.users import UserRows, account
 from rawrec.errors import UserError
@@ -43,9 +45,10 @@ class DatasetWriter(PartWriter):
 
     fields: the item fields. labels: label columns of the interactions, empty for positive-only data. label_rule: how a
     label came to be, e.g. "rating >= 4". extra: further interaction columns and their types; context: those of them
-    that a ranker may read, by kind. users: attributes of users, whose rows `users` takes. has_time, has_launched:
-    whether interactions have a `timestamp`, items a `launched` time. overwrite: replace a dataset that is there.
-    pictures: pictures given by address, which become one more image field.
+    that a ranker may read, by kind; of `query` and `session`, too. users: attributes of users, whose rows `users`
+    takes. has_time, has_launched: whether interactions have a `timestamp`, items a `launched` time. overwrite: replace
+    a dataset that is there. pictures: pictures given by address, which become one more image field. asked: which of
+    `query` and `session` the interactions have.
 
     Raises UserError where the place is taken, cannot be written, is full, or where a value is not acceptable.
     """
@@ -66,6 +69,7 @@ class DatasetWriter(PartWriter):
         overwrite: bool = False,
         has_launched: bool = False,
         pictures: Addresses | None = None,
+        asked: Collection[str] = (),
     ) -> None:
         if pictures is not None:
             fields = fields.model_copy(update={"image": [*fields.image, pictures.field]})
@@ -80,18 +84,20 @@ class DatasetWriter(PartWriter):
             "users": users or Columns(),
             "has_time": has_time,
         }
-        check_names(fields, labels, list(extra or {}))
+        numbers = {name: Numbers(name) for name in ASKED if name in asked}
+        check_names(fields, labels, list(extra or {}), list(numbers))
         self.users = UserRows(users or Columns())
         row_schema = pa.schema(
             [("user", pa.int32()), ("item", pa.int32())]
             + ([("timestamp", pa.int64())] if has_time else [])
             + [(name, pa.float32()) for name in labels]
             + list((extra or {}).items())
+            + [(name, pa.int32()) for name in numbers]
         )
         source_of_pictures = pictures.open(Path(out)) if pictures is not None else None
         self._place = _Place(Path(out), overwrite)
         items = item_schema(fields, has_launched)
-        super().__init__(Path(out), self._place.folder, items, row_schema, labels, source_of_pictures)
+        super().__init__(Path(out), self._place.folder, items, row_schema, labels, source_of_pictures, numbers)
         self._started = time.monotonic()
 
     def __enter__(self) -> DatasetWriter:
@@ -131,7 +137,8 @@ class DatasetWriter(PartWriter):
         with writing(self.out):
             self._write_rows(ROWS, item_of, parts)
         self._note_labels(ROWS, report)
-        counts = {"users": len(self._user_codes), "items": n_items, "interactions": len(parts)}
+        counts = {"users": len(self._user_codes), "items": n_items, "interactions": len(parts), **self._asked_counts()}
+        self._write_asked(1, counts)
         self._account(report, counts, bare)
         attributes = USERS if self.users.columns.names() else None
         if attributes:
@@ -163,12 +170,13 @@ class DatasetWriter(PartWriter):
         return Dataset.open(self.out)
 
     def _split(self, spec: SplitSpec, item_of: pa.Array, n_items: int) -> tuple[NDArray[np.int8], str]:
+        spec.check_asked(list(self._asked))
         for name in spec.columns:
             if name not in self._row_schema.names[2:]:
                 raise UserError(unknown_name(f"{self.out}: split column", name, self._row_schema.names[2:]))
         present = None
         if spec.field:
-            meta = Meta(**self._meta, counts={"items": n_items}, splits={}, digest="")
+            meta = Meta(**self._meta, counts={"items": n_items, **self._asked_counts()}, splits={}, digest="")
             present = Dataset(self._folder, meta, lance.dataset(str(self._folder / ITEMS))).present(spec.field)
         half = self._folder / "rows.half"
 
@@ -184,7 +192,7 @@ class DatasetWriter(PartWriter):
 
     def _account(self, report: ImportReport, counts: dict[str, int], bare: int) -> None:
         report.source = report.source or self._meta["source"]
-        report.kept.update({"items": counts["items"], "interactions": counts["interactions"], "users": counts["users"]})
+        report.kept.update({what: counts[what] for what in ("items", "interactions", "users")} | self._asked_counts())
         report.coverage = {
             name: {"items": count, "share": count / counts["items"]} for name, count in self._coverage.items()
         }
@@ -194,6 +202,7 @@ class DatasetWriter(PartWriter):
         if self._duplicates.count:
             examples = self._duplicates.examples
             report.skip("duplicate item id (the first row is kept)", examples, count=self._duplicates.count)
+        self._note_asked(report)
         if bare:
             report.note(self._bare_note(bare, "items"))
             report.kept["items without a catalogue row"] = bare

@@ -44,6 +44,8 @@ def append(
     labels: Sequence[str] = (),
     positive: float | None = None,
     extra: Sequence[str] = (),
+    query: str | None = None,
+    session: str | None = None,
     items: str | Path | None = None,
     item_id: str | None = None,
     text: Sequence[str] = (),
@@ -69,7 +71,8 @@ def append(
     """Append interactions, items, or vectors of items, or all of them, to the dataset at `path`, as its next version.
 
     Tables and their columns are as for `import_table`; the fields are those of the dataset. A column with the name of
-    a field is that field; others are named as "column" or "column=field". positive: a label from here on becomes 1,
+    a field is that field; others are named as "column" or "column=field". query, session: as there; by default the
+    columns so called. positive: a label from here on becomes 1,
     else 0. feature: columns of vectors, which are lists of numbers or texts of them. vectors: feature -> a file of
     vectors with item ids (a table, .npz, .npy), for the items of the table of items; without one for those of the
     interactions; without these for its own. image_field: needed where the dataset has several. image_url: columns of
@@ -96,7 +99,8 @@ def append(
         source = open_source(Path(interactions), report)
         source.require("user", [user])
         source.require("item", [item])
-        rows = interaction_columns(data, source, {"user_id": user, "item_id": item}, time, labels, positive, extra)
+        names, asked = {"user_id": user, "item_id": item}, {"query": query, "session": session}
+        rows = interaction_columns(data, source, names, time, labels, positive, extra, asked)
     check_features(data, vectors)
     columns = {"text": text, "category": category, "numeric": numeric, "feature": feature}
     columns["image_column"] = image_column
@@ -147,8 +151,9 @@ def _add_items_with_vectors(target: Appender, update: bool) -> None:
 def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, positive: float | None) -> None:
     meta, types = target.data.meta, target.column_types()
     time = "timestamp" if meta.has_time else None
-    cleaner = Rows(rows.report, "user_id", "item_id", time, meta.labels, rows.types)
-    absent = [name for name in meta.extra if name not in rows.types]
+    asked = {name: name for name in meta.asked if name in rows.names}
+    cleaner = Rows(rows.report, "user_id", "item_id", time, meta.labels, rows.types, asked=asked)
+    absent = [name for name in [*meta.extra, *meta.asked] if name not in rows.names]
     for batch in bar.track("interactions", rows, cleaner.columns):
         clean = cleaner.clean(batch)
         if positive is not None:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rawrec.data.dataset import ROWS, Dataset, unknown_name
+from rawrec.data.dataset import ROWS, Dataset
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import check_asked
+from rawrec.data.names import unknown_name
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import as_text, row_name, stored_name
+from rawrec.sources.tables.rows import asked_columns
 from rawrec.sources.users import Users
 
 IMPORT_ANEW = (
@@ -68,8 +71,10 @@ def interaction_columns(
     labels: Sequence[str],
     positive: float | None,
     extra: Sequence[str],
+    asked: Mapping[str, str | None],
 ) -> NamedColumns:
-    """The table of interactions under the names of the dataset; `names` are those of the ids."""
+    """The table of interactions under the names of the dataset; `names` are those of the ids, asked: of `query` and
+    `session`, where they are named."""
     meta, path = data.meta, source.path
     if meta.has_time:
         if time is None and "timestamp" not in source.columns:
@@ -88,12 +93,24 @@ def interaction_columns(
                 f"{data.path} has the label {name!r}{rule}: name the column of {path} that holds it (label {name}, or "
                 f"COLUMN={name})"
             )
+    names |= _asked(data, source, asked)
     more = _assigned("extra", extra, meta.extra, source, row_name)
-    for name in meta.extra:
-        if name not in more:
+    for name in [*meta.extra, *meta.asked]:
+        if name not in more and name not in names:
             source.report.note(f"{source.name} has no column {name!r}: it is empty in the rows appended")
     schema = pq.read_schema(data.path / ROWS)
     return NamedColumns(source, names | more, {name: schema.field(name).type for name in more})
+
+
+def _asked(data: Dataset, source: Source, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Of `query` and `session` those that the dataset and the table have -> column: as given, or so called."""
+    for name, column in given.items():
+        if column is not None:
+            check_asked(data.path, data.meta, name)
+    named = {name: given.get(name) or name for name in data.meta.asked}
+    found = {name: column for name, column in named.items() if given.get(name) or column in source.columns}
+    asked_columns(source, found.get("query"), found.get("session"))
+    return found
 
 
 def item_columns(

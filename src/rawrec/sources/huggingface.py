@@ -42,6 +42,8 @@ def import_huggingface(
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    query: str | None = None,
+    session: str | None = None,
     users: str | None = None,
     user_id: str | None = None,
     user_category: Sequence[str] = (),
@@ -55,8 +57,8 @@ def import_huggingface(
     interactions, items: `NAME[:config][@split]`, NAME being a folder (of `save_to_disk`, or of Parquet, Arrow, CSV or
     JSON lines files) or a dataset of the hub, which is downloaded into the hub's own cache. Without @split all splits
     are read, one after the other.
-    user, item, time, labels, extra, context_category, context_numeric: columns of the interactions, as of
-    `import_table`; without labels every row is a positive.
+    user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
+    of `import_table`; without labels every row is a positive.
     item_id (default: the same name as `item`), text, category, numeric, feature, image: columns of the items. Without
     `items` they are columns of the interactions, and the first row of an item describes it. image: pictures as bytes,
     or as paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
@@ -89,7 +91,8 @@ def import_huggingface(
     people = Users(report, table, user_id or user, user_category, user_numeric)
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, users=people, split=split, overwrite=overwrite, progress=progress,
+        context_numeric=context_numeric, query=query, session=session, users=people, split=split, overwrite=overwrite,
+        progress=progress,
     )  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from rawrec.errors import UserError
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
-from rawrec.sources.tables.convert import as_text, numbers
+from rawrec.sources.tables.convert import numbers
 from rawrec.sources.tables.lists import ListReader, Lists
-from rawrec.sources.tables.rows import Rows, check_kinds, further_types
+from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds, further_types
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -72,12 +72,12 @@ def import_impressions(
 
     items_shown, clicks: columns of lists: Parquet's own, JSON, or strings with `separator` between the values (default:
     as the first rows say, which is noted). clicks_are: `ids` of the items clicked, or `flags`, as many 0 and 1 as items
-    shown; None: what fits more of the first lists, which is noted. The label is `click`. session, query: columns kept
-    as strings under these names; without a session it is the number of the row. `position` is the place in the list,
-    from 0. user, time, extra, context_category, context_numeric, all about users and about items: as in `import_table`,
-    but item_id; `position`, `session` and `query` are of the context where they are named there. split: default by time
-    per user where there are times, else at random per user. A split that could tear a list apart keeps sessions whole.
-    A `column` split names a column of the table.
+    shown; None: what fits more of the first lists, which is noted. The label is `click`. session, query: columns of the
+    sessions and queries; without a session it is the number of the row. `position` is the place in the list, from 0.
+    user, time, extra, context_category, context_numeric, all about users and about items: as in `import_table`, but
+    item_id; `position`, `session` and `query` are of the context where they are named there. split: default by time per
+    user where there are times, else at random per user. A split that could tear a list apart keeps sessions whole. A
+    `column` split names a column of the table.
 
     Raises UserError for absent files and columns, files that cannot be read, clicks that can be read either way, and
     when nothing is left to import.
@@ -89,22 +89,18 @@ def import_impressions(
     split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})
     if split.column is not None and split.column not in [session, query]:
         extra = [*extra, split.column]
-    for setting, names in (("user", user), ("items_shown", items_shown), ("clicks", clicks), ("query", query),
-                           ("session", session), ("time", time)):  # fmt: skip
+    for setting, names in (("user", user), ("items_shown", items_shown), ("clicks", clicks), ("time", time)):
         source.require(setting, [names])
-    kept = {column: name for column, name in ((session, "session"), (query, "query")) if column is not None}
-    if twice := [name for name in extra if name in kept] or ([session] if session and session == query else []):
-        raise UserError(f"column {twice[0]!r} is to be kept twice: name it once")
-    check_kinds("context", context_category, context_numeric)
-    own = {"session": "session", "position": "position"} | kept
-    own = {name: stored for name, stored in own.items() if name in kept or name not in source.columns}
+    asked = asked_columns(source, query, session)
+    own = {name: name for name in ("session", "position") if name not in source.columns}
     if texts := [name for name in context_numeric if own.get(name, "position") != "position"]:
         raise UserError(f"context_numeric: {texts[0]!r} is kept as text: name it in context_category")
+    check_kinds("context", context_category, context_numeric)
     others = ([name for name in names if name not in own] for names in (context_category, context_numeric))
-    types = further_types(source, extra, *others)
-    cleaner = Rows(report, user, None, time, (), dict.fromkeys(kept, pa.string()) | types, what="lists")
-    cleaner.names |= {name: f"source_{name}" if stored in OWN else stored for name, stored in cleaner.names.items()}
-    cleaner.names |= kept
+    types = further_types(source, extra, *others, asked=asked)
+    cleaner = Rows(report, user, None, time, (), types, what="lists", asked=asked)
+    own |= asked
+    cleaner.names |= {name: f"source_{stored}" for name, stored in cleaner.names.items() if stored in OWN} | asked
     if split.column is not None:
         split = split.model_copy(update={"column": cleaner.names[split.column]})
     split = keeping_lists(split, "session")
@@ -115,7 +111,6 @@ def import_impressions(
     )  # fmt: skip
     people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
     shown = _Shown(report, items_shown, clicks, clicks_are, separator)
-    stored = {"session": pa.string()} | ({"query": pa.string()} if query else {}) | {"position": pa.int32()}
     with (
         DatasetWriter(
             out,
@@ -123,7 +118,7 @@ def import_impressions(
             source=report.source,
             labels=[LABEL],
             label_rule=f"clicked, by column {clicks}",
-            extra=stored | {cleaner.names[name]: kind for name, kind in types.items()},
+            extra={"position": pa.int32()} | {cleaner.names[name]: kind for name, kind in types.items()},
             context=Columns(
                 categorical=[own.get(name) or cleaner.names[name] for name in dict.fromkeys(context_category)],
                 numeric=[own.get(name) or cleaner.names[name] for name in dict.fromkeys(context_numeric)],
@@ -132,6 +127,7 @@ def import_impressions(
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
+            asked={"session", *asked.values()},
         ) as writer,
         Bar(progress) as bar,
     ):
@@ -140,8 +136,6 @@ def import_impressions(
             catalogue.write(writer, bar)
         people.write(writer, bar)
         for batch in bar.track("lists", source, [*cleaner.columns, items_shown, clicks]):
-            for column in kept:
-                batch.columns[column] = as_text(batch.columns[column], f"{batch.file}: {column}")
             columns, good = cleaner.check(batch)
             if session is None:
                 columns["session"] = pa.array(batch.rows.astype(str), pa.string())

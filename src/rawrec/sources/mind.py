@@ -78,7 +78,7 @@ def import_mind(
     split = keeping_lists(split, "session")
     if history and split.history is None:
         split = split.model_copy(update={"history": "given"})
-    extra = {"session": pa.string(), "given": pa.int8()} | ({PART: pa.int64()} if several else {})
+    extra = {"given": pa.int8()} | ({PART: pa.int64()} if several else {})
     with (
         DatasetWriter(
             out,
@@ -90,13 +90,15 @@ def import_mind(
             has_time=True,
             overwrite=overwrite,
             pictures=pictures,
+            asked=["session"],
         ) as writer,
         Bar(progress) as bar,
     ):
         _write_news(writer, bar, parts, report)
         reader = _Behaviors(report, parts, bar)
         for rows in reader.rows(history):
-            writer.add_interactions({name: rows[name] for name in ["user_id", "item_id", "timestamp", "click", *extra]})
+            names = ["user_id", "item_id", "timestamp", "click", "session", *extra]
+            writer.add_interactions({name: rows[name] for name in names})
         report.note("entities, embeddings and addresses of the news are not read")
         return writer.finish(split, report)
 

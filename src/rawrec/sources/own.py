@@ -40,11 +40,11 @@ class SourceTables:
     is gone through once. items: None where there is no catalogue; the items are those of the interactions then. users:
     None where they have no attributes.
 
-    All else is as for `import_table`: user, item, time, labels, extra, context_category and context_numeric are columns
-    of the interactions, without labels every row is a positive; user_id (default: as `user`), user_category and
-    user_numeric are columns of the users; item_id (default: as `item`), text, category, numeric, feature, image_column
-    and image_url are columns of the items. vectors: feature -> a file. image_dir: a folder of pictures called
-    `image_name`, the field `image_field`.
+    All else is as for `import_table`: user, item, time, labels, extra, context_category, context_numeric, query and
+    session are columns of the interactions, without labels every row is a positive; user_id (default: as `user`),
+    user_category and user_numeric are columns of the users; item_id (default: as `item`), text, category, numeric,
+    feature, image_column and image_url are columns of the items. vectors: feature -> a file. image_dir: a folder of
+    pictures called `image_name`, the field `image_field`.
     """
 
     interactions: Iterable[Any]
@@ -56,6 +56,8 @@ class SourceTables:
     extra: Sequence[str] = ()
     context_category: Sequence[str] = ()
     context_numeric: Sequence[str] = ()
+    query: str | None = None
+    session: str | None = None
     users: Iterable[Any] | None = None
     user_id: str | None = None
     user_category: Sequence[str] = ()
@@ -116,8 +118,8 @@ def import_own(
     )  # fmt: skip
     return import_sources(
         rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels, extra=tables.extra,
-        context_category=tables.context_category, context_numeric=tables.context_numeric, users=people, split=split,
-        overwrite=overwrite, progress=progress,
+        context_category=tables.context_category, context_numeric=tables.context_numeric, query=tables.query,
+        session=tables.session, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

@@ -14,13 +14,13 @@ from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
-from rawrec.data.splits import SplitSpec
+from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import ids, numbers, stored_name, string_lists
-from rawrec.sources.tables.rows import Rows, check_kinds
+from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds
 from rawrec.sources.users import Users
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -43,6 +43,8 @@ def import_recbole(
     seq_separator: str = " ",
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    query: str | None = None,
+    session: str | None = None,
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     split: SplitSpec | None = None,
@@ -53,7 +55,8 @@ def import_recbole(
 
     user, item, time, labels: columns of the interactions (time: `timestamp` if there is one; labels: `label` if there
     is one). positive: label = rating >= positive. With neither every row is a positive. Further columns are kept: float
-    as numbers, the others as strings. context_category, context_numeric: those that a ranker may read as the context.
+    as numbers, the others as strings. context_category, context_numeric: those that a ranker may read as the context;
+    query, session: as of `import_table`.
     Items: token and token_seq columns are categorical, those named in `text` one text each, float numeric, float_seq
     features. Users, of `<name>.user` where there is one: token and token_seq columns are categories, float numbers.
     seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
@@ -75,19 +78,24 @@ def import_recbole(
     labels = labels or (["label"] if "label" in types and positive is None else [])
     if positive is not None and ("label" in types or labels):
         raise UserError(f"{first.path} has labels already: leave out positive, or import it as a table")
+    asked = asked_columns(first, query, session)
     known = [user, item, time, *labels]
     needed = ["rating"] if positive is not None else []
     check_kinds("context", context_category, context_numeric)
     for name in {*context_category, *context_numeric} & {*known, *needed}:
         raise UserError(f"column {name!r} is read as something else already, it cannot be of the context")
-    extra = {n: pa.float64() if t == "float" else pa.string() for n, t in types.items() if n not in [*known, *needed]}
-    extra |= {n: pa.float64() for n in context_numeric} | {n: pa.string() for n in context_category}
+    for name in {*context_numeric, *labels, *needed} & {*asked}:
+        raise UserError(f"column {name!r} is kept as the {asked[name]}, it cannot be read as something else")
+    read = [*known, *needed, *asked]
+    extra = {n: pa.float64() if t == "float" else pa.string() for n, t in types.items() if n not in read}
+    extra |= {n: pa.float64() for n in context_numeric}
+    extra |= {n: pa.string() for n in context_category if n not in asked}
     for source, _ in sources.values():
         for setting, columns in (("user", [user]), ("item", [item]), ("time", [time]), ("label", labels)):
             source.require(setting, columns)
         source.require("positive", needed)
-        source.require("further columns", list(extra))
-    cleaner = Rows(report, user, item, time, [*labels, *needed], extra)
+        source.require("further columns", [*extra, *asked])
+    cleaner = Rows(report, user, item, time, [*labels, *needed], extra, asked=asked)
     parted = len(files) > 1
     clash = {PART: f"source_{PART}"} if parted else {}
     names = {n: clash.get(s, s) for n, s in cleaner.names.items()}
@@ -99,6 +107,8 @@ def import_recbole(
     if split is None:
         kind = {"kind": "column", "column": PART} if parted else {"kind": "time_user" if time else "random_user"}
         split = SplitSpec.model_validate(kind)
+    if session is not None:
+        split = keeping_lists(split, "session")
     catalogue = _Items(folder / f"{name}.item", item, text, seq_separator, report, image_url, pictures)
     people = _users(folder / f"{name}.user", user, seq_separator, report)
     with (
@@ -118,6 +128,7 @@ def import_recbole(
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
+            asked=asked.values(),
         ) as writer,
         Bar(progress) as bar,
     ):

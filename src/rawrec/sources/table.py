@@ -9,12 +9,12 @@ from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
-from rawrec.data.splits import SplitSpec
+from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
-from rawrec.sources.tables.rows import Rows, further_types
+from rawrec.sources.tables.rows import Rows, asked_columns, further_types
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -43,6 +43,8 @@ def import_table(
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    query: str | None = None,
+    session: str | None = None,
     users: str | Path | None = None,
     user_id: str | None = None,
     user_category: Sequence[str] = (),
@@ -55,6 +57,8 @@ def import_table(
 
     user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
     context_category, context_numeric: further columns of them, which a ranker may read as the context of an impression.
+    query, session: columns of what was asked for, as it was typed, and of what was shown together (any id, of one
+    user); an empty one is none. A split that could tear a session apart keeps it whole.
     items: table of the items, whose column `item_id` (default: the same name as `item`) holds the id; text, category,
     numeric, image_column: its columns. Without it the items are those of the rows kept. Categories are lists, or
     several values between "|". feature: columns of vectors, which are lists of numbers or texts of them, as "column" or
@@ -80,7 +84,8 @@ def import_table(
     )  # fmt: skip
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, users=people, split=split, overwrite=overwrite, progress=progress,
+        context_numeric=context_numeric, query=query, session=session, users=people, split=split, overwrite=overwrite,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -96,6 +101,8 @@ def import_sources(
     extra: Sequence[str],
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    query: str | None = None,
+    session: str | None = None,
     users: Users | None = None,
     split: SplitSpec | None,
     overwrite: bool,
@@ -107,12 +114,15 @@ def import_sources(
     rows.require("item", [item])
     rows.require("time", [time])
     rows.require("label", labels)
+    asked = asked_columns(rows, query, session)
     split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})
     if split.kind == "column" and split.column is not None:
         rows.require("split column", [split.column])
         extra = [*extra, split.column]
-    types = further_types(rows, extra, context_category, context_numeric, labels)
-    cleaner = Rows(report, user, item, time, labels, types)
+    if session is not None:
+        split = keeping_lists(split, "session")
+    types = further_types(rows, extra, context_category, context_numeric, labels, asked)
+    cleaner = Rows(report, user, item, time, labels, types, asked=asked)
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
         split = split.model_copy(update={"column": names[split.column]})
@@ -132,6 +142,7 @@ def import_sources(
             has_time=time is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
+            asked=asked.values(),
         ) as writer,
         Bar(progress) as bar,
     ):

@@ -40,6 +40,8 @@ def import_webdataset(
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
+    query: str | None = None,
+    session: str | None = None,
     users: str | Path | None = None,
     user_id: str | None = None,
     user_category: Sequence[str] = (),
@@ -56,8 +58,8 @@ def import_webdataset(
     category `cls`. image: take only these, for example `jpg` and `front.jpg`. text, category, numeric, feature,
     image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
     these are downloaded; or a table of addresses. vectors: as of `import_table`.
-    user, item, time, labels, extra, context_category, context_numeric: columns of the interactions, as of
-    `import_table`. users, user_id, user_category, user_numeric, split: as there.
+    user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
+    of `import_table`. users, user_id, user_category, user_numeric, split: as there.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
     """
@@ -81,5 +83,6 @@ def import_webdataset(
     people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, users=people, split=split, overwrite=overwrite, progress=progress,
+        context_numeric=context_numeric, query=query, session=session, users=people, split=split, overwrite=overwrite,
+        progress=progress,
     )  # fmt: skip

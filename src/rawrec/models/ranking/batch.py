@@ -19,7 +19,8 @@ class RankingBatch:
     history: `[batch, history]` item rows, oldest first, -1 = padding. content `[batch or 1, candidates, dim]` and
     history_content: None for a model without content. columns: where rows go on beyond the ranker's own items, the
     columns of all of them; their ids are unknown. context: for a model that reads it. keys: in
-    training, column of the interactions -> `[batch]` int64, equal where the values are, -1 = none.
+    training, column of the interactions -> `[batch]` int64, equal where the values are, -1 = none. query, session:
+    `[batch]` int64, rows of the dataset's queries and of its sessions, -1 = none; None where the dataset has none.
     """
 
     users: Tensor
@@ -30,3 +31,5 @@ class RankingBatch:
     columns: ItemColumns | None = None
     context: ImpressionContext | None = None
     keys: dict[str, Tensor] = field(default_factory=dict)
+    query: Tensor | None = None
+    session: Tensor | None = None

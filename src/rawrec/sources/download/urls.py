@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.data.arrays import Values
 from rawrec.data.checked import Checked
-from rawrec.data.dataset import Values
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, open_source

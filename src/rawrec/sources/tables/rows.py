@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import Times, extra, extra_type, ids, labels, missing, numbers, row_name
+from rawrec.sources.tables.convert import Times, as_text, extra, extra_type, ids, labels, missing, numbers, row_name
 
 IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "bool": "true or false"}
 """What types of Arrow are called in a message."""
@@ -22,8 +22,9 @@ class Rows:
     named, or no label; it counts once, under the first of these reasons. Of several labels some may be empty.
 
     item: None where a row is no single interaction. what: what a row is called in the report.
-    extra: further columns and the types they get; a value that does not fit becomes empty and is counted.
-    names: label and further columns -> the names under which they are stored.
+    extra: further columns and the types they get; a value that does not fit becomes empty and is counted. asked: see
+    `asked_columns`. names: label and further columns, and those of queries and sessions -> the names under which they
+    are stored.
     """
 
     def __init__(
@@ -35,13 +36,17 @@ class Rows:
         label_names: Sequence[str] = (),
         extra: Mapping[str, pa.DataType] | None = None,
         what: str = "interactions",
+        asked: Mapping[str, str] | None = None,
     ) -> None:
         self.report = report
         self.what = what
         self.user, self.item, self.time = user, item, time
         self.label_names = list(label_names)
         self.extra = dict(extra or {})
-        self.names = {name: row_name(name) for name in [*label_names, *self.extra]}
+        self.asked = dict(asked or {})
+        stored = {name: row_name(name) for name in [*label_names, *self.extra]}
+        taken = set(self.asked.values())
+        self.names = {name: f"source_{s}" if s in taken else s for name, s in stored.items()} | self.asked
         self.times = Times(report)
         self.kept = 0
         self.positive = dict.fromkeys(label_names, 0)
@@ -50,7 +55,8 @@ class Rows:
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        return list(dict.fromkeys([self.user, *filter(None, [self.item, self.time]), *self.label_names, *self.extra]))
+        further = [*self.label_names, *self.extra, *self.asked]
+        return list(dict.fromkeys([self.user, *filter(None, [self.item, self.time]), *further]))
 
     def clean(self, batch: Batch) -> dict[str, Any]:
         """`user_id`, `item_id`, `timestamp` if there is one, labels and extra columns under their stored names."""
@@ -107,6 +113,8 @@ class Rows:
                 reason = f"value of column {name!r} is no {what} (row kept, the value left empty)"
                 self.report.skip(reason, batch.examples(lost, name), int(lost.sum()))
             result[self.names[name]] = values
+        for name, stored in self.asked.items():
+            result[stored] = as_text(columns[name], f"{batch.file}: {name}")
         self.kept += int(good.sum())
         return result, good
 
@@ -126,21 +134,38 @@ class Rows:
                 self.report.note(f"no positive label: column {name!r} is never above 0")
 
 
+def asked_columns(source: Source, query: str | None, session: str | None) -> dict[str, str]:
+    """The columns of queries and sessions -> `query` and `session`, as which they are stored. UserError for an absent
+    column, and for one that is to be both."""
+    source.require("query", [query])
+    source.require("session", [session])
+    if query is not None and query == session:
+        raise UserError(f"column {query!r} is named as query and as session: name it once")
+    return {column: name for column, name in ((query, "query"), (session, "session")) if column is not None}
+
+
 def further_types(
     source: Source,
     extra: Sequence[str],
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
     labels: Sequence[str] = (),
+    asked: Collection[str] = (),
 ) -> dict[str, pa.DataType]:
     """Further columns of the interactions and their types: text of a category, float64 of a number of the context, else
-    as the first batch says. UserError for an absent column, and for one that is named for two purposes."""
+    as the first batch says. asked: columns of queries and sessions, which may be categories of the context, too, and
+    are stored once. UserError for an absent column, and for one that is named for two purposes."""
     source.require("extra", extra)
     source.require("context_category", category)
     source.require("context_numeric", numeric)
-    for name in {*extra, *category, *numeric} & set(labels):
+    for name in {*extra, *category, *numeric, *asked} & set(labels):
         raise UserError(f"column {name!r} is named as a label and as a further column: name it once")
+    for name in {*extra} & {*asked}:
+        raise UserError(f"column {name!r} is to be kept twice: name it once")
+    for name in {*numeric} & {*asked}:
+        raise UserError(f"context_numeric: {name!r} is kept as text: name it in context_category")
     check_kinds("context", category, numeric)
+    category = [name for name in category if name not in asked]
     context = dict.fromkeys(category, pa.string()) | dict.fromkeys(numeric, pa.float64())
     return extra_types(source, [name for name in dict.fromkeys(extra) if name not in context]) | context
 

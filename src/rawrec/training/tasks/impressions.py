@@ -62,8 +62,8 @@ class ContentTable(NamedTuple):
 @dataclass
 class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
-    `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context: see
-    `RankingBatch`."""
+    `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context, query,
+    session: see `RankingBatch`."""
 
     sample: Impressions
     users: Tensor
@@ -72,6 +72,8 @@ class StepImpressions:
     labels: Tensor
     keys: dict[str, Tensor]
     context: ImpressionContext | None
+    query: Tensor | None = None
+    session: Tensor | None = None
 
 
 class ImpressionTask(Task, nn.Module):
@@ -194,7 +196,7 @@ class ImpressionTask(Task, nn.Module):
     @cached_property
     def _keys(self) -> dict[str, np.ndarray]:
         """Columns of the interactions that losses read, as codes; training alone needs them."""
-        return {name: codes_of(self.data.column(name)) for name in self.cfg.model.reads_interactions()}
+        return {name: row_codes(self.data, name) for name in self.cfg.model.reads_interactions()}
 
     def begin(self) -> None:
         if self.cfg.bank.warm_start:
@@ -275,7 +277,12 @@ class ImpressionTask(Task, nn.Module):
         keys = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self._keys.items()}
         moments = Moments(sample.users, sample.times, sample.rows, training=True)
         context = self.context_of(moments, sample.items)
-        return StepImpressions(sample, *self.tensors(sample, 0), labels, keys, context)
+        asked = map(self._given, (sample.query, sample.session))
+        return StepImpressions(sample, *self.tensors(sample, 0), labels, keys, context, *asked)
+
+    def _given(self, rows: np.ndarray | None) -> Tensor | None:
+        """The same on the device."""
+        return None if rows is None else torch.from_numpy(rows).to(self.device)
 
     def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
         if self.bank is None:
@@ -290,6 +297,8 @@ class ImpressionTask(Task, nn.Module):
             inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
             inputs.keys = {name: codes[part] for name, codes in batch.keys.items()}
             inputs.context = None if batch.context is None else batch.context.part(part)
+            inputs.query = None if batch.query is None else batch.query[part]
+            inputs.session = None if batch.session is None else batch.session[part]
             parts = ranker.losses(inputs, batch.labels[part])
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
@@ -519,6 +528,7 @@ class ImpressionTask(Task, nn.Module):
             moments = Moments(piece.users, piece.times, piece.rows, training=part == 0)
             context = self.context_of(moments, piece.items)
             batch = self.batch_of(*self.tensors(piece, part), table, context)
+            batch.query, batch.session = map(self._given, (piece.query, piece.session))
             logits = self.ranker.label_logits(self.ranker.tokens(batch))
             logits = logits if sample.further else logits[..., 0]
             result.append(torch.sigmoid(logits).float().cpu().numpy())
@@ -541,9 +551,12 @@ class ImpressionTask(Task, nn.Module):
         pairs = (ITEM_CHUNK if count <= MANY_ITEMS else ITEM_CHUNK // 4) * 64
         size = max(64, pairs // max(len(users), 1))
         parts = []
+        query, session = map(self._given, self.samples.asked(moments.rows))
         for items in torch.arange(count).split(size):
             context = self.context_of(moments, items[None].numpy(), table)
-            parts.append(self.ranker(self.batch_of(user, items[None].to(self.device), past, table, context), label))
+            batch = self.batch_of(user, items[None].to(self.device), past, table, context)
+            batch.query, batch.session = query, session
+            parts.append(self.ranker(batch, label))
         return torch.cat(parts, 1)
 
     def tensors(self, sample: Impressions, part: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -609,6 +622,13 @@ def saved_name(name: str) -> str:
     return SAVED + name.removeprefix("item_model.") if name.startswith("item_model.") else name
 
 
+def row_codes(data: Dataset, name: str) -> np.ndarray:
+    """Int64 of each interaction, equal where the column's values are; -1 where there is none, `[n_interactions]`."""
+    if name in data.meta.asked:
+        return (data.query_rows if name == "query" else data.session_rows).astype(np.int64)
+    return codes_of(data.column(name))
+
+
 def codes_of(values: np.ndarray) -> np.ndarray:
     """Int64 of each value of a column, equal where the values are; -1 where there is none."""
     indices = pa.array(values, from_pandas=True).dictionary_encode().indices
@@ -623,4 +643,6 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
         sample.labels[part],
         None if sample.times is None else sample.times[part],
         {name: values[part] for name, values in sample.further.items()},
+        None if sample.query is None else sample.query[part],
+        None if sample.session is None else sample.session[part],
     )

@@ -1,0 +1,34 @@
+"""Names and ids that a dataset does or does not have; what is unknown is told with what is near it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawrec.errors import UserError
+
+
+def known(what: str, name: str, names: Sequence[str], path: Path) -> None:
+    """UserError where `name` is none of the names of the dataset at `path`."""
+    if name not in names:
+        raise UserError(unknown_name(f"{path}: {what}", name, names))
+
+
+def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{what} {name!r} does not exist{hint} There are: {', '.join(known) or 'none'}"
+
+
+def lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
+    rows = np.fromiter((table.get(str(i), -1) for i in ids), np.int64, len(ids))
+    if (rows < 0).any():
+        unknown = str(ids[int(np.argmax(rows < 0))])
+        near = difflib.get_close_matches(unknown, list(table)[:20_000], n=3)
+        hint = f"; close to it: {', '.join(near)}" if near else ""
+        raise UserError(f"{what} {unknown!r} is not in {where}{hint}")
+    return rows
