@@ -9,53 +9,38 @@ from torch import Tensor
 
 from rawrec.randomness import seed_draws
 
+Encode = Callable[[Tensor], dict[str, Tensor]]
+"""What trained encoders make of some rows: name -> `[n, width]`."""
 
-class LiveContent:
-    """The items of one optimiser step whose content has a gradient, made once however often they stand in it.
 
-    rows: `[n]` their item rows, unique; all go through projections and fusion: `fuse(rows, encoded, features)` makes
-    `[n, dim]`. encoded: `[m]` of them that go through the trained encoders as well: `encode(rows)` makes field ->
-    `[m, width]`; the features of the others are the bank's. `leaf` `[n, dim]` collects the gradient of every use, and
-    `features` that of losses which read them themselves; `backward` carries both on. Where the encoded items fit in one
-    micro-batch their graph is kept; else each micro-batch is encoded once without a graph and, when its gradient is
-    known, once more (gradient caching). Encoders have no dropout, so both times give the same. `settle` makes
-    `content`, what the bank is to hold: without dropout, by the weights before the update.
+class Encoded:
+    """Rows that go through trained encoders once in a step. `values` collect the gradients of every use.
+
+    Where the rows fit in one micro-batch their graph is kept; else each micro-batch is encoded once without a graph
+    and, when its gradient is known, once more (gradient caching). Encoders have no dropout, so both times give the
+    same.
     """
 
-    def __init__(
-        self,
-        encode: Callable[[Tensor], dict[str, Tensor]],
-        fuse: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor],
-        rows: Tensor,
-        encoded: Tensor,
-        micro_batch: int,
-        seed: int,
-        settled: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor] | None = None,
-    ):
-        self.rows, self.encoded, self._encode, self._settled = rows, encoded, encode, settled
-        self._parts = list(encoded.split(micro_batch)) if len(encoded) > micro_batch else []
+    def __init__(self, encode: Encode, rows: Tensor, micro_batch: int):
+        self._encode = encode
+        self._parts = list(rows.split(micro_batch)) if len(rows) > micro_batch else []
         self._made: dict[str, Tensor] = {}
         if self._parts:
             with torch.no_grad():
                 parts = [encode(part) for part in self._parts]
-            self.features = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
+            self.values = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
         else:
-            self._made = encode(encoded)
-            self.features = {name: v.detach().requires_grad_(v.requires_grad) for name, v in self._made.items()}
-        seed_draws(seed, rows.device)
-        self._content = fuse(rows, encoded, self.features)
-        self.leaf = self._content.detach().requires_grad_()
-        self.content = self.leaf.detach()
+            self._made = encode(rows)
+            self.values = {name: v.detach().requires_grad_(v.requires_grad) for name, v in self._made.items()}
 
     def backward(self) -> None:
-        if self.leaf.grad is not None and self._content.requires_grad:
-            self._content.backward(self.leaf.grad)
-        self._carry_on([(values, self.features[name].grad) for name, values in self._made.items()])
+        """Carry the gradients on into the encoders."""
+        self._carry_on([(values, self.values[name].grad) for name, values in self._made.items()])
         start = 0
         for part in self._parts:
             stop = start + len(part)
             again = self._encode(part)
-            grads = {name: values.grad for name, values in self.features.items()}
+            grads = {name: values.grad for name, values in self.values.items()}
             self._carry_on([(v, None if (g := grads[name]) is None else g[start:stop]) for name, v in again.items()])
             start = stop
 
@@ -65,6 +50,62 @@ class LiveContent:
         known = [(values, grad) for values, grad in pairs if grad is not None and values.requires_grad]
         if known:
             torch.autograd.backward([values for values, _ in known], [grad for _, grad in known])
+
+
+class LiveQueries:
+    """The queries of a step, each encoded once. rows: `[n]` int64, ascending; leaf: theirs `[n, dim]`, which collects
+    the gradient of every use."""
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], rows: Tensor, micro_batch: int):
+        self.rows = rows
+        self._encoded = Encoded(lambda part: {"query": encode(part)}, rows, micro_batch)
+        self.leaf = self._encoded.values["query"]
+
+    def backward(self) -> None:
+        self._encoded.backward()
+
+    def locate(self, rows: Tensor) -> Tensor:
+        """The positions of query rows among them, -1 for -1; all others are there."""
+        found = torch.searchsorted(self.rows, rows) if len(self.rows) else torch.zeros_like(rows)
+        return found.masked_fill(rows < 0, -1)
+
+
+class LiveContent:
+    """The items of one optimiser step whose content has a gradient, made once however often they stand in it.
+
+    rows: `[n]` their item rows, unique; all go through projections and fusion: `fuse(rows, encoded, features)` makes
+    `[n, dim]`. encoded: `[m]` of them that go through the trained encoders as well: `encode(rows)` makes field ->
+    `[m, width]`, see `Encoded`; the features of the others are the bank's. `leaf` `[n, dim]` collects the gradient of
+    every use, and `features` that of losses which read them themselves; `backward` carries both on, and that of the
+    step's `queries`, where there are any. `settle` makes `content`, what the bank is to hold: without dropout, by the
+    weights before the update.
+    """
+
+    def __init__(
+        self,
+        encode: Encode,
+        fuse: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor],
+        rows: Tensor,
+        encoded: Tensor,
+        micro_batch: int,
+        seed: int,
+        settled: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor] | None = None,
+        queries: LiveQueries | None = None,
+    ):
+        self.rows, self.encoded, self._settled, self.queries = rows, encoded, settled, queries
+        self._encoded = Encoded(encode, encoded, micro_batch)
+        self.features = self._encoded.values
+        seed_draws(seed, rows.device)
+        self._content = fuse(rows, encoded, self.features)
+        self.leaf = self._content.detach().requires_grad_()
+        self.content = self.leaf.detach()
+
+    def backward(self) -> None:
+        if self.leaf.grad is not None and self._content.requires_grad:
+            self._content.backward(self.leaf.grad)
+        self._encoded.backward()
+        if self.queries is not None:
+            self.queries.backward()
 
     def settle(self) -> None:
         """Make `content` as evaluation would, where training drops part of it: no such sample stays in the bank."""

@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.content.item_model import QUERY
+from rawrec.content.live import LiveContent
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.memory import begin_peak, keep_freed_memory, peak_mb
 from rawrec.training import state as checkpoint
 from rawrec.training.optimiser import Optimiser
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.base import Batch, Result, Task
+from rawrec.training.tasks.base import COUNTED, Batch, Result, Task
 
 FORMAT = 2  # of checkpoints
 AnyTask = TypeVar("AnyTask", bound=Task)
@@ -55,7 +57,7 @@ class Loop(Generic[AnyTask]):
         self._buckets = list(buckets)
         self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(task.device)  # [buckets, n_items]
         self._shown = torch.zeros(2, len(buckets), dtype=torch.int64, device=task.device)  # items shown, and encoded
-        self._unproven = task.encoders()  # those that have had no gradient yet
+        self._unproven = task.learners()  # those that have had no gradient yet
         self._waiting: set[str] = set()  # those among them that have had items
         self._best: dict[str, Tensor] = {}  # the state of the best epoch
         self._saved, self._saving = time.perf_counter(), 0.0
@@ -110,11 +112,12 @@ class Loop(Generic[AnyTask]):
         sums: dict[str, float] = {"steps": 1}
         for name, number in zip(names, numbers, strict=True):
             key = name if name == "loss" else f"loss/{name}"
+            key = name.removeprefix(COUNTED) if name.startswith(COUNTED) else key
             sums[key] = sums.get(key, 0.0) + number
         self._check_finite("loss", sums["loss"], batch)
         self._check_finite("gradient", norm, batch)
         if live is not None:
-            self._check_encoders(batch.items, live.encoded)
+            self._check_encoders(batch, live)
             live.settle()
         self.optimiser.step(state.step, state.epoch)
         if live is not None:
@@ -141,7 +144,7 @@ class Loop(Generic[AnyTask]):
             "`rawrec inspect`"
         )
 
-    def _check_encoders(self, items: Tensor, encoded: Tensor) -> None:
+    def _check_encoders(self, batch: Batch, live: LiveContent) -> None:
         """A trained encoder must have had a gradient after a step in which all items of the loss had media for it.
 
         Where some lack them, a loss that compares items may rightly have none to compare: it has until the epoch's end.
@@ -149,16 +152,19 @@ class Loop(Generic[AnyTask]):
         for name, encoder in list(self._unproven.items()):
             if any(p.grad is not None and bool(p.grad.any()) for p in encoder.trained_parameters()):
                 del self._unproven[name]
-            elif self.task.present(name, items).all():
+                continue
+            every, some = self.task.shown(name, batch, live)
+            if every:
                 self._no_gradient(name)
-            elif self.task.present(name, encoded).any():
+            elif some:
                 self._waiting.add(name)
 
     def _no_gradient(self, name: str) -> None:
         given = self.task.train_setting(name)
         setting = given.partition("=")[0]
         raise UserError(
-            f"{given}: no gradient reaches the encoder of {name!r} under these settings of {self.task.label}. Set "
+            f"{given}: no gradient reaches the encoder of {name.strip('()')!r} under these settings of "
+            f"{self.task.label}. Set "
             f"{setting}=none, or {setting.startswith('content') * 'train.'}precision=fp32 if it is lost in rounding"
         )
 
@@ -168,6 +174,8 @@ class Loop(Generic[AnyTask]):
             if name in self._waiting:
                 self._no_gradient(name)
             given = self.task.train_setting(name)
+            if name == QUERY:
+                raise UserError(f"{given}: in a whole epoch no row had a query, so their encoder learns nothing")
             raise UserError(
                 f"{given}: in a whole epoch no item with {name!r} was encoded, so its encoder learns nothing. Set "
                 f"{given.partition('=')[0]}=none, or raise bank.live_budget where it is small"

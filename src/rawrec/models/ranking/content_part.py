@@ -7,6 +7,8 @@ element, the user's profile (the mean of the history's content), a bias of the c
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ class Em3Content(nn.Module):
     content or the user's. histories: widths of its histories, by name.
     """
 
+    reads_query: ClassVar[bool] = False
+    """Whether `forward` reads `RankingBatch.query_content`."""
     same: Tensor | None
 
     def __init__(self, cfg: ContentPartConfig, content_dim: int, dim: int, categories: int = 0):

@@ -23,6 +23,7 @@ from rawrec.models.ranking.content_part import Em3Content
 from rawrec.models.ranking.context import Widths
 from rawrec.models.ranking.esmm import ESMM
 from rawrec.models.ranking.inputs import Inputs
+from rawrec.models.ranking.sqdc import Sqdc
 from rawrec.models.ranking.tokens import Head, Tokens
 
 CONTENT_PARTS: dict[str, type[Em3Content]] = {"em3": Em3Content}
@@ -74,6 +75,7 @@ class Ranker(nn.Module):
                     "follows it model.multi_label=esmm"
                 )
             self.head = head(cfg, names, cfg.dim, **given, **several)
+        self.sqdc = Sqdc(cfg) if self.content is not None and cfg.sqdc_weight else None
         self.inputs.begin()  # last, so that one seed gives the weights that it always gave
 
     def tokens(self, batch: RankingBatch) -> Tokens:
@@ -109,8 +111,14 @@ class Ranker(nn.Module):
         return (
             dict(zip(self.parts, weights, strict=True))
             | ({"cic": self.cfg.cic_weight} if self._contrasts else {})
+            | ({"sqdc": self.cfg.sqdc_weight} if self.sqdc is not None else {})
             | self.head.loss_weights
         )
+
+    @property
+    def reads_query(self) -> bool:
+        """Whether batches need `query_content`."""
+        return self.content is not None and self.content.reads_query
 
     @property
     def _contrasts(self) -> bool:

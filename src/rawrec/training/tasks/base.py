@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from rawrec.config import Config, TrainConfig
 from rawrec.config.metrics import lower_is_better
 from rawrec.content.bank import Bank
-from rawrec.content.encoders import Encoder
-from rawrec.content.item_model import ItemModel
+from rawrec.content.encoders import Encoder, QueryEncoder
+from rawrec.content.item_model import QUERY, ItemModel
 from rawrec.content.live import LiveContent
 from rawrec.content.units import ITEM
 from rawrec.data.dataset import Dataset
 from rawrec.training import state as checkpoint
 
+COUNTED = "count/"
+"""How names begin of what a task counts in a step: no part of the loss, logged by the rest of the name."""
 PARTS = {"valid": 1, "test": 2}
 
 
@@ -92,6 +94,8 @@ class Task:
 
     def train_setting(self, name: str) -> str:
         """The setting by which an encoder is trained, as it was given."""
+        if name == QUERY:
+            return f"content.query.train={self.cfg.content.query.train}"
         given, fields = self.cfg.content.fields, self.data.fields
         own = name if self.item_model is None else self.item_model.base(name)
         key = ITEM if ITEM in given and ITEM not in (*fields.image, *fields.text) else own
@@ -118,10 +122,21 @@ class Task:
         model = self.item_model
         return {} if model is None else {name: e for name, e in model.raw_encoders() if name in model.trained}
 
+    def learners(self) -> dict[str, Encoder | QueryEncoder]:
+        """All that must have a gradient in training: `encoders`, and that of queries as `QUERY`."""
+        query = None if self.item_model is None else self.item_model.query
+        return {**self.encoders(), **({QUERY: query} if query is not None and query.trained_parameters() else {})}
+
+    def shown(self, name: str, batch: Any, live: LiveContent) -> tuple[bool, bool]:
+        """Whether all items of a step's loss had media for a trained encoder, and whether one that was encoded had."""
+        if name == QUERY:  # which may rightly have no gradient in a step without clicks
+            return False, live.queries is not None and len(live.queries.rows) > 0
+        return bool(self.present(name, batch.items).all()), bool(self.present(name, live.encoded).any())
+
     def levels(self) -> dict[int, int]:
         """Of each parameter of the encoders, by id, how many layers lie above its own: see `Encoder.levels`."""
         found: dict[int, int] = {}
-        for encoder in self.encoders().values():
+        for encoder in self.learners().values():
             for key, level in encoder.levels().items():
                 found[key] = max(level, found.get(key, 0))
         return found

@@ -5,7 +5,7 @@ Training, evaluation and the recommender all use it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,10 +38,13 @@ from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, evaluate_part, evaluate_topk, list_users, lists_of_part, teller
 from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
-from rawrec.training.tasks.base import PARTS, Result, Task
+from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
+from rawrec.training.tasks.contrasting import StepContrast
+from rawrec.training.tasks.queries import Queries
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
-ENCODERS = ("encoders", "itc")  # parts of an item model below projections and fusion
+ENCODERS = ("encoders", "itc", "query")  # parts of an item model below projections and fusion
+CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
 SETTLED = 0.01  # a matrix has settled where it moved less in an epoch, by its norm
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
 MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
@@ -63,7 +66,7 @@ class ContentTable(NamedTuple):
 class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
     `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context, query,
-    session: see `RankingBatch`."""
+    session: see `RankingBatch`; neighbours: see `Shown`."""
 
     sample: Impressions
     users: Tensor
@@ -74,6 +77,7 @@ class StepImpressions:
     context: ImpressionContext | None
     query: Tensor | None = None
     session: Tensor | None = None
+    neighbours: Tensor | None = None
 
 
 class ImpressionTask(Task, nn.Module):
@@ -104,6 +108,7 @@ class ImpressionTask(Task, nn.Module):
         self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
         self._begun: dict[str, Tensor] = {}
+        self.queries: Queries | None = None
         if cfg.reads_content:
             self.item_model, self.bank = self._content(cache, progress)
         torch.manual_seed(cfg.seed)
@@ -124,6 +129,9 @@ class ImpressionTask(Task, nn.Module):
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
         frozen = self.item_model is not None and self.item_model.frozen
         self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
+        self.sqdc = None
+        if self.ranker.sqdc is not None and self.bank is not None:
+            self.sqdc = StepContrast(self.ranker.sqdc, self.bank, mapped=self.content_in is not None)
         self.to(self.device)
         if self.item_model is not None and self.bank is not None and self.item_model.frozen:
             self.refresh(None, 0)
@@ -159,6 +167,21 @@ class ImpressionTask(Task, nn.Module):
             if values.min() == values.max():
                 yield f"label {name}: every training row is {values[0]:g}, so that is all that the model learns of it"
 
+    @property
+    def _reads_queries(self) -> bool:
+        """Whether queries are encoded; UserError where a loss needs them and there are none."""
+        there = bool(len(self._query_texts))
+        if self.cfg.model.contrasts_queries and not there:
+            raise UserError(
+                f"model.sqdc_weight={self.cfg.model.sqdc_weight} holds documents against queries, and {self.data.path} "
+                "has none: import it with a column of queries, or use model.sqdc_anchor=history"
+            )
+        return there and self.cfg.model.reads_queries
+
+    @property
+    def _query_texts(self) -> Sequence[str]:
+        return getattr(self.data, "queries", ())
+
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
         fields, label = self.data.fields, self.cfg.label
         without = "train `id`" if label == "em3" else "set model.content=none"
@@ -170,7 +193,7 @@ class ImpressionTask(Task, nn.Module):
         if not units and not fields.feature:
             raise UserError(f"every content field has use=false: leave at least one in, or {without}")
         self.cfg.content.fields = resolved(self.cfg, fields, units)
-        item_model = build_item_model(self.cfg, fields, units)
+        item_model = build_item_model(self.cfg, fields, units, reads_queries=self._reads_queries)
         item_model.to(self.device)
         self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
@@ -179,6 +202,8 @@ class ImpressionTask(Task, nn.Module):
         bank = Bank(self.data.n_items, item_model.dim, columns, features, self.device)
         if not bank.valid.any():
             raise UserError(f"no item of the dataset has any content (image, text or feature): {without}")
+        if item_model.query is not None:
+            self.queries = Queries(item_model, self._query_texts, self.cfg.bank.micro_batch)
         return item_model, bank
 
     @cached_property
@@ -253,6 +278,9 @@ class ImpressionTask(Task, nn.Module):
         }
 
     def closing_notes(self) -> list[str]:
+        return [*(self.sqdc.notes() if self.sqdc is not None else ()), *self._lora_notes()]
+
+    def _lora_notes(self) -> list[str]:
         if not self._hands_over or self.item_model is None or self.item_model.adapted:
             return []
         return [
@@ -261,10 +289,12 @@ class ImpressionTask(Task, nn.Module):
         ]
 
     def kept(self) -> dict[str, Tensor]:
-        return dict(self._begun)
+        return {**self._begun, **({} if self.sqdc is None else {CONTRASTED: self.sqdc.steps})}
 
     def load_kept(self, tensors: dict[str, Tensor]) -> None:
-        self._begun = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        self._begun = {name: tensor.to(self.device) for name, tensor in tensors.items() if name != CONTRASTED}
+        if self.sqdc is not None:
+            self.sqdc.steps.copy_(tensors[CONTRASTED])
 
     def begin_epoch(self, epoch: int) -> np.ndarray:
         return self.samples.order(self.cfg.seed, epoch)
@@ -287,7 +317,11 @@ class ImpressionTask(Task, nn.Module):
     def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
         if self.bank is None:
             return None
-        return self.live_content(batch.items, batch.history, mixed(self.cfg.seed, step))
+        items = batch.items if self.sqdc is None else self.sqdc.begin(batch)
+        live = self.live_content(items, batch.history, mixed(self.cfg.seed, step))
+        if self.queries is not None and batch.query is not None:
+            live.queries = self.queries.live(batch.query)
+        return live
 
     def losses(self, batch: StepImpressions, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
         seed_draws(mixed(self.cfg.seed, step) + 1, self.device)
@@ -299,17 +333,25 @@ class ImpressionTask(Task, nn.Module):
             inputs.context = None if batch.context is None else batch.context.part(part)
             inputs.query = None if batch.query is None else batch.query[part]
             inputs.session = None if batch.session is None else batch.session[part]
+            if ranker.reads_query and live is not None and live.queries is not None and batch.query is not None:
+                at = live.queries.locate(batch.query[part])
+                inputs.has_query, leaf = at >= 0, live.queries.leaf
+                rows = leaf[at.clamp(min=0)] if len(leaf) else leaf.new_zeros(len(at), leaf.shape[1])
+                inputs.query_content = (rows * inputs.has_query[:, None])[:, None]
             parts = ranker.losses(inputs, batch.labels[part])
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
             candidates = torch.isin(live.rows, batch.items)
             if parts := ranker.step_losses(live.rows[candidates], live.leaf[candidates]):
                 yield self._weighted(parts)
+            if self.sqdc is not None:
+                yield self._weighted(self.sqdc.losses(batch, live))
         yield from self.contrast(live)
 
     def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = self.ranker.loss_weights
-        return {"loss": torch.stack([weights[name] * value.double() for name, value in parts.items()]).sum(), **parts}
+        weighted = [weights[name] * value.double() for name, value in parts.items() if not name.startswith(COUNTED)]
+        return {"loss": torch.stack(weighted).sum(), **parts}
 
     def write(self, live: LiveContent, step: int) -> None:
         if self.bank is not None and self.content_in is None and len(live.rows):
@@ -603,7 +645,7 @@ class ImpressionTask(Task, nn.Module):
         """Trainable parameters by their `saved_name`: `encoder` (own learning rate), `id` (own weight decay), `rest`
         (weight decay) and `plain` (biases, norms, queries: none)."""
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "id": [], "rest": [], "plain": []}
-        encoder = {id(p) for _, e in self.raw_encoders() for p in e.trained_parameters()}
+        encoder = {id(p) for e in self.learners().values() for p in e.trained_parameters()}
         ids = {id(p) for p in self.ranker.id_parameters()}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
