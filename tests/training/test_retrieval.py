@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from small_retrieval import settings
 
+import forked
 import rawrec
 from rawrec import Recommender, UserError
 from rawrec.config import RETRIEVAL, parse_overrides
@@ -52,7 +53,7 @@ def test_killed_and_resumed(graph: Dataset, tmp_path: Path) -> None:
     whole = digest(train("lightgcn", graph, tmp_path / "whole", given).path)
     words = ["train", "lightgcn", "--data", str(graph.path), "--out", str(tmp_path / "run")]
     words += [f"{key}={json.dumps(value)}" for key, value in given.items()]
-    process = subprocess.Popen([sys.executable, "-m", "rawrec.cli", *words], stderr=subprocess.DEVNULL)
+    process = forked.Process([sys.executable, "-m", "rawrec.cli", *words], stderr=subprocess.DEVNULL)
     lines = tmp_path / "run" / "metrics.jsonl"
     while process.poll() is None and not (lines.is_file() and len(lines.read_text().splitlines()) > 30):
         time.sleep(0.01)

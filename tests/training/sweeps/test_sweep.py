@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+import forked
 import rawrec
 from processes_here import Here
 from rawrec import RunStopped, UserError, cli
@@ -153,7 +154,7 @@ def test_killed_with_its_processes(data: Dataset, tmp_path: Path) -> None:
     given = settings(data, tmp_path / "s", fixed=fixed, search={"train.lr": [0.05]}, jobs=2)
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(given))
     command = [sys.executable, "-m", "rawrec.cli", "sweep", str(tmp_path / "sweep.yaml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked.Process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def epochs() -> int:
         return sum(len(path.read_text().splitlines()) for path in tmp_path.glob("s/runs/*/metrics.jsonl"))
