@@ -6,8 +6,8 @@ and have them done in a fork of one process that has loaded those libraries and 
 costs its own work. Tests whose subject is how a process begins (what is imported, how many threads there are, signals
 before `main`) start a real one.
 
-A child is a process like any other: its own pid, streams, folder, environment, `sys.path` and exit code, by which of
-the two it was killed. Its parent is the server, which the first child of a session starts, and which ends with it. What
+A child is a process like any other: its own pid, streams, folder, environment, `sys.path` and exit code. Its parent is
+the server, which the first child of a session starts, and which ends with it. What
 libraries read as they are loaded (OMP_NUM_THREADS) they have read in the server.
 """
 
@@ -20,6 +20,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -158,6 +159,14 @@ def run(
     return done
 
 
+def command(folder: Path, name: str, *words: str) -> None:
+    """An executable in a folder that has a Python of `words`, and of those after its name, forked."""
+    _server()  # children find it
+    file = folder / name
+    file.write_text("#!/bin/sh\nexec " + shlex.join([sys.executable, "-I", __file__, *words]) + ' "$@"\n')
+    file.chmod(0o755)
+
+
 @cache
 def _server() -> str:
     """The address of this session's server, which runs as long as its standard input is open. Children know it."""
@@ -166,7 +175,7 @@ def _server() -> str:
     folder = tempfile.mkdtemp(prefix="rawrec-forked-")
     address = f"{folder}/socket"
     server = subprocess.Popen(
-        [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, __file__, "--serve", address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -256,9 +265,17 @@ def do(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
-if __name__ == "__main__":
+def begin(address: str) -> None:
     ours = {str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     for name in HEAVY:
         importlib.import_module(name)
     sys.path = [place for place in sys.path if place not in ours]
-    do(serve(sys.argv[1]))
+    do(serve(address))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case "--serve", address:
+            begin(address)
+        case words:
+            sys.exit(Process([sys.executable, *words], stdin=0).wait())
