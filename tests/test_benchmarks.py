@@ -1,12 +1,13 @@
 """The benchmarks stand beside the package and follow it: the one that makes its own data runs on a small graph."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import forked
 from systems import small_dataset
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -16,13 +17,31 @@ sys.path.insert(0, sys.argv[1])
 import retrieval
 retrieval.measure(sys.argv[2], retrieval.Graph(80, 40, 900, {"image": 8, "text": 4}), {}, epochs=1, threads=1)
 """
+FORKING = """
+import runpy, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+import forked
+subprocess.run, subprocess.Popen = forked.run, forked.Process
+sys.argv = sys.argv[2:]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def printed(benchmark: str, *words: str) -> list[dict[str, Any]]:
+    """The lines of a benchmark; processes that it starts are forked, too."""
+    return lines(["-c", FORKING, str(Path(__file__).parent), str(BENCHMARKS / benchmark), *words])
+
+
+def lines(words: list[str]) -> list[dict[str, Any]]:
+    done = forked.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("model", ["bpr", "lattice"])
 def test_speed_of_retrieval_models(model: str) -> None:
-    done = subprocess.run([sys.executable, "-c", SMALL, str(BENCHMARKS), model], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    (found,) = lines(["-c", SMALL, str(BENCHMARKS), model])
     assert found["model"] == model
     assert found["pairs"] > 0
     assert min(found[name] for name in ("epoch", "epoch_floor", "evaluation", "evaluation_floor")) > 0
@@ -33,9 +52,7 @@ def test_step_cost_by_size(model: str) -> None:
     script = SMALL.splitlines()
     code = "\n".join([*script[:3], "import pathlib, scale, tempfile"])
     code += "\nscale.measure(sys.argv[2], 3000, 8, 1, 2, pathlib.Path(tempfile.mkdtemp()))\n"
-    done = subprocess.run([sys.executable, "-c", code, str(BENCHMARKS), model], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    (found,) = lines(["-c", code, str(BENCHMARKS), model])
     assert found["model"] == model and found["users"] == 3000
     assert min(found["step_ms"], found["step_ms_2000"], found["ratio"]) > 0
 
@@ -44,15 +61,11 @@ def test_two_revisions_by_turns(tmp_path: Path) -> None:
     """The same checkout twice: every answer belongs to its question."""
     rows = [(user, (user + k) % 9, k, 1.0) for user in range(12) for k in range(5)]
     small_dataset(tmp_path / "data", rows, 9, labelled=False, parts=["train", "train", "train", "valid", "test"] * 12)
-    root = BENCHMARKS.parent
-    words = [sys.executable, str(BENCHMARKS / "revisions.py"), str(root), str(root), "bpr:train.batch_size=20"]
-    words += ["--data", str(tmp_path / "data"), "--turns", "3", "--warmup", "1"]
-    words += ["--what", "step", "epoch", "evaluation"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["what"] for line in lines] == ["step", "epoch", "evaluation"]
-    for line in lines:
+    root = str(BENCHMARKS.parent)
+    words = [root, root, "bpr:train.batch_size=20", "--data", str(tmp_path / "data"), "--turns", "3", "--warmup", "1"]
+    found = printed("revisions.py", *words, "--what", "step", "epoch", "evaluation")
+    assert [line["what"] for line in found] == ["step", "epoch", "evaluation"]
+    for line in found:
         middle, low, high = line["cpu_ratio"]
         assert line["turns"] == 3 and 0 < low <= middle <= high and min(line["wall_ms"]) > 0
 
@@ -61,10 +74,7 @@ def test_a_network_beside_frozen_encoders(tmp_path: Path) -> None:
     """Each run is a process of its own; here there is one."""
     words = "--arms side:2 --rates 1e-3 --items 60 --impressions 500 --epochs 1 -- content.image.size=32"
     words += " content.image.encoder=random:conv content.text.encoder=random:bert"
-    command = [sys.executable, str(BENCHMARKS / "side.py"), "--data", str(tmp_path), *words.split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    (found,) = printed("side.py", "--data", str(tmp_path), *words.split())
     assert found["arm"] == "side:2" and 0 < found["score"] < 1
     assert min(found["epoch"], found["encode"]) > 0 and found["peak_mib"] > found["over_mib"]
 
@@ -72,22 +82,16 @@ def test_a_network_beside_frozen_encoders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["dcnv2:model.cross=mixture", "din", "rankmixer:model.experts=2", "tokenmixer_large"])
 def test_heads_beside_bare_torch(model: str) -> None:
     """Both have as many parameters."""
-    words = [sys.executable, str(BENCHMARKS / "rankers.py"), "--batch", "8", "--tokens", "4", "--history", "3"]
-    words += ["--turns", "2", "--steps", "1", "--threads", "1", model]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    words = "--batch 8 --tokens 4 --history 3 --turns 2 --steps 1 --threads 1"
+    (found,) = printed("rankers.py", *words.split(), model)
     assert found["model"] == model and found["parameters"] == found["parameters_bare"]
     assert min(found[name] for name in ("samples_per_second", "samples_per_second_bare", "ratio")) > 0
 
 
 def test_all_weights_against_low_rank_ones() -> None:
-    words = ["--histories", "2", "4", "--dim", "16", "--width", "8", "--rank", "2", "--items", "3000", "--batch", "16"]
-    words = [sys.executable, str(BENCHMARKS / "lora.py"), *words, "--steps", "1", "--warmup", "1", "--rounds", "1"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    cases = [(line["case"], line["history"]) for line in lines if "case" in line]
+    words = "--histories 2 4 --dim 16 --width 8 --rank 2 --items 3000 --batch 16 --steps 1 --warmup 1 --rounds 1"
+    found = printed("lora.py", *words.split())
+    cases = [(line["case"], line["history"]) for line in found if "case" in line]
     assert cases == [("full", 2), ("full", 4), ("lora", 2), ("lora", 4)]
-    ratios = [line["parameters"] for line in lines if "figure" in line]
+    ratios = [line["parameters"] for line in found if "figure" in line]
     assert ratios[:2] == [1, 1] and ratios[2] == ratios[3] < 0.6

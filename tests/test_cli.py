@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+import forked
 from rawrec import cli
 from rawrec.cli.training import _main_metrics as main_metrics
 from rawrec.training import state as checkpoint
@@ -72,10 +73,9 @@ def run(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rawrec.train("id", shop, out, {"train.epochs": 1, "train.threads": 1}).path
 
 
-def rawrec_process(*words: object, **more: Any) -> subprocess.Popen[str]:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+def rawrec_process(*words: object) -> forked.Process:
     command = [sys.executable, "-m", "rawrec.cli", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **more)
+    return forked.Process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 # --------------------------------------------------------------------------------------------------------------- help
@@ -96,6 +96,12 @@ def test_every_help_has_an_example(shell: Shell, words: list[str]) -> None:
 @pytest.mark.parametrize("module", ["rawrec", "rawrec.cli"])
 def test_the_command_line_as_a_module(module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"rawrec {importlib.metadata.version('rawrec')} ")
+
+
+def test_the_command_that_is_installed() -> None:
+    command = Path(sys.executable).with_name("rawrec")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"rawrec {importlib.metadata.version('rawrec')} ")
 
 
@@ -383,7 +389,7 @@ def test_safetensors_tells_of_a_full_disk() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_cannot_be_written(run: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "rawrec.cli", "recommend", str(run), "--user", "u1", "--json"],
             stdout=full, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

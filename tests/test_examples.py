@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import forked
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/pyproject.toml"))
 FAST = ["train.epochs=1", "train.threads=1", "train.device=cpu", "eval.topk=[5]"]
@@ -34,7 +36,7 @@ def rawrec(*words: object, site: Path | None = None, code: int = 0) -> str:
     paths = [str(ROOT / "src"), *([str(site)] if site else [])]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "rawrec.cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    done = forked.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     return done.stdout if code == 0 else done.stderr
 

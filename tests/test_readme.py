@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import forked
+
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"<!-- test -->\s*```(bash|python)\n(.*?)```", re.DOTALL)
 
@@ -28,9 +30,12 @@ def test_readme(shop: Path, tmp_path: Path) -> None:
     if not blocks():
         pytest.skip("README.md has no blocks marked <!-- test -->")
     shutil.copytree(shop, tmp_path / "data" / "shop")
-    folder = Path(sys.executable).parent
-    env = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    (tmp_path / "bin").mkdir()
+    forked.command(tmp_path / "bin", "rawrec", "-m", "rawrec.cli")
+    env = os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     for kind, code in blocks():
-        command = ["bash", "-euo", "pipefail", "-c", code] if kind == "bash" else [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        run, start = (
+            (subprocess.run, ["bash", "-euo", "pipefail"]) if kind == "bash" else (forked.run, [sys.executable])
+        )
+        done = run([*start, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import signal
-import subprocess
 import sys
 import tarfile
 import time
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import forked
 from rawrec.data import checked, images
 from rawrec.data.checked import WIDTH, Checked
 from rawrec.data.dataset import Dataset
@@ -269,7 +269,7 @@ test_checked.from_folder(Path(sys.argv[2]), Path(sys.argv[3]))
 
 def test_an_import_goes_on_where_one_was_killed(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = from_folder(tmp_path, tmp_path / "other")
-    child = subprocess.Popen([sys.executable, "-c", KILLED, ":".join(sys.path), str(tmp_path), str(place)])
+    child = forked.Process([sys.executable, "-c", KILLED, ":".join(sys.path), str(tmp_path), str(place)])
     while not record(place).exists() or record(place).stat().st_size <= 10 * WIDTH:
         assert child.poll() is None
         time.sleep(0.005)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+import forked
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -455,7 +456,7 @@ def test_killed_at_any_moment(tmp_path):
     """After kill -9 there is nothing or a whole dataset, and the next import into the place works and tidies up."""
     out, rng = tmp_path / "data", random.Random(0)
     for _ in range(4):
-        with subprocess.Popen([sys.executable, "-c", SLOW, str(out)], stdout=subprocess.PIPE) as process:
+        with forked.Process([sys.executable, "-c", SLOW, str(out)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stdout.readline() == b"ready\n"
             time.sleep(rng.uniform(0.0, 0.3))
             process.send_signal(signal.SIGKILL)

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import forked
 from rawrec import cli
 from rawrec.data import appender as appender_module
 from rawrec.data.appender import Appender
@@ -475,7 +476,7 @@ def test_killed_at_any_moment(data: Dataset, tmp_path: Path) -> None:
     rng, before = random.Random(0), content(data)
     for number in range(3):
         command = [sys.executable, "-c", LOOP, str(tmp_path), str(number)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with forked.Process(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stdout.readline() == b"ready\n"
             assert all(process.stdout.readline() == b"appended\n" for _ in range(number))
             time.sleep(rng.uniform(0.05, 0.4))

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import forked
 from rawrec.data import parts as parts_module
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
@@ -404,7 +405,7 @@ def test_an_import_killed_at_any_moment(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     moments = random.Random(0)
     for _ in range(4):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE)
+        child = forked.Process([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
         time.sleep(moments.uniform(0.02, 0.4))

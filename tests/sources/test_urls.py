@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import forked
 import source_samples
 from rawrec import cli
 from rawrec.data.dataset import Dataset
@@ -234,10 +234,10 @@ def shop(folder: Path, web: Server, count: int, path: str = "ok") -> list[str]:
     return [*words.split(), "--allow-private", "--out", "data"]
 
 
-def start(folder: Path, words: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def start(folder: Path, words: list[str]) -> forked.Process:
+    return forked.Process(
         [sys.executable, "-m", "rawrec.cli", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch
 from colours import colours
 from safetensors.torch import load_file, save_file
 
+import forked
 import rawrec
 from rawrec.config import FieldConfig
 from rawrec.config.finetune import finetune_config
@@ -142,10 +143,10 @@ def test_killed_and_resumed_by_the_commands(data: Dataset, tmp_path: Path) -> No
     settings = {**SMALL, "batch_size": 4, "checkpoint_every": 2, "epochs": 3}
     whole = finetune(data, PAIR, tmp_path / "whole", settings)
     words = [f"{key}={value}" for key, value in settings.items()]
-    run, begin = tmp_path / "run", "from rawrec.cli import main; main()"
+    run = tmp_path / "run"
     command = ["finetune", str(data.path), "--encoder", PAIR, "--out", str(run), *words]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-c", begin, *command], **quiet)
+    process = forked.Process([sys.executable, "-m", "rawrec.cli", *command], **quiet)
     last = run / "checkpoint" / "last.safetensors"
     for _ in range(6000):
         if last.is_file() and checkpoint.load(last)[1]["progress"]["step"] >= 6:
@@ -154,8 +155,8 @@ def test_killed_and_resumed_by_the_commands(data: Dataset, tmp_path: Path) -> No
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not RunFolder.open(run).info()["finished"]
-    done = subprocess.run(
-        [sys.executable, "-c", begin, "resume", str(run)], cwd=tmp_path, capture_output=True, text=True
+    done = forked.run(
+        [sys.executable, "-m", "rawrec.cli", "resume", str(run)], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "text_to_image/recall@1" in done.stdout and f"content.item.encoder={run}" in done.stdout.replace("\n", "")

@@ -1,6 +1,5 @@
 """A run that was stopped, however it was, ends byte for byte as one that was not."""
 
-import os
 import random
 import shutil
 import signal
@@ -14,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+import forked
 from rawrec.training import state as checkpoint
 from rawrec.training.job import load_task, resume, train
 from rawrec.training.loop import Loop
@@ -163,14 +163,9 @@ def test_killed_at_random_moments(shop: Path, tmp_path: Path) -> None:
     assert digest(run) == expected
 
 
-def start(command: list[str]) -> subprocess.Popen:
-    code = "from rawrec.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def start(command: list[str]) -> forked.Process:
+    words = [sys.executable, "-m", "rawrec.cli", *command]
+    return forked.Process(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def step_of(run: Path) -> int:
@@ -178,7 +173,7 @@ def step_of(run: Path) -> int:
     return state["progress"]["step"]
 
 
-def wait_for_progress(run: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_progress(run: Path, step: int, process: forked.Process) -> None:
     deadline = time.monotonic() + 60
     last = run / "checkpoint" / "last.safetensors"
     while not (last.is_file() and step_of(run) > step):

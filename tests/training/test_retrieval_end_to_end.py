@@ -15,6 +15,7 @@ import torch
 from small_retrieval import settings as small
 from torch import Tensor
 
+import forked
 from rawrec import Recommender, RunStopped, UserError
 from rawrec.config import RETRIEVAL, resolve
 from rawrec.content.item_model import ItemModel
@@ -319,7 +320,7 @@ def test_killed_and_resumed(shop: Path, tmp_path: Path) -> None:
     whole = digest(train("freedom", shop, tmp_path / "whole", given).path)
     words = ["train", "freedom", "--data", str(shop), "--out", str(tmp_path / "run")]
     words += [f"{key}={json.dumps(value)}" for key, value in given.items()]
-    process = subprocess.Popen(
+    process = forked.Process(
         [sys.executable, "-m", "rawrec.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     lines = tmp_path / "run" / "metrics.jsonl"

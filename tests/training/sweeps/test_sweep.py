@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+import forked
 import rawrec
 from processes_here import Here
 from rawrec import RunStopped, UserError, cli
@@ -149,11 +150,11 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not(
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells of the end of a process that is no child")
 def test_killed_with_its_processes(data: Dataset, tmp_path: Path) -> None:
     """A sweep that is killed takes its run with it; the same command ends it, and the run is whole."""
-    fixed = FIXED | {"train.epochs": 300, "train.patience": 300}
+    fixed = FIXED | {"train.epochs": 150, "train.patience": 150}
     given = settings(data, tmp_path / "s", fixed=fixed, search={"train.lr": [0.05]}, jobs=2)
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(given))
     command = [sys.executable, "-m", "rawrec.cli", "sweep", str(tmp_path / "sweep.yaml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked.Process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def epochs() -> int:
         return sum(len(path.read_text().splitlines()) for path in tmp_path.glob("s/runs/*/metrics.jsonl"))
@@ -167,7 +168,7 @@ def test_killed_with_its_processes(data: Dataset, tmp_path: Path) -> None:
     ended, _, _ = select.select([running], [], [], 60)  # seconds
     os.close(running)
     assert ended, f"the run's process {run} goes on without its sweep"
-    assert 9 < epochs() < 300
+    assert 9 < epochs() < 150
     result = sweep(given)
     assert result["trials"] == {"finished": 1, "pruned": 0, "failed": 0}
     overrides = fixed | result["best"]["overrides"] | {"seed": 0}

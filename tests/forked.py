@@ -1,0 +1,281 @@
+"""Processes that begin with the heavy libraries loaded, for tests that start one to kill it or to read what it prints.
+
+A Python that imports torch and all the rest takes four seconds of a processor before it does anything. `Process` and
+`run` take the words of `subprocess.Popen` and `subprocess.run`, `[sys.executable, "-c" CODE | "-m" MODULE | FILE, ..]`,
+and have them done in a fork of one process that has loaded those libraries and nothing of `rawrec`, so that a child
+costs its own work. Tests whose subject is how a process begins (what is imported, how many threads there are, signals
+before `main`) start a real one.
+
+A child is a process like any other: its own pid, streams, folder, environment, `sys.path` and exit code. Its parent is
+the server, which the first child of a session starts, and which ends with it. What
+libraries read as they are loaded (OMP_NUM_THREADS) they have read in the server.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, NoReturn
+
+HEAVY = (
+    "torch", "torch._dynamo", "torch.utils.tensorboard", "scipy.sparse", "peft", "safetensors.torch", "optuna", "yaml",
+    "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert", "PIL.Image", "pydantic.fields",
+    "pandas", "pyarrow.dataset", "typer", "rich.table", "rich.progress", "matplotlib.figure", "jinja2", "aiohttp",
+)  # fmt: skip
+"""Not polars and lance, which start threads: these do not live on in a fork."""
+
+ADDRESS = "RAWREC_TESTS_FORKED"  # in the environment
+STATUS = 4  # bytes of a pid or of an exit code on the wire
+
+
+# ------------------------------------------------------------------------------------------------- who starts a process
+class Process:
+    """What tests need of `subprocess.Popen`."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int | IO[Any] = subprocess.DEVNULL,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        cwd: Path | str | None = None,
+        env: Mapping[str, str] | None = None,
+        text: bool = False,
+    ):
+        assert command[0] == sys.executable, command
+        self.returncode: int | None = None
+        pipes: list[IO[Any] | None] = []
+        theirs: list[int] = []
+        for number, stream in enumerate((stdin, stdout, stderr)):
+            if stream == subprocess.PIPE:
+                read, write = os.pipe()
+                mine, other = (write, read) if number == 0 else (read, write)
+                pipes.append(os.fdopen(mine, ("w" if number == 0 else "r") + ("" if text else "b")))
+            else:
+                pipes.append(None)
+                if stream == subprocess.DEVNULL:
+                    other = os.open(os.devnull, os.O_RDWR)
+                else:
+                    other = os.dup(number if stream is None else stream if isinstance(stream, int) else stream.fileno())
+            theirs.append(other)
+        self.stdin, self.stdout, self.stderr = pipes
+        asked = {"words": list(command[1:]), "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
+        self._channel = socket.socket(socket.AF_UNIX)
+        self._channel.connect(_server())
+        socket.send_fds(self._channel, [b"."], theirs)
+        self._channel.sendall(json.dumps(asked).encode())
+        self._channel.shutdown(socket.SHUT_WR)
+        for each in theirs:
+            os.close(each)
+        self.pid = self._number()
+
+    def _number(self) -> int:
+        got = self._channel.recv(STATUS, socket.MSG_WAITALL)
+        assert len(got) == STATUS, "the server of forked processes has gone"
+        return int.from_bytes(got, "little", signed=True)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            self._channel.settimeout(timeout)
+            try:
+                self.returncode = self._number()
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0) from None
+            self._channel.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[Any, Any]:
+        """What it prints until it ends."""
+        if self.stdin is not None:
+            self.stdin.close()
+        said: dict[int, Any] = {1: None, 2: None}
+
+        def read(number: int, pipe: IO[Any]) -> None:
+            said[number] = pipe.read()
+            pipe.close()
+
+        pipes = [(number, pipe) for number, pipe in ((1, self.stdout), (2, self.stderr)) if pipe is not None]
+        readers = [threading.Thread(target=read, args=each, daemon=True) for each in pipes]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join()
+        return said[1], said[2]
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.wait()
+
+
+def run(
+    command: Sequence[str], *, capture_output: bool = False, check: bool = False, **more: Any
+) -> subprocess.CompletedProcess[Any]:
+    """As `subprocess.run`."""
+    if capture_output:
+        more |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = Process(command, **more)
+    out, err = process.communicate()
+    done = subprocess.CompletedProcess(command, process.wait(), out, err)
+    if check:
+        done.check_returncode()
+    return done
+
+
+def command(folder: Path, name: str, *words: str) -> None:
+    """An executable in a folder that has a Python of `words`, and of those after its name, forked."""
+    _server()  # children find it
+    file = folder / name
+    file.write_text("#!/bin/sh\nexec " + shlex.join([sys.executable, "-I", __file__, *words]) + ' "$@"\n')
+    file.chmod(0o755)
+
+
+@cache
+def _server() -> str:
+    """The address of this session's server, which runs as long as its standard input is open. Children know it."""
+    if known := os.environ.get(ADDRESS):
+        return known
+    folder = tempfile.mkdtemp(prefix="rawrec-forked-")
+    address = f"{folder}/socket"
+    server = subprocess.Popen(
+        [sys.executable, __file__, "--serve", address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+    def end() -> None:
+        server.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+    os.environ[ADDRESS] = address
+    return address
+
+
+# ----------------------------------------------------------------------------------------------------------- the server
+def serve(address: str) -> list[str]:
+    """Forks a process whenever one is asked for. Returns in those alone: the words that each is to do."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session, which then ends us
+    os.write(1, b"ready\n")
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    gc.freeze()  # so that the memory of what is loaded stays shared with the children
+    while True:
+        ready, _, _ = select.select([0, listening], [], [])
+        if 0 in ready:
+            sys.exit()
+        channel, _ = listening.accept()
+        _, streams, *_ = socket.recv_fds(channel, 1, 3)
+        asked = json.loads(b"".join(iter(lambda: channel.recv(1 << 16), b"")))  # noqa: B023
+        if os.fork() == 0:  # who waits for the child, so that the server need not
+            listening.close()
+            if (child := os.fork()) == 0:
+                channel.close()
+                return _become(asked, streams)
+            _watch(child, channel, streams)
+        channel.close()
+        for each in streams:
+            os.close(each)
+        _bury()
+
+
+def _become(asked: dict[str, Any], streams: list[int]) -> list[str]:
+    for number, each in enumerate(streams):
+        os.dup2(each, number)
+        os.close(each)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return asked["words"]
+
+
+def _watch(child: int, channel: socket.socket, streams: list[int]) -> NoReturn:
+    """Tells who asked for the child its pid, and how it ended: its exit code, or the signal, as a negative number."""
+    for each in streams:
+        os.close(each)
+    with suppress(OSError):  # who asked may have gone
+        channel.sendall(child.to_bytes(STATUS, "little"))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with suppress(OSError):
+        channel.sendall(code.to_bytes(STATUS, "little", signed=True))
+    os._exit(0)
+
+
+def _bury() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
+def do(words: list[str]) -> None:
+    """What a Python of these words would do."""
+    if words[0] == "-m":
+        sys.path.insert(0, str(Path.cwd()))
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *words[2:]]
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(words[1], "<string>", "exec"), main.__dict__)
+    else:
+        sys.path.insert(0, str(Path(words[0]).parent))
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def begin(address: str) -> None:
+    ours = {str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    for name in HEAVY:
+        importlib.import_module(name)
+    sys.path = [place for place in sys.path if place not in ours]
+    do(serve(address))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case "--serve", address:
+            begin(address)
+        case words:
+            sys.exit(Process([sys.executable, *words], stdin=0).wait())
