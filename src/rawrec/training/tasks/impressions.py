@@ -180,7 +180,7 @@ class ImpressionTask(Task, nn.Module):
 
     @property
     def _query_texts(self) -> Sequence[str]:
-        return getattr(self.data, "queries", ())
+        return self.data.queries if self.data.has_queries else ()
 
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
         fields, label = self.data.fields, self.cfg.label
