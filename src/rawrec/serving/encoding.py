@@ -12,7 +12,7 @@ import torch
 
 from rawrec.config.parts import encoder_entry
 from rawrec.content.columns import static_columns
-from rawrec.content.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, reads_whole_items
+from rawrec.content.encoders import IMAGE_ENCODERS, JOINT, TEXT_ENCODERS, reads_whole_items
 from rawrec.content.item_model import build_item_model, dense
 from rawrec.content.units import ITEM, content_units
 from rawrec.data.dataset import Dataset
@@ -100,7 +100,7 @@ def _settings(data: Dataset, encoder: str | None, field: str | None) -> dict[str
         return others
     if field is not None:
         return {f"content.{field}.encoder": encoder, **others}
-    if reads_whole_items(encoder):
+    if reads_whole_items(encoder) or encoder.startswith(JOINT):
         return {f"content.{ITEM}.encoder": encoder}
     entry = encoder_entry(encoder) if "/" not in encoder else None
     reads = "image" if encoder in IMAGE_ENCODERS else "text" if encoder in TEXT_ENCODERS else entry and entry.kind

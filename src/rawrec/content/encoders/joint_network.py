@@ -104,11 +104,7 @@ class Layer(nn.Module):
         q, k, v = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
-        if x.device.type != "cpu":
-            made = functional.scaled_dot_product_attention(q, k, v, mask[:, None, None])
-        else:  # where the backward of the fused kernel takes longer than the layer beside it
-            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-            made = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min).softmax(-1) @ v
+        made = functional.scaled_dot_product_attention(q, k, v, mask[:, None, None])
         return self.output(made.transpose(1, 2).flatten(2))
 
     def _feed(self, x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rawrec.config.finetune import FinetuneConfig
-from rawrec.content.encoders import reads_whole_items
+from rawrec.content.encoders import JOINT, reads_whole_items
 from rawrec.content.finetuning.base import Tuned
 from rawrec.content.finetuning.dual import DualStream
 from rawrec.content.finetuning.whole import WholeItems
@@ -14,6 +14,11 @@ __all__ = ["Tuned", "tuned"]
 
 def tuned(cfg: FinetuneConfig) -> Tuned:
     """The encoder that is tuned. UserError for one that reads pictures or texts alone, or has no such loss."""
+    if cfg.encoder.startswith(JOINT):
+        raise UserError(
+            f"--encoder {cfg.encoder}: it learns with a ranker and its contrast, not from pairs of pictures and texts: "
+            f"rawrec train em3 content.item.encoder={cfg.encoder}"
+        )
     if reads_whole_items(cfg.encoder):
         return WholeItems(cfg)
     if others := [loss for loss in cfg.loss if loss != "itc"]:
