@@ -30,10 +30,10 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 HEAVY = (
     "torch", "torch._dynamo", "torch.utils.tensorboard", "scipy.sparse", "peft", "safetensors.torch", "optuna", "yaml",
@@ -195,34 +195,44 @@ def serve(address: str) -> list[str]:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen()
+    ended, tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(tell)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session, which then ends us
     os.write(1, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     gc.freeze()  # so that the memory of what is loaded stays shared with the children
+    going: dict[int, socket.socket] = {}
     while True:
-        ready, _, _ = select.select([0, listening], [], [])
+        ready, _, _ = select.select([0, ended, listening], [], [])
         if 0 in ready:
             sys.exit()
-        channel, _ = listening.accept()
-        _, streams, *_ = socket.recv_fds(channel, 1, 3)
-        asked = json.loads(b"".join(iter(lambda: channel.recv(1 << 16), b"")))  # noqa: B023
-        if os.fork() == 0:  # who waits for the child, so that the server need not
-            listening.close()
+        if ended in ready:
+            os.read(ended, 1 << 10)
+            _tell_of_the_dead(going)
+        if listening in ready:
+            channel, _ = listening.accept()
+            _, streams, *_ = socket.recv_fds(channel, 1, 3)
+            asked = json.loads(b"".join(iter(partial(channel.recv, 1 << 16), b"")))
             if (child := os.fork()) == 0:
-                channel.close()
+                for each in (channel, listening, *going.values()):
+                    each.close()
+                os.close(ended)
+                os.close(tell)
                 return _become(asked, streams)
-            _watch(child, channel, streams)
-        channel.close()
-        for each in streams:
-            os.close(each)
-        _bury()
+            for each in streams:
+                os.close(each)
+            going[child] = channel
+            _send(channel, child)
 
 
 def _become(asked: dict[str, Any], streams: list[int]) -> list[str]:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, each in enumerate(streams):
         os.dup2(each, number)
         os.close(each)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
@@ -230,22 +240,20 @@ def _become(asked: dict[str, Any], streams: list[int]) -> list[str]:
     return asked["words"]
 
 
-def _watch(child: int, channel: socket.socket, streams: list[int]) -> NoReturn:
-    """Tells who asked for the child its pid, and how it ended: its exit code, or the signal, as a negative number."""
-    for each in streams:
-        os.close(each)
+def _tell_of_the_dead(going: dict[int, socket.socket]) -> None:
+    """Whoever asked for a child hears how it ended: its exit code, or the signal, as a negative number."""
+    while going:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if not child:
+            return
+        channel = going.pop(child)
+        _send(channel, os.waitstatus_to_exitcode(status))
+        channel.close()
+
+
+def _send(channel: socket.socket, number: int) -> None:
     with suppress(OSError):  # who asked may have gone
-        channel.sendall(child.to_bytes(STATUS, "little"))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with suppress(OSError):
-        channel.sendall(code.to_bytes(STATUS, "little", signed=True))
-    os._exit(0)
-
-
-def _bury() -> None:
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
+        channel.sendall(number.to_bytes(STATUS, "little", signed=True))
 
 
 def do(words: list[str]) -> None:
@@ -266,11 +274,35 @@ def do(words: list[str]) -> None:
 
 
 def begin(address: str) -> None:
+    """The server, and in each child the work that was asked for, after which nothing loaded is taken apart: that takes
+    longer than most of what children do."""
+    code: list[int] = []
+
+    def leave() -> None:
+        """Comes last, since it is registered first."""
+        if code:
+            with suppress(OSError, ValueError):  # a stream that is closed or full is left to Python
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code[0] & 0xFF)
+
+    atexit.register(leave)
     ours = {str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     for name in HEAVY:
         importlib.import_module(name)
     sys.path = [place for place in sys.path if place not in ours]
-    do(serve(address))
+    words = serve(address)
+    try:
+        do(words)
+    except SystemExit as stop:
+        code.append(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
+        raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        code.append(1)
+        raise
+    code.append(0)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What is set before torch is loaded, and how many cores there are."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -27,7 +28,14 @@ def run(code: str, *options: str, **environment: str) -> subprocess.CompletedPro
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting
-SHOWN = "import rawrec, torch; torch.set_num_threads(2); torch.ones(100000).sum()"
+TORCH = "import rawrec, torch; torch.set_num_threads(2); torch.ones(100000).sum()"
+
+
+def openmp() -> str:
+    """Code that loads the OpenMP that torch brings, where it does, without all the rest."""
+    (torch,) = getattr(importlib.util.find_spec("torch"), "submodule_search_locations", None) or [""]
+    found = sorted(Path(torch, "lib").glob("libgomp*"))
+    return f"import ctypes; ctypes.CDLL({str(found[0])!r})" if found else "import torch"
 
 
 def displayed(code: str, **environment: str) -> dict[str, str]:
@@ -41,8 +49,9 @@ def displayed(code: str, **environment: str) -> dict[str, str]:
 
 @contextmanager
 def others() -> Iterator[None]:
-    """One process more than there are cores that does nothing but run."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range((os.cpu_count() or 1) + 1)]
+    """One process more than there are cores that does nothing but run, behind all others."""
+    code = "import os; os.nice(19)\nwhile True: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", code]) for _ in range((os.cpu_count() or 1) + 1)]
     try:
         yield
     finally:
@@ -54,10 +63,10 @@ def others() -> Iterator[None]:
 @pytest.mark.skipif(not Path("/proc/loadavg").is_file(), reason="this system does not say what runs")
 def test_threads_sleep_at_barriers_where_others_hold_the_machine() -> None:
     with others():
-        found = displayed(SHOWN)
+        found = displayed(TORCH)
         assert found["GOMP_SPINCOUNT"] == cores.SPINS and found["OMP_WAIT_POLICY"] == "PASSIVE"
         for first in ("from rawrec.cli import main", "import rawrec.config"):
-            found = displayed(f"{first}; import torch; torch.ones(1)")
+            found = displayed(f"{first}; {openmp()}")
             assert found["GOMP_SPINCOUNT"] == cores.SPINS, f"{first} comes after torch"
 
 
@@ -101,7 +110,7 @@ def test_what_counts_as_crowded(
 
 @pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "12345"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
 def test_what_the_user_has_set_stays(given: dict[str, str]) -> None:
-    found = displayed(SHOWN, **given)
+    found = displayed(f"import rawrec; {openmp()}", **given)
     assert {name: found[name] for name in given} == given
 
 
