@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,11 @@ from rawrec.errors import UserError
 @pytest.mark.parametrize("name", [*presets(), "dot_mlp"])
 def test_the_page_of_a_model_has_what_its_run_would_take(name: str) -> None:
     found, cfg = page(name, {}), resolve(name)
-    values = {line.setting.removeprefix("model."): yaml.safe_load(line.default) for line in found.settings}
+    values: dict[str, Any] = {}
+    for line in found.settings:
+        _, *part, key = line.setting.split(".")
+        inner = values.setdefault(part[0], {}) if part else values
+        inner[key] = yaml.safe_load(line.default)
     assert resolve({"model": values}).model == cfg.model
     assert [line.setting for line in found.settings] == [line.setting for line in settings(name)[1]]
     assert all(line.meaning for line in found.settings)

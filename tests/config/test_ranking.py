@@ -66,7 +66,7 @@ def test_two_names_of_the_content_part_must_agree() -> None:
 
 
 def test_names_of_heads_and_presets_are_offered() -> None:
-    with pytest.raises(UserError, match=r"did you mean dot_mlp.*Known: dot_mlp, wide_deep, .*, id, em3, bpr"):
+    with pytest.raises(UserError, match=r"did you mean dot_mlp.*Known: dot_mlp, wide_deep, .*, id, em3, lemur, bpr"):
         validate({"model": {"name": "dot-mlp"}})
     assert all(record.model_fields["name"].default == name for name, record in RANKERS.items())
 

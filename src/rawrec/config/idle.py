@@ -31,7 +31,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     query_learns = cfg.model.reads_queries and cfg.content.query.train != "none"
     return [
         (
-            r"paradigm|content\..+|bank\..+|model\.((cic|sqdc)_.+|content_side)|train\.(encoder_lr(_decay)?|precision)",
+            r"paradigm|content\..+|bank\..+|model\.((cic|sqdc)_.+|content_side|lemur\..+)|train\.(encoder_lr(_decay)?|precision)",
             not cfg.reads_content,
             f"model {cfg.label} has no content. Leave it out, or set model.content=em3",
         ),
@@ -101,6 +101,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             "the model reads no ids (model.item_id=false, model.user_id=false)",
         ),
         *_column_rules(cfg),
+        *_lemur_rules(cfg),
         (
             r"model\.(multi_label|label_weights)",
             not cfg.data.further_labels,
@@ -145,6 +146,35 @@ def _query_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             r"model\.sqdc_neighbour",
             cfg.paradigm != "end_to_end",
             f"paradigm={cfg.paradigm} has the histories' content live, or frozen; use paradigm=end_to_end",
+        ),
+    ]
+
+
+def _lemur_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """The same of LEMUR's content part."""
+    model, lemur, history = cfg.model, cfg.model.lemur, cfg.longest_history
+    long = lemur.lengths(history).get("long", 0)
+    shorter = f"histories have no more than data.history={history} items; raise it"
+    return [
+        (r"model\.content_side", model.content == "lemur", "it is a setting of model.content=em3; see model.lemur"),
+        (
+            r"model\.lemur\..+",
+            model.content != "lemur",
+            f"it is a setting of model.content=lemur, and this is {model.content}",
+        ),
+        (r"model\.lemur\.short", lemur.short > history, shorter),
+        (r"model\.lemur\.long", (lemur.long or 0) > history, shorter),
+        (
+            r"model\.lemur\.(queries|ffn)",
+            not lemur.layers,
+            "model.lemur.layers=0 switches the decoder off",
+        ),
+        (r"model\.lemur\.tiers", "simtier" not in lemur.similarity, "only simtier in model.lemur.similarity has tiers"),
+        (r"model\.lemur\.attended", "sata" not in lemur.similarity, "only sata in model.lemur.similarity attends"),
+        (
+            r"model\.lemur\.search",
+            long <= (lemur.search or 0),
+            f"the long sequence has {long} items; see model.lemur.long and data.history",
         ),
     ]
 

@@ -12,6 +12,7 @@ from rawrec import plugins
 from rawrec.config.content import FieldConfig, FusionConfig, LoraConfig
 from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.idle import idle_reason
+from rawrec.config.lemur import LemurConfig
 from rawrec.config.models import model_entry, model_names
 from rawrec.config.page import Setting, rows, written
 from rawrec.config.ranking import ABOUT, PRESETS
@@ -89,6 +90,7 @@ def settings(name: str) -> tuple[str, list[Setting]]:
     if name == "finetune":
         return _first_line(FinetuneConfig), rows(FinetuneConfig, "")
     parts: dict[str, type[BaseModel]] = {
+        "model.lemur": LemurConfig,
         "content.fusion": FusionConfig,
         "content.lora": LoraConfig,
         "content.<field>": FieldConfig,
@@ -101,7 +103,12 @@ def settings(name: str) -> tuple[str, list[Setting]]:
     entry = model_entry(PRESETS[name][0] if name in PRESETS else name)
     if entry is None:
         raise UserError(unknown("settings", name, [*model_names(), "run", "finetune", *parts]))
-    return _first_line(entry.record), rows(entry.record, "model.")
+    return _first_line(entry.record), _of_model(entry.record, PRESETS.get(name, ("", None))[1])
+
+
+def _of_model(record: type[BaseModel], content: str | None) -> list[Setting]:
+    """The settings of a model with a content part, or none."""
+    return rows(record, "model.") + (rows(LemurConfig, "model.lemur.") if content == "lemur" else [])
 
 
 class Page(NamedTuple):
@@ -130,6 +137,8 @@ def page(preset: str, overrides: Mapping[str, Any]) -> Page:
     entry = model_entry(cfg.model.name)
     assert entry is not None
     what = inspect.cleandoc(record.__doc__ or "")
+    values |= {f"lemur.{key}": value for key, value in values.get("lemur", {}).items()}
+    own = _of_model(record, values.get("content"))
     set_by_it = dict(flatten(cfg.model_dump(mode="json", exclude={"model"}, exclude_defaults=True)))
     shared = {
         key: written(value)
@@ -139,10 +148,7 @@ def page(preset: str, overrides: Mapping[str, Any]) -> Page:
     return Page(
         what=f"{ABOUT[cfg.label]}\n\n{what}" if cfg.label in ABOUT else what,
         package=_package(entry),
-        settings=[
-            line._replace(default=written(values[line.setting.removeprefix("model.")]))
-            for line in rows(record, "model.")
-        ],
+        settings=[line._replace(default=written(values[line.setting.removeprefix("model.")])) for line in own],
         given={key for key in given if key.startswith("model.")},
         shared=shared,
         others={key: written(value) for key, value in given.items() if not key.startswith("model.")},

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from rawrec.config.content import FieldConfig, FusionConfig, LoraConfig
 from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.heads import RANKERS
+from rawrec.config.lemur import LemurConfig
 from rawrec.config.models import RETRIEVAL
 from rawrec.config.resolution import flatten
 from rawrec.config.retrieval import RETRIEVAL_DEFAULTS
@@ -35,6 +36,7 @@ def describe() -> str:
     ]
     for name, record in {**RANKERS, **RETRIEVAL}.items():
         lines += _table(f"model ({name})", record, "model.")
+    lines += _table("model.lemur", LemurConfig, "model.lemur.")
     lines += _retrieval_defaults()
     for name, field in Config.model_fields.items():
         record = field.annotation

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
+from rawrec.config.lemur import LemurConfig
 from rawrec.config.records import Count, ModelRecord, Record, Size
 
-PRESETS: dict[str, tuple[str, str]] = {"id": ("dot_mlp", "none"), "em3": ("dot_mlp", "em3")}
+PRESETS: dict[str, tuple[str, str]] = {
+    "id": ("dot_mlp", "none"),
+    "em3": ("dot_mlp", "em3"),
+    "lemur": ("rankmixer", "lemur"),
+}
 """Short names of pairs of `model.name` (the head) and `model.content`: what a user reads in reports and comparisons.
 
 Folders of runs made before heads had names of their own say them as `model.name`.
@@ -18,12 +30,14 @@ Folders of runs made before heads had names of their own say them as `model.name
 ABOUT: dict[str, str] = {
     "id": "The ranker on ids alone: dot_mlp without a content part, the baseline of all that read content.",
     "em3": "EM3: content of the candidate and of the history beside ids, in the ranker dot_mlp (Deng et al., 2024).",
+    "lemur": "LEMUR: a decoder over content of the history, and its similarity to the candidate, in the ranker "
+    "rankmixer (2025).",
 }
 """What they are, in a sentence each."""
 
 
 SqdcMask = Literal["query", "document", "session", "user"]
-READING_QUERIES: frozenset[str] = frozenset()
+READING_QUERIES: frozenset[str] = frozenset({"lemur"})
 """Content parts that read an impression's query where the dataset has any."""
 
 
@@ -97,8 +111,10 @@ class InputsConfig(Record):
 class ContentPartConfig(Record):
     """What a ranker makes of content embeddings."""
 
-    content: Literal["none", "em3"] = Field(
-        default="em3", description="none: ids alone; em3: content of the candidate and of the history beside ids"
+    content: Literal["none", "em3", "lemur"] = Field(
+        default="em3",
+        description="none: ids alone; em3: content of the candidate and of the history beside ids; lemur: the same by "
+        "a decoder over the history, and its similarity to the candidate",
     )
     content_side: Literal["both", "item", "user"] = Field(
         default="both",
@@ -106,7 +122,10 @@ class ContentPartConfig(Record):
         "profile), or both and the product of the two",
     )
     cic_weight: float = Field(
-        default=0.1, ge=0, description="weight of the Content-ID contrastive loss (eq. 14); 0: none"
+        default=0.1,
+        ge=0,
+        description="weight of the Content-ID contrastive loss (eq. 14); 0: none, "
+        "which is the default of model.content=lemur",
     )
     cic_temperature: float = Field(default=0.1, gt=0, description="temperature of that loss")
     cic_negatives: Literal["all"] | Count = Field(
@@ -119,6 +138,14 @@ class ContentPartConfig(Record):
         description="an item's id in it: the sum of the id's vector and those of its categories (model.columns), as "
         "the ranker reads it, or the vectors side by side (paper)",
     )
+    lemur: LemurConfig = Field(default_factory=LemurConfig, description="what model.content=lemur makes of histories")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_contrast_in_lemur(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("content") == "lemur":
+            return {"cic_weight": 0.0, **value}
+        return value
 
     sqdc_weight: float = Field(
         default=0.0,
@@ -206,6 +233,14 @@ class RankerConfig(LabelsConfig, ContentPartConfig, InputsConfig, _Named):
     def reads_content(self) -> bool:
         """Whether the ranker has a content part."""
         return self.content != "none"
+
+    def whole(self, history: int) -> int:
+        """Of so many items of a history, how many, the last ones, have their content read whatever the candidate is."""
+        return self.lemur.whole(history) if self.content == "lemur" else history
+
+    def searched(self, history: int) -> int:
+        """Of so many items of a history, how many, the last ones, are searched for those like a candidate."""
+        return self.lemur.lengths(history).get("long", 0) if self.content == "lemur" and self.lemur.search else 0
 
     def reads_features(self) -> bool:
         return self.reads_content

@@ -52,6 +52,11 @@ class Config(Record):
         return not self.retrieval and self.model.reads_content
 
     @property
+    def longest_history(self) -> int:
+        """Items of a history in any phase of training."""
+        return max(self.data.history, self.content.lora.history or 0)
+
+    @property
     def label(self) -> str:
         """What the model is called in reports, comparisons and messages; see `RankerConfig.label`."""
         return self.model.name if self.retrieval else self.model.label

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rawrec.config.lemur import LONGEST
 from rawrec.config.metrics import BUCKET_NAMES, followed, own_metric
 from rawrec.config.records import Record, Size
 
@@ -42,7 +43,7 @@ class DataConfig(Record):
         "asked for another. Empty: data.label alone",
     )
     history: int = Field(
-        default=20, ge=0, le=65536, description="most recent earlier positives of the user that the model sees"
+        default=20, ge=0, le=LONGEST, description="most recent earlier positives of the user that the model sees"
     )
     history_mode: Literal["rolling", "train"] = Field(
         default="rolling", description="evaluation sees all that came before (rolling) or training rows only (train)"

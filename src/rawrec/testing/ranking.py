@@ -22,7 +22,7 @@ USERS, ITEMS, COLD, WIDTH = 12, 30, 6, 5
 def check(cfg: RankerConfig, epochs: int, lr: float) -> None:
     """Every check of this file, for a head's settings."""
     with one_thread():
-        for content in ("em3", "none"):
+        for content in ("em3", "lemur", "none"):
             given = cfg.model_copy(update={"content": content, "id_dropout": 0.0, "item_id": True, "user_id": True})
             learns_a_checkerboard(given, epochs, lr)
             is_the_same_twice(given, lr)

@@ -36,6 +36,27 @@ class HistoryContent:
         if not self.split:
             self.bank = torch.where(self.is_live[..., None], self.live[self.position.clamp(min=0)], self.bank)
 
+    def last(self, length: int) -> HistoryContent:
+        """The end of the histories: so many items of each, or all where there are no more."""
+        rest = slice(max(self.bank.shape[1] - length, 0), None)
+        position = None if self.position is None else self.position[:, rest]
+        return HistoryContent(self.bank[:, rest], self.valid[:, rest], position, self.live)
+
+    def pick(self, place: Tensor, valid: Tensor) -> HistoryContent:
+        """Items of the histories by their places `[batch, candidates, n]`, as histories of `batch * candidates` users.
+
+        valid: bool of the same shape, False = padding.
+        """
+        batch, candidates, n = place.shape
+        flat = place.flatten(1)
+
+        def of(rows: Tensor) -> Tensor:
+            index = flat if rows.ndim == 2 else flat[..., None].expand(-1, -1, rows.shape[2])
+            return rows.gather(1, index).unflatten(1, (candidates, n)).flatten(0, 1)
+
+        valid = valid.expand(batch, candidates, n).flatten(0, 1) & of(self.valid)
+        return HistoryContent(of(self.bank), valid, None if self.position is None else of(self.position), self.live)
+
     def scores(self, query: Tensor) -> Tensor:
         """Dot products of `query` `[batch, candidates, dim]` with the history, `[batch, candidates, history]`."""
         scores = query @ self.bank.transpose(1, 2)

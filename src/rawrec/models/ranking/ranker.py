@@ -19,14 +19,15 @@ from rawrec.errors import UserError
 from rawrec.models import model_class
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, TableColumns
-from rawrec.models.ranking.content_part import Em3Content
+from rawrec.models.ranking.content_part import Around, ContentPart, Em3Content
 from rawrec.models.ranking.context import Widths
 from rawrec.models.ranking.esmm import ESMM
 from rawrec.models.ranking.inputs import Inputs
+from rawrec.models.ranking.lemur import LemurContent
 from rawrec.models.ranking.sqdc import Sqdc
 from rawrec.models.ranking.tokens import Head, Tokens
 
-CONTENT_PARTS: dict[str, type[Em3Content]] = {"em3": Em3Content}
+CONTENT_PARTS: dict[str, type[ContentPart]] = {"em3": Em3Content, "lemur": LemurContent}
 """Content part of every `model.content` but none."""
 
 
@@ -36,6 +37,7 @@ class Ranker(nn.Module):
     content_dim: width of content embeddings, None for a ranker without a content part. attributes: of users; context:
     what batches have of it; each None for a ranker that reads none. further_labels: names of the labels that it learns
     beside the main one; under `model.multi_label=esmm` there is one, a conversion, and the main one is the click.
+    history: how many items the longest history has. queries: whether batches have the content of a query.
     """
 
     def __init__(
@@ -48,13 +50,17 @@ class Ranker(nn.Module):
         attributes: TableColumns | None = None,
         context: Widths | None = None,
         further_labels: Sequence[str] = (),
+        history: int = 20,
+        queries: bool = False,
     ):
         super().__init__()
         self.cfg = cfg
         self.parts = ["bce", *(f"bce/{name}" for name in further_labels)]
         self.inputs = Inputs(cfg, known_users, known_items, columns, attributes, context)
-        part, categories = CONTENT_PARTS.get(cfg.content), len(self.inputs.bags)
-        self.content = None if content_dim is None or part is None else part(cfg, content_dim, cfg.dim, categories)
+        part, self.content = CONTENT_PARTS.get(cfg.content), None
+        if content_dim is not None and part is not None:
+            sizes = len(self.inputs.bags), len(self.inputs.names), history, queries
+            self.content = part(cfg, Around(content_dim, cfg.dim, *sizes))
         names = [*self.inputs.names, *(self.content.names if self.content is not None else ())]
         if not names:
             raise UserError(
@@ -82,7 +88,7 @@ class Ranker(nn.Module):
         """What the head reads of a batch."""
         parts = [self.inputs(batch)]
         if self.content is not None and batch.content is not None and batch.history_content is not None:
-            parts.append(self.content(batch.content, batch.history_content))
+            parts.append(self.content(batch, parts[0]))
         return Tokens(parts, (len(batch.users), batch.items.shape[1]))
 
     def forward(self, batch: RankingBatch, label: int = 0) -> Tensor:

@@ -33,6 +33,7 @@ from rawrec.models.ranking.columns import ItemColumns, item_columns, user_column
 from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.ranker import Ranker, present_name
+from rawrec.models.ranking.search import LongHistory
 from rawrec.randomness import mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, evaluate_part, evaluate_topk, list_users, lists_of_part, teller
@@ -48,6 +49,22 @@ CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
 SETTLED = 0.01  # a matrix has settled where it moved less in an epoch, by its norm
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
 MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
+
+
+@dataclass
+class Rows:
+    """Content of items, `[rows, dim]`, as a search reads it; through: a map that it goes through on the way."""
+
+    content: Tensor
+    through: nn.Module | None = None
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    @torch.no_grad()
+    def rows(self, index: Tensor) -> Tensor:
+        found = self.content[index]
+        return found if self.through is None else self.through(found)
 
 
 class ContentTable(NamedTuple):
@@ -123,7 +140,9 @@ class ImpressionTask(Task, nn.Module):
         attributes = None if attributes is None else attributes.to(self.device)
         widths = self.context.widths if self.context else None
         further = cfg.data.further_labels
-        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further)
+        asks = self._reads_queries and self.queries is not None
+        longest = cfg.longest_history
+        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, longest, asks)
         if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
             self.ranker.content.same = equal_content(self.item_model, data, cache)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
@@ -399,7 +418,7 @@ class ImpressionTask(Task, nn.Module):
         assert self.bank is not None
         end_to_end = self.cfg.paradigm == "end_to_end"
         alone = end_to_end or self.cfg.bank.history == "bank"
-        rows = torch.unique(items if alone else torch.cat([items.flatten(), history.flatten()]))
+        rows = torch.unique(items if alone else torch.cat([items.flatten(), self._whole(history).flatten()]))
         rows = rows[rows >= 0]
         rows = rows[self.bank.valid[rows]]
         if not end_to_end:
@@ -414,19 +433,36 @@ class ImpressionTask(Task, nn.Module):
         """
         if live is None or self.bank is None:
             return RankingBatch(users, items, history)
-        at_items, at_history = self.bank.locate(live.rows, items, history)
+        whole = self._whole(history)
+        at_items, at_history = self.bank.locate(live.rows, items, whole)
         values = live.leaf
         if self.content_in is not None:  # every row is live: the bank's own rows are of another width
             width = self.cfg.content.dim
-            content, past = (torch.zeros(*rows.shape, width, device=self.device) for rows in (items, history))
+            content, past = (torch.zeros(*rows.shape, width, device=self.device) for rows in (items, whole))
         else:
-            content, past = self.bank.content[items.clamp(min=0)], self.bank.gather(history)
+            content, past = self.bank.content[items.clamp(min=0)], self.bank.gather(whole)
             content = content * (items >= 0)[..., None]
         if len(values):
             content = torch.where((at_items >= 0)[..., None], values[at_items.clamp(min=0)], content)
         keep = values if self.cfg.bank.history_grad == "live" else values.detach()
-        valid = (history >= 0) & self.bank.valid[history.clamp(min=0)] & ((at_history >= 0) | self._written(history))
-        return RankingBatch(users, items, history, content, HistoryContent(past, valid, at_history, keep))
+        valid = (whole >= 0) & self.bank.valid[whole.clamp(min=0)] & ((at_history >= 0) | self._written(whole))
+        batch = RankingBatch(users, items, history, content, HistoryContent(past, valid, at_history, keep))
+        if (searched := self._searched(history)) is not None:
+            bank, table = self.bank, Rows(self.bank.content, self.content_in)
+            there = (searched >= 0) & bank.valid[searched.clamp(min=0)] & self._written(searched)
+            batch.long_history = LongHistory(
+                searched, there, table, keep, lambda found: bank.locate(live.rows, found)[0]
+            )
+        return batch
+
+    def _whole(self, history: Tensor) -> Tensor:
+        """The end of histories `[n, history]` that is read whatever the candidate is."""
+        return _last(history, self.cfg.model.whole(self.cfg.longest_history))
+
+    def _searched(self, history: Tensor) -> Tensor | None:
+        """The end of them that is searched for items similar to the candidate; None: nothing is."""
+        length = self.cfg.model.searched(self.cfg.longest_history)
+        return _last(history, length) if length else None
 
     def _written(self, rows: Tensor) -> Tensor:
         """Which rows the bank has content for; a row never written is masked out of histories."""
@@ -553,10 +589,15 @@ class ImpressionTask(Task, nn.Module):
         """A batch for evaluation, all content from `table`; rows past the dataset's items have content but no id."""
         if table is None:
             return RankingBatch(users, items, history, context=context)
-        at_items, at_history = items.clamp(min=0), history.clamp(min=0)
+        whole = self._whole(history)
+        at_items, at_history = items.clamp(min=0), whole.clamp(min=0)
         content = table.values[at_items] * ((items >= 0) & table.valid[at_items])[..., None]
-        past = HistoryContent(table.values[at_history], (history >= 0) & table.valid[at_history])
-        return RankingBatch(users, items, history, content, past, table.columns, context)
+        past = HistoryContent(table.values[at_history], (whole >= 0) & table.valid[at_history])
+        batch = RankingBatch(users, items, history, content, past, table.columns, context)
+        if (searched := self._searched(history)) is not None:
+            there = (searched >= 0) & table.valid[searched.clamp(min=0)]
+            batch.long_history = LongHistory(searched, there, Rows(table.values))
+        return batch
 
     @torch.no_grad()
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray:
@@ -570,7 +611,7 @@ class ImpressionTask(Task, nn.Module):
             moments = Moments(piece.users, piece.times, piece.rows, training=part == 0)
             context = self.context_of(moments, piece.items)
             batch = self.batch_of(*self.tensors(piece, part), table, context)
-            batch.query, batch.session = map(self._given, (piece.query, piece.session))
+            self._ask(batch, piece.query, piece.session)
             logits = self.ranker.label_logits(self.ranker.tokens(batch))
             logits = logits if sample.further else logits[..., 0]
             result.append(torch.sigmoid(logits).float().cpu().numpy())
@@ -593,13 +634,20 @@ class ImpressionTask(Task, nn.Module):
         pairs = (ITEM_CHUNK if count <= MANY_ITEMS else ITEM_CHUNK // 4) * 64
         size = max(64, pairs // max(len(users), 1))
         parts = []
-        query, session = map(self._given, self.samples.asked(moments.rows))
+        asked = self.samples.asked(moments.rows)
         for items in torch.arange(count).split(size):
             context = self.context_of(moments, items[None].numpy(), table)
             batch = self.batch_of(user, items[None].to(self.device), past, table, context)
-            batch.query, batch.session = query, session
+            self._ask(batch, *asked)
             parts.append(self.ranker(batch, label))
         return torch.cat(parts, 1)
+
+    def _ask(self, batch: RankingBatch, query: np.ndarray | None, session: np.ndarray | None) -> None:
+        """Give a batch of evaluation its queries, as the weights encode them, and its sessions."""
+        batch.query, batch.session = map(self._given, (query, session))
+        if self.ranker.reads_query and self.queries is not None and batch.query is not None:
+            batch.has_query = batch.query >= 0
+            batch.query_content = self.queries.read(batch.query)[:, None]
 
     def tensors(self, sample: Impressions, part: int) -> tuple[Tensor, Tensor, Tensor]:
         """Users `[n]`, items `[n, candidates]`, histories `[n, history]` on the device."""
@@ -669,6 +717,10 @@ def row_codes(data: Dataset, name: str) -> np.ndarray:
     if name in data.meta.asked:
         return (data.query_rows if name == "query" else data.session_rows).astype(np.int64)
     return codes_of(data.column(name))
+
+
+def _last(history: Tensor, length: int) -> Tensor:
+    return history[:, max(history.shape[1] - length, 0) :]
 
 
 def codes_of(values: np.ndarray) -> np.ndarray:
