@@ -138,3 +138,28 @@ def test_predictions_that_are_no_probabilities_are_named():
 def test_labels_other_than_0_and_1_are_refused():
     with pytest.raises(UserError, match=r"found 3\.5 \(row 1 of 2\).*data\.label"):
         ctr_metrics([0, 3.5], [0.5, 0.5], [0, 0])
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows, st.integers(0, 3))
+def test_qauc_is_the_auc_within_queries(drawn, seed):
+    labels, scores, users = columns(drawn)
+    rng = np.random.default_rng(seed)
+    queries, bucket = rng.integers(-1, 4, len(labels)), rng.random(len(labels)) < 0.5
+    metrics, reasons = ctr_metrics(labels, scores, users, {"cold": bucket}, queries=queries)
+    for prefix, mask in (("", np.ones(len(labels), bool)), ("cold/", bucket)):
+        kept = mask & (queries >= 0)
+        each = {q: plain_auc(labels[kept & (queries == q)], scores[kept & (queries == q)]) for q in set(queries[kept])}
+        weights = {q: (queries[kept] == q).sum() for q, a in each.items() if not np.isnan(a)}
+        if not weights:
+            assert metrics[f"{prefix}qauc"] is None
+            wanted = "both labels" if kept.any() else "has a query" if mask.any() else "no impressions"
+            assert wanted in reasons[f"{prefix}qauc"]
+            continue
+        mean = sum(each[q] * w for q, w in weights.items()) / sum(weights.values())
+        assert metrics[f"{prefix}qauc"] == pytest.approx(mean, abs=1e-12)
+        assert metrics[f"{prefix}qauc_skipped_queries"] == len(each) - len(weights)
+        assert metrics[f"{prefix}qauc_without_query"] == (mask & (queries < 0)).sum()
+    without, _ = ctr_metrics(labels, scores, users, {"cold": bucket})
+    assert not [name for name in without if "qauc" in name]
+    assert {name: metrics[name] for name in without} == without

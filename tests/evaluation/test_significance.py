@@ -13,11 +13,13 @@ from rawrec.evaluation.significance import (
     _metric,
     holm,
     mean_bootstrap,
+    mean_resamplings,
     paired_bootstrap,
     paired_bootstrap_of_folds,
     paired_mean_bootstrap,
     paired_t_test,
     user_bootstrap,
+    user_mean_bootstrap,
 )
 
 
@@ -27,11 +29,12 @@ def impressions(rows=3000, users=120, seed=0):
     return rng.integers(0, users, rows), (rng.random(rows) < p).astype(np.float32), p
 
 
-@pytest.mark.parametrize("metric", ["auc", "gauc", "logloss"])
+@pytest.mark.parametrize("metric", ["auc", "gauc", "qauc", "logloss"])
 def test_resampled_forms_equal_the_metric_of_repeated_rows(metric):
     users, labels, p = impressions(300, 10)
+    queries = np.random.default_rng(2).integers(-1, 60, 300)  # some with one label, some of one user
     weights = np.random.default_rng(1).multinomial(10, np.full(10, 0.1), size=5).T.astype(float)
-    value, resampled, _ = _metric(users, 10, labels, p, metric)
+    value, resampled, _ = _metric(users, 10, labels, p, metric, queries)
     for draw, found in zip(weights.T.astype(int), resampled(weights), strict=True):
         copies = [np.flatnonzero(users == u) for u, times in enumerate(draw) for _ in range(times)]
         row = np.concatenate(copies)
@@ -39,6 +42,7 @@ def test_resampled_forms_equal_the_metric_of_repeated_rows(metric):
         expected = {
             "auc": lambda r, g: roc_auc_score(labels[r], p[r]),
             "gauc": lambda r, g: gauc(labels[r], p[r], g)[0],
+            "qauc": lambda r, g: gauc(*(values[r[queries[r] >= 0]] for values in (labels, p, queries)))[0],
             "logloss": lambda r, g: logloss(labels[r], p[r]),
         }[metric](row, group)
         assert found == pytest.approx(expected, abs=1e-12)
@@ -141,6 +145,34 @@ def test_means_per_user():
     assert np.isnan(mean_bootstrap([np.nan, np.nan]).value)
     with pytest.raises(ValueError, match="different users"):
         paired_mean_bootstrap(a, b[:5])
+
+
+def test_means_of_sessions_of_users():
+    """Users are drawn with all of their sessions: a mean of sessions is no mean of users' means."""
+    rng = np.random.default_rng(0)
+    users, values = rng.integers(0, 8, 50), rng.random(50)
+    value, draws = mean_resamplings(users, values, n=40)
+    assert value == pytest.approx(values.mean())
+    by_hand = np.random.default_rng(0).integers(8, size=(40, 8))
+    expected = [np.concatenate([values[users == u] for u in draw]).mean() for draw in by_hand]
+    np.testing.assert_allclose(draws, expected)
+    interval = user_mean_bootstrap(users, values)
+    assert interval.low < interval.value == value < interval.high
+    assert np.isnan(user_mean_bootstrap([], []).value)
+
+
+def test_qauc_without_a_query():
+    users, labels, p = impressions(100, 5)
+    assert np.isnan(user_bootstrap(users, labels, p, "qauc", queries=np.full(100, -1)).low)
+    one = user_bootstrap(users, labels, p, "qauc", queries=np.zeros(100))
+    same = user_bootstrap(users, labels, p, "auc")
+    assert (one.value, one.low, one.high) == pytest.approx((same.value, same.low, same.high))
+    with pytest.raises(ValueError, match="needs the queries"):
+        user_bootstrap(users, labels, p, "qauc")
+    other = np.random.default_rng(1).random(100)
+    queries = np.arange(100) % 4
+    paired = paired_bootstrap(users, labels, p, other, "qauc", queries=queries)
+    assert paired.value == pytest.approx(gauc(labels, p, queries)[0] - gauc(labels, other, queries)[0])
 
 
 def test_t_test_equals_scipy():

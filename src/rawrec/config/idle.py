@@ -237,6 +237,7 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             f"model {name} has no ids of items (a model of your own says so by `item_ids` of its record)",
         ),
         (r"eval\.full_ranking", True, f"model {name} is always evaluated by lists of the full catalogue"),
+        (r"eval\.shown", True, f"model {name} is judged by lists of the full catalogue, not by what was shown"),
         (r"eval\.batch_size", True, f"model {name} makes lists for as many users at once as fit its catalogue"),
         *_rules_of_model(cfg),
     ]

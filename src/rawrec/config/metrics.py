@@ -13,7 +13,21 @@ from rawrec.errors import UserError
 
 Of = Literal["impressions", "lists"]
 BUCKET_NAMES = ("cold", "rare", "medium", "warm")
+SHOWN_WORD = re.compile(r"^(?:([^/]+)/)?shown/(mrr|ndcg@([1-9][0-9]*))$")
 WORD = re.compile(r"^((cold|rare|medium|warm)/)?([A-Za-z][\w-]*)(@([1-9][0-9]*))?$")
+
+
+def of_label(name: str) -> tuple[str, str]:
+    """`buy/auc` -> the prefix of its label, `buy/` ("": the main one), and its name alone, as `auc` or `shown/mrr`."""
+    if shown := SHOWN_WORD.match(name):
+        return name[: shown.start(2) - len("shown/")], f"shown/{shown[2]}"
+    label, slash, bare = name.rpartition("/")
+    return label + slash, bare
+
+
+def of_sessions(name: str) -> bool:
+    """Whether a name, without a label, is of what sessions showed: `shown/mrr`."""
+    return SHOWN_WORD.match(name) is not None
 
 
 @dataclass(frozen=True)
@@ -31,11 +45,13 @@ def _ours(of: Of, *names: str, lower: bool = False, followed: bool = True) -> di
 
 
 METRICS: dict[str, MetricEntry] = {
-    **_ours("impressions", "auc", "gauc"),
+    **_ours("impressions", "auc", "gauc", "qauc"),
     **_ours("impressions", "logloss", "ece", lower=True),
-    **_ours("impressions", "share"),
+    **_ours("impressions", "share", "qauc_share"),
     **_ours("lists", "recall", "ndcg", "precision", "map"),
-    **_ours("impressions", "pcoc", "auc_best", "gauc_skipped_users", "impressions", "sampled", followed=False),
+    **_ours("impressions", "shown/ndcg", "shown/mrr"),
+    **_ours("impressions", "pcoc", "auc_best", "qauc_best", "gauc_skipped_users", followed=False),
+    **_ours("impressions", "qauc_skipped_queries", "qauc_without_query", "impressions", "sampled", followed=False),
     **_ours("lists", "recall2", "topk_users", followed=False),
 }
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,16 +89,22 @@ def metric_entry(name: str) -> MetricEntry | None:
 
 
 class Followed(NamedTuple):
-    """A metric as `train.metric` names it; cut: of its lists, None for impressions; label: None, the main one."""
+    """A metric as `train.metric` names it; cut: of its lists, None for impressions; label: None, the main one; shown:
+    the cut-off of what a session showed."""
 
     name: str
     cut: int | None
     entry: MetricEntry
     label: str | None = None
+    shown: int | None = None
 
 
 def followed(word: str) -> Followed:
-    """Such as auc, cold/auc, buy/auc, recall@20. Raises ValueError, in words, where it is none that can be followed."""
+    """Such as auc, cold/auc, buy/auc, shown/ndcg@10, recall@20. Raises ValueError, in words, where it is none that can
+    be followed."""
+    if shown := SHOWN_WORD.match(word):
+        name = f"shown/{shown[2].partition('@')[0]}"
+        return Followed(name, None, METRICS[name], shown[1], int(shown[3]) if shown[3] else None)
     first, slash, rest = word.partition("/")
     label = first if slash and first not in BUCKET_NAMES else None
     found = WORD.match(rest if label else word)
@@ -92,8 +114,9 @@ def followed(word: str) -> Followed:
     if found is None or entry is None or not entry.followed or entry.of != of or (label and of == "lists"):
         own = "".join(f", {name}" for name in known if name not in METRICS or not METRICS[name].ours)
         raise ValueError(
-            f"use auc, gauc, logloss, ece or share, for retrieval models recall@20 or the like{own}, or one of them "
-            "in a bucket, for example cold/auc, or of another label, for example buy/auc"
+            "use auc, gauc, logloss, ece or share, with queries qauc, with sessions shown/ndcg@10 or shown/mrr, "
+            f"for retrieval models recall@20 or the like{own}, or one of them in a bucket, for example cold/auc, or of "
+            "another label, for example buy/auc"
         )
     return Followed(found[3], int(found[5]) if found[5] else None, entry, label)
 

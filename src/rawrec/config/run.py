@@ -93,7 +93,7 @@ class Config(Record):
     @model_validator(mode="after")
     def _metric_fits(self) -> Config:
         metric, name = self.train.metric, self.label
-        bare, cut = followed(metric)[:2]
+        bare, cut, *_, shown = followed(metric)
         if not self.retrieval and cut:
             raise ValueError(f"train.metric={metric}: model {name} is judged by impressions; use for example auc")
         if self.retrieval and not cut:
@@ -103,6 +103,8 @@ class Config(Record):
                 f"train.metric={metric}: lists are cut at eval.topk={self.eval.topk}; add {cut} to it, or use "
                 f"{bare}@{max(self.eval.topk)}"
             )
+        if shown and shown not in self.eval.shown:
+            raise ValueError(f"train.metric={metric}: sessions are judged at eval.shown={self.eval.shown}; add {shown}")
         for own in self.eval.metrics:
             if own_metric(own).of == "impressions" and self.retrieval:
                 raise ValueError(f"eval.metrics: {own} measures impressions, and model {name} is judged by lists")

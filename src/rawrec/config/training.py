@@ -143,8 +143,8 @@ class TrainConfig(Record):
     metric: str = Field(
         default="auc",
         description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data); "
-        "retrieval models: recall@K, ndcg@K, precision@K, map@K; a registered one; or one of them within a bucket, as "
-        "cold/auc",
+        "qauc, of data with queries; shown/ndcg@K, shown/mrr, with sessions; retrieval models: recall@K, ndcg@K, "
+        "precision@K, map@K; a registered one; or one of them within a bucket, as cold/auc",
     )
     device: str = Field(default="auto", description="auto | cpu | cuda | cuda:<n>")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -177,6 +177,11 @@ class EvalConfig(Record):
 
     topk: list[Size] = Field(
         default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
+    )
+    shown: list[Size] = Field(
+        default=[5, 10],
+        min_length=1,
+        description="rankers, of data with sessions: cut-offs of shown/ndcg@K, within what a session showed",
     )
     topk_users: int | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""How well probabilities order and match binary labels: AUC, GAUC, logloss, ece, pcoc, overall and by bucket."""
+"""How well probabilities order and match binary labels: AUC, GAUC, QAUC, logloss, ece, pcoc, overall and by bucket."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GroupAuc:
 
     @property
     def mean(self) -> float:
-        """GAUC: the mean weighted by impressions; nan when no group has both labels."""
+        """GAUC, QAUC: the mean weighted by impressions; nan when no group has both labels."""
         ok = self.defined
         return float(np.average(self.auc[ok], weights=self.impressions[ok])) if ok.any() else float("nan")
 
@@ -165,15 +165,19 @@ def ctr_metrics(
     users: ArrayLike,
     buckets: Mapping[str, NDArray[np.bool_]] | None = None,
     own: Mapping[str, Callable[..., float]] | None = None,
+    queries: ArrayLike | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Every metric of impressions, overall and by bucket, and why some are undefined.
 
-    labels `[n]` of 0 and 1, probabilities `[n]`, users `[n]` (the groups of GAUC), buckets: name -> mask `[n]`.
-    Returns metrics `auc, gauc, gauc_skipped_users, logloss, ece, pcoc, impressions`, then the same as `cold/auc` and so
-    on, and a reason for each one that is None. own: registered metrics by name, functions of labels, probabilities and
-    users; nan: undefined. Raises UserError on labels other than 0 and 1.
+    labels `[n]` of 0 and 1, probabilities `[n]`, users `[n]` (the groups of GAUC), buckets: name -> mask `[n]`,
+    queries `[n]`: those of QAUC, -1 = none; None: there are none. Returns metrics `auc, gauc, gauc_skipped_users,
+    logloss, ece, pcoc, impressions`, with queries `qauc, qauc_skipped_queries` (those with one label alone) and
+    `qauc_without_query` (impressions), then the same as `cold/auc` and so on, and a reason for each one that is None.
+    own: registered metrics by name, functions of labels, probabilities and users; nan: undefined. Raises UserError on
+    labels other than 0 and 1.
     """
     labels, probabilities, users = np.asarray(labels), np.asarray(probabilities), np.asarray(users)
+    asked = None if queries is None else np.asarray(queries)
     strange = (labels != 0) & (labels != 1)
     if strange.any():
         raise UserError(
@@ -185,7 +189,7 @@ def ctr_metrics(
     parts = {"": np.ones(len(labels), bool)} | {f"{name}/": mask for name, mask in (buckets or {}).items()}
     for prefix, mask in parts.items():
         rows = labels[mask], probabilities[mask], users[mask]
-        values, why = _ctr_metrics(*rows)
+        values, why = _ctr_metrics(*rows, None if asked is None else asked[mask])
         for name, function in (own or {}).items():
             values[name], why[name] = _own_metric(name, function, *rows)
         metrics |= {prefix + name: value for name, value in values.items()}
@@ -194,9 +198,10 @@ def ctr_metrics(
 
 
 def _ctr_metrics(
-    labels: NDArray, probabilities: NDArray, users: NDArray
+    labels: NDArray, probabilities: NDArray, users: NDArray, queries: NDArray | None
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    names = ("auc", "gauc", "gauc_skipped_users", "logloss", "ece", "pcoc")
+    names = ["auc", "gauc", "gauc_skipped_users", "logloss", "ece", "pcoc"]
+    names += [] if queries is None else ["qauc", "qauc_skipped_queries", "qauc_without_query"]
     values: dict[str, float | None] = {**dict.fromkeys(names), "impressions": len(labels)}
     outside = ~((probabilities >= 0) & (probabilities <= 1))
     if not len(labels):
@@ -214,6 +219,14 @@ def _ctr_metrics(
         reasons["gauc"] = "no user has both labels"
     else:
         values["gauc"] = mean
+    if queries is not None:
+        asked = queries >= 0
+        mean, skipped = gauc(labels[asked], probabilities[asked], queries[asked])
+        values["qauc_skipped_queries"], values["qauc_without_query"] = skipped, int((~asked).sum())
+        if np.isnan(mean):
+            reasons["qauc"] = "no query has both labels" if asked.any() else "no impression has a query"
+        else:
+            values["qauc"] = mean
     values["logloss"] = logloss(labels, probabilities)
     values["ece"] = ece(labels, probabilities)
     if labels.max() == 0:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from rawrec.evaluation.ctr import auc, group_auc, log_losses
 
-Metric = Literal["auc", "gauc", "logloss", "expected_auc"]
+Metric = Literal["auc", "gauc", "qauc", "logloss", "expected_auc"]
 Resampled = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Weights of users `[n_users, c]` (how often each was drawn in c resamplings) -> the metric in each `[c]`."""
 
@@ -51,27 +51,55 @@ def user_bootstrap(
     n: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    queries: ArrayLike | None = None,
 ) -> Interval:
     """Percentile interval of a metric of impressions, users drawn with replacement, each with all rows.
 
-    users, labels (0, 1) and scores (probabilities for logloss) are `[rows]`. For `expected_auc` the labels are the
-    known chances of a positive: a row counts as that much of a positive and as the rest of a negative, which takes the
-    luck of the draw out of the AUC. A resampling in which the metric is undefined (one label only) is left out.
+    users, labels (0, 1) and scores (probabilities for logloss) are `[rows]`, as are queries (-1: none), for qauc. For
+    `expected_auc` the labels are the known chances of a positive: a row counts as that much of a positive and as the
+    rest of a negative, which takes the luck of the draw out of the AUC. A resampling in which the metric is undefined
+    (one label only) is left out.
     """
-    return _interval(*resamplings(users, labels, scores, metric, n, seed), level)
+    return _interval(*resamplings(users, labels, scores, metric, n, seed, queries), level)
 
 
 def resamplings(
-    users: ArrayLike, labels: ArrayLike, scores: ArrayLike, metric: Metric, n: int = 1000, seed: int = 0
+    users: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    metric: Metric,
+    n: int = 1000,
+    seed: int = 0,
+    queries: ArrayLike | None = None,
 ) -> tuple[float, NDArray[np.float64]]:
     """A metric of impressions and its values in `n` resamplings of the users, `[n]`; nan where it is undefined.
 
     With the same seed the same users are drawn, so that the resamplings of several models on the same users are pairs.
     """
     ids, user = np.unique(np.asarray(users), return_inverse=True)
-    value, resampled, rows = _metric(user, len(ids), labels, scores, metric)
-    weights = _weights(len(ids), rows, n, seed)
-    return value, np.concatenate([resampled(w) for w in weights]) if n else np.zeros(0)
+    value, resampled, rows = _metric(user, len(ids), labels, scores, metric, queries)
+    return value, _drawn(resampled, len(ids), rows, n, seed)
+
+
+def mean_resamplings(users: ArrayLike, values: ArrayLike, n: int = 1000, seed: int = 0) -> tuple[float, NDArray]:
+    """The mean of values `[m]` that are of users `[m]`, one of whom may have several, and its values in `n` resamplings
+    of the users, `[n]`: what sessions are worth."""
+    ids, user = np.unique(np.asarray(users), return_inverse=True)
+    sums = np.bincount(user, np.asarray(values, np.float64), len(ids)).astype(np.float64)
+    counts = np.bincount(user, minlength=len(ids)).astype(np.float64)
+    value = float(sums.sum() / counts.sum()) if len(ids) else float("nan")
+    return value, _drawn(_ratio_form(sums, counts), len(ids), len(ids), n, seed)
+
+
+def user_mean_bootstrap(
+    users: ArrayLike, values: ArrayLike, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Percentile interval of such a mean; of differences of values it is that of the difference of two means."""
+    return _interval(*mean_resamplings(users, values, n, seed), level)
+
+
+def _drawn(resampled: Resampled, n_users: int, rows: int, n: int, seed: int) -> NDArray[np.float64]:
+    return np.concatenate([resampled(w) for w in _weights(n_users, rows, n, seed)]) if n else np.zeros(0)
 
 
 def paired_bootstrap(
@@ -83,9 +111,12 @@ def paired_bootstrap(
     n: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    queries: ArrayLike | None = None,
 ) -> Interval:
     """As `user_bootstrap`, for metric(scores_a) - metric(scores_b) on the same rows and the same draws of users."""
-    return paired_bootstrap_of_folds([(users, labels, scores_a, scores_b)], metric, n, seed, level)
+    value_a, draws_a = resamplings(users, labels, scores_a, metric, n, seed, queries)
+    value_b, draws_b = resamplings(users, labels, scores_b, metric, n, seed, queries)
+    return _interval(value_a - value_b, draws_a - draws_b, level)
 
 
 def paired_bootstrap_of_folds(
@@ -204,7 +235,12 @@ def _interval(value: float, draws: NDArray[np.float64], level: float) -> Interva
 
 
 def _metric(
-    user: NDArray[np.int64], n_users: int, labels: ArrayLike, scores: ArrayLike, metric: Metric
+    user: NDArray[np.int64],
+    n_users: int,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    metric: Metric,
+    queries: ArrayLike | None = None,
 ) -> tuple[float, Resampled, int]:
     """The metric, its resampled form, and how many rows that form touches per resampling."""
     labels, scores = np.asarray(labels), np.asarray(scores)
@@ -217,12 +253,18 @@ def _metric(
         groups = group_auc(labels, scores, user)
         weight = np.where(groups.defined, groups.impressions, 0).astype(np.float64)
         return groups.mean, _ratio_form(weight * np.nan_to_num(groups.auc), weight), n_users
+    if metric == "qauc":
+        if queries is None:
+            raise ValueError("qauc needs the queries of the rows")
+        asked = np.asarray(queries) >= 0
+        rows = labels[asked], scores[asked], np.asarray(queries)[asked]
+        return group_auc(*rows).mean, _qauc_form(user[asked], *rows), int(asked.sum())
     if metric == "logloss":
         losses = np.bincount(user, log_losses(labels, scores), n_users).astype(np.float64)
         counts = np.bincount(user, minlength=n_users).astype(np.float64)
         value = float(losses.sum() / counts.sum()) if n_users else float("nan")
         return value, _ratio_form(losses, counts), n_users
-    raise ValueError(f"no bootstrap of {metric!r}: auc, expected_auc, gauc or logloss")
+    raise ValueError(f"no bootstrap of {metric!r}: auc, expected_auc, gauc, qauc or logloss")
 
 
 def _ratio_form(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> Resampled:
@@ -252,5 +294,38 @@ def _auc_form(user: NDArray[np.int64], chance: NDArray[np.float64], scores: NDAr
         won = (taken * (mass[below] + mass[up_to])).sum(0) / 2
         pairs = taken.sum(0) * mass[-1]
         return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+    return resampled
+
+
+def _qauc_form(user: NDArray[np.int64], labels: NDArray, scores: NDArray, queries: NDArray) -> Resampled:
+    """Mean over queries of the weighted AUC within each, weighted by its weighted rows. A query has rows of many users,
+    so that its AUC changes with who is drawn; one that is left with one label counts for nothing, as without weights.
+    """
+    query = np.unique(queries, return_inverse=True)[1]
+    order = np.lexsort((scores, query))
+    user, positive, query, score = user[order], labels[order] > 0, query[order], scores[order]
+    new = np.r_[True, query[1:] != query[:-1]][: len(query)]
+    begin = np.flatnonzero(new)
+    tie = np.flatnonzero(new | np.r_[True, score[1:] != score[:-1]][: len(query)])
+    rows = np.flatnonzero(positive)
+    run = np.searchsorted(tie, rows, "right") - 1
+    start, stop, base = tie[run], np.r_[tie, len(query)][run + 1], begin[query[rows]]
+
+    def resampled(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        drawn = weights[user]
+        lost = np.zeros((len(user) + 1, weights.shape[1]))
+        np.cumsum(np.where(positive[:, None], 0, drawn), 0, out=lost[1:])
+        won = np.zeros_like(drawn)
+        won[rows] = drawn[rows] * (lost[start] + lost[stop] - 2 * lost[base]) / 2
+        if not len(begin):
+            return np.full(weights.shape[1], np.nan)
+        won, size = np.add.reduceat(won, begin), np.add.reduceat(drawn, begin)
+        positives = np.add.reduceat(np.where(positive[:, None], drawn, 0), begin)
+        pairs = positives * (size - positives)
+        ok = pairs > 0
+        auc_of = np.divide(won, pairs, out=np.zeros_like(won), where=ok)
+        below = np.where(ok, size, 0).sum(0)
+        return np.divide((auc_of * size * ok).sum(0), below, out=np.full(len(below), np.nan), where=below > 0)
 
     return resampled

@@ -1,9 +1,10 @@
 """Finished runs side by side on test: which model is better, and whether the users seen are enough to tell.
 
 Lists of the full catalogue (recall@K, ndcg@K, ...): each user's values, averaged over the seeds of a model, are tested
-against the baseline's by a paired t-test. Impressions (auc, gauc, logloss): users are drawn again and again with all
-that they were shown, the same for every model, and the draws in which the difference changes its sign are counted. All
-p-values of one comparison are corrected together (Holm-Bonferroni).
+against the baseline's by a paired t-test. Impressions (auc, gauc, qauc, logloss) and what sessions showed
+(shown/ndcg@K, shown/mrr): users are drawn again and again with all that they were shown, the same for every model, and
+the draws in which the difference changes its sign are counted. All p-values of one comparison are corrected together
+(Holm-Bonferroni).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rawrec.config.metrics import lower_is_better
+from rawrec.config.metrics import lower_is_better, of_label, of_sessions
 from rawrec.errors import UserError
 from rawrec.evaluation.significance import (
     Interval,
@@ -29,10 +30,11 @@ from rawrec.evaluation.significance import (
     bootstrap_test,
     holm,
     mean_bootstraps,
+    mean_resamplings,
     paired_t_test,
     resamplings,
 )
-from rawrec.report.labels import by_label
+from rawrec.report.labels import by_label, session_values
 from rawrec.training.runs import RunFolder
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
@@ -136,7 +138,14 @@ class _Run:
     @property
     def metrics(self) -> list[str]:
         scored = [prefix for prefix, frame in self.labels.items() if frame.height]
-        return [*(prefix + name for prefix in scored for name in IMPRESSION_METRICS), *self.lists.columns[1:]]
+        names = [prefix + name for prefix in scored for name in [*IMPRESSION_METRICS, *self._asked(prefix)]]
+        return [*names, *self.lists.columns[1:]]
+
+    def _asked(self, prefix: str) -> list[str]:
+        """Metrics of queries and sessions that it has of a label."""
+        columns = self.labels[prefix].columns
+        shown = [name for label, name in map(of_label, self.measured) if label == prefix and of_sessions(name)]
+        return ["qauc"] * ("query" in columns) + shown * ("session" in columns)
 
     def shown(self, prefix: str) -> str:
         """Digest of the impressions that were scored; drawn negatives differ with the seed."""
@@ -155,9 +164,10 @@ def compare(
     """Test finished runs of one dataset and split against a baseline.
 
     runs: run folders; those that differ in the seed only are one model. groups: name -> its run folders. baseline: a
-    run folder or the name of a model; None: the first. metrics: None: auc and gauc of rankers, recall and ndcg at 10
-    and 20 of others. level: of intervals; p-values below 1 - level are significant. bootstrap: resamplings of users
-    behind an interval. Raises UserError for runs that are not finished or cannot be compared.
+    run folder or the name of a model; None: the first. metrics: None: auc and gauc of rankers (and qauc, of data with
+    queries), recall and ndcg at 10 and 20 of others. level: of intervals; p-values below 1 - level are significant.
+    bootstrap: resamplings of users behind an interval. Raises UserError for runs that are not finished or cannot be
+    compared.
 
     >>> found = rawrec.compare(["runs/lightgcn", "runs/freedom"], metrics=["recall@20"])
     >>> found.results[1].contrast.p_holm
@@ -176,7 +186,7 @@ def compare(
     for metric in chosen:
         if values is None or _of_impressions(metric):
             found = _impressions(models, metric, bootstrap, level)
-            users[metric] = everyone[0].labels[_split(metric)[0]]["user"].n_unique()
+            users[metric] = everyone[0].labels[of_label(metric)[0]]["user"].n_unique()
         else:
             found = values.results(metric)
             users[metric] = values.users
@@ -284,7 +294,7 @@ def _metrics(runs: list[_Run], wanted: Sequence[str] | None) -> list[str]:
             "and only those can be compared with a retrieval model's"
         )
     if wanted is None:
-        main = ["auc", "gauc"] if "auc" in known else [metric for metric in SHOWN if metric in known]
+        main = [metric for metric in (("auc", "gauc", "qauc") if "auc" in known else SHOWN) if metric in known]
         further = [metric for metric in known if metric.endswith("/auc")]
         return [*main, *(m for m in further if all(run.measured.get(m) is not None for run in runs))] or known
     for metric in wanted:
@@ -336,19 +346,24 @@ class _ListValues:
         return rows
 
 
-def _split(metric: str) -> tuple[str, str]:
-    """`buy/auc` -> the prefix of its label, `buy/`, and its name alone."""
-    label, slash, name = metric.rpartition("/")
-    return label + slash, name
-
-
 def _of_impressions(metric: str) -> bool:
-    return _split(metric)[1] in IMPRESSION_METRICS
+    bare = of_label(metric)[1]
+    return bare in (*IMPRESSION_METRICS, "qauc") or of_sessions(bare)
+
+
+def _resampled(scores: pl.DataFrame, metric: str, bootstrap: int) -> tuple[float, NDArray[np.float64]]:
+    """A metric of scored impressions, and its values in resamplings of the users."""
+    if not of_sessions(metric):
+        query = scores["query"] if metric == "qauc" else None
+        rows = scores["user"], scores["label"], scores["score"]
+        return resamplings(*rows, cast(Metric, metric), bootstrap, queries=query)
+    users, found = session_values(scores, "score", [int(metric.partition("@")[2] or 1)])
+    return mean_resamplings(users, found[metric], bootstrap)
 
 
 def _impressions(models: dict[str, list[_Run]], metric: str, bootstrap: int, level: float) -> list[Row]:
     """A metric of impressions; that of several seeds is the mean of theirs, in every resampling."""
-    prefix, bare = _split(metric)
+    prefix, bare = of_label(metric)
     prints = {name: sorted(run.shown(prefix) for run in members) for name, members in models.items()}
     first = next(iter(prints))
     for name, shown in prints.items():
@@ -361,7 +376,7 @@ def _impressions(models: dict[str, list[_Run]], metric: str, bootstrap: int, lev
     draws: dict[str, NDArray[np.float64]] = {}
     for name, members in models.items():
         frames = [run.labels[prefix] for run in members]
-        sampled = [resamplings(f["user"], f["label"], f["score"], cast(Metric, bare), bootstrap) for f in frames]
+        sampled = [_resampled(frame, bare, bootstrap) for frame in frames]
         values[name], draws[name] = [value for value, _ in sampled], np.stack([d for _, d in sampled]).mean(0)
         if np.isnan(values[name]).any():
             raise UserError(f"{metric} is undefined on the test impressions of {name}: a label is missing")

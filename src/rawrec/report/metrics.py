@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,16 +14,18 @@ from numpy.typing import NDArray
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.evaluation.ctr import Reliability, auc, ece, pcoc, reliability
+from rawrec.evaluation.ctr import Reliability, auc, ece, group_auc, pcoc, reliability
+from rawrec.evaluation.shown import SHOWN
 from rawrec.evaluation.significance import (
     Interval,
     Metric,
     paired_bootstrap,
     paired_mean_bootstrap,
     user_bootstrap,
+    user_mean_bootstrap,
 )
 from rawrec.report import plots
-from rawrec.report.labels import words
+from rawrec.report.labels import session_values, words
 from rawrec.report.run import Run
 
 BUCKET_NAMES = {
@@ -35,6 +38,7 @@ BUCKET_NAMES = {
 METRICS: dict[Metric, tuple[str, str, bool]] = {
     "auc": ("AUC", "chance that a positive scores above a negative; higher is better", True),
     "gauc": ("GAUC", "the same within each user, weighted by impressions; higher is better", True),
+    "qauc": ("QAUC", "the same within each query, weighted by impressions; higher is better", True),
     "logloss": ("Logloss", "cost of the probabilities; lower is better", False),
 }
 RANKING = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "map": "MAP"}
@@ -94,27 +98,63 @@ def _blocks(
     n, of_label = mine.config.eval.bootstrap, f" of {words(prefix)}" if prefix else ""
     blocks = []
     for metric, (title, meaning, higher) in METRICS.items():
+        if metric == "qauc" and "query" not in test.columns:
+            continue
         lines = []
         for name in BUCKET_NAMES:
             rows = _in_bucket(test, buckets.get(name))
             if rows.is_empty():
                 continue
-            value = user_bootstrap(rows["user"], rows["label"], rows["score"], metric, n)
+            query = rows["query"] if metric == "qauc" else None
+            value = user_bootstrap(rows["user"], rows["label"], rows["score"], metric, n, queries=query)
             shared = None if both is None else _in_bucket(both, buckets.get(name))
             baseline = difference = None
             if shared is not None and len(shared):
                 args = shared["user"], shared["label"], shared["score"], shared["other"]
-                difference = paired_bootstrap(*args, metric, n)
-                baseline = user_bootstrap(args[0], args[1], args[3], metric, 0).value
+                query = shared["query"] if metric == "qauc" else None
+                difference = paired_bootstrap(*args, metric, n, queries=query)
+                baseline = user_bootstrap(args[0], args[1], args[3], metric, 0, queries=query).value
             share = baseline_share = None
-            if metric == "auc" and best is not None:
-                top = auc(rows["label"], best[rows["row"].to_numpy()])
+            if metric in ("auc", "qauc") and best is not None:
+                top = _best_auc(rows, best[rows["row"].to_numpy()], metric)
                 share = _share(value.value, top)
                 baseline_share = None if baseline is None else _share(baseline, top)
             good = (difference.value > 0) == higher if difference and difference.excludes_zero else None
             lines.append(Line(name, len(rows), value, baseline, difference, good, None, share, baseline_share))
         blocks.append(_with_bars(Block(title + of_label, meaning, lines, 0.0)))
-    return blocks
+    return [*blocks, *_shown_blocks(test, both, mine.config.eval.shown, n, of_label)]
+
+
+def _best_auc(rows: pl.DataFrame, best: NDArray[np.float32], metric: Metric) -> float:
+    """AUC or QAUC of the true probabilities."""
+    if metric == "auc":
+        return auc(rows["label"], best)
+    asked = (rows["query"] >= 0).to_numpy()
+    return group_auc(rows["label"].to_numpy()[asked], best[asked], rows["query"].to_numpy()[asked]).mean
+
+
+def _shown_blocks(
+    test: pl.DataFrame, both: pl.DataFrame | None, ks: list[int], n: int, of_label: str
+) -> Iterator[Block]:
+    """A block per metric of what sessions showed, over all items; none without sessions."""
+    if "session" not in test.columns:
+        return
+    users, found = session_values(test, "score", ks)
+    for name, values in found.items():
+        if not len(values):
+            continue
+        baseline = difference = None
+        if both is not None:
+            shared, mine = session_values(both, "score", ks)
+            other = session_values(both, "other", ks)[1]
+            difference = user_mean_bootstrap(shared, mine[name] - other[name], n)
+            baseline = float(other[name].mean()) if len(shared) else None
+        good = difference.value > 0 if difference and difference.excludes_zero else None
+        value = user_mean_bootstrap(users, values, n)
+        line = Line("", len(test), value, baseline, difference, good, None, None, None)
+        title = name.removeprefix(SHOWN).upper()
+        meaning = f"within each of {len(values):,} sessions with both labels; higher is better"
+        yield _with_bars(Block(f"{title} of what was shown{of_label}", meaning, [line], 0.0))
 
 
 def _with_bars(block: Block) -> Block:

@@ -71,6 +71,9 @@ def evaluate_part(system: Scorer, part: int, seed: int) -> tuple[dict[str, Any],
             "split": np.full(len(several), part, np.int8),
         }
     )
+    for name, rows in (("query", sample.query), ("session", sample.session)):
+        if rows is not None:
+            frame = frame.with_columns(pl.Series(name, np.repeat(rows, width).astype(np.int32)))
     for k, (name, labels) in enumerate(sample.further.items(), 1):
         values = {f"label/{name}": labels.ravel().astype(np.float32), f"score/{name}": several[:, k]}
         frame = frame.with_columns(**{column: pl.Series(found) for column, found in values.items()})

@@ -11,6 +11,7 @@ import torch
 
 from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
+from rawrec.config.metrics import followed
 from rawrec.config.resolution import single
 from rawrec.content.encoders import known_or_whole
 from rawrec.data.dataset import Dataset
@@ -109,6 +110,13 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
             f"data.negatives={cfg.data.negatives} would do nothing: negatives are drawn for positive-only data, "
             f"and this dataset has labels ({', '.join(data.meta.labels)})",
         )
+    if "eval.shown" in overrides and not data.has_sessions:
+        raise IdleSetting(
+            "eval.shown",
+            f"eval.shown={cfg.eval.shown} would do nothing: {data.path} has no sessions; import it anew with session "
+            "(--session COLUMN)",
+        )
+    _check_metric(cfg.train.metric, data)
     if cfg.data.split not in data.meta.splits:
         known = ", ".join(data.meta.splits)
         raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
@@ -120,6 +128,17 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
     for name in cfg.data.label_names:
         data.label(name)
     return cfg
+
+
+def _check_metric(metric: str, data: Dataset) -> None:
+    """UserError where the metric that is followed needs queries or sessions, and the dataset has none."""
+    name = followed(metric).name
+    for begin, column in (("qauc", "query"), ("shown/", "session")):
+        if name.startswith(begin) and column not in data.meta.asked:
+            raise UserError(
+                f"train.metric={metric} needs a {column} of impressions, and {data.path} has none: import it anew with "
+                f"{column} (--{column} COLUMN), or follow another metric"
+            )
 
 
 def _default_label(data: Dataset) -> str:

@@ -333,7 +333,7 @@ def print_sweep(result: Mapping[str, Any], console: Console, shown: int = 10) ->
 
 
 def _main(test: Mapping[str, Any], metric: str) -> list[str]:
-    names = [metric, "auc", "gauc", "logloss", "recall@10", "recall@20", "ndcg@10", "ndcg@20"]
+    names = [metric, "auc", "gauc", "qauc", "logloss", "recall@10", "recall@20", "ndcg@10", "ndcg@20"]
     return [name for name in dict.fromkeys(names) if name in test]
 
 

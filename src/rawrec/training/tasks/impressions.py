@@ -522,7 +522,7 @@ class ImpressionTask(Task, nn.Module):
         sample, stale = self.evaluation_sample(1), {}
         if self.bank is not None and self.cfg.paradigm != "frozen":
             found, _ = impression_metrics(self, sample, self.score_impressions(sample, 1))
-            stale = {f"stale/{key}": found[key] for key in ("auc", "gauc", "logloss")}
+            stale = {f"stale/{key}": found[key] for key in ("auc", "gauc", "qauc", "logloss") if key in found}
         with self.view(self.rows_read(sample, 1), step):
             metrics, reasons = impression_metrics(self, sample, self.score_impressions(sample, 1))
         return Result(stale | metrics, reasons)
