@@ -82,7 +82,7 @@ def _run(
     idle += ("content.fusion",) if paradigm == "frozen" else ()
     idle += ("content.", "bank.", "train.encoder_lr") if preset == "id" else ()
     shared = [word for word in args.overrides if not word.startswith(idle)]
-    overrides: dict[str, Any] = {**parse_overrides([*shared, *own]), "seed": seed}
+    overrides: dict[str, Any] = {**parse_overrides(shared), **parse_overrides(own), "seed": seed}
     if args.splits:
         overrides["data.split"] = split
     path, asked = root / f"{name}-{seed}", {"preset": preset, "data": args.data, "overrides": overrides}
