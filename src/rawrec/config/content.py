@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -264,3 +264,52 @@ class BankConfig(Record):
     micro_batch: int = Field(
         default=256, ge=1, description="items encoded at once; more are done with gradient caching"
     )
+    forward_rate: float = Field(
+        default=100.0,
+        gt=0,
+        le=100,
+        description="percent of a step's candidates that are encoded, drawn anew in every step; of the others the "
+        "bank's features are read (LEMUR: 20)",
+    )
+    backward_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="percent of a step's candidates through whose encoding a gradient goes, at most forward_rate "
+        "(LEMUR: 20); null: all that are encoded. Projections and fusion, which cost little, learn from all candidates",
+    )
+    sampling: Literal["uniform", "popularity"] = Field(
+        default="uniform",
+        description="which candidates these are: any, or more often those with more training rows (the paper says "
+        "neither)",
+    )
+    refresh_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="ours: after each step the rows that were made longest ago are made anew, so many for each item "
+        "that the step made; 0: none",
+    )
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="ours: share of a row's old content that stays when training rewrites it"
+    )
+    dtype: Literal["float32", "bf16", "int8"] = Field(
+        default="float32",
+        description="ours: numbers of the rows in training; int8 has a scale per row. What evaluation reads, and what "
+        "is published, is float32",
+    )
+    capacity: int | None = Field(
+        default=None,
+        ge=1,
+        description="ours: at most so many rows in training, those of the items that were used last; null: one for "
+        "each item. Evaluation and publishing hold all",
+    )
+
+    @model_validator(mode="after")
+    def _nothing_but_what_is_encoded_learns(self) -> Self:
+        if (self.backward_rate or 0) > self.forward_rate:
+            raise ValueError(
+                f"bank.backward_rate={self.backward_rate:g}: a gradient goes through what is encoded alone, that is "
+                f"bank.forward_rate={self.forward_rate:g} percent; raise the one, or lower the other"
+            )
+        return self

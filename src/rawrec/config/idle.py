@@ -47,6 +47,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         ),
         _one_layer(cfg, query_learns),
         (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
+        *_bank_rules(cfg),
         (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
         (
             r"content\.lora\..+",
@@ -119,6 +120,34 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             f"it is a setting of retrieval models, and {cfg.label} is none",
         ),
         *_rules_of_model(cfg),
+    ]
+
+
+def _bank_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+    """The same of how the bank is kept, and what of a step goes into it."""
+    bank, paradigm = cfg.bank, cfg.paradigm
+    live = paradigm == "hybrid" and bank.history == "live" and not cfg.model.searched(cfg.longest_history)
+    return [
+        (
+            r"bank\.(forward_rate|backward_rate|sampling)",
+            paradigm != "end_to_end",
+            f"paradigm={paradigm} encodes nothing in a step; use paradigm=end_to_end",
+        ),
+        (
+            r"bank\.sampling",
+            bank.forward_rate >= 100 and (bank.backward_rate or 100) >= 100,
+            "all candidates are encoded, with gradient; use for example bank.forward_rate=20",
+        ),
+        (
+            r"bank\.(refresh_share|momentum|capacity)",
+            paradigm == "frozen",
+            "paradigm=frozen writes every row once; use hybrid or end_to_end",
+        ),
+        (
+            r"bank\.(refresh_share|momentum|capacity|dtype)",
+            live,
+            "content of histories is made in every step, and no row is read; use bank.history=bank",
+        ),
     ]
 
 
@@ -214,6 +243,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"content\.query\..+", True, f"model {name} reads no queries"),
         (r"content\.(dim|(fusion|lora)\..+)", True, f"model {name} joins features in its own way; see model.*"),
         (r"bank\.history(_grad)?", True, f"model {name} reads no histories"),
+        (
+            r"bank\.(forward_rate|backward_rate|sampling|refresh_share|momentum|dtype|capacity)",
+            True,
+            f"it is a setting of ranking models; {name} reads the features of all items, as they were last made",
+        ),
         (r"bank\.warm_start", True, f"model {name} reads all items' features, so every row is written first"),
         (
             r"bank\.(live_budget|micro_batch)|train\.encoder_lr(_decay)?|content\.itc_weight",

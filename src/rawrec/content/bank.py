@@ -7,21 +7,39 @@ pass through the batch.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from rawrec.content.health import Health
+from rawrec.content.slots import Slots
+from rawrec.content.stalest import Stalest
+from rawrec.content.store import Kind, Store
 from rawrec.data.ragged import Ragged
+
+
+class Keeping(NamedTuple):
+    """How a bank keeps its rows. kind: of their numbers. capacity: so many rows, those of the items that were used
+    last; None: one for each item. momentum: the share of a row that stays when it is rewritten."""
+
+    kind: Kind = "float32"
+    capacity: int | None = None
+    momentum: float = 0.0
 
 
 class Bank:
     """`items` rows of content `[items, dim]` with their age, beside the columns they are made from.
 
-    content: float32, zero where the item has no media. written: int64 step of its last write, -1 = never.
+    content: zero where the item has no media. written: int64 step of its last write, -1 = never.
     static: column name -> `Ragged` over the items (length 0 = missing). present: the same names -> `[items]` bool.
-    valid: the item has at least one modality. features: field of a trained encoder -> `[items, width]` float32, what
+    valid: the item has at least one modality. features: field of a trained encoder -> `[items, width]`, what
     the encoder last made of the item. encoded: int64 step of that, -1 = never.
 
     dim 0: the recommender reads features, there is no content, and drift is that of the features.
+
+    With a capacity below the number of items, content and features are of the items that hold a row alone; when another
+    needs it, the item that was used longest ago loses its row, and is then as one that was never written.
     """
 
     def __init__(
@@ -31,66 +49,129 @@ class Bank:
         static: dict[str, Ragged],
         features: dict[str, int] | None = None,
         device: torch.device | str = "cpu",
+        keeping: Keeping = Keeping(),
     ):
-        self.static = static
-        self.content = torch.zeros(items, dim, device=device)
+        self.static, self.keeping = static, keeping
+        held = items if keeping.capacity is None else min(keeping.capacity, items)
+        self.slots = Slots(items, held, device) if held < items else None
+        self._content = Store(held, dim, keeping.kind, device)
+        self._features = {name: Store(held, width, keeping.kind, device) for name, width in (features or {}).items()}
         self.written = torch.full((items,), -1, dtype=torch.int64, device=device)
-        self.features = {name: torch.zeros(items, width, device=device) for name, width in (features or {}).items()}
         self.encoded = torch.full((items,), -1, dtype=torch.int64, device=device)
         self.present = {name: (column.lengths > 0).to(device) for name, column in static.items()}
         self.valid = torch.zeros(items, dtype=torch.bool, device=device)
         for present in self.present.values():
             self.valid |= present
-        self._gathered = self.content.new_empty(0, dim)
+        self._gathered = torch.empty(0, dim, device=device)
         self._position = torch.full((items,), -1, dtype=torch.int64, device=device)
-        self._drift = torch.zeros(2, dtype=torch.float64, device=device)
+        self._stalest: Stalest | None = None
+        self._health = Health(device)
 
     def __len__(self) -> int:
-        return len(self.content)
+        return len(self.written)
+
+    @property
+    def device(self) -> torch.device:
+        return self.written.device
+
+    @property
+    def width(self) -> int:
+        """Of content."""
+        return self._content.width
+
+    @property
+    def content(self) -> Tensor:
+        """Of all items, `[items, dim]` float32: the bank's own tensor where it is kept so, else one made for this."""
+        if self.slots is None:
+            return self._content.dense()
+        found = torch.zeros(len(self), self.width, device=self.device)
+        held = (self.written >= 0).nonzero()[:, 0]
+        found[held] = self.rows(held)
+        return found
+
+    @property
+    def features(self) -> dict[str, Tensor]:
+        """The same of what trained encoders made, of a bank with a row for each item."""
+        assert self.slots is None
+        return {name: store.dense() for name, store in self._features.items()}
 
     def read(self, column: str, rows: Tensor) -> Ragged:
         """Rows of a static column, for the encoders above it. rows: `[n]` int64 on any device."""
         return self.static[column].select(rows.cpu())
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Content of item rows, `[*rows.shape, dim]` float32, in memory of its own; zeros of what was never written."""
+        if self.slots is None:
+            return self._content.rows(rows)
+        return self._content.rows(self.slots.of[rows].clamp(min=0)) * (self.written[rows] >= 0)[..., None]
+
+    def feature_rows(self, name: str, rows: Tensor) -> Tensor:
+        """What a trained encoder last made of item rows `[n]`, `[n, width]` float32, in memory of its own."""
+        store = self._features[name]
+        if self.slots is None:
+            return store.rows(rows)
+        return store.rows(self.slots.of[rows].clamp(min=0)) * (self.encoded[rows] >= 0)[:, None]
 
     def gather(self, rows: Tensor) -> Tensor:
         """Content of item rows, `[*rows.shape, dim]` (-1 reads row 0), in memory that the next call overwrites.
 
         A long history's content is large, and to map fresh memory for it at every step takes longer than to read it.
         """
-        width = self.content.shape[1]
-        if self._gathered.shape != (rows.numel(), width):
-            self._gathered = self.content.new_empty(rows.numel(), width)
-        torch.index_select(self.content, 0, rows.flatten().clamp(min=0), out=self._gathered)
-        return self._gathered.view(*rows.shape, width)
+        if self.slots is not None or self._content.kind != "float32":
+            return self.rows(rows.clamp(min=0))
+        if self._gathered.shape != (rows.numel(), self.width):
+            self._gathered = self._content.values.new_empty(rows.numel(), self.width)
+        torch.index_select(self._content.values, 0, rows.flatten().clamp(min=0), out=self._gathered)
+        return self._gathered.view(*rows.shape, self.width)
+
+    def touch(self, rows: Tensor, step: int) -> None:
+        """Item rows of any shape (-1 = none) are read in `step`: they are the last to lose their place."""
+        if self.slots is not None:
+            self.slots.touch(rows, step)
+
+    def _places(self, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Which of `rows` `[n]` can be written, as places in `rows` (all, or the last of them where they are more than
+        the bank holds), and where to: their rows in the stores."""
+        keep = torch.arange(len(rows), device=rows.device)
+        if self.slots is None:
+            return keep, rows
+        keep = keep[max(len(rows) - self.slots.capacity, 0) :]
+        lost = self.slots.take(rows[keep], step)
+        self.written[lost] = self.encoded[lost] = -1
+        return keep, self.slots.of[rows[keep]]
 
     def write(self, rows: Tensor, content: Tensor, step: int) -> None:
         """Overwrite `rows` (`[n]`, unique) with detached `content` `[n, dim]`, made at `step`; their drift is noted."""
         if not len(rows):
             return
-        content = content.detach().to(self.content.dtype)
-        self._note_drift(self.content[rows], content, self.written[rows] >= 0)
-        self.content[rows] = content
+        content = content.detach().float()
+        keep, at = self._places(rows, step)
+        if self.slots is not None:
+            rows, content = rows[keep], content[keep]
+        old, known = self._content.rows(at), self.written[rows] >= 0
+        self._health.note_drift(rows, old, content, known)
+        if self.keeping.momentum:
+            content = torch.where(known[:, None], torch.lerp(content, old, self.keeping.momentum), content)
+        self._content.write(at, content)
         self.written[rows] = step
 
     def write_features(self, rows: Tensor, features: dict[str, Tensor], step: int) -> None:
         """Overwrite what the trained encoders made of `rows` (`[n]`, unique): field -> detached `[n, width]`."""
+        keep, at = self._places(rows, step)
         for name, values in features.items():
             values = values.detach().float()
-            if not self.content.shape[1]:
+            if self.slots is not None:
+                values = values[keep]
+            if not self.width:
                 known = (self.encoded[rows] >= 0) & self.present[f"hidden/{name}"][rows]
-                self._note_drift(self.features[name][rows], values, known)
-            self.features[name][rows] = values
-        self.encoded[rows] = step
-
-    def _note_drift(self, old: Tensor, new: Tensor, known: Tensor) -> None:
-        """old, new: `[n, width]`; known: bool `[n]`, the old values were written before."""
-        cosine = torch.nn.functional.cosine_similarity(old, new, dim=1)
-        self._drift += torch.stack([((1 - cosine) * known).sum(), known.sum()]).double()
+                self._health.note_drift(rows, self._features[name].rows(at), values, known)
+            self._features[name].write(at, values)
+        self.encoded[rows[keep]] = step
 
     @property
     def made(self) -> Tensor:
         """The step as of which each row is, `[items]`: of its encoding where encoders learn, else of its write."""
-        return self.encoded if self.features else self.written
+        return self.encoded if self._features else self.written
 
     def locate(self, live: Tensor, *wanted: Tensor) -> list[Tensor]:
         """For each tensor of item rows (any shape, -1 = padding): the position of the row in `live`, or -1."""
@@ -113,35 +194,84 @@ class Bank:
         shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
         return shuffled[torch.argsort(self.encoded[shuffled], stable=True)[:count]].sort().values
 
+    def oldest(self, count: int) -> Tensor:
+        """At most `count` rows with media that were made longest ago; the next call goes on from there. With a
+        capacity, of the items that hold a row."""
+        if self._stalest is None:
+            self._stalest = Stalest(len(self), self.device)
+        slots, valid = self.slots, self.valid
+        return self._stalest.take(count, self.made, lambda: valid if slots is None else valid & (slots.of >= 0))
+
+    # --------------------------------------------------------------------------------------------------------- health
+    def group(self, buckets: dict[str, Tensor]) -> None:
+        """Tell the health of some items apart: name -> bool `[items]`; each item is in one."""
+        self._health.group(buckets)
+
     def health(self, step: int) -> dict[str, float | None]:
         """Coverage (share of items with media ever made), age in steps (mean, p95), mean cosine drift since last."""
-        written = self.valid & (self.made >= 0)
-        ages = (step - self.made[written]).double().sort().values
-        total, count = self._drift.tolist()
-        self._drift.zero_()
-        return {
-            "bank/coverage": float(written.sum() / self.valid.sum().clamp(min=1)),
-            "bank/age_mean": float(ages.mean()) if len(ages) else None,
-            "bank/age_p95": float(ages[int(0.95 * (len(ages) - 1))]) if len(ages) else None,
-            "bank/drift": total / count if count else None,
-        }
+        return self._health.told(self.valid, self.made, step)
+
+    def compare(self, view: Bank, rows: Tensor) -> None:
+        """Note how like the rows `[n]` of this bank are to those that `view` has of the same items, made anew."""
+        known = self.made[rows] >= 0
+        rows = rows[known]
+        if self.width:
+            self._health.note_cosine(rows, self.rows(rows), view.rows(rows))
+            return
+        for name in self._features:
+            there = rows[self.present[f"hidden/{name}"][rows]]
+            self._health.note_cosine(there, self.feature_rows(name, there), view.feature_rows(name, there))
+
+    def likeness(self) -> dict[str, float | None]:
+        """The mean cosine of the rows that were compared since the last call."""
+        return self._health.told_cosine()
+
+    # ---------------------------------------------------------------------------------------------------------- state
+    @property
+    def exact(self) -> bool:
+        """Whether a row that is written is, bit by bit, what is read of it, as long as it is not written again."""
+        return self.slots is None and self._content.kind == "float32" and not self.keeping.momentum
 
     def publish(self, content: Tensor, step: int) -> None:
         """All content as of `step`, as a finished run serves it; the features of trained encoders are forgotten."""
-        self.content.copy_(content)
-        self.features = {}
+        if not self.exact:
+            self._content, self.slots = Store(len(self), self.width, "float32", self.device), None
+        self._content.values.copy_(content)
+        self._features = {}
         self.written.copy_(torch.where(self.valid, step, -1))
         self.encoded.copy_(self.written)
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold of the bank."""
-        features = {f"feature/{name}": values for name, values in self.features.items()}
-        ages = {"written": self.written, "encoded": self.encoded}
-        return {"content": self.content, **ages, **features, "drift": self._drift}
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of the content as it stands: what `restore` puts back."""
+        slots = {} if self.slots is None else {"slot": self.slots.of}
+        parts = self._content.state("content") | {"written": self.written} | slots
+        return {name: values.clone() for name, values in parts.items()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        for name, values in (self._content.state("content") | {"written": self.written}).items():
+            values.copy_(snapshot[name])
+        if self.slots is not None:
+            self.slots.of.copy_(snapshot["slot"])
+
+    def state(self, health: bool = False) -> dict[str, Tensor]:
+        """What must be held of the bank; health: with what is noted by bucket, for checkpoints."""
+        found = self._content.state("content") | {"written": self.written, "encoded": self.encoded}
+        for name, store in self._features.items():
+            found |= store.state(f"feature/{name}")
+        if self.slots is not None:
+            found |= self.slots.state()
+        if self._stalest is not None:
+            found["stalest"] = self._stalest.queue
+        return found | {"drift": self._health.drift} | (self._health.by_bucket() if health else {})
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        if "stalest" in state:
+            self._stalest = Stalest(len(self), self.device)
         for name, values in self.state().items():
             values.copy_(state[name])
+        for name, values in self._health.by_bucket().items():
+            if name in state:  # checkpoints of earlier versions lack it
+                values.copy_(state[name])
 
 
 class BankView(Bank):
@@ -153,11 +283,18 @@ class BankView(Bank):
 
     def __init__(self, bank: Bank):
         self.static, self.present, self.valid = bank.static, bank.present, bank.valid
-        self.content, self.written, self.encoded = bank.content.clone(), bank.written.clone(), bank.encoded.clone()
-        self._keeps = not bank.content.shape[1]
-        self.features = {k: v.clone() for k, v in bank.features.items()} if self._keeps else bank.features
+        self.keeping, self.slots = Keeping(), None
+        self.written, self.encoded = bank.written.clone(), bank.encoded.clone()
+        content = bank.content
+        self._content = Store.of(content.clone() if content is bank._content.values else content)
+        self._below, self._keeps, self._features = bank, not bank.width, bank._features
+        if self._keeps:
+            self._features = {name: Store.of(values.clone()) for name, values in bank.features.items()}
         self._gathered, self._position = bank._gathered, bank._position
-        self._drift = torch.zeros_like(bank._drift)
+        self._stalest, self._health = None, Health(bank.device)
+
+    def feature_rows(self, name: str, rows: Tensor) -> Tensor:
+        return super().feature_rows(name, rows) if self._keeps else self._below.feature_rows(name, rows)
 
     def write_features(self, rows: Tensor, features: dict[str, Tensor], step: int) -> None:
         if self._keeps:

@@ -188,7 +188,7 @@ class ItemModel(nn.Module):
 
     def feature(self, bank: Bank, field: str, rows: Tensor) -> Tensor:
         """A field's feature of the items `rows`, `[n, width]` float32, zeros where it is missing."""
-        return self._feature(field, bank.read(self.column(field), rows).to(bank.content.device))
+        return self._feature(field, bank.read(self.column(field), rows).to(bank.device))
 
     def content(self, bank: Bank, rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
         """Content `[n, dim]` of the items `rows` (unique) from their features.
@@ -199,9 +199,9 @@ class ItemModel(nn.Module):
         values = {}
         for name in self.fields:
             if name in self.trained:
-                values[name] = bank.features[name][rows].index_copy(0, position, features[name])
+                values[name] = bank.feature_rows(name, rows).index_copy(0, position, features[name])
             else:
-                values[name] = dense(bank.read(self.column(name), rows).to(bank.content.device), self.widths[name])
+                values[name] = dense(bank.read(self.column(name), rows).to(bank.device), self.widths[name])
         return self.fuse(values, {name: bank.present[self.column(name)][rows] for name in self.fields})
 
     def raw_columns(self, raw: Mapping[str, Pieces]) -> dict[str, Ragged]:
@@ -338,7 +338,7 @@ class ItemModel(nn.Module):
         for part in rows.split(max(micro_batch, CHUNK)):
             features = self.encode(bank, part)
             bank.write_features(part, features, step)
-            if bank.content.shape[1]:
+            if bank.width:
                 bank.write(part, self.content(bank, part, part, features), step)
         self.train(training)
 

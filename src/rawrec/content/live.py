@@ -18,29 +18,35 @@ class Encoded:
 
     Where the rows fit in one micro-batch their graph is kept; else each micro-batch is encoded once without a graph
     and, when its gradient is known, once more (gradient caching). Encoders have no dropout, so both times give the
-    same.
+    same. learning: how many of the rows, the first of them, have a backward pass; None: all.
     """
 
-    def __init__(self, encode: Encode, rows: Tensor, micro_batch: int):
+    def __init__(self, encode: Encode, rows: Tensor, micro_batch: int, learning: int | None = None):
         self._encode = encode
-        self._parts = list(rows.split(micro_batch)) if len(rows) > micro_batch else []
+        learns = rows if learning is None else rows[:learning]
+        self._parts = list(learns.split(micro_batch)) if len(learns) > micro_batch else []
         self._made: dict[str, Tensor] = {}
         if self._parts:
             with torch.no_grad():
                 parts = [encode(part) for part in self._parts]
-            self.values = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
+            self._leaves = {name: torch.cat([p[name] for p in parts]).requires_grad_() for name in parts[0]}
         else:
-            self._made = encode(rows)
-            self.values = {name: v.detach().requires_grad_(v.requires_grad) for name, v in self._made.items()}
+            self._made = encode(learns)
+            self._leaves = {name: v.detach().requires_grad_(v.requires_grad) for name, v in self._made.items()}
+        self.values = self._leaves
+        if len(rows) > len(learns):
+            with torch.no_grad():
+                others = [encode(part) for part in rows[len(learns) :].split(micro_batch)]
+            self.values = {name: torch.cat([v, *(o[name] for o in others)]) for name, v in self._leaves.items()}
 
     def backward(self) -> None:
         """Carry the gradients on into the encoders."""
-        self._carry_on([(values, self.values[name].grad) for name, values in self._made.items()])
+        self._carry_on([(values, self._leaves[name].grad) for name, values in self._made.items()])
         start = 0
         for part in self._parts:
             stop = start + len(part)
             again = self._encode(part)
-            grads = {name: values.grad for name, values in self.values.items()}
+            grads = {name: values.grad for name, values in self._leaves.items()}
             self._carry_on([(v, None if (g := grads[name]) is None else g[start:stop]) for name, v in again.items()])
             start = stop
 
@@ -75,10 +81,10 @@ class LiveContent:
 
     rows: `[n]` their item rows, unique; all go through projections and fusion: `fuse(rows, encoded, features)` makes
     `[n, dim]`. encoded: `[m]` of them that go through the trained encoders as well: `encode(rows)` makes field ->
-    `[m, width]`, see `Encoded`; the features of the others are the bank's. `leaf` `[n, dim]` collects the gradient of
-    every use, and `features` that of losses which read them themselves; `backward` carries both on, and that of the
-    step's `queries`, where there are any. `settle` makes `content`, what the bank is to hold: without dropout, by the
-    weights before the update.
+    `[m, width]`, see `Encoded`, also for `learning`; the features of the others are the bank's. `leaf` `[n, dim]`
+    collects the gradient of every use, and `features` that of losses which read them themselves; `backward` carries
+    both on, and that of the step's `queries`, where there are any. `settle` makes `content`, what the bank is to hold:
+    without dropout, by the weights before the update.
     """
 
     def __init__(
@@ -91,9 +97,10 @@ class LiveContent:
         seed: int,
         settled: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor] | None = None,
         queries: LiveQueries | None = None,
+        learning: int | None = None,
     ):
         self.rows, self.encoded, self._settled, self.queries = rows, encoded, settled, queries
-        self._encoded = Encoded(encode, encoded, micro_batch)
+        self._encoded = Encoded(encode, encoded, micro_batch, learning)
         self.features = self._encoded.values
         seed_draws(seed, rows.device)
         self._content = fuse(rows, encoded, self.features)

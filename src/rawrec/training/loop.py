@@ -56,6 +56,8 @@ class Loop(Generic[AnyTask]):
         buckets = buckets_of(task.train_counts)
         self._buckets = list(buckets)
         self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(task.device)  # [buckets, n_items]
+        if task.bank is not None:
+            task.bank.group(dict(zip(buckets, self._in_bucket, strict=True)))
         self._shown = torch.zeros(2, len(buckets), dtype=torch.int64, device=task.device)  # items shown, and encoded
         self._unproven = task.learners()  # those that have had no gradient yet
         self._waiting: set[str] = set()  # those among them that have had items
@@ -199,6 +201,8 @@ class Loop(Generic[AnyTask]):
             line["lora/step_seconds"] = seconds / steps if steps else None
         with self.optimiser.averaged():
             result = task.validate(state.step)
+            if task.bank is not None:
+                line |= task.bank.likeness()
             line |= {f"valid/{key}": value for key, value in result.metrics.items()}
             value = self._monitored(result)
             state.epoch += 1
@@ -263,7 +267,7 @@ class Loop(Generic[AnyTask]):
         tensors = checkpoint.with_prefix("model.", task.state()) | checkpoint.with_prefix("best.", self._best)
         tensors |= self.optimiser.state() | {"shown": self._shown} | checkpoint.with_prefix("kept.", task.kept())
         if task.bank is not None:
-            tensors |= checkpoint.with_prefix("bank.", task.bank.state())
+            tensors |= checkpoint.with_prefix("bank.", task.bank.state(health=True))
         encoders = {"unproven": sorted(self._unproven), "waiting": sorted(self._waiting)}
         state = {"format": FORMAT, "progress": asdict(self.progress), "metrics_lines": self.progress.epoch, **encoders}
         checkpoint.save(self.run.path / "checkpoint" / "last.safetensors", tensors, state)

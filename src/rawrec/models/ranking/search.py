@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from rawrec.content.bank import Bank
 from rawrec.models.ranking.history import TINY, HistoryContent
 from rawrec.models.ranking.readouts import most_similar
 
@@ -16,14 +16,21 @@ AT_ONCE = 1 << 24
 """Numbers that are held at once while searching."""
 
 
-class ContentRows(Protocol):
-    """Content of items by row."""
+@dataclass
+class Rows:
+    """Content of items: a bank's, or that of a table `[rows, dim]`. through: a map that it goes through on the way."""
 
-    def __len__(self) -> int: ...
+    content: Bank | Tensor
+    through: nn.Module | None = None
 
+    def __len__(self) -> int:
+        return len(self.content)
+
+    @torch.no_grad()
     def rows(self, index: Tensor) -> Tensor:
-        """Detached content `[*index.shape, dim]` float32 of item rows, in memory of its own."""
-        ...
+        """Content `[*index.shape, dim]` float32 of item rows, in memory of its own."""
+        found = self.content.rows(index) if isinstance(self.content, Bank) else self.content[index]
+        return found if self.through is None else self.through(found)
 
 
 @dataclass
@@ -37,7 +44,7 @@ class LongHistory:
 
     items: Tensor
     valid: Tensor
-    table: ContentRows
+    table: Rows
     live: Tensor | None = None
     locate: Callable[[Tensor], Tensor] | None = None
 

@@ -39,7 +39,7 @@ class StepContrast:
 
     def __init__(self, sqdc: Sqdc, bank: Bank, mapped: bool) -> None:
         self.sqdc, self.cfg, self._bank, self._mapped = sqdc, sqdc.cfg, bank, mapped
-        self.steps = torch.zeros(3, dtype=torch.int64, device=bank.content.device)
+        self.steps = torch.zeros(3, dtype=torch.int64, device=bank.device)
 
     def begin(self, shown: Shown) -> Tensor:
         """The item rows that the step makes anew, any shape: candidates, and what stands in for queries."""
@@ -102,7 +102,7 @@ class StepContrast:
         (position,) = bank.locate(live.rows, rows)
         if self._mapped:
             return live.leaf[position], numbers
-        values = bank.content[rows]
+        values = bank.rows(rows)
         if len(live.leaf):
             values = torch.where((position >= 0)[:, None], live.leaf[position.clamp(min=0)], values)
         return values, numbers

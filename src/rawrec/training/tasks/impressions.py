@@ -5,6 +5,7 @@ Training, evaluation and the recommender all use it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config import Config
-from rawrec.content.bank import Bank, BankView
+from rawrec.content.bank import Bank, BankView, Keeping
 from rawrec.content.columns import equal_content, static_columns
 from rawrec.content.item_model import ItemModel, build_item_model
 from rawrec.content.live import LiveContent
+from rawrec.content.policy import LivePolicy
 from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
@@ -33,7 +35,7 @@ from rawrec.models.ranking.columns import ItemColumns, item_columns, user_column
 from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.ranker import Ranker, present_name
-from rawrec.models.ranking.search import LongHistory
+from rawrec.models.ranking.search import LongHistory, Rows
 from rawrec.randomness import mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, evaluate_part, evaluate_topk, list_users, lists_of_part, teller
@@ -49,22 +51,6 @@ CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
 SETTLED = 0.01  # a matrix has settled where it moved less in an epoch, by its norm
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
 MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
-
-
-@dataclass
-class Rows:
-    """Content of items, `[rows, dim]`, as a search reads it; through: a map that it goes through on the way."""
-
-    content: Tensor
-    through: nn.Module | None = None
-
-    def __len__(self) -> int:
-        return len(self.content)
-
-    @torch.no_grad()
-    def rows(self, index: Tensor) -> Tensor:
-        found = self.content[index]
-        return found if self.through is None else self.through(found)
 
 
 class ContentTable(NamedTuple):
@@ -119,6 +105,7 @@ class ImpressionTask(Task, nn.Module):
         self._check_parts()  # before hours of encoding
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
+        self.policy = LivePolicy(cfg.bank, self.train_counts)
         lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
         told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *self._one_sided())
         self.notes = [note for note in told if note]
@@ -218,7 +205,9 @@ class ImpressionTask(Task, nn.Module):
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
         columns, self.stats = static_columns(item_model, self.data, cache, progress)
         features = {name: item_model.widths[name] for name in item_model.trained}
-        bank = Bank(self.data.n_items, item_model.dim, columns, features, self.device)
+        given, frozen = self.cfg.bank, item_model.frozen  # frozen content is written once, and whole
+        keeping = Keeping(given.dtype) if frozen else Keeping(given.dtype, given.capacity, given.momentum)
+        bank = Bank(self.data.n_items, item_model.dim, columns, features, self.device, keeping)
         if not bank.valid.any():
             raise UserError(f"no item of the dataset has any content (image, text or feature): {without}")
         if item_model.query is not None:
@@ -244,9 +233,16 @@ class ImpressionTask(Task, nn.Module):
 
     def begin(self) -> None:
         if self.cfg.bank.warm_start:
-            self.refresh(None, 0)
-
+            self.refresh(self._first_rows(), 0)
         self._note_matrices()
+
+    def _first_rows(self) -> Tensor | None:
+        """What a bank begins with: all rows (None), or the most popular ones where it cannot hold all."""
+        if self.bank is None or self.bank.slots is None:
+            return None
+        counts = torch.from_numpy(self.train_counts).to(self.device).masked_fill(~self.bank.valid, -1)
+        first = counts.argsort(descending=True, stable=True)[: self.bank.slots.capacity]
+        return first.sort().values
 
     # ------------------------------------------------------------------------------------------------- LoRA, eq. 9
     @property
@@ -336,6 +332,8 @@ class ImpressionTask(Task, nn.Module):
     def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
         if self.bank is None:
             return None
+        self.bank.touch(batch.items, step)
+        self.bank.touch(self._whole(batch.history), step)
         items = batch.items if self.sqdc is None else self.sqdc.begin(batch)
         live = self.live_content(items, batch.history, mixed(self.cfg.seed, step))
         if self.queries is not None and batch.query is not None:
@@ -376,19 +374,34 @@ class ImpressionTask(Task, nn.Module):
         if self.bank is not None and self.content_in is None and len(live.rows):
             self.bank.write_features(live.encoded, live.features, step)
             self.bank.write(live.rows, live.content, step)
+            if share := self.cfg.bank.refresh_share:
+                made = live.encoded if self.cfg.paradigm == "end_to_end" else live.rows
+                self._make_anew(self.bank.oldest(math.ceil(share * len(made))), step)
+
+    @torch.no_grad()
+    def _make_anew(self, rows: Tensor, step: int) -> None:
+        """Make rows anew by the weights after the update of `step`, and write them as of `step`: evaluation, which goes
+        by averaged weights, is not to take them for its own."""
+        assert self.bank is not None and self.item_model is not None
+        self.item_model.refresh(self.bank, rows, step, self.cfg.bank.micro_batch)
 
     def live_content(self, items: Tensor, history: Tensor, seed: int) -> LiveContent:
         """The content that a step makes with gradient. items, history: of its candidates and histories, item rows."""
-        return self.live_content_of(*self.live_rows(items, history, torch.Generator().manual_seed(seed)), seed)
+        generator = torch.Generator().manual_seed(seed)
+        rows, encoded = self.live_rows(items, history, generator)
+        assert self.bank is not None
+        encoded, learning = self.policy.learning(self.bank, encoded, items, generator)
+        return self.live_content_of(rows, encoded, seed, learning)
 
-    def live_content_of(self, rows: Tensor, encoded: Tensor, seed: int) -> LiveContent:
-        """The content of `rows` with gradient; those of them in `encoded` go through the trained encoders."""
+    def live_content_of(self, rows: Tensor, encoded: Tensor, seed: int, learning: int | None = None) -> LiveContent:
+        """The content of `rows` with gradient; those of them in `encoded` go through the trained encoders, the first
+        `learning` (None: all) with a gradient."""
         assert self.bank is not None and self.item_model is not None
         bank, item_model = self.bank, self.item_model
 
         def fuse(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
             if self.content_in is not None:
-                return self.content_in(bank.content[rows])
+                return self.content_in(bank.rows(rows))
             return item_model.content(bank, rows, encoded, features)
 
         def settled(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
@@ -406,14 +419,15 @@ class ImpressionTask(Task, nn.Module):
             self.cfg.bank.micro_batch,
             seed,
             settled if drops else None,
+            learning=learning,
         )
 
     def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The items whose content a step makes with gradient, and those of them that it encodes; unique, with media.
 
-        End to end these are the candidates, and at most the live budget is encoded, stalest first: the others' features
-        are the bank's (who has none yet is left out). Under hybrid and frozen, where content is cheap, histories are
-        live as well (but with bank.history=bank) and nothing is encoded.
+        End to end these are the candidates, of which a share is encoded, and at most the live budget (`LivePolicy`):
+        the others' features are the bank's (who has none yet is left out). Under hybrid and frozen, where content is
+        cheap, histories are live as well (but with bank.history=bank) and nothing is encoded.
         """
         assert self.bank is not None
         end_to_end = self.cfg.paradigm == "end_to_end"
@@ -423,7 +437,7 @@ class ImpressionTask(Task, nn.Module):
         rows = rows[self.bank.valid[rows]]
         if not end_to_end:
             return rows, rows[:0]
-        encoded = self.bank.stalest(rows, self.cfg.bank.live_budget, generator)
+        encoded = self.policy.encoded(self.bank, rows, generator)
         return rows[(self.bank.encoded[rows] >= 0) | torch.isin(rows, encoded)], encoded
 
     def training_batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent | None) -> RankingBatch:
@@ -440,7 +454,7 @@ class ImpressionTask(Task, nn.Module):
             width = self.cfg.content.dim
             content, past = (torch.zeros(*rows.shape, width, device=self.device) for rows in (items, whole))
         else:
-            content, past = self.bank.content[items.clamp(min=0)], self.bank.gather(whole)
+            content, past = self.bank.rows(items.clamp(min=0)), self.bank.gather(whole)
             content = content * (items >= 0)[..., None]
         if len(values):
             content = torch.where((at_items >= 0)[..., None], values[at_items.clamp(min=0)], content)
@@ -448,7 +462,7 @@ class ImpressionTask(Task, nn.Module):
         valid = (whole >= 0) & self.bank.valid[whole.clamp(min=0)] & ((at_history >= 0) | self._written(whole))
         batch = RankingBatch(users, items, history, content, HistoryContent(past, valid, at_history, keep))
         if (searched := self._searched(history)) is not None:
-            bank, table = self.bank, Rows(self.bank.content, self.content_in)
+            bank, table = self.bank, Rows(self.bank, self.content_in)
             there = (searched >= 0) & bank.valid[searched.clamp(min=0)] & self._written(searched)
             batch.long_history = LongHistory(
                 searched, there, table, keep, lambda found: bank.locate(live.rows, found)[0]
@@ -511,6 +525,8 @@ class ImpressionTask(Task, nn.Module):
         stale = bank.stale(rows, 0 if self.item_model.frozen else step)
         if len(stale):
             self.item_model.refresh(bank, stale, step, self.cfg.bank.micro_batch)
+            if self.bank is not None and bank is not self.bank:
+                self.bank.compare(bank, stale)
         return len(stale)
 
     def probe(self) -> Result:
@@ -530,17 +546,18 @@ class ImpressionTask(Task, nn.Module):
     def stale(self) -> dict[str, Tensor]:
         if self.bank is None or self.cfg.paradigm == "frozen":
             return {}
-        return {"content": self.bank.content.clone(), "written": self.bank.written.clone()}
+        return self.bank.snapshot()
 
     def finish(self, folder: Path, step: int, stale: dict[str, Tensor]) -> dict[str, Result]:
         cfg, results, frames = self.cfg, {}, []
         before: dict[str, dict[str, float | None]] = {name: {} for name in PARTS}
         if self.bank is not None and stale:
-            self.bank.content.copy_(stale["content"])
-            self.bank.written.copy_(stale["written"])
+            self.bank.restore(stale)
             for name, part in PARTS.items():
                 values, _, _ = evaluate_part(self, part, cfg.seed)
                 before[name] = {f"stale/{key}": value for key, value in values.items() if "/" not in key}
+        if self.bank is not None and self.cfg.paradigm != "frozen" and not self.bank.exact:
+            self.bank = BankView(self.bank)
         self.refresh(None, step + 1)  # the weights are those of the best epoch: every row is made anew
         for name, part in PARTS.items():
             metrics, reasons, frame = evaluate_part(self, part, cfg.seed)
