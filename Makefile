@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Small enough for two cores: 48 items encoded with gradient per step, five epochs. Leave them out for a full run.
 DEMO := bank.live_budget=32 content.fusion.kind=concat train.encoder_lr=3e-4 model.dropout=0.2 train.epochs=5
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test style types units lint clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -24,15 +24,24 @@ demo: install
 	$(BIN)/rawrec report runs/shop-em3 --against runs/shop-id
 	$(BIN)/rawrec recommend runs/shop-em3 --user u1 -k 5
 
-lint: install
+style: install
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
+
+types: install
 	$(BIN)/pyright
 
-# One worker per core that is there for us, each on one thread; a module's tests stay together, as their fixtures do.
+lint: style types
+
+# One worker per core that is there for us, each on one thread. Each begins with a stretch of the modules, in their order,
+# so that fixtures are made once; who is through takes over half of what another has left.
 WORKERS ?= $$($(BIN)/python -c "from rawrec import cores; print(cores.usable())")
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
+units: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# Types are checked beside the tests: in a minute of one core they would leave the others idle.
+test: install
+	$(MAKE) --no-print-directory -j 2 style types units
 
 clean:
 	rm -rf data runs

@@ -29,6 +29,19 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert state.load(path)[1] == {"b": 1} and os.listdir(tmp_path) == ["x"]  # noqa: PTH208
 
 
+def test_what_replaces_a_file_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_text("old")
+    flushed = []
+
+    def fsync(handle: int) -> None:
+        (partial,) = (file for file in tmp_path.iterdir() if os.path.samestat(file.stat(), os.fstat(handle)))
+        flushed.append((partial.read_text(), (tmp_path / "x").read_text()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    state.write_text(tmp_path / "x", "new")
+    assert flushed == [("new", "old")]
+
+
 def test_what_a_killed_writer_left_goes_after_an_hour(tmp_path: Path) -> None:
     old, young, other = (tmp_path / name for name in ("x.aa.partial", "x.bb.partial", "y.cc.partial"))
     for path in (old, young, other):

@@ -135,7 +135,6 @@ SOURCES: dict[str, tuple[Callable[[Path], None], list[Import]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("unflushed")
 @pytest.mark.parametrize("name", SOURCES)
 def test_imports_of_damaged_files(name: str, tmp_path: Path) -> None:
     make, imports = SOURCES[name]

@@ -30,7 +30,6 @@ from rawrec.sources.append import append
 from rawrec.sources.mmrec import import_mmrec
 from rawrec.sources.table import import_table
 
-pytestmark = pytest.mark.usefixtures("unflushed")
 NAMES = ["user", "item", "time", "label"]
 ROWS = [[f"u{i % 5}", f"i{i % 7}", 1_700_000_000 + i, i % 2] for i in range(40)]
 
