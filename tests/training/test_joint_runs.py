@@ -160,21 +160,6 @@ def test_what_is_not_encoded_is_read_from_the_bank(shop: Path, tmp_path: Path) -
     torch.testing.assert_close(parts["sqdc"].detach(), by_hand(made, batch), rtol=1e-3, atol=1e-2)
 
 
-def test_a_user_is_told_where_there_was_nothing_to_contrast(shop: Path, tmp_path: Path) -> None:
-    """A batch of one row has no negatives."""
-    told: list[str] = []
-
-    def observe(event: str, **values: Any) -> None:
-        told.extend([values["text"]] if event == "note" else [])
-
-    given = {**JOINT, **CONTRAST, "train.epochs": 1, "train.batch_size": 1, "content.text.max_length": 4}
-    train("em3", shop, tmp_path / "run", given, observer=observe)
-    (without, alone) = [note for note in told if "sqdc" in note]
-    assert "no clicked row had a document" in without and "no clicked row had a negative" in alone
-    (line,) = lines(tmp_path / "run")
-    assert line["loss/sqdc"] == 0 and line["sqdc/negatives"] == 0 and line["sqdc/alone"] > 0
-
-
 def test_queries_that_are_not_there_are_asked_for(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"has none: import it with a column of queries, or use model.sqdc_anchor=history"

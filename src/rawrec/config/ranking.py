@@ -253,7 +253,12 @@ class RankerConfig(LabelsConfig, ContentPartConfig, InputsConfig, _Named):
     @property
     def reads_queries(self) -> bool:
         """Whether queries are encoded, where the dataset has any."""
-        return self.contrasts_queries or self.content in READING_QUERIES
+        return self.contrasts_queries or self.ranks_by_queries
+
+    @property
+    def ranks_by_queries(self) -> bool:
+        """Whether a score depends on the impression's query, where the dataset has any."""
+        return self.content in READING_QUERIES
 
     def reads_interactions(self) -> tuple[str, ...]:
         """Columns of the interactions that a loss of the head reads, such as a session (`RankingBatch.keys`)."""

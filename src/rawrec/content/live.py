@@ -75,6 +75,13 @@ class LiveQueries:
         found = torch.searchsorted(self.rows, rows) if len(self.rows) else torch.zeros_like(rows)
         return found.masked_fill(rows < 0, -1)
 
+    def at(self, rows: Tensor) -> Tensor:
+        """Their vectors `[n, 1, dim]`, with gradient; zeros for -1."""
+        found = self.locate(rows)
+        if not len(self.rows):
+            return self.leaf.new_zeros(len(rows), 1, self.leaf.shape[1])
+        return (self.leaf[found.clamp(min=0)] * (found >= 0)[:, None])[:, None]
+
 
 class LiveContent:
     """The items of one optimiser step whose content has a gradient, made once however often they stand in it.

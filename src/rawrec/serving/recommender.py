@@ -31,6 +31,8 @@ from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ContentTable, ImpressionTask
 
 SEEN: tuple[Seen, ...] = get_args(Seen)
+QUERY_NOW = "query"
+"""The key by which a given context says what was typed, for a model that reads queries."""
 OWN_FILES = ("model.safetensors", "metrics.jsonl", "scores.parquet", "topk.parquet")
 ENCODE = 256  # new items read and encoded at once
 WRITTEN = 4096  # users or items whose lists or vectors are written at once
@@ -113,8 +115,9 @@ class Recommender:
         the run says; False: none. Fewer than `k` come back where the catalogue ends.
         context: values by column, where the model reads a context (`model.context`); `time`, seconds since 1970, says
         hour and weekday, and `seen` what was met in the session (`model.session`): items, oldest first, in a list, or
-        with whether they were clicked in a mapping. What is not given is missing, which a warning tells once. label: by
-        the probability of which label; None: the main one. Under `model.multi_label=esmm` the second one is a click
+        with whether they were clicked in a mapping; `query` is what was typed, any text, where the model reads queries.
+        What is not given is missing, which a warning tells once. label: by the probability of which label; None: the
+        main one. Under `model.multi_label=esmm` the second one is a click
         that converts.
         """
         _check_k(k)
@@ -207,14 +210,15 @@ class Recommender:
             return []
         rows, new = self._rows_of(items)
         table = self._extended(self._embed_rows(new)) if new else self._table
-        device = self.system.device
+        device, moments = self.system.device, self._now(users, context)
         batch = self.system.batch_of(
             torch.from_numpy(users).to(device),
             torch.tensor([rows], dtype=torch.int64, device=device),
             torch.from_numpy(past).to(device),
             table,
-            self.system.context_of(self._now(users, context), np.array([rows]), table),
+            self.system.context_of(moments, np.array([rows]), table),
         )
+        batch.query_content = self.system.query_content(moments)
         with torch.no_grad():
             return torch.sigmoid(self.system.ranker(batch, place))[0].tolist()
 
@@ -352,20 +356,33 @@ class Recommender:
 
     def _now(self, users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
         """Users asked now, in a context, which is checked; what it lacks is told once."""
-        reader, context = self._context_reader(), dict(context or {})
+        reader, context, query = self._context_reader(), dict(context or {}), None
+        nobody = np.full(len(users), -1)
+        if self._ranks_by_queries():
+            query = context.pop(QUERY_NOW, None)
+            if query is not None and not isinstance(query, str):
+                raise UserError(f"context: {QUERY_NOW}={query!r}: give the text of a query")
+            self._tell_lacking([QUERY_NOW] if query is None else [])
         if reader is None:
             if context:
                 raise UserError(
                     f"context: this run reads none; train a ranker with model.context={next(iter(context))} for it"
                 )
-            return Moments(users, None, np.full(len(users), -1))
-        lacking = [name for name in reader.lacking(context) if name not in self._told]
-        if lacking:
-            self._told.update(lacking)
-            warnings.warn(f"not in the context, so read as missing: {', '.join(lacking)}", stacklevel=3)
+            return Moments(users, None, nobody, query=query)
+        self._tell_lacking(reader.lacking(context))
         clicked = _seen(context.pop(SEEN_NOW, ()))
         seen = self._known_rows(list(clicked)), sum(clicked.values())
-        return Moments(users, None, np.full(len(users), -1), context, seen=seen)
+        return Moments(users, None, nobody, context, seen=seen, query=query)
+
+    def _tell_lacking(self, names: Sequence[str]) -> None:
+        """Warn, once of each, of what is read as missing."""
+        lacking = [name for name in names if name not in self._told]
+        if lacking:
+            self._told.update(lacking)
+            warnings.warn(f"not in the context, so read as missing: {', '.join(lacking)}", stacklevel=4)
+
+    def _ranks_by_queries(self) -> bool:
+        return self.system.ranks_by_queries
 
     def _context_reader(self) -> ContextReader | None:
         return self.system.context

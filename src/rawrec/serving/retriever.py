@@ -57,6 +57,9 @@ class Retriever(Recommender):
     def _context_reader(self) -> None:
         return None
 
+    def _ranks_by_queries(self) -> bool:
+        return False
+
     def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
         if history is not None:
             raise UserError(

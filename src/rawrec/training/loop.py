@@ -164,8 +164,13 @@ class Loop(Generic[AnyTask]):
     def _no_gradient(self, name: str) -> None:
         given = self.task.train_setting(name)
         setting = given.partition("=")[0]
+        if name == QUERY:
+            raise UserError(
+                f"{given}: in a whole epoch no gradient reaches the encoder of queries: no clicked row with a query "
+                f"had a negative. Raise train.batch_size, shorten model.sqdc_mask, or set {setting}=none"
+            )
         raise UserError(
-            f"{given}: no gradient reaches the encoder of {name.strip('()')!r} under these settings of "
+            f"{given}: no gradient reaches the encoder of {name!r} under these settings of "
             f"{self.task.label}. Set "
             f"{setting}=none, or {setting.startswith('content') * 'train.'}precision=fp32 if it is lost in rounding"
         )

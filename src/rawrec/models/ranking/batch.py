@@ -20,11 +20,11 @@ class RankingBatch:
     history: `[batch, history]` item rows, oldest first, -1 = padding. content `[batch or 1, candidates, dim]` and
     history_content: None for a model without content; of the last of the history alone, where a model reads no more of
     it whatever the candidate is. columns: where rows go on beyond the ranker's own items, the columns of all of them;
-    their ids are unknown. context: for a model that reads it. query_content `[batch, 1, dim]`, in the space of content:
-    for a content part that reads queries, zeros where `has_query` `[batch]` is False. keys: in training, column of the
-    interactions -> `[batch]` int64, equal where the values are, -1 = none. query, session: `[batch]` int64, rows of the
-    dataset's queries and of its sessions, -1 = none; None where the dataset has none. long_history: what is searched
-    for items similar to the candidate; None for a model that does not search.
+    their ids are unknown. context: for a model that reads it. keys: in training, column of the interactions ->
+    `[batch]` int64, equal where the values are, -1 = none. query, session: `[batch]` int64, rows of the dataset's
+    queries and of its sessions, -1 = none; None where the dataset has none. query_content: `[batch or 1, 1, dim]` in
+    the space of content, zeros where there is no query; None for a model that reads none. long_history: what is
+    searched for items similar to the candidate; None for a model that does not search.
     """
 
     users: Tensor
@@ -34,9 +34,8 @@ class RankingBatch:
     history_content: HistoryContent | None = None
     columns: ItemColumns | None = None
     context: ImpressionContext | None = None
-    query_content: Tensor | None = None
-    has_query: Tensor | None = None
     keys: dict[str, Tensor] = field(default_factory=dict)
     query: Tensor | None = None
     session: Tensor | None = None
+    query_content: Tensor | None = None
     long_history: LongHistory | None = None

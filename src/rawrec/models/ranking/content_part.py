@@ -44,8 +44,6 @@ class ContentPart(nn.Module):
     names: tuple[str, ...]
     histories: dict[str, int]
     cic: ContentIdContrast | None
-    reads_query: bool = False
-    """Whether `forward` reads `RankingBatch.query_content`."""
     same: Tensor | None
 
     def __init__(self, cfg: ContentPartConfig, around: Around):

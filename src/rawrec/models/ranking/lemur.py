@@ -145,7 +145,6 @@ class LemurContent(ContentPart):
     def __init__(self, cfg: ContentPartConfig, around: Around):
         super().__init__(cfg, around)
         lemur, width, dim = cfg.lemur, around.content, around.dim
-        self.reads_query = around.queries
         lengths = lemur.lengths(around.history)
         if lengths and lemur.layers and not around.inputs:
             raise UserError(

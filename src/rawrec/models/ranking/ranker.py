@@ -122,11 +122,6 @@ class Ranker(nn.Module):
         )
 
     @property
-    def reads_query(self) -> bool:
-        """Whether batches need `query_content`."""
-        return self.content is not None and self.content.reads_query
-
-    @property
     def _contrasts(self) -> bool:
         return self.content is not None and self.cfg.cic_weight > 0
 

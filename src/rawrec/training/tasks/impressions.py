@@ -6,7 +6,7 @@ Training, evaluation and the recommender all use it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +43,7 @@ from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
 from rawrec.training.tasks.contrasting import StepContrast
-from rawrec.training.tasks.queries import Queries
+from rawrec.training.tasks.queries import Queries, QueryTable
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
 ENCODERS = ("encoders", "itc", "query")  # parts of an item model below projections and fusion
@@ -127,9 +127,8 @@ class ImpressionTask(Task, nn.Module):
         attributes = None if attributes is None else attributes.to(self.device)
         widths = self.context.widths if self.context else None
         further = cfg.data.further_labels
-        asks = self._reads_queries and self.queries is not None
-        longest = cfg.longest_history
-        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, longest, asks)
+        sizes = cfg.longest_history, self.ranks_by_queries
+        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, *sizes)
         if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
             self.ranker.content.same = equal_content(self.item_model, data, cache)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
@@ -176,7 +175,7 @@ class ImpressionTask(Task, nn.Module):
     @property
     def _reads_queries(self) -> bool:
         """Whether queries are encoded; UserError where a loss needs them and there are none."""
-        there = bool(len(self._query_texts))
+        there = self.data.has_queries and len(self.data.queries) > 0
         if self.cfg.model.contrasts_queries and not there:
             raise UserError(
                 f"model.sqdc_weight={self.cfg.model.sqdc_weight} holds documents against queries, and {self.data.path} "
@@ -185,8 +184,9 @@ class ImpressionTask(Task, nn.Module):
         return there and self.cfg.model.reads_queries
 
     @property
-    def _query_texts(self) -> Sequence[str]:
-        return self.data.queries if self.data.has_queries else ()
+    def ranks_by_queries(self) -> bool:
+        """Whether a score depends on a query."""
+        return self.queries is not None and self.cfg.model.ranks_by_queries
 
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
         fields, label = self.data.fields, self.cfg.label
@@ -211,7 +211,7 @@ class ImpressionTask(Task, nn.Module):
         if not bank.valid.any():
             raise UserError(f"no item of the dataset has any content (image, text or feature): {without}")
         if item_model.query is not None:
-            self.queries = Queries(item_model, self._query_texts, self.cfg.bank.micro_batch)
+            self.queries = Queries(item_model, self.data.queries, self.cfg.bank.micro_batch)
         return item_model, bank
 
     @cached_property
@@ -350,11 +350,8 @@ class ImpressionTask(Task, nn.Module):
             inputs.context = None if batch.context is None else batch.context.part(part)
             inputs.query = None if batch.query is None else batch.query[part]
             inputs.session = None if batch.session is None else batch.session[part]
-            if ranker.reads_query and live is not None and live.queries is not None and batch.query is not None:
-                at = live.queries.locate(batch.query[part])
-                inputs.has_query, leaf = at >= 0, live.queries.leaf
-                rows = leaf[at.clamp(min=0)] if len(leaf) else leaf.new_zeros(len(at), leaf.shape[1])
-                inputs.query_content = (rows * inputs.has_query[:, None])[:, None]
+            if self.ranks_by_queries and live is not None and live.queries is not None and inputs.query is not None:
+                inputs.query_content = live.queries.at(inputs.query)
             parts = ranker.losses(inputs, batch.labels[part])
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
@@ -622,13 +619,15 @@ class ImpressionTask(Task, nn.Module):
         `[n, candidates, labels]`."""
         self.eval()
         table, size = self.table(), self.cfg.eval.batch_size
+        queries = self._query_table(self._given(sample.query))
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))
         for start in range(0, len(sample.rows), size):
             piece = slice_impressions(sample, slice(start, start + size))
             moments = Moments(piece.users, piece.times, piece.rows, training=part == 0)
             context = self.context_of(moments, piece.items)
             batch = self.batch_of(*self.tensors(piece, part), table, context)
-            self._ask(batch, piece.query, piece.session)
+            batch.query, batch.session = map(self._given, (piece.query, piece.session))
+            batch.query_content = None if queries is None else queries.at(slice(start, start + size))
             logits = self.ranker.label_logits(self.ranker.tokens(batch))
             logits = logits if sample.further else logits[..., 0]
             result.append(torch.sigmoid(logits).float().cpu().numpy())
@@ -651,20 +650,27 @@ class ImpressionTask(Task, nn.Module):
         pairs = (ITEM_CHUNK if count <= MANY_ITEMS else ITEM_CHUNK // 4) * 64
         size = max(64, pairs // max(len(users), 1))
         parts = []
-        asked = self.samples.asked(moments.rows)
+        query, session = map(self._given, self.samples.asked(moments.rows))
+        query_content = self.query_content(moments, query)
         for items in torch.arange(count).split(size):
             context = self.context_of(moments, items[None].numpy(), table)
             batch = self.batch_of(user, items[None].to(self.device), past, table, context)
-            self._ask(batch, *asked)
+            batch.query, batch.session, batch.query_content = query, session, query_content
             parts.append(self.ranker(batch, label))
         return torch.cat(parts, 1)
 
-    def _ask(self, batch: RankingBatch, query: np.ndarray | None, session: np.ndarray | None) -> None:
-        """Give a batch of evaluation its queries, as the weights encode them, and its sessions."""
-        batch.query, batch.session = map(self._given, (query, session))
-        if self.ranker.reads_query and self.queries is not None and batch.query is not None:
-            batch.has_query = batch.query >= 0
-            batch.query_content = self.queries.read(batch.query)[:, None]
+    def _query_table(self, rows: Tensor | None) -> QueryTable | None:
+        """Vectors of the queries `rows` `[n]`; None for a model whose scores do not depend on them."""
+        if self.queries is None or rows is None or not self.ranks_by_queries:
+            return None
+        return self.queries.table(rows)
+
+    def query_content(self, moments: Moments, rows: Tensor | None = None) -> Tensor | None:
+        """Of what is typed then, or of the queries `rows` `[n]`: see `RankingBatch.query_content`."""
+        if self.queries is not None and self.ranks_by_queries and moments.query is not None:
+            return self.queries.of_text(moments.query)
+        table = self._query_table(rows)
+        return None if table is None else table.at(slice(None))
 
     def tensors(self, sample: Impressions, part: int) -> tuple[Tensor, Tensor, Tensor]:
         """Users `[n]`, items `[n, candidates]`, histories `[n, history]` on the device."""

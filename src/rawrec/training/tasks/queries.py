@@ -14,14 +14,26 @@ from rawrec.data.ragged import Ragged
 CHUNK = 4096  # queries cut into words, or encoded without gradient, at once
 
 
+class QueryTable:
+    """Vectors of the queries of some impressions, each query's once. values: `[distinct, dim]`; index: `[n]`."""
+
+    def __init__(self, values: Tensor, index: Tensor) -> None:
+        self._values, self._index = values, index
+
+    def at(self, part: slice) -> Tensor:
+        """`[n, 1, dim]`, zeros for an impression without a query."""
+        return self._values[self._index[part]][:, None]
+
+
 class Queries:
     """`item_model` has an encoder of queries. texts: of all rows."""
 
     def __init__(self, item_model: ItemModel, texts: Sequence[str], micro_batch: int) -> None:
         assert item_model.query is not None
-        self._model, self._micro_batch = item_model, micro_batch
+        self._model, self._micro_batch, self._width = item_model, micro_batch, item_model.query.width
+        none = Ragged(torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int64))
         parts = [item_model.query.prepare(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
-        self._words = Ragged.cat([words for words, _ in parts])
+        self._words = Ragged.cat([none, *(words for words, _ in parts)])
         self.truncated = sum(int(cut.sum()) for _, cut in parts)
 
     def _encode(self, rows: Tensor) -> Tensor:
@@ -32,12 +44,16 @@ class Queries:
         return LiveQueries(self._encode, torch.unique(rows[rows >= 0]), self._micro_batch)
 
     @torch.no_grad()
-    def read(self, rows: Tensor) -> Tensor:
-        """Vectors of rows `[n]`, `[n, dim]` by the weights as they are, zeros for -1; each is encoded once."""
+    def table(self, rows: Tensor) -> QueryTable:
+        """Of rows `[n]`, -1 = none, by the weights as they are."""
         distinct, index = torch.unique(rows, return_inverse=True)
         known = distinct >= 0
         made = [self._encode(part) for part in distinct[known].split(CHUNK)]
-        width = self._model.query.width if self._model.query is not None else 0
-        values = torch.zeros(len(distinct), width, device=rows.device)
+        values = torch.zeros(len(distinct), self._width, device=rows.device)
         values[known] = torch.cat([values[:0], *made])
-        return values[index]
+        return QueryTable(values, index)
+
+    @torch.no_grad()
+    def of_text(self, text: str) -> Tensor:
+        """The vector of any text, `[1, 1, dim]`."""
+        return self._model.encode_queries([text])[:, None]
