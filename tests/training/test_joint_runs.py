@@ -13,7 +13,8 @@ import rawrec
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.training.job import resume, train
-from rawrec.training.tasks.impressions import ImpressionTask, StepImpressions
+from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.step_impressions import StepImpressions
 from systems import STILL, Stop, config, digest, stopping_after
 
 JOINT: dict[str, Any] = {

@@ -12,7 +12,8 @@ import torch
 from rawrec.data.dataset import Dataset
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.context import Moments
-from rawrec.training.tasks.impressions import ImpressionTask, row_codes, slice_impressions
+from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.step_impressions import row_codes, slice_impressions
 from search_data import search
 from systems import system
 

@@ -18,7 +18,8 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 from rawrec.training.job import load_task, resume, train
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import ImpressionTask, slice_impressions
+from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.step_impressions import slice_impressions
 from systems import STILL, Stop, digest, stopping_after
 
 COLOURS, KINDS = ("red", "blue", "green", "black"), ("mug", "hat", "lamp", "sofa", "coat")

@@ -28,7 +28,8 @@ from rawrec.serving.new_items import Item, check_list, new_columns
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import ContentTable, ImpressionTask
+from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.step_impressions import ContentTable
 
 SEEN: tuple[Seen, ...] = get_args(Seen)
 QUERY_NOW = "query"

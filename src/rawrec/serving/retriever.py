@@ -15,8 +15,8 @@ from rawrec.serving.new_items import Item, check_list
 from rawrec.serving.recommender import Recommender, unseen
 from rawrec.threads import count
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.impressions import ContentTable
 from rawrec.training.tasks.pairs import PairTask, product
+from rawrec.training.tasks.step_impressions import ContentTable
 
 
 class Retriever(Recommender):

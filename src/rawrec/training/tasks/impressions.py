@@ -8,14 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +28,7 @@ from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.models.ranking.batch import RankingBatch
-from rawrec.models.ranking.columns import ItemColumns, item_columns, user_columns
+from rawrec.models.ranking.columns import item_columns, user_columns
 from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments
 from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.ranker import Ranker, present_name
@@ -43,44 +40,15 @@ from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
 from rawrec.training.tasks.contrasting import StepContrast
+from rawrec.training.tasks.learnable import check_parts, one_sided
+from rawrec.training.tasks.lora_phases import LoraPhases
 from rawrec.training.tasks.queries import Queries, QueryTable
+from rawrec.training.tasks.step_impressions import ContentTable, StepImpressions, last, row_codes, slice_impressions
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
-ENCODERS = ("encoders", "itc", "query")  # parts of an item model below projections and fusion
 CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
-SETTLED = 0.01  # a matrix has settled where it moved less in an epoch, by its norm
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
 MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
-
-
-class ContentTable(NamedTuple):
-    """Content of items as a ranker reads it: values `[rows, content.dim]`, valid `[rows]` (False = nothing known).
-
-    The first rows are the dataset's items; a recommender appends those that it met later, and then gives the columns of
-    all rows too.
-    """
-
-    values: Tensor
-    valid: Tensor
-    columns: ItemColumns | None = None
-
-
-@dataclass
-class StepImpressions:
-    """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
-    `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context, query,
-    session: see `RankingBatch`; neighbours: see `Shown`."""
-
-    sample: Impressions
-    users: Tensor
-    items: Tensor
-    history: Tensor
-    labels: Tensor
-    keys: dict[str, Tensor]
-    context: ImpressionContext | None
-    query: Tensor | None = None
-    session: Tensor | None = None
-    neighbours: Tensor | None = None
 
 
 class ImpressionTask(Task, nn.Module):
@@ -102,19 +70,21 @@ class ImpressionTask(Task, nn.Module):
             cfg.data.further_labels,
             cfg.model.multi_label == "esmm",
         )
-        self._check_parts()  # before hours of encoding
+        check_parts(cfg, data, self.samples)  # before hours of encoding
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
         self.policy = LivePolicy(cfg.bank, self.train_counts)
         lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
-        told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *self._one_sided())
+        told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *one_sided(self.samples))
         self.notes = [note for note in told if note]
         self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
-        self._begun: dict[str, Tensor] = {}
         self.queries: Queries | None = None
         if cfg.reads_content:
             self.item_model, self.bank = self._content(cache, progress)
+        self.phases: LoraPhases | None = None
+        if self.item_model is not None and cfg.content.lora.handover != "none":
+            self.phases = LoraPhases(cfg, self.item_model, self.samples)
         torch.manual_seed(cfg.seed)
         known_users = torch.from_numpy(self.samples.train_users > 0)
         known_items = torch.from_numpy(self.samples.train_counts > 0)
@@ -140,37 +110,6 @@ class ImpressionTask(Task, nn.Module):
         self.to(self.device)
         if self.item_model is not None and self.bank is not None and self.item_model.frozen:
             self.refresh(None, 0)
-
-    def _check_parts(self) -> None:
-        """UserError where training has nothing to learn from, or validation nothing to choose by."""
-        samples, cfg = self.samples, self.cfg
-        rows = samples.rows(0)
-        if not len(rows):
-            raise UserError(f"data.split={cfg.data.split!r}: the training part has {samples.emptiness(0)}")
-        for name, labels in {cfg.data.label: samples.labels, **samples.further}.items():
-            if np.isnan(labels[rows]).all():
-                raise UserError(f"label {name!r}: no row of the training part of data.split={cfg.data.split!r} has it")
-        rows = rows[~np.isnan(samples.labels[rows])]
-        positive = samples.positive[rows]
-        if not samples.positive_only and positive.min() == positive.max():
-            raw = self.data.label(cfg.data.label)[rows]
-            span = f"{raw.min():g}" if raw.min() == raw.max() else f"{raw.min():g} to {raw.max():g}"
-            which = "above 0, which is positive" if positive[0] else "0 or less, which is negative"
-            raise UserError(
-                f"data.label={cfg.data.label!r}: every training label is {which} ({span}); a ranking model needs "
-                "positive and negative examples. Choose another label, import with a threshold that tells them apart, "
-                "or import without one for positive-only data"
-            )
-        if not len(samples.rows(1)):
-            raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
-
-    def _one_sided(self) -> Iterator[str]:
-        """What is told of labels beside the main one that are all equal in training."""
-        for name, labels in self.samples.further.items():
-            values = labels[self.samples.rows(0)]
-            values = values[~np.isnan(values)]
-            if values.min() == values.max():
-                yield f"label {name}: every training row is {values[0]:g}, so that is all that the model learns of it"
 
     @property
     def _reads_queries(self) -> bool:
@@ -234,7 +173,8 @@ class ImpressionTask(Task, nn.Module):
     def begin(self) -> None:
         if self.cfg.bank.warm_start:
             self.refresh(self._first_rows(), 0)
-        self._note_matrices()
+        if self.phases is not None:
+            self.phases.note_matrices()
 
     def _first_rows(self) -> Tensor | None:
         """What a bank begins with: all rows (None), or the most popular ones where it cannot hold all."""
@@ -244,73 +184,35 @@ class ImpressionTask(Task, nn.Module):
         first = counts.argsort(descending=True, stable=True)[: self.bank.slots.capacity]
         return first.sort().values
 
-    # ------------------------------------------------------------------------------------------------- LoRA, eq. 9
-    @property
-    def _hands_over(self) -> bool:
-        return self.item_model is not None and self.cfg.content.lora.handover != "none"
-
-    def _matrices(self) -> dict[str, Tensor]:
-        """Of projections and fusion, by name."""
-        assert self.item_model is not None
-        return {name: layer.weight.detach() for name, layer in self.item_model.matrices().items()}
-
-    def _note_matrices(self) -> None:
-        """Keep them as they are at the beginning of an epoch, to see how far they move in it."""
-        if self._hands_over and self.cfg.content.lora.after is None:
-            self._begun = {name: weight.clone() for name, weight in self._matrices().items()}
-
+    # --------------------------------------------------------------------------------------- two phases: LoRA, eq. 9
     def hands_over(self, epoch: int, ends: bool) -> bool:
-        if not self._hands_over or self.item_model is None or self.item_model.adapted:
-            return False
-        after, now = self.cfg.content.lora.after, self._matrices()
-        settled = all((now[name] - before).norm() < SETTLED * before.norm() for name, before in self._begun.items())
-        self._note_matrices()
-        return ends or (settled if after is None else epoch >= after)
+        return self.phases is not None and self.phases.second_begins(epoch, ends)
 
     def frozen_from_now(self) -> list[str]:
-        return [f"{SAVED}{name}.weight" for name in self._matrices()]
+        return [] if self.phases is None else [f"{SAVED}{name}.weight" for name in self.phases.matrices()]
 
     def hand_over(self) -> None:
-        assert self.item_model is not None
-        self.item_model.adapt()
-        self._begun = {}
-        self._set_history()
-
-    def _set_history(self) -> None:
-        """Histories as long as the weights learned from: longer ones beside LoRA."""
-        adapted = self.item_model is not None and self.item_model.adapted
-        self.samples.history = (adapted and self.cfg.content.lora.history) or self.cfg.data.history
+        assert self.phases is not None
+        self.phases.begin_second()
 
     def phase(self) -> dict[str, float]:
-        if not self._hands_over or self.item_model is None:
-            return {}
-        model = self.item_model
-        top = [p for name, p in model.named_parameters() if p.requires_grad and name.split(".")[0] not in ENCODERS]
-        return {
-            "lora/active": int(model.adapted),
-            "lora/history": self.samples.history,
-            "lora/parameters": sum(p.numel() for p in top),
-        }
+        return {} if self.phases is None else self.phases.metrics()
 
     def closing_notes(self) -> list[str]:
-        return [*(self.sqdc.notes() if self.sqdc is not None else ()), *self._lora_notes()]
-
-    def _lora_notes(self) -> list[str]:
-        if not self._hands_over or self.item_model is None or self.item_model.adapted:
-            return []
-        return [
-            f"content.lora.handover={self.cfg.content.lora.handover}: training ended before the second phase began; "
-            "use epoch:<n>, or more train.epochs"
-        ]
+        return [note for part in (self.sqdc, self.phases) if part is not None for note in part.notes()]
 
     def kept(self) -> dict[str, Tensor]:
-        return {**self._begun, **({} if self.sqdc is None else {CONTRASTED: self.sqdc.steps})}
+        begun = {} if self.phases is None else self.phases.begun
+        return {**begun, **({} if self.sqdc is None else {CONTRASTED: self.sqdc.steps})}
 
     def load_kept(self, tensors: dict[str, Tensor]) -> None:
-        self._begun = {name: tensor.to(self.device) for name, tensor in tensors.items() if name != CONTRASTED}
+        if self.phases is not None:
+            begun = {name: tensor for name, tensor in tensors.items() if name != CONTRASTED}
+            self.phases.begun = {name: tensor.to(self.device) for name, tensor in begun.items()}
         if self.sqdc is not None:
             self.sqdc.steps.copy_(tensors[CONTRASTED])
 
+    # ------------------------------------------------------------------------------------------------------- steps
     def begin_epoch(self, epoch: int) -> np.ndarray:
         return self.samples.order(self.cfg.seed, epoch)
 
@@ -468,12 +370,12 @@ class ImpressionTask(Task, nn.Module):
 
     def _whole(self, history: Tensor) -> Tensor:
         """The end of histories `[n, history]` that is read whatever the candidate is."""
-        return _last(history, self.cfg.model.whole(self.cfg.longest_history))
+        return last(history, self.cfg.model.whole(self.cfg.longest_history))
 
     def _searched(self, history: Tensor) -> Tensor | None:
         """The end of them that is searched for items similar to the candidate; None: nothing is."""
         length = self.cfg.model.searched(self.cfg.longest_history)
-        return _last(history, length) if length else None
+        return last(history, length) if length else None
 
     def _written(self, rows: Tensor) -> Tensor:
         """Which rows the bank has content for; a row never written is masked out of histories."""
@@ -701,7 +603,8 @@ class ImpressionTask(Task, nn.Module):
                 self.item_model.load_trained_state(without_prefix("encoder.", state))
         except (RuntimeError, KeyError):
             raise UserError(OTHER_MODEL) from None
-        self._set_history()
+        if self.phases is not None:
+            self.phases.set_history()
 
     def published(self) -> dict[str, Tensor]:
         return self.state() | ({} if self.bank is None else {"bank.content": self.bank.content})
@@ -733,33 +636,3 @@ class ImpressionTask(Task, nn.Module):
 def saved_name(name: str) -> str:
     """What files, of checkpoints above all, call a parameter of the task."""
     return SAVED + name.removeprefix("item_model.") if name.startswith("item_model.") else name
-
-
-def row_codes(data: Dataset, name: str) -> np.ndarray:
-    """Int64 of each interaction, equal where the column's values are; -1 where there is none, `[n_interactions]`."""
-    if name in data.meta.asked:
-        return (data.query_rows if name == "query" else data.session_rows).astype(np.int64)
-    return codes_of(data.column(name))
-
-
-def _last(history: Tensor, length: int) -> Tensor:
-    return history[:, max(history.shape[1] - length, 0) :]
-
-
-def codes_of(values: np.ndarray) -> np.ndarray:
-    """Int64 of each value of a column, equal where the values are; -1 where there is none."""
-    indices = pa.array(values, from_pandas=True).dictionary_encode().indices
-    return indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def slice_impressions(sample: Impressions, part: slice) -> Impressions:
-    return Impressions(
-        sample.rows[part],
-        sample.users[part],
-        sample.items[part],
-        sample.labels[part],
-        None if sample.times is None else sample.times[part],
-        {name: values[part] for name, values in sample.further.items()},
-        None if sample.query is None else sample.query[part],
-        None if sample.session is None else sample.session[part],
-    )

@@ -1,0 +1,77 @@
+"""What stands between a ranker's task and its samples: impressions of a step, a table of content, codes of columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import Impressions
+from rawrec.models.ranking.columns import ItemColumns
+from rawrec.models.ranking.context import ImpressionContext
+
+
+class ContentTable(NamedTuple):
+    """Content of items as a ranker reads it: values `[rows, content.dim]`, valid `[rows]` (False = nothing known).
+
+    The first rows are the dataset's items; a recommender appends those that it met later, and then gives the columns of
+    all rows too.
+    """
+
+    values: Tensor
+    valid: Tensor
+    columns: ItemColumns | None = None
+
+
+@dataclass
+class StepImpressions:
+    """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
+    `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context, query,
+    session: see `RankingBatch`; neighbours: see `Shown`."""
+
+    sample: Impressions
+    users: Tensor
+    items: Tensor
+    history: Tensor
+    labels: Tensor
+    keys: dict[str, Tensor]
+    context: ImpressionContext | None
+    query: Tensor | None = None
+    session: Tensor | None = None
+    neighbours: Tensor | None = None
+
+
+def row_codes(data: Dataset, name: str) -> np.ndarray:
+    """Int64 of each interaction, equal where the column's values are; -1 where there is none, `[n_interactions]`."""
+    if name in data.meta.asked:
+        return (data.query_rows if name == "query" else data.session_rows).astype(np.int64)
+    return codes_of(data.column(name))
+
+
+def last(history: Tensor, length: int) -> Tensor:
+    """The last `length` of histories `[n, history]`."""
+    return history[:, max(history.shape[1] - length, 0) :]
+
+
+def codes_of(values: np.ndarray) -> np.ndarray:
+    """Int64 of each value of a column, equal where the values are; -1 where there is none."""
+    indices = pa.array(values, from_pandas=True).dictionary_encode().indices
+    return indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def slice_impressions(sample: Impressions, part: slice) -> Impressions:
+    """Those of them in `part`."""
+    return Impressions(
+        sample.rows[part],
+        sample.users[part],
+        sample.items[part],
+        sample.labels[part],
+        None if sample.times is None else sample.times[part],
+        {name: values[part] for name, values in sample.further.items()},
+        None if sample.query is None else sample.query[part],
+        None if sample.session is None else sample.session[part],
+    )
