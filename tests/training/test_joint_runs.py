@@ -162,10 +162,17 @@ def test_what_is_not_encoded_is_read_from_the_bank(shop: Path, tmp_path: Path) -
 
 
 def test_queries_that_are_not_there_are_asked_for(shop: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"has none: import it with a column of queries, or use model.sqdc_anchor=history"
-    ):
-        train("em3", shop, tmp_path / "run", {**JOINT, "model.sqdc_weight": 0.1})
+    asked = {**JOINT, "model.sqdc_weight": 0.1, "model.sqdc_anchor": "query"}
+    with pytest.raises(UserError, match=r"has none: import it with a column of queries, or use model.sqdc_anchor=auto"):
+        train("em3", shop, tmp_path / "run", asked)
+
+
+def test_without_queries_the_contrast_is_of_items_and_told(shop: Path, tmp_path: Path) -> None:
+    made = ImpressionTask(
+        rawrec.config.resolve("em3", {**JOINT, "model.sqdc_weight": 0.1}), Dataset.open(shop), tmp_path
+    )
+    assert made.cfg.model.sqdc_anchor == "history" and made.sqdc is not None and made.queries is None
+    assert any(note.startswith("no queries: the contrast") for note in made.notes)
 
 
 def test_the_settings_of_other_runs_stay(shop: Path) -> None:

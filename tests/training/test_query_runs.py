@@ -196,7 +196,7 @@ def test_queries_learn_beside_frozen_encoders(search: Path, tmp_path: Path, para
 def test_queries_that_no_training_row_has_are_told(tmp_path: Path) -> None:
     data = written(tmp_path / "data", rows=300, asked=0.0)
     with pytest.raises(UserError, match="has none: import it with a column of queries"):
-        train("em3", data, tmp_path / "run", SEARCH)
+        train("em3", data, tmp_path / "run", {**SEARCH, "model.sqdc_anchor": "query"})
     late = Path(written(tmp_path / "late", rows=300).path)
     opened = Dataset.open(late)
     opened.query_rows[opened.split() == 0] = -1

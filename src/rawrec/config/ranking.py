@@ -153,10 +153,10 @@ class ContentPartConfig(Record):
         description="weight of LEMUR's contrast of a query with the document clicked for it (SQDC); 0: none. With "
         "sqdc_reduction=sum it grows with the batch, so that small weights suit it",
     )
-    sqdc_anchor: Literal["query", "history"] = Field(
-        default="query",
-        description="what a clicked document is held against: its query, or, where there are none, the user's closest "
-        "earlier positive in the history (item to item)",
+    sqdc_anchor: Literal["auto", "query", "history"] = Field(
+        default="auto",
+        description="what a clicked document is held against: its query, or the user's closest earlier positive in the "
+        "history (item to item); auto: query where the dataset has queries, else history",
     )
     sqdc_neighbour: Literal["live", "bank"] = Field(
         default="live",
@@ -247,8 +247,8 @@ class RankerConfig(LabelsConfig, ContentPartConfig, InputsConfig, _Named):
 
     @property
     def contrasts_queries(self) -> bool:
-        """Whether a loss holds documents against queries, which a dataset must have then."""
-        return self.reads_content and self.sqdc_weight > 0 and self.sqdc_anchor == "query"
+        """Whether a loss holds documents against queries, which a dataset must have then but for sqdc_anchor=auto."""
+        return self.reads_content and self.sqdc_weight > 0 and self.sqdc_anchor != "history"
 
     @property
     def reads_queries(self) -> bool:

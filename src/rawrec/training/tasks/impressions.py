@@ -114,13 +114,19 @@ class ImpressionTask(Task, nn.Module):
     @property
     def _reads_queries(self) -> bool:
         """Whether queries are encoded; UserError where a loss needs them and there are none."""
-        there = self.data.has_queries and len(self.data.queries) > 0
-        if self.cfg.model.contrasts_queries and not there:
+        there, model = self.data.has_queries and len(self.data.queries) > 0, self.cfg.model
+        if model.sqdc_anchor == "auto":
+            model.sqdc_anchor = "query" if there else "history"
+            if model.sqdc_weight and not there:
+                self.notes.append(
+                    "no queries: the contrast is of items that one user clicked, the closest earlier one first"
+                )
+        if model.contrasts_queries and not there:
             raise UserError(
-                f"model.sqdc_weight={self.cfg.model.sqdc_weight} holds documents against queries, and {self.data.path} "
-                "has none: import it with a column of queries, or use model.sqdc_anchor=history"
+                f"model.sqdc_weight={model.sqdc_weight} holds documents against queries, and {self.data.path} "
+                "has none: import it with a column of queries, or use model.sqdc_anchor=auto"
             )
-        return there and self.cfg.model.reads_queries
+        return there and model.reads_queries
 
     @property
     def ranks_by_queries(self) -> bool:
