@@ -118,9 +118,8 @@ class ImpressionTask(Task, nn.Module):
         if model.sqdc_anchor == "auto":
             model.sqdc_anchor = "query" if there else "history"
             if model.sqdc_weight and not there:
-                self.notes.append(
-                    "no queries: the contrast is of items that one user clicked, the closest earlier one first"
-                )
+                told = "no queries: the contrast is of items that one user clicked, the closest earlier one first"
+                self.notes = [*self.notes, told]
         if model.contrasts_queries and not there:
             raise UserError(
                 f"model.sqdc_weight={model.sqdc_weight} holds documents against queries, and {self.data.path} "
