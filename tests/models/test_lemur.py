@@ -275,11 +275,14 @@ def long_history(items: int, length: int, **live: Any) -> LongHistory:
     return LongHistory(rows, valid, Rows(torch.randn(items, WIDTH, generator=generator)), **live)
 
 
-@pytest.mark.parametrize("items", [10, 500])
+@pytest.mark.parametrize(("items", "by_row"), [(10, 64), (500, 64), (500, 1)])
 @pytest.mark.parametrize("at_once", [1, 100, 1 << 24])
-def test_a_search_finds_the_most_similar(items: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_finds_the_most_similar(
+    items: int, by_row: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through the table of all items, and through the histories: the same as sorting all cosines."""
     monkeypatch.setattr(search, "AT_ONCE", at_once)
+    monkeypatch.setattr(search, "BY_ROW", by_row)
     history, candidates = long_history(items, 30), torch.randn(4, 3, WIDTH)
     found = history.search(candidates, 6)
     assert found.bank.shape == (12, 6, WIDTH) and found.live is None

@@ -14,6 +14,8 @@ from rawrec.models.ranking.readouts import most_similar
 
 AT_ONCE = 1 << 24
 """Numbers that are held at once while searching."""
+BY_ROW = 64
+"""A row that is read from anywhere in a large table costs as much as so many products with rows in order."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class LongHistory:
         keep = min(keep, self.items.shape[1])
         with torch.no_grad():
             query = nn.functional.normalize(candidate.detach().float(), dim=2, eps=TINY)
-            dense = len(self.table) <= 2 * self.items.shape[1]
+            dense = len(self.table) * query.shape[1] <= BY_ROW * self.items.shape[1]
             found = self._through_table(query, keep) if dense else self._through_histories(query, keep)
             rows = found.clamp(min=0)
         position = None if self.locate is None else self.locate(found)
@@ -72,7 +74,7 @@ class LongHistory:
         return found.masked_fill(position < 0, -1)
 
     def _through_table(self, query: Tensor, keep: int) -> Tensor:
-        """By the cosines with all items, where these are not many more than a history has."""
+        """By the cosines with all items."""
         table = self.table.rows(torch.arange(len(self.table), device=query.device))
         table = nn.functional.normalize(table, dim=1, eps=TINY)
         candidates = query.shape[1]
