@@ -11,7 +11,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.synthetic import BADGES, COLOURS, PATTERNS, SHAPES, draw, generate
+from rawrec.data.synthetic import generate
+from rawrec.data.synthetic_items import BADGES, COLOURS, PATTERNS, SHAPES
+from rawrec.data.synthetic_pictures import draw
 from rawrec.errors import UserError
 from rawrec.sources.synthetic import best_auc, import_synthetic
 

@@ -18,6 +18,7 @@ from rawrec.evaluation.shown import shown_lists
 from rawrec.report.build import build_report
 from rawrec.report.comparison import compare
 from rawrec.report.labels import by_label
+from rawrec.sources.synthetic import best_qauc, import_synthetic
 from rawrec.training.metrics import impression_metrics
 from rawrec.training.tasks.impressions import ImpressionTask
 from search_data import search
@@ -156,6 +157,21 @@ def test_drawn_items_are_of_the_query_and_the_session_of_their_positive(tmp_path
     result = small(search(tmp_path / "d", labels=()), tmp_path).probe()
     assert result.metrics["qauc"] == 0.5 and result.metrics["qauc_skipped_queries"] == 0
     assert result.metrics["shown/skipped_sessions"] == 0
+
+
+def test_the_best_possible_qauc_of_generated_data(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"items": 40, "users": 20, "impressions": 2000, "size": 32}
+    shop = import_synthetic(tmp_path / "shop", **sizes, queries=True, buy_rate=0.5, progress=False)
+    given = {"train.epochs": 1, "train.metric": "qauc_share", "data.labels": ["label", "buy"]}
+    test = measured(rawrec.train("id", shop, tmp_path / "run", FAST | given).path)["test"]
+    best = best_qauc(shop, shop.split() == 2)
+    assert test["qauc_best"] == pytest.approx(best)
+    assert test["qauc_share"] == pytest.approx((test["qauc"] - 0.5) / (best - 0.5))
+    assert {"buy/qauc_best", "buy|label/qauc_share", "cold/qauc_best"} <= test.keys()
+    plain = import_synthetic(tmp_path / "plain", **sizes, progress=False)
+    assert not [name for name in small(plain, tmp_path).probe().metrics if "qauc" in name]
+    with pytest.raises(UserError, match="has no queries"):
+        best_qauc(plain, plain.split() == 2)
 
 
 # ------------------------------------------------------------------------------------------------ comparison and report

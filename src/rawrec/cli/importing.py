@@ -349,6 +349,10 @@ def import_synthetic(
     context: Annotated[
         bool, typer.Option("--context", help="clicks also depend on age group, device, hour and position")
     ] = False,
+    queries: Annotated[
+        bool, typer.Option("--queries", help="users search, and see several products at once; clicks depend on both")
+    ] = False,
+    shown: Annotated[int | None, typer.Option(help="with --queries: products per search (default: 8)")] = None,
     buy_rate: Annotated[
         float | None, typer.Option(help="a second label, buy: mean probability of a purchase given a click")
     ] = None,
@@ -365,8 +369,7 @@ def import_synthetic(
         "size": size,
         "history_events": history_events,
         "buy_rate": buy_rate,
+        "shown": shown,
     }
-    imported(
-        work(out, seed=seed, context=context, overwrite=overwrite, **{k: v for k, v in given.items() if v is not None}),
-        as_json,
-    )
+    given = {name: value for name, value in given.items() if value is not None}
+    imported(work(out, seed=seed, context=context, queries=queries, overwrite=overwrite, **given), as_json)

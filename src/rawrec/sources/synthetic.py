@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +16,20 @@ from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
 from rawrec.data.splits import SplitSpec
-from rawrec.data.synthetic import AGES, DEVICES, VALUES, Shop, generate
+from rawrec.data.synthetic import AGES, DEVICES, Shop, generate
+from rawrec.data.synthetic_items import VALUES
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 
 ITEMS_AT_ONCE, ROWS_AT_ONCE = 1_000, 1_000_000
-LIMITS = {"items": (10, 10_000_000), "users": (2, 10_000_000), "impressions": (100, 2_000_000_000), "size": (32, 512)}
+LIMITS = {
+    "items": (10, 10_000_000),
+    "users": (2, 10_000_000),
+    "impressions": (100, 2_000_000_000),
+    "size": (32, 512),
+    "shown": (2, 100),
+}
+SHOWN = 8
 
 
 def import_synthetic(
@@ -36,6 +45,8 @@ def import_synthetic(
     click_rate: float = 0.25,
     context: bool = False,
     buy_rate: float | None = None,
+    queries: bool = False,
+    shown: int | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Generate a shop (see `rawrec.data.synthetic`) and write it as a dataset; the same data for the same arguments.
@@ -46,9 +57,16 @@ def import_synthetic(
     the true probability of each click.
     With `buy_rate` there is a second label, `buy`, drawn given a click, then with the mean probability `buy_rate`; the
     column `buy_probability` holds the true one of each impression. All else is the same with and without it.
+    queries: users search (see `rawrec.data.synthetic_searches`), and each search shows `shown` products (default: 8),
+    which are a session; the column `match` is the share of what was asked for that a product has. The products are the
+    same, all else is another shop.
     The split is by global time, 80/10/10. Raises UserError for sizes that are out of range.
     """
-    for name, value in (("items", items), ("users", users), ("impressions", impressions), ("size", size)):
+    if shown is not None and not queries:
+        raise UserError(f"shown={shown}: products are shown together where users search; add queries (--queries)")
+    shown = SHOWN if shown is None else shown
+    given = {"items": items, "users": users, "impressions": impressions, "size": size, "shown": shown}
+    for name, value in given.items():
         low, high = LIMITS[name]
         if not low <= value <= high:
             raise UserError(f"{name}={value}: a generated shop needs {name} from {low} to {high:,}")
@@ -72,9 +90,11 @@ def import_synthetic(
         click_rate=click_rate,
         context=context,
         buy_rate=buy_rate,
+        queries=queries,
+        shown=shown,
     )
     source = f"generated shop (items={items}, users={users}, impressions={len(shop.users)}, seed={seed}, size={size}"
-    source += ", context)" if context else ")"
+    source += ", context" * context + f", queries, shown={shown}" * queries + ")"
     report = ImportReport(source=source)
     report.note(
         "This data is generated: the products, words, users and clicks are not real. Pictures are drawn, titles and "
@@ -82,6 +102,9 @@ def import_synthetic(
         "column `probability`."
     )
     report.note(f"Best possible AUC over all impressions: {_auc(shop.probability, shop.clicks)!s:.6}")
+    if shop.searches is not None:
+        best = _qauc(shop.probability, shop.clicks, shop.searches.query[shop.session])
+        report.note(f"Best possible QAUC over all impressions: {best!s:.6}")
     if shop.buys is not None and shop.buy_probability is not None:
         clicked = shop.clicks > 0
         best = _auc(shop.buy_probability[clicked], shop.buys[clicked])
@@ -100,12 +123,15 @@ def import_synthetic(
         + "; buy: and then bought (drawn from the column buy_probability)" * bought,
         generated=True,
         extra={name: pa.float32() for name in ["probability"] + ["buy_probability"] * bought}
-        | ({"device": pa.string(), "position": pa.int64()} if context else {}),
-        context=Columns(categorical=["device"], numeric=["position"]) if context else None,
+        | ({"device": pa.string()} if context else {})
+        | ({"position": pa.int64()} if context or queries else {})
+        | ({"match": pa.float32()} if queries else {}),
+        context=Columns(categorical=["device"] * context, numeric=["position"] * (context or queries)),
         users=Columns(categorical=["age_group"]) if context else None,
         has_time=True,
         overwrite=overwrite,
         has_launched=True,
+        asked=["query", "session"] if queries else (),
     )
     with writer:
         _write_items(writer, shop, progress)
@@ -124,6 +150,29 @@ def best_auc(dataset: Dataset, rows: np.ndarray) -> float:
     if not dataset.meta.generated:
         raise UserError(f"{dataset.path}: the best possible AUC is known for generated data only")
     return _auc(dataset.column("probability")[rows], dataset.label()[rows])
+
+
+def best_qauc(dataset: Dataset, rows: np.ndarray) -> float:
+    """The same of QAUC, the AUC within each query; UserError also where the dataset has no queries."""
+    if not dataset.meta.generated:
+        raise UserError(f"{dataset.path}: the best possible QAUC is known for generated data only")
+    return _qauc(dataset.column("probability")[rows], dataset.label()[rows], dataset.query_rows[rows])
+
+
+def _qauc(scores: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> float:
+    """AUC within each query that has both labels, weighted by impressions; nan without one."""
+    query, positive = np.unique(queries, return_inverse=True)[1], labels > 0
+    order = np.lexsort((scores, query))
+    query, positive, scores = query[order], positive[order], scores[order]
+    size, positives = np.bincount(query), np.bincount(query, positive)
+    begin = np.cumsum(size) - size
+    # Ranks over all rows are those within the query, but for the rows of queries before it.
+    ranks = rankdata(np.cumsum(np.r_[True, (np.diff(query) > 0) | (np.diff(scores) > 0)])) - begin[query]
+    ok = (positives > 0) & (positives < size)
+    if not ok.any():
+        return float("nan")
+    won = np.bincount(query, ranks * positive)[ok] - (positives * (positives + 1) / 2)[ok]
+    return float(np.average(won / (positives * (size - positives))[ok], weights=size[ok]))
 
 
 def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -159,9 +208,16 @@ def _write_interactions(writer: DatasetWriter, shop: Shop) -> None:
     item_ids = pa.array(shop.item_ids)
     for first in range(0, len(shop.users), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
-        around = {}
-        if shop.devices is not None and shop.positions is not None:
-            around = {"device": np.array(DEVICES, object)[shop.devices[rows]], "position": shop.positions[rows]}
+        around: dict[str, Any] = {}
+        if shop.devices is not None:
+            around["device"] = np.array(DEVICES, object)[shop.devices[rows]]
+        if shop.positions is not None:
+            around["position"] = shop.positions[rows]
+        if shop.searches is not None and shop.session is not None and shop.match is not None:
+            session = shop.session[rows]
+            texts = np.array(shop.searches.texts, object)
+            around |= {"query": texts[shop.searches.query[session]], "match": shop.match[rows]}
+            around["session"] = [f"s{number + 1}" for number in session.tolist()]
         writer.add_interactions(
             around
             | {
