@@ -213,7 +213,7 @@ def test_the_closest_earlier_positive() -> None:
     ("overrides", "message"),
     [
         ({"sqdc_scale": 10.0}, "switches that loss off"),
-        ({"sqdc_weight": 0.1, "sqdc_neighbour": "bank"}, "reads no neighbours"),
+        ({"sqdc_weight": 0.1, "sqdc_anchor": "query", "sqdc_neighbour": "bank"}, "reads no neighbours"),
         ({"sqdc_weight": 0.1, "sqdc_mask": "query"}, "use a list of query, document, session and user"),
         ({"sqdc_weight": 0.1, "content": "none"}, "has no content"),
         ({"sqdc_weight": -1.0}, "sqdc_weight"),
