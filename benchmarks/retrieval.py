@@ -144,7 +144,7 @@ def _floor(trainer: Loop[PairTask]) -> float:
     rows = torch.randperm(len(pairs.users), generator=generator).split(trainer.task.cfg.train.batch_size)
     begin = floor_of(lambda: model.begin_epoch(model.draw_epoch(generator)))
     first, other = (floor_of(lambda part=part: trainer._step(part)) for part in (rows[0], rows[min(1, len(rows) - 1)]))
-    return begin + first + other * (len(pairs.users) / trainer.task.cfg.train.batch_size - 1)
+    return begin + first + other * max(len(pairs.users) / trainer.task.cfg.train.batch_size - 1, 0)
 
 
 def _floor_of_evaluation(system: PairTask) -> float:

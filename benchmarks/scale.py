@@ -56,8 +56,12 @@ class Shop:
     width: int = 0  # of a ready-made feature of every item
     path: Path = Path("generated")
     launched: None = None
+    has_queries: bool = False
+    has_sessions: bool = False
     meta: Any = field(
-        default_factory=lambda: SimpleNamespace(splits={"default": {}}, generated=False, users=NONE, context=NONE)
+        default_factory=lambda: SimpleNamespace(
+            splits={"default": {}}, generated=False, users=NONE, context=NONE, asked=()
+        )
     )
     categorical = numeric = user_categorical = user_numeric = None
 
