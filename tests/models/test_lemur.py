@@ -162,6 +162,27 @@ def test_the_read_outs_of_a_history_that_is_shorter_or_longer() -> None:
     assert torch.equal(made(candidate, longer)[1, 0, 2:], best[:2])
 
 
+def test_marks_are_vectors_added_to_the_rows() -> None:
+    """Against a decoder over rows to which they were added; without a row of that size with a gradient."""
+    torch.manual_seed(0)
+    made = Decoder(LemurConfig(queries=2), 7, WIDTH, [4, 3]).eval()
+    plain = Decoder(LemurConfig(queries=2), 7, WIDTH).eval()
+    plain.load_state_dict({name: value for name, value in made.state_dict().items() if "marks" not in name})
+    history, inputs = past(), torch.randn(3, 2, 7)
+    history.marks = torch.stack([torch.randint(0, size, (3, 4)) for size in (4, 3)], 2)
+    added = sum(table[codes] for table, codes in zip(made.marks, history.marks.unbind(2), strict=True))
+    expected = plain(inputs, HistoryContent(history.bank + added, history.valid))
+    torch.testing.assert_close(made(inputs, history), expected)
+    nothing = made(inputs, HistoryContent(history.bank, history.valid))
+    history.marks = torch.zeros_like(history.marks)
+    torch.testing.assert_close(made(inputs, history), nothing)
+    one = Decoder(LemurConfig(), 7, WIDTH, [2], dropout=0.5).train()
+    history.marks = torch.ones(3, 4, 1, dtype=torch.int64)
+    for _ in range(20):
+        one(inputs, history).sum().backward()
+    assert one.marks[0].grad is not None and one.marks[0].grad.any(1).all()  # nothing known of it, too, is learned
+
+
 # ----------------------------------------------------------------------------------------------------------- the ranker
 KNOWN = torch.ones(3, dtype=torch.bool), torch.ones(9, dtype=torch.bool)
 COLUMNS = ItemColumns({}, torch.zeros(10, 0), torch.zeros(4, 0))
@@ -300,6 +321,12 @@ def test_a_search_finds_the_most_similar(
             if items == 500 and len(rows):  # no item twice, so that the order can be told
                 torch.testing.assert_close(mine, history.table.rows(rows[best.sort().values]))
     assert not found.valid[9:].any() and history.search(candidates, 99).bank.shape[1] == 30
+    history.marks = torch.stack([history.items, torch.arange(30).expand(4, -1)], 2) + 1
+    again = history.search(candidates, 6)
+    assert again.marks is not None and torch.equal(again.marks[..., 0] - 1 >= 0, found.valid)
+    torch.testing.assert_close(history.table.rows((again.marks[..., 0] - 1).clamp(min=0)), again.bank)
+    places = again.marks[..., 1][found.valid.all(1)]
+    assert len(places) and (places.diff(dim=1) > 0).all()  # oldest first
 
 
 def test_what_is_found_is_read_live_where_it_is_live() -> None:
@@ -367,6 +394,7 @@ def test_live_rows_of_a_history_carry_gradient_through_both_parts(shop: Path, tm
         ({"data.history": 10, "model.lemur.short": 11}, "no more than data.history=10"),
         ({"data.history": 10, "model.lemur.long": 11}, "no more than data.history=10"),
         ({"model.lemur.layers": 0, "model.lemur.queries": 2}, "switches the decoder off"),
+        ({"model.lemur.layers": 0, "model.lemur.marks": ["gap"]}, "switches the decoder off"),
         ({"model.lemur.tiers": [0.2]}, "only simtier"),
         ({"model.lemur.attended": 20}, "only sata"),
         ({"data.history": 10, "model.lemur.search": 5}, "the long sequence has 0 items"),

@@ -194,7 +194,7 @@ def _lemur_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"model\.lemur\.short", lemur.short > history, shorter),
         (r"model\.lemur\.long", (lemur.long or 0) > history, shorter),
         (
-            r"model\.lemur\.(queries|ffn)",
+            r"model\.lemur\.(queries|ffn|marks)",
             not lemur.layers,
             "model.lemur.layers=0 switches the decoder off",
         ),

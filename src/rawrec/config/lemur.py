@@ -48,6 +48,12 @@ class LemurConfig(Record):
         "the rows of the bank as they are, so that the sequence may have 100,000; null: all are read",
     )
 
+    marks: list[Literal["gap", "action"]] = Field(
+        default=[],
+        description="what the decoders read of the history's events beside their content: how long ago each was (gap), "
+        "and which labels beside the main one it has (action)",
+    )
+
     def lengths(self, history: int) -> dict[str, int]:
         """Items of each sequence that is read, by name, of histories of at most so many."""
         short = min(self.short, history)

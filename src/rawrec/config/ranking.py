@@ -238,6 +238,11 @@ class RankerConfig(LabelsConfig, ContentPartConfig, InputsConfig, _Named):
         """Of so many items of a history, how many, the last ones, have their content read whatever the candidate is."""
         return self.lemur.whole(history) if self.content == "lemur" else history
 
+    @property
+    def history_marks(self) -> list[str]:
+        """What is read of the events of a history beside their items."""
+        return list(self.lemur.marks) if self.content == "lemur" and self.lemur.layers else []
+
     def searched(self, history: int) -> int:
         """Of so many items of a history, how many, the last ones, are searched for those like a candidate."""
         return self.lemur.lengths(history).get("long", 0) if self.content == "lemur" and self.lemur.search else 0

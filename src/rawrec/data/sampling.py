@@ -23,11 +23,21 @@ class Histories:
     users, items: int `[n]`, the positive interactions that may be read. times: int64 `[n]`, or None for data without
     time, which stand in the order given. timeless: "earlier" says nothing, as without times or under a random split:
     then a history is all of the user's positives but the target item, the latest of them where there are times.
+    rows: `[n]`, of which interactions of a dataset they are, for `events`.
     """
 
-    def __init__(self, users: Ints, items: Ints, times: Ints | None, n_users: int, timeless: bool = False):
+    def __init__(
+        self,
+        users: Ints,
+        items: Ints,
+        times: Ints | None,
+        n_users: int,
+        timeless: bool = False,
+        rows: Ints | None = None,
+    ):
         order = np.lexsort((times, users)) if times is not None else np.argsort(users, kind="stable")
         self.items = items[order].astype(np.int64)
+        self._rows = None if rows is None else rows[order]
         self.ptr = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=n_users))]).astype(np.int64)
         self.timeless = timeless or times is None
         if times is not None and not self.timeless:
@@ -48,16 +58,23 @@ class Histories:
 
         targets: `[n]` items left out of their own histories where the data have no time; None: nothing to leave out.
         """
+        return _at(self.items, self._places(users, targets, times, length))
+
+    def events(self, users: Ints, targets: Ints | None, times: Ints | None, length: int) -> Ints:
+        """The same as rows of the interactions."""
+        assert self._rows is not None
+        return _at(self._rows, self._places(users, targets, times, length))
+
+    def _places(self, users: Ints, targets: Ints | None, times: Ints | None, length: int) -> Ints:
+        """The same as places in `items`."""
         extra = int(self.timeless and targets is not None)
         ends = self.ends(users, times)
-        index = ends[:, None] + np.arange(-length - extra, 0)
-        inside = index >= self.ptr[users][:, None]
-        rows = np.where(inside, self.items[np.where(inside, index, 0)] if len(self.items) else 0, -1)
+        places = ends[:, None] + np.arange(-length - extra, 0)
+        places = np.where(places >= self.ptr[users][:, None], places, -1)
         if extra and targets is not None:
-            hit = rows == targets[:, None]
-            rows[hit] = -1
-            rows = np.take_along_axis(rows, np.argsort(rows >= 0, axis=1, kind="stable"), 1)[:, 1:]
-        return rows
+            places[_at(self.items, places) == targets[:, None]] = -1
+            places = np.take_along_axis(places, np.argsort(places >= 0, axis=1, kind="stable"), 1)[:, 1:]
+        return places
 
 
 @dataclass
@@ -98,8 +115,9 @@ class Samples:
         negatives: int,
         further: Sequence[str] = (),
         esmm: bool = False,
+        events: bool = False,
     ):
-        self.data, self.history, self.label = data, history, label
+        self.data, self.history, self.label, self._events = data, history, label, events
         self.part = data.split(split)
         self.labels = data.binary(label)
         self.positive = self.labels > 0
@@ -143,7 +161,8 @@ class Samples:
     def _histories(self, mask: Ints) -> Histories:
         data = self.data
         times = None if data.timestamps is None else data.timestamps[mask]
-        return Histories(data.users[mask], data.items[mask], times, data.n_users, self.timeless)
+        rows = np.flatnonzero(mask) if self._events else None
+        return Histories(data.users[mask], data.items[mask], times, data.n_users, self.timeless, rows)
 
     def _drawn_from(self, pool: Ints, known: Ints) -> Negatives:
         """Negatives among the items `pool`, clear of the interactions `known` (bool)."""
@@ -215,8 +234,11 @@ class Samples:
 
     def histories(self, batch: Impressions, part: int) -> Ints:
         """`[n, history]` item rows of the users' earlier positives, -1 = padding."""
-        source = self.train_histories if part == 0 else self.eval_histories
-        return source.read(batch.users, batch.items[:, 0], batch.times, self.history)
+        return self.source(part).read(batch.users, batch.items[:, 0], batch.times, self.history)
+
+    def source(self, part: int) -> Histories:
+        """What the impressions of a part have before them."""
+        return self.train_histories if part == 0 else self.eval_histories
 
     def order(self, seed: int, epoch: int) -> Ints:
         """The training rows in the order of an epoch: a function of seed and epoch alone."""
@@ -225,4 +247,4 @@ class Samples:
 
 def _at(values: Ints, rows: Ints) -> Ints:
     """The values of rows, -1 for row -1, int64."""
-    return np.where(rows >= 0, values[rows], -1).astype(np.int64)
+    return np.where(rows >= 0, values[rows] if len(values) else -1, -1).astype(np.int64, copy=False)

@@ -29,7 +29,7 @@ from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
-from rawrec.training.tasks.step_impressions import ContentTable
+from rawrec.training.tasks.step_impressions import ContentTable, mark
 
 SEEN: tuple[Seen, ...] = get_args(Seen)
 QUERY_NOW = "query"
@@ -80,7 +80,8 @@ class Recommender:
         self._item_ids: list[str] = [str(i) for i in data.item_ids]
         self._rows = {item: row for row, item in enumerate(self._item_ids)}
         times = None if data.timestamps is None else data.timestamps[positive]
-        self._past = Histories(data.users[positive], data.items[positive], times, data.n_users)
+        rows = np.flatnonzero(positive)
+        self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
 
     @classmethod
     def load(cls, run: str | Path, data: Dataset | str | Path | None = None, device: str | None = None) -> Recommender:
@@ -130,7 +131,7 @@ class Recommender:
             seen = self._known_rows(history if exclude != "none" else ())
             ptr = np.array([0, len(seen)])
         count, place = min(k, len(self._item_ids)), self._label(label)
-        moments = self._now(users, context)
+        moments = self._now(users, context)._replace(past=self._events(users) if history is None else None)
         top = rank_all(lambda u: self._score_all(moments, past, place), users, ptr, seen, count)
         return self._scored(top.items[0], top.scores[0])
 
@@ -173,9 +174,15 @@ class Recommender:
     ) -> pa.Table:
         """Lists of some users with consecutive rows, as `LISTS` has them."""
         ptr, seen = self._left_out(users, exclude)
-        past, first = self._histories(users), users[0]
+        past, events, first = self._histories(users), self._events(users), users[0]
+
+        def score(u: np.ndarray) -> Tensor:
+            own = None if events is None else events[u - first]
+            moments = now._replace(users=u, rows=np.full(len(u), -1), past=own)
+            return self._score_all(moments, past[u - first], label)
+
         top = rank_all(
-            lambda u: self._score_all(now._replace(users=u, rows=np.full(len(u), -1)), past[u - first], label),
+            score,
             users,
             ptr,
             seen,
@@ -220,6 +227,8 @@ class Recommender:
             self.system.context_of(moments, np.array([rows]), table),
         )
         batch.query_content = self.system.query_content(moments)
+        moments = moments._replace(past=self._events(users) if history is None else None)
+        mark(batch, self.system.marks_of(moments))
         with torch.no_grad():
             return torch.sigmoid(self.system.ranker(batch, place))[0].tolist()
 
@@ -448,6 +457,10 @@ class Recommender:
     def _histories(self, users: np.ndarray) -> np.ndarray:
         """The latest positives of users, `[n, history]` item rows, as the model reads them."""
         return self._past.read(users, None, None, self.system.samples.history)
+
+    def _events(self, users: np.ndarray) -> np.ndarray | None:
+        """Which interactions these are, see `Moments.past`."""
+        return self.system.past_of(self._past, users, None, None)
 
     def _label(self, name: str | None) -> int:
         """The place of a label among those of the run; None: the main one. Raises UserError for another."""

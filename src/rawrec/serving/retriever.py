@@ -79,6 +79,9 @@ class Retriever(Recommender):
     def _histories(self, users: np.ndarray) -> np.ndarray:
         return np.empty((len(users), 0), np.int64)
 
+    def _events(self, users: np.ndarray) -> None:
+        return None
+
     def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0) -> Tensor:
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
         users = moments.users

@@ -6,6 +6,7 @@ EM3 adds content of the candidate and of the history, beside ids.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ class Around(NamedTuple):
     """What stands around a content part: content, the width of content embeddings; dim, that of tokens and of id
     embeddings; categories, how many categorical columns an item's id may be joined with (model.cic_id=concat); inputs,
     how many tokens the ranker's inputs give; history, how many items the longest history has; queries, whether batches
-    have the content of a query."""
+    have the content of a query; marks, how many codes each mark of the histories' events has (`Marks`)."""
 
     content: int
     dim: int
@@ -32,6 +33,7 @@ class Around(NamedTuple):
     inputs: int = 0
     history: int = 20
     queries: bool = False
+    marks: Sequence[int] = ()
 
 
 class ContentPart(nn.Module):

@@ -39,7 +39,8 @@ NOTHING_SEEN = (np.zeros(0, np.int64), 0)
 class Moments(NamedTuple):
     """What is asked when: `users` `[n]` rows at `times` `[n]` (None: now, when all has happened), in the context of the
     interactions `rows` `[n]` (-1: none), or in one that is `given` for all of them by column. training: of training
-    rows, which know training rows alone. seen: items and number of clicks of the session, with `given`. query: what all
+    rows, which know training rows alone. seen: items and number of clicks of the session, with `given`. past: rows of
+    the interactions that the histories are of, `[n, history]`, -1 = none; None: they are not known. query: what all
     of them type, for a model that reads queries."""
 
     users: np.ndarray
@@ -48,6 +49,7 @@ class Moments(NamedTuple):
     given: Mapping[str, Any] | None = None
     training: bool = False
     seen: tuple[np.ndarray, int] = NOTHING_SEEN
+    past: np.ndarray | None = None
     query: str | None = None
 
 

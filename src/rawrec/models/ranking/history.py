@@ -18,12 +18,14 @@ class HistoryContent:
 
     bank: `[batch, history, dim]`, detached. valid: `[batch, history]`, False = padding or no content.
     position: `[batch, history]` index into `live` `[n, dim]`, -1 = take the bank's row. live carries gradient.
+    marks: `[batch, history, n]` int64, codes of what else is known of the events, 0 = nothing (`Marks`).
     """
 
     bank: Tensor
     valid: Tensor
     position: Tensor | None = None
     live: Tensor | None = None
+    marks: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Few live rows: keep them apart, so that no gradient of the size of the history is ever made."""
@@ -39,11 +41,12 @@ class HistoryContent:
     def last(self, length: int) -> HistoryContent:
         """The end of the histories: so many items of each, or all where there are no more."""
         rest = slice(max(self.bank.shape[1] - length, 0), None)
-        position = None if self.position is None else self.position[:, rest]
-        return HistoryContent(self.bank[:, rest], self.valid[:, rest], position, self.live)
+        position, marks = (None if x is None else x[:, rest] for x in (self.position, self.marks))
+        return HistoryContent(self.bank[:, rest], self.valid[:, rest], position, self.live, marks)
 
     def pick(self, place: Tensor, valid: Tensor) -> HistoryContent:
-        """Items of the histories by their places `[batch, candidates, n]`, as histories of `batch * candidates` users.
+        """Items of the histories by their places `[batch, candidates, n]`, as histories of `batch * candidates` users,
+        without marks.
 
         valid: bool of the same shape, False = padding.
         """

@@ -8,10 +8,13 @@ long sequence. A query's content q is a token, and so is cos(q, d), where batche
 Nothing of batch x history x width has a gradient where few rows of the history are live (`HistoryContent`).
 
 The authors published no code; width and activation of the networks are not public. Ours: several vectors Q, the other
-read-outs of the cosines, the search for the most similar items of a long sequence.
+read-outs of the cosines, the search for the most similar items of a long sequence, marks of the events (how long ago
+each was, what the user did), a vector each that is added to d_j.
 """
 
 from __future__ import annotations
+
+from collections import abc
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +37,11 @@ AT_ONCE = 1 << 24
 
 class Decoder(nn.Module):
     """`queries` vectors Q, each as wide as content, through `layers` of attention and a network; inputs: width of what
-    Q_1 is made of."""
+    Q_1 is made of. marks: how many codes each mark of an event has; a row of the history is then d_j and the vectors of
+    its marks, added up. dropout: share of the impressions that have no marks in training, as new histories have none.
+    """
 
-    def __init__(self, cfg: LemurConfig, inputs: int, width: int):
+    def __init__(self, cfg: LemurConfig, inputs: int, width: int, marks: abc.Sequence[int] = (), dropout: float = 0.0):
         super().__init__()
         self.queries = cfg.queries
         self.first = Linear(inputs, cfg.queries * width)
@@ -44,13 +49,41 @@ class Decoder(nn.Module):
         self.networks = nn.ModuleList(
             nn.Sequential(Linear(width, inner), nn.GELU(), Linear(inner, width)) for _ in range(cfg.layers)
         )
+        self.marks = nn.ParameterList(0.05 * torch.randn(size, width) for size in marks)
+        self.dropout = dropout
 
     def forward(self, inputs: Tensor, history: HistoryContent) -> Tensor:
         """`[batch, candidates, inputs]` -> `[batch, candidates, queries * width]`; an empty history reads as zeros."""
         q = self.first(inputs).unflatten(2, (self.queries, -1)).flatten(1, 2)
+        marks = self._marks(history)
         for network in self.networks:
-            q = network(attend(history, q, 1))
+            q = network(self._attend(history, q, marks) if marks else attend(history, q, 1))
         return q.unflatten(1, (-1, self.queries)).flatten(2)
+
+    def _marks(self, history: HistoryContent) -> list[Tensor]:
+        """Codes of each mark, `[batch, 1, history]`."""
+        if not self.marks:
+            return []
+        codes = history.marks
+        if codes is None:
+            codes = torch.zeros(*history.valid.shape, len(self.marks), dtype=torch.int64, device=history.valid.device)
+        if self.training and self.dropout:
+            codes = codes * (torch.rand(len(codes), 1, 1, device=codes.device) >= self.dropout)
+        return [one[:, None] for one in codes.unbind(2)]
+
+    def _attend(self, history: HistoryContent, q: Tensor, marks: list[Tensor]) -> Tensor:
+        """`attend` over d_j and the vectors of its marks, none of which is added to a row: their scores are looked up,
+        and their weights added up by code."""
+        valid, tables = history.valid[:, None], list(zip(marks, self.marks, strict=True))
+        scores = history.scores(q)
+        for codes, table in tables:
+            scores = scores + (q @ table.T).gather(2, codes.expand_as(scores))
+        weights = torch.softmax(scores.masked_fill(~valid, -1e9), 2) * valid
+        mixed = history.mix(weights)
+        for codes, table in tables:
+            sums = weights.new_zeros(*weights.shape[:2], len(table))
+            mixed = mixed + sums.scatter_add(2, codes.expand_as(weights), weights) @ table
+        return mixed
 
 
 class Similarity(nn.Module):
@@ -93,16 +126,16 @@ class Similarity(nn.Module):
 class Sequence(nn.Module):
     """What is made of one sequence of `length` items: the tokens `interest` and `similarity`, each if it is wanted.
 
-    search: how many items of it are read, those most similar to the candidate; None: all.
+    search: how many items of it are read, those most similar to the candidate; None: all. dropout: see `Decoder`.
     """
 
-    def __init__(self, cfg: LemurConfig, around: Around, length: int, search: int | None):
+    def __init__(self, cfg: LemurConfig, around: Around, length: int, search: int | None, dropout: float):
         super().__init__()
         self.length, self.search = length, search
         width = around.content
         self.decoder = self.interest = self.similarity = self.read = None
         if cfg.layers:
-            self.decoder = Decoder(cfg, around.inputs * around.dim, width)
+            self.decoder = Decoder(cfg, around.inputs * around.dim, width, around.marks, dropout)
             self.interest = Linear(cfg.queries * width, around.dim)
         if cfg.similarity:
             self.similarity = Similarity(cfg, width, length if search is None else min(search, length))
@@ -145,6 +178,7 @@ class LemurContent(ContentPart):
     def __init__(self, cfg: ContentPartConfig, around: Around):
         super().__init__(cfg, around)
         lemur, width, dim = cfg.lemur, around.content, around.dim
+        dropout = getattr(cfg, "id_dropout", 0.0)
         lengths = lemur.lengths(around.history)
         if lengths and lemur.layers and not around.inputs:
             raise UserError(
@@ -154,11 +188,9 @@ class LemurContent(ContentPart):
         self.candidate = Linear(width, dim)
         self.query = Linear(width, dim) if around.queries else None
         self.query_cosine = Linear(1, dim) if around.queries else None
+        searched = {"short": None, "long": lemur.search}
         self.sequences = nn.ModuleDict(
-            {
-                name: Sequence(lemur, around, length, lemur.search if name == "long" else None)
-                for name, length in lengths.items()
-            }
+            {name: Sequence(lemur, around, length, searched[name], dropout) for name, length in lengths.items()}
         )
         self.cic = self.contrast_with_ids(around) if cfg.cic_weight else None
         self.histories = {"content": width} if lemur.whole(around.history) else {}

@@ -37,7 +37,8 @@ class Ranker(nn.Module):
     content_dim: width of content embeddings, None for a ranker without a content part. attributes: of users; context:
     what batches have of it; each None for a ranker that reads none. further_labels: names of the labels that it learns
     beside the main one; under `model.multi_label=esmm` there is one, a conversion, and the main one is the click.
-    history: how many items the longest history has. queries: whether batches have the content of a query.
+    history: how many items the longest history has. queries: whether batches have the content of a query. marks: how
+    many codes each mark of the histories' events has.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Ranker(nn.Module):
         further_labels: Sequence[str] = (),
         history: int = 20,
         queries: bool = False,
+        marks: Sequence[int] = (),
     ):
         super().__init__()
         self.cfg = cfg
@@ -59,7 +61,7 @@ class Ranker(nn.Module):
         self.inputs = Inputs(cfg, known_users, known_items, columns, attributes, context)
         part, self.content = CONTENT_PARTS.get(cfg.content), None
         if content_dim is not None and part is not None:
-            sizes = len(self.inputs.bags), len(self.inputs.names), history, queries
+            sizes = len(self.inputs.bags), len(self.inputs.names), history, queries, marks
             self.content = part(cfg, Around(content_dim, cfg.dim, *sizes))
         names = [*self.inputs.names, *(self.content.names if self.content is not None else ())]
         if not names:

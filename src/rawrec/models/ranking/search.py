@@ -42,6 +42,7 @@ class LongHistory:
     items: `[batch, history]` item rows, oldest first, -1 = padding. valid: bool of the same shape, False = padding or
     no content. table: content of all items, as it is at hand. live `[n, dim]` stands in for it, with gradient, where
     `locate` (item rows -> index into `live`, -1 = the table's) says so; the search is by the table's rows all the same.
+    marks: as those of `HistoryContent`.
     """
 
     items: Tensor
@@ -49,6 +50,7 @@ class LongHistory:
     table: Rows
     live: Tensor | None = None
     locate: Callable[[Tensor], Tensor] | None = None
+    marks: Tensor | None = None
 
     def search(self, candidate: Tensor, keep: int) -> HistoryContent:
         """The `keep` items of largest cosine with each candidate `[batch, candidates, dim]`, oldest first.
@@ -60,25 +62,29 @@ class LongHistory:
         with torch.no_grad():
             query = nn.functional.normalize(candidate.detach().float(), dim=2, eps=TINY)
             dense = len(self.table) * query.shape[1] <= BY_ROW * self.items.shape[1]
-            found = self._through_table(query, keep) if dense else self._through_histories(query, keep)
-            rows = found.clamp(min=0)
+            places = self._through_table(query, keep) if dense else self._through_histories(query, keep)
+            at = self._users(query)[:, None], places.clamp(min=0)
+            found = self.items[at].masked_fill(places < 0, -1)
+            marks = None if self.marks is None else self.marks[at] * (places >= 0)[..., None]
         position = None if self.locate is None else self.locate(found)
-        return HistoryContent(self.table.rows(rows), found >= 0, position, self.live)
+        return HistoryContent(self.table.rows(found.clamp(min=0)), found >= 0, position, self.live, marks)
 
     def _best(self, cosines: Tensor, users: Tensor, keep: int) -> Tensor:
-        """Item rows `[n, keep]` of the largest of `cosines` `[n, history]` with the histories of `users` `[n]`, -1 in
-        front where there are fewer."""
-        position, there = most_similar(cosines, self.valid[users], keep)
-        position = position.masked_fill(~there, -1).sort(dim=1).values
-        found = self.items[users[:, None], position.clamp(min=0)]
-        return found.masked_fill(position < 0, -1)
+        """Places `[n, keep]` of the largest of `cosines` `[n, history]` in the histories of `users` `[n]`, -1 in front
+        where there are fewer."""
+        places, there = most_similar(cosines, self.valid[users], keep)
+        return places.masked_fill(~there, -1).sort(dim=1).values
+
+    @staticmethod
+    def _users(query: Tensor) -> Tensor:
+        """Whose history each candidate of `[batch, candidates, dim]` is held against."""
+        return torch.arange(len(query), device=query.device).repeat_interleave(query.shape[1])
 
     def _through_table(self, query: Tensor, keep: int) -> Tensor:
         """By the cosines with all items."""
         table = self.table.rows(torch.arange(len(self.table), device=query.device))
         table = nn.functional.normalize(table, dim=1, eps=TINY)
-        candidates = query.shape[1]
-        users = torch.arange(len(query), device=query.device).repeat_interleave(candidates)
+        users = self._users(query)
         size = max(AT_ONCE // max(len(table), self.items.shape[1], 1), 1)
         parts = []
         for some, own in zip(query.flatten(0, 1).split(size), users.split(size), strict=True):

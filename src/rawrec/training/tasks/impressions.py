@@ -24,13 +24,14 @@ from rawrec.content.live import LiveContent
 from rawrec.content.policy import LivePolicy
 from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Dataset
-from rawrec.data.sampling import Impressions, Samples
+from rawrec.data.sampling import Histories, Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import item_columns, user_columns
 from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments
 from rawrec.models.ranking.history import HistoryContent
+from rawrec.models.ranking.marks import Marks
 from rawrec.models.ranking.ranker import Ranker, present_name
 from rawrec.models.ranking.search import LongHistory, Rows
 from rawrec.randomness import mixed, seed_draws
@@ -43,7 +44,14 @@ from rawrec.training.tasks.contrasting import StepContrast
 from rawrec.training.tasks.learnable import check_parts, one_sided
 from rawrec.training.tasks.lora_phases import LoraPhases
 from rawrec.training.tasks.queries import Queries, QueryTable
-from rawrec.training.tasks.step_impressions import ContentTable, StepImpressions, last, row_codes, slice_impressions
+from rawrec.training.tasks.step_impressions import (
+    ContentTable,
+    StepImpressions,
+    last,
+    mark,
+    row_codes,
+    slice_impressions,
+)
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
 CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
@@ -69,6 +77,7 @@ class ImpressionTask(Task, nn.Module):
             cfg.data.negatives,
             cfg.data.further_labels,
             cfg.model.multi_label == "esmm",
+            bool(cfg.model.history_marks),
         )
         check_parts(cfg, data, self.samples)  # before hours of encoding
         torch.manual_seed(cfg.seed)
@@ -97,7 +106,9 @@ class ImpressionTask(Task, nn.Module):
         attributes = None if attributes is None else attributes.to(self.device)
         widths = self.context.widths if self.context else None
         further = cfg.data.further_labels
-        sizes = cfg.longest_history, self.ranks_by_queries
+        names = cfg.model.history_marks
+        self.marks = Marks(names, data, self.samples) if names else None
+        sizes = cfg.longest_history, self.ranks_by_queries, self.marks.sizes if self.marks is not None else ()
         self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, *sizes)
         if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
             self.ranker.content.same = equal_content(self.item_model, data, cache)
@@ -227,10 +238,28 @@ class ImpressionTask(Task, nn.Module):
         several = np.stack([sample.labels, *sample.further.values()], -1) if sample.further else sample.labels
         labels = torch.from_numpy(several).to(self.device)
         keys = {name: torch.from_numpy(codes[rows]).to(self.device) for name, codes in self._keys.items()}
-        moments = Moments(sample.users, sample.times, sample.rows, training=True)
+        moments = self._moments(sample, 0)
         context = self.context_of(moments, sample.items)
         asked = map(self._given, (sample.query, sample.session))
-        return StepImpressions(sample, *self.tensors(sample, 0), labels, keys, context, *asked)
+        marks = self.marks_of(moments)
+        return StepImpressions(sample, *self.tensors(sample, 0), labels, keys, context, *asked, marks=marks)
+
+    def _moments(self, sample: Impressions, part: int) -> Moments:
+        """When impressions of a part were, and what was before them."""
+        past = self.past_of(self.samples.source(part), sample.users, sample.items[:, 0], sample.times)
+        return Moments(sample.users, sample.times, sample.rows, training=part == 0, past=past)
+
+    def past_of(
+        self, histories: Histories, users: np.ndarray, targets: np.ndarray | None, times: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Rows of the interactions that histories are of, see `Moments.past`; None for a model that reads none."""
+        return None if self.marks is None else histories.events(users, targets, times, self.samples.history)
+
+    def marks_of(self, moments: Moments) -> Tensor | None:
+        """What is known of the events of histories, `[n, history, marks]`; None: nothing."""
+        if self.marks is None or moments.past is None:
+            return None
+        return torch.from_numpy(self.marks.read(moments.past, moments.times)).to(self.device)
 
     def _given(self, rows: np.ndarray | None) -> Tensor | None:
         """The same on the device."""
@@ -253,6 +282,7 @@ class ImpressionTask(Task, nn.Module):
         for start in range(0, len(batch.users), self.cfg.train.batch_size):
             part = slice(start, start + self.cfg.train.batch_size)
             inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
+            mark(inputs, None if batch.marks is None else batch.marks[part])
             inputs.keys = {name: codes[part] for name, codes in batch.keys.items()}
             inputs.context = None if batch.context is None else batch.context.part(part)
             inputs.query = None if batch.query is None else batch.query[part]
@@ -530,9 +560,10 @@ class ImpressionTask(Task, nn.Module):
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))
         for start in range(0, len(sample.rows), size):
             piece = slice_impressions(sample, slice(start, start + size))
-            moments = Moments(piece.users, piece.times, piece.rows, training=part == 0)
+            moments = self._moments(piece, part)
             context = self.context_of(moments, piece.items)
             batch = self.batch_of(*self.tensors(piece, part), table, context)
+            mark(batch, self.marks_of(moments))
             batch.query, batch.session = map(self._given, (piece.query, piece.session))
             batch.query_content = None if queries is None else queries.at(slice(start, start + size))
             logits = self.ranker.label_logits(self.ranker.tokens(batch))
@@ -558,11 +589,12 @@ class ImpressionTask(Task, nn.Module):
         size = max(64, pairs // max(len(users), 1))
         parts = []
         query, session = map(self._given, self.samples.asked(moments.rows))
-        query_content = self.query_content(moments, query)
+        query_content, marks = self.query_content(moments, query), self.marks_of(moments)
         for items in torch.arange(count).split(size):
             context = self.context_of(moments, items[None].numpy(), table)
             batch = self.batch_of(user, items[None].to(self.device), past, table, context)
             batch.query, batch.session, batch.query_content = query, session, query_content
+            mark(batch, marks)
             parts.append(self.ranker(batch, label))
         return torch.cat(parts, 1)
 

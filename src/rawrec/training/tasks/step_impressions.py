@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions
+from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.context import ImpressionContext
 
@@ -31,7 +32,7 @@ class ContentTable(NamedTuple):
 class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
     `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context, query,
-    session: see `RankingBatch`; neighbours: see `Shown`."""
+    session: see `RankingBatch`; neighbours: see `Shown`; marks: of the whole history, see `HistoryContent`."""
 
     sample: Impressions
     users: Tensor
@@ -43,6 +44,7 @@ class StepImpressions:
     query: Tensor | None = None
     session: Tensor | None = None
     neighbours: Tensor | None = None
+    marks: Tensor | None = None
 
 
 def row_codes(data: Dataset, name: str) -> np.ndarray:
@@ -55,6 +57,13 @@ def row_codes(data: Dataset, name: str) -> np.ndarray:
 def last(history: Tensor, length: int) -> Tensor:
     """The last `length` of histories `[n, history]`."""
     return history[:, max(history.shape[1] - length, 0) :]
+
+
+def mark(batch: RankingBatch, marks: Tensor | None) -> None:
+    """Put marks `[batch, history, n]` of whole histories where their content is; None: there are none."""
+    for past in (batch.history_content, batch.long_history):
+        if past is not None and marks is not None:
+            past.marks = last(marks, past.valid.shape[1])
 
 
 def codes_of(values: np.ndarray) -> np.ndarray:
