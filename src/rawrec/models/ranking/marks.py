@@ -37,9 +37,9 @@ class Marks:
                     "model.lemur.marks=[action] tells events apart by labels beside the main one, and data.labels "
                     "names none; use for example data.labels=[click,buy]"
                 )
-            self._actions = 1 + sum(
-                (values > 0).astype(np.int64) << k for k, values in enumerate(samples.further.values())
-            )
+            self._actions = np.ones(len(samples.labels), np.int64)
+            for k, values in enumerate(samples.further.values()):
+                self._actions += (values > 0).astype(np.int64) << k
             self.sizes.append(1 + (1 << len(samples.further)))
 
     def read(self, events: np.ndarray, times: np.ndarray | None) -> np.ndarray:
@@ -50,7 +50,7 @@ class Marks:
         for k, name in enumerate(self.names):
             if name == "gap":
                 assert self._times is not None
-                now = np.full(len(events), self._latest) if times is None else times
+                now: np.ndarray = np.full(len(events), self._latest) if times is None else times
                 seconds = np.maximum(now[:, None] - self._times[events], 0)
                 codes = 1 + np.floor(np.log2(1 + seconds.astype(np.float64))).astype(np.int64)
                 codes = codes.clip(max=GAPS - 1)
