@@ -258,6 +258,50 @@ def mind(folder: Path) -> None:
             (part / file).write_text("".join("\t".join(row) + "\n" for row in rows))
 
 
+def taobao_mm(folder: Path, users: int = 30, whole: bool = True) -> None:
+    """Taobao-MM in both layouts, and vectors of all items but the last ones; ids as they are there, some below 0. Item
+    -2 has no vector, user 4 no history. whole: with shards and arrays, too."""
+    rng, root = np.random.default_rng(0), folder / "Taobao-MM"
+    items = [-(10**16) * 7 + i for i in range(20)]
+    known = {"206": [5 + i % 3 for i in range(20)], "213": [0 if i % 4 else 9 for i in range(20)], "214": [-7] * 20}
+    user = {name: [i * (u + 1) % 4 for u in range(users)] for i, name in enumerate(f"130_{k}" for k in range(1, 6))}
+    past = [[items[(u + i) % 18] for i in range(0 if u == 4 else u + 1)] for u in range(users)]
+    past[0] = [0, 0, items[3], -2]  # padding, and an item that was never shown
+    kinds = [[0 if item == 0 else 8 if item == -2 else 5 + items.index(item) % 3 for item in row] for row in past]
+    features = pl.DataFrame(
+        {"129_1": [100 + u for u in range(users)], **user, "150_2_180": past, "151_2_180": kinds},
+        schema_overrides={"150_2_180": pl.List(pl.Int64), "151_2_180": pl.List(pl.Int64)},
+    )
+    values = rng.integers(-60, 60, (20, 8)).astype(np.int8)
+    (root / "raw").mkdir(parents=True)
+    catalogue = pl.DataFrame({"205": items, **known})
+    for part, some in (("train", range(users - 5)), ("test", range(users - 6, users))):
+        shown = [(u, item, at) for u in some for at, item in enumerate(items[u % 10 : u % 10 + 8])]
+        samples = pl.DataFrame(
+            {
+                "label_0": [[int((u + at) % 3 > 0), int((u + at) % 3 == 0)] for u, _, at in shown],
+                "129_1": [100 + u for u, _, _ in shown],
+                "205": [item for _, item, _ in shown],
+            },
+            schema_overrides={"label_0": pl.List(pl.Int8)},
+        )
+        mine = features.filter(pl.col("129_1").is_in([100 + u for u in some]))
+        samples.write_parquet(root / "raw" / f"{part}_samples.parquet")
+        mine.write_parquet(root / "raw" / f"{part}_user_features.parquet")
+        if whole:
+            (root / part).mkdir()
+            joined = samples.join(mine, on="129_1", how="left").join(catalogue, on="205", how="left")
+            for number, shard in enumerate(joined.iter_slices(100)):
+                shard.write_parquet(root / part / f"{part}-shard-{number:06}.parquet")
+    catalogue.write_parquet(root / "raw" / "item_features.parquet")
+    vectors = pl.DataFrame({"205": items, "205_c": values.tolist()}, schema_overrides={"205_c": pl.List(pl.Int8)})
+    vectors.write_parquet(root / "raw" / "scl_embedding_int8_p90.parquet")
+    if whole:
+        (root / "feature_map").mkdir()
+        np.save(root / "feature_map" / "scl_emb_int8_p90_keys.npy", np.array(items))
+        np.save(root / "feature_map" / "scl_emb_int8_p90_values.npy", values)
+
+
 def impressions(folder: Path) -> None:
     """Lists shown for queries, with a catalogue and pictures; and a feed whose clicks are flags."""
     logs, feed = [], []

@@ -206,6 +206,20 @@ def import_mind(
     return work
 
 
+@source("taobao-mm", "rawrec import taobao-mm Taobao-MM --history 50 --out data/taobao")
+def import_taobao_mm(
+    folder: Annotated[Path, typer.Argument(help="folder with raw, or with train and test, and feature_map")],
+    history: Annotated[
+        int, typer.Option(min=0, help="add so many of a user's earlier products, the latest; 0: none")
+    ] = 50,
+    rows: Annotated[int | None, typer.Option(min=1, help="of each part so many rows, the first (default: all)")] = None,
+) -> Work:
+    """Import Taobao-MM: advertisements shown and clicked, long histories, vectors of the products."""
+    from rawrec.sources.taobao_mm import import_taobao_mm as work
+
+    return work
+
+
 @source("impressions", "rawrec import impressions --impressions shown.jsonl --user user "
                    "--items-shown items --clicks clicks --query query --time time --items items.tsv --text title "
                    "--out data/search")  # fmt: skip

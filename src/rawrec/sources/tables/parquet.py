@@ -14,11 +14,14 @@ from rawrec.sources.tables.source import Batch, Source, reading
 
 
 class Parquet(Source):
+    """at_once: rows of a batch; None: as the types of its columns say."""
+
     format = "parquet"
     holds_bytes = True
 
-    def __init__(self, path: Path, report: ImportReport) -> None:
+    def __init__(self, path: Path, report: ImportReport, at_once: int | None = None) -> None:
         super().__init__(path, report)
+        self.at_once = at_once
         with reading(path):
             self.file = pq.ParquetFile(path, pre_buffer=False)  # else it keeps all it has read
         self.schema = self.file.schema_arrow
@@ -26,7 +29,7 @@ class Parquet(Source):
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         self.single(columns)
-        size = rows_at_once([self.schema.field(name).type for name in columns])
+        size = self.at_once or rows_at_once([self.schema.field(name).type for name in columns])
         total, number = max(self.file.metadata.num_rows, 1), 1
         with reading(self.path):
             for table in self.file.iter_batches(batch_size=size, columns=list(dict.fromkeys(columns))):
