@@ -139,4 +139,4 @@ class _Table:
 
 def _as_floats(values: NDArray) -> NDArray[np.float32]:
     """int8 as the numbers that they stand for; floats as they are."""
-    return np.asarray(values, np.float32) / (SCALE if values.dtype.kind in "iu" else 1)
+    return np.asarray(values, np.float32) / np.float32(SCALE if values.dtype.kind in "iu" else 1)
