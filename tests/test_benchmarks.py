@@ -50,7 +50,7 @@ def test_speed_of_retrieval_models(model: str) -> None:
 @pytest.mark.parametrize("model", ["id", "negatives", "em3", "bpr"])
 def test_step_cost_by_size(model: str) -> None:
     script = SMALL.splitlines()
-    code = "\n".join([*script[:3], "import pathlib, scale, tempfile"])
+    code = "\n".join([*script[:3], "import pathlib, scale, tempfile", "scale.EACH = 20"])
     code += "\nscale.measure(sys.argv[2], 3000, 8, 1, 2, pathlib.Path(tempfile.mkdtemp()))\n"
     (found,) = lines(["-c", code, str(BENCHMARKS), model])
     assert found["model"] == model and found["users"] == 3000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import forked
+from rawrec.sources.synthetic import import_synthetic
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"<!-- test -->\s*```(bash|python)\n(.*?)```", re.DOTALL)
@@ -26,16 +26,15 @@ def test_marked_blocks_are_found() -> None:
     assert BLOCK.findall(text) == [("bash", "rawrec --help\n"), ("python", "1 + 1\n")]
 
 
-def test_readme(shop: Path, tmp_path: Path) -> None:
+def test_readme(tmp_path: Path) -> None:
     if not blocks():
         pytest.skip("README.md has no blocks marked <!-- test -->")
-    shutil.copytree(shop, tmp_path / "data" / "shop")
+    import_synthetic(tmp_path / "data" / "shop", items=30, users=20, impressions=500, progress=False)
     (tmp_path / "bin").mkdir()
     forked.command(tmp_path / "bin", "rawrec", "-m", "rawrec.cli")
     env = os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     for kind, code in blocks():
-        run, start = (
-            (subprocess.run, ["bash", "-euo", "pipefail"]) if kind == "bash" else (forked.run, [sys.executable])
-        )
+        bash, python = (subprocess.run, ["bash", "-euo", "pipefail"]), (forked.run, [sys.executable])
+        run, start = bash if kind == "bash" else python
         done = run([*start, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"

@@ -27,9 +27,9 @@ COMMON: dict[str, Any] = {
         "lr": 0.01,
         "weight_decay": 0.0,
         "id_weight_decay": 0.0,
-        "batch_size": 64,
-        "epochs": 20,
-        "patience": 20,
+        "batch_size": 32,
+        "epochs": 10,
+        "patience": 10,
         "metric": "logloss",
         "warmup_steps": 0,
         "threads": 1,
@@ -113,7 +113,7 @@ class RankingMixin:
         rows += [(0, 0, 100, 1.0), (0, 1, 100, 0.0)]
         feature = rng.normal(size=(6, 5)).astype(np.float32)
         data = small_dataset(tmp_path / "data", rows, 6, feature=feature, parts=parts)
-        settings = self.config(**{"epochs": 50, "patience": 100, "batch_size": 8, "lr": 0.03} | self.by_heart)
+        settings = self.config(**{"epochs": 36, "patience": 100, "batch_size": 8, "lr": 0.03} | self.by_heart)
         still = dict.fromkeys(("dropout", "id_dropout", "cic_weight"), 0.0)
         known = type(resolve(settings).model).model_fields
         settings["model"] = {**settings["model"], **{key: value for key, value in still.items() if key in known}}
@@ -133,7 +133,7 @@ class RankingMixin:
 
     def test_is_the_same_twice_with_one_seed(self, board: Dataset, tmp_path: Path) -> None:
         runs = [
-            train({**self.config(epochs=2), "seed": seed}, board, tmp_path / f"run{k}")
+            train({**self.config(epochs=1), "seed": seed}, board, tmp_path / f"run{k}")
             for k, seed in enumerate((4, 4, 5))
         ]
         first, again, other = ((run.path / "model.safetensors").read_bytes() for run in runs)

@@ -64,7 +64,7 @@ class TestDIN(RankingMixin):
 class TestDINOnIds(RankingMixin):
     settings = {  # noqa: RUF012
         "model": {"dim": 8, "hidden": [32], "name": "din", "content": "none", "softmax": True, "activation": "prelu"},
-        "train": {"epochs": 40, "patience": 40},
+        "train": {"epochs": 20, "patience": 20},
     }
     reads_content = False
 
@@ -75,7 +75,7 @@ class TestRankMixer(RankingMixin):
         "paradigm": "hybrid",
     }
     reads_content = True
-    by_heart = {"lr": 0.003, "epochs": 100}  # noqa: RUF012
+    by_heart = {"lr": 0.01, "epochs": 50}  # noqa: RUF012
 
 
 class TestRankMixerOfExperts(RankingMixin):

@@ -148,8 +148,8 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not(
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells of the end of a process that is no child")
-def test_killed_with_its_processes(data: Dataset, tmp_path: Path) -> None:
-    """A sweep that is killed takes its run with it; the same command ends it, and the run is whole."""
+def test_killed_with_its_processes(data: Dataset, tmp_path: Path, tasks: list[Any]) -> None:
+    """A sweep that is killed takes its run with it; the same command ends it (here), and the run is whole."""
     fixed = FIXED | {"train.epochs": 150, "train.patience": 150}
     given = settings(data, tmp_path / "s", fixed=fixed, search={"train.lr": [0.05]}, jobs=2)
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(given))

@@ -118,7 +118,7 @@ class ImpressionTask(Task, nn.Module):
         self.sqdc = None
         if self.ranker.sqdc is not None and self.bank is not None:
             self.sqdc = StepContrast(self.ranker.sqdc, self.bank, mapped=self.content_in is not None)
-        self.to(self.device)
+        self.to(self.device).train()
         if self.item_model is not None and self.bank is not None and self.item_model.frozen:
             self.refresh(None, 0)
 
@@ -233,7 +233,8 @@ class ImpressionTask(Task, nn.Module):
         return self.samples.order(self.cfg.seed, epoch)
 
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> StepImpressions:
-        self.train()
+        if not self.training:  # else nothing is to be done, which takes a tenth of a small model's step
+            self.train()
         sample = self.samples.impressions(rows, 0, np.random.default_rng([self.cfg.seed, epoch, step]))
         several = np.stack([sample.labels, *sample.further.values()], -1) if sample.further else sample.labels
         labels = torch.from_numpy(several).to(self.device)
