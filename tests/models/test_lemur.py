@@ -373,6 +373,25 @@ def test_of_a_searched_history_the_short_end_alone_is_read_whole(shop: Path, tmp
     assert scores.shape == (6, 1) and scores.isfinite().all()
 
 
+def test_live_rows_without_gradient_are_put_in_their_places(shop: Path, tmp_path: Path) -> None:
+    users, items = torch.arange(4), torch.arange(4)[:, None]
+    history = torch.arange(32).view(4, 8) % 20
+    history[0, :3] = -1
+    read = []
+    for content in ("em3", "lemur"):
+        words = {**LONG, "model__content": content, "bank__history_grad": "none"}
+        made = system(shop, tmp_path, **words, **STILL)
+        made.refresh(None, 0)
+        live = live_of(made, torch.arange(10)[made.bank.valid[:10]])
+        with torch.no_grad():
+            live.leaf.copy_(torch.arange(float(live.leaf.numel())).view_as(live.leaf))
+        past = made.training_batch(users, items, history, live).history_content
+        assert past is not None and (past.live is None) == (content == "lemur")
+        read.append(past.rows())
+    in_step = torch.isin(history, live.rows)
+    assert in_step.any() and torch.equal(read[0][in_step], read[1][in_step])
+
+
 def test_live_rows_of_a_history_carry_gradient_through_both_parts(shop: Path, tmp_path: Path) -> None:
     for settings in ({"layers": 0}, {"similarity": []}, {"similarity": ["sata"], "layers": 0}):
         made = system(shop, tmp_path, **LONG, model__lemur={"short": 0, **settings}, **STILL)

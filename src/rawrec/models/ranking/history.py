@@ -81,9 +81,8 @@ class HistoryContent:
 
         0 where the history is padding, and where a vector is 0: `valid` alone says which of the two.
         """
-        lengths = self.lengths().clamp(min=TINY)
         query = nn.functional.normalize(query, dim=2, eps=TINY)
-        return self.scores(query) / lengths[:, None] * self.valid[:, None]
+        return self.scores(query) * (self.valid / self.lengths().clamp(min=TINY))[:, None]
 
     def rows(self) -> Tensor:
         """The sequences themselves, `[batch, history, dim]`, padding 0; for attention that does more than score."""

@@ -56,6 +56,7 @@ from rawrec.training.tasks.step_impressions import (
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
 CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
+EVENTS_AT_ONCE = 1 << 25  # of histories, in evaluation
 MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
 
 
@@ -394,7 +395,12 @@ class ImpressionTask(Task, nn.Module):
             content = torch.where((at_items >= 0)[..., None], values[at_items.clamp(min=0)], content)
         keep = values if self.cfg.bank.history_grad == "live" else values.detach()
         valid = (whole >= 0) & self.bank.valid[whole.clamp(min=0)] & ((at_history >= 0) | self._written(whole))
-        batch = RankingBatch(users, items, history, content, HistoryContent(past, valid, at_history, keep))
+        if self.cfg.model.content == "lemur" and not keep.requires_grad:
+            there = at_history >= 0  # put in, at the cost of these rows alone; em3 keeps the sums that it always had
+            past[there], whole_history = keep[at_history[there]], HistoryContent(past, valid)
+        else:
+            whole_history = HistoryContent(past, valid, at_history, keep)
+        batch = RankingBatch(users, items, history, content, whole_history)
         if (searched := self._searched(history)) is not None:
             bank, table = self.bank, Rows(self.bank, self.content_in)
             there = (searched >= 0) & bank.valid[searched.clamp(min=0)] & self._written(searched)
@@ -425,8 +431,16 @@ class ImpressionTask(Task, nn.Module):
 
     def rows_read(self, sample: Impressions, part: int) -> Tensor:
         """The item rows that the evaluation of a sample reads: candidates and histories."""
-        _, items, history = self.tensors(sample, part)
-        return torch.unique(torch.cat([items.flatten(), history.flatten()]))
+        read = torch.zeros(self.data.n_items + 1, dtype=torch.bool, device=self.device)
+        size = self._at_once(len(sample.rows))
+        for start in range(0, len(sample.rows), size):
+            _, items, history = self.tensors(slice_impressions(sample, slice(start, start + size)), part)
+            read[items.flatten()] = read[history.flatten()] = True  # -1 is the last
+        return read[:-1].nonzero()[:, 0]
+
+    def _at_once(self, wanted: int) -> int:
+        """So many impressions as are wanted, or fewer where their histories are long."""
+        return max(min(wanted, EVENTS_AT_ONCE // max(self.samples.history, 1)), 1)
 
     @contextmanager
     def view(self, rows: Tensor | None, step: int) -> Iterator[None]:
@@ -555,7 +569,7 @@ class ImpressionTask(Task, nn.Module):
         """Click probabilities of impressions, `[n, candidates]` float32; of several labels that each is positive,
         `[n, candidates, labels]`."""
         self.eval()
-        table, size = self.table(), self.cfg.eval.batch_size
+        table, size = self.table(), self._at_once(self.cfg.eval.batch_size)
         queries = self._query_table(self._given(sample.query))
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))
         for start in range(0, len(sample.rows), size):
