@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, help="folder for the datasets, kept (default: a temporary one)")
-    parser.add_argument("settings", nargs="*", help="further settings of step, as key=value")
+    parser.add_argument("--settings", nargs="*", default=[], help="further settings of step, as key=value")
     args = parser.parse_args()
     {"step": step, "search": search, "bank": bank}[args.what](args)
 

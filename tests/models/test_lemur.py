@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,11 @@ from rawrec.models.ranking import lemur, search
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.content_part import Around
-from rawrec.models.ranking.history import HistoryContent
+from rawrec.models.ranking.history import HistoryContent, TableHistory
 from rawrec.models.ranking.lemur import Decoder, LemurContent, Similarity
 from rawrec.models.ranking.ranker import Ranker
 from rawrec.models.ranking.readouts import SimTier
-from rawrec.models.ranking.search import LongHistory
-from rawrec.training.tasks.impressions import Rows
+from rawrec.models.ranking.search import LongHistory, Rows
 from systems import STILL, live_of, system
 
 LEMUR = {"dim": 8, "popularity": True, "content": "lemur"}
@@ -373,8 +373,35 @@ def test_of_a_searched_history_the_short_end_alone_is_read_whole(shop: Path, tmp
     assert scores.shape == (6, 1) and scores.isfinite().all()
 
 
-def test_live_rows_of_a_history_carry_gradient_through_both_parts(shop: Path, tmp_path: Path) -> None:
-    for settings in ({"layers": 0}, {"similarity": []}, {"similarity": ["sata"], "layers": 0}):
+def test_live_rows_without_gradient_are_put_in_their_places(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into the rows, or into the table of all items."""
+    users, items = torch.arange(4), torch.arange(4)[:, None]
+    history = torch.arange(32).view(4, 8) % 20
+    history[0, :3] = -1
+    read = []
+    for content, times in (("em3", 4), ("lemur", 0), ("lemur", 20)):
+        monkeypatch.setattr("rawrec.training.tasks.past.TABLE", times)
+        words = {**LONG, "model__content": content, "bank__history_grad": "none"}
+        made = system(shop, tmp_path, **words, **STILL)
+        made.refresh(None, 0)
+        live = live_of(made, torch.arange(10)[made.bank.valid[:10]])
+        with torch.no_grad():
+            live.leaf.copy_(torch.arange(float(live.leaf.numel())).view_as(live.leaf))
+        past = made.training_batch(users, items, history, live).history_content
+        assert past is not None and (past.live is None) == (content == "lemur")
+        assert isinstance(past, TableHistory) == (times == 20)
+        read.append(past.rows())
+    in_step = torch.isin(history, live.rows)
+    assert in_step.any() and all(torch.equal(read[0][in_step], other[in_step]) for other in read[1:])
+
+
+def test_live_rows_of_a_history_carry_gradient_through_both_parts(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for settings, times in product(({"layers": 0}, {"similarity": []}, {"similarity": ["sata"], "layers": 0}), (0, 20)):
+        monkeypatch.setattr("rawrec.training.tasks.past.TABLE", times)
         made = system(shop, tmp_path, **LONG, model__lemur={"short": 0, **settings}, **STILL)
         made.refresh(None, 0)
         rows = torch.arange(20)[made.bank.valid[:20]]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rawrec.models.ranking.history import HistoryContent
+from rawrec.models.ranking.history import HistoryContent, TableHistory, attend
 from rawrec.models.ranking.readouts import SimTier, descending, last, most_similar
 from rawrec.models.ranking.sata import SATA
 
@@ -78,6 +78,40 @@ def test_no_gradient_of_the_size_of_the_history_where_few_rows_are_live() -> Non
         cosines = history.cosines(candidate)
         (cosines.square().sum() + descending(cosines, history.valid[:, None])[..., :4].sum()).backward()
     assert large == [] and history.live is not None and history.live.grad is not None
+
+
+def test_histories_as_rows_of_a_table_are_the_same() -> None:
+    """All that is read of them, and the gradient of live rows, against histories with their rows side by side."""
+    generator = torch.Generator().manual_seed(2)
+    index = torch.randint(0, 6, (3, 4), generator=generator)
+    table, candidate = torch.randn(6, 5, generator=generator), torch.randn(3, 2, 5, generator=generator)
+    weights, place = torch.rand(3, 2, 4, generator=generator), torch.tensor([[[3, 1], [0, 2]]] * 3)
+    found = []
+    for kind in ("rows", "table"):
+        live = torch.ones(2, 5).requires_grad_()
+        whole = table.index_copy(0, torch.tensor([1, 4]), live)
+        if kind == "rows":
+            past: HistoryContent = HistoryContent(whole[index], VALID)
+        else:
+            past = TableHistory(whole, VALID, index=index)
+        past.marks = index[..., None]
+        picked, end = past.pick(place, torch.tensor([True, False])), past.last(2)
+        values = [
+            past.scores(candidate),
+            past.mix(weights),
+            past.rows(),
+            past.lengths(),
+            past.cosines(candidate),
+            attend(past, candidate, 1),
+            end.mix(weights[..., :2]),
+            end.cosines(candidate),
+            picked.rows(),
+        ]
+        assert torch.equal(end.marks, index[:, 2:, None]) and torch.equal(end.valid, VALID[:, 2:])
+        sum(value.square().sum() for value in values).backward()
+        found.append([*values, picked.valid, live.grad])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_last_of_a_history_at_a_fixed_length() -> None:

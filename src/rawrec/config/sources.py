@@ -32,10 +32,10 @@ class SourceEntry(plugins.Entry):
 
 
 _OURS = ("table", "movielens", "mmrec", "recbole", "amazon", "microlens", "pixelrec", "mind", "impressions")
-_OURS += ("huggingface", "webdataset", "openclipart", "synthetic")
+_OURS += ("huggingface", "webdataset", "openclipart", "synthetic", "taobao-mm")
 _FILES = {"pixelrec": "microlens"}
 SOURCES: dict[str, SourceEntry] = {
-    name: SourceEntry(f"rawrec.sources.{_FILES.get(name, name)}:import_{name}") for name in _OURS
+    name: SourceEntry(f"rawrec.sources.{_FILES.get(name, name)}:import_{name}".replace("-", "_")) for name in _OURS
 }
 """Every source. Own ones are added as they are registered, or asked for by name."""
 SHARED = {"out", "split", "ratios", "split-seed", "overwrite", "json", "help"} | {

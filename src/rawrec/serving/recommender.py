@@ -174,12 +174,10 @@ class Recommender:
     ) -> pa.Table:
         """Lists of some users with consecutive rows, as `LISTS` has them."""
         ptr, seen = self._left_out(users, exclude)
-        past, events, first = self._histories(users), self._events(users), users[0]
 
         def score(u: np.ndarray) -> Tensor:
-            own = None if events is None else events[u - first]
-            moments = now._replace(users=u, rows=np.full(len(u), -1), past=own)
-            return self._score_all(moments, past[u - first], label)
+            moments = now._replace(users=u, rows=np.full(len(u), -1), past=self._events(u))
+            return self._score_all(moments, self._histories(u), label)
 
         top = rank_all(
             score,

@@ -218,15 +218,14 @@ def evaluate_topk(
     task = lists_of_part(system, part) if task is None else task
     rows = _first_rows(data, (samples.part == part) & samples.positive, samples.times)[task.users]
     times = None if samples.times is None else samples.times[rows]
-    history = samples.eval_histories.read(task.users, None, times, samples.history)
-    past = system.past_of(samples.eval_histories, task.users, None, times)
     table = system.table()
 
     def score(batch: np.ndarray) -> Tensor:
         at = np.searchsorted(task.users, batch)
-        own = None if past is None else past[at]
-        moments = Moments(batch, None if times is None else times[at], rows[at], training=part == 0, past=own)
-        return system.score_all(moments, history[at], table)
+        asked = batch, None, None if times is None else times[at]
+        past = system.past_of(samples.eval_histories, *asked)
+        moments = Moments(batch, asked[2], rows[at], training=part == 0, past=past)
+        return system.score_all(moments, samples.eval_histories.read(*asked, samples.history), table)
 
     size = max(1, min(user_batch, SCORES_AT_ONCE // data.n_items))
     lists = make_lists(score, task, max(ks), size, observe=system.observe)

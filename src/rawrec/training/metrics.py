@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rawrec.config import Config
 from rawrec.data.dataset import Dataset
-from rawrec.data.sampling import Impressions, Samples
+from rawrec.data.sampling import Histories, Impressions, Samples
 from rawrec.evaluation.ctr import buckets_of, conditional, ctr_metrics
 from rawrec.evaluation.shown import SHOWN, shown_lists
 from rawrec.models.ranking.context import Moments
@@ -28,7 +28,7 @@ class Scorer(Protocol):
     def score_all(self, moments: Moments, history: np.ndarray, table: Any) -> Tensor: ...
     def table(self) -> Any: ...
     def past_of(
-        self, histories: Any, users: np.ndarray, targets: np.ndarray | None, times: np.ndarray | None
+        self, histories: Histories, users: np.ndarray, targets: np.ndarray | None, times: np.ndarray | None
     ) -> np.ndarray | None: ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +81,8 @@ class HistoryContent:
 
         0 where the history is padding, and where a vector is 0: `valid` alone says which of the two.
         """
-        lengths = self.lengths().clamp(min=TINY)
         query = nn.functional.normalize(query, dim=2, eps=TINY)
-        return self.scores(query) / lengths[:, None] * self.valid[:, None]
+        return self.scores(query) * (self.valid / self.lengths().clamp(min=TINY))[:, None]
 
     def rows(self) -> Tensor:
         """The sequences themselves, `[batch, history, dim]`, padding 0; for attention that does more than score."""
@@ -101,6 +100,46 @@ class HistoryContent:
         index = self.position.clamp(min=0)[:, None].expand_as(weights)
         sums = weights.new_zeros(*weights.shape[:2], len(self.live)).scatter_add(2, index, live)
         return (weights - live) @ self.bank + sums @ self.live
+
+
+@dataclass
+class TableHistory(HistoryContent):
+    """Histories as rows of a table of all items, where that is hardly longer than they are.
+
+    bank: the table `[items, dim]`, live rows in their places, with their gradient. index: `[batch, history]` rows of
+    it. A score is looked up among those of all items, and weights are added up by item, so that nothing of batch x
+    history x dim is made.
+    """
+
+    index: Tensor = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.split = False
+
+    def last(self, length: int) -> TableHistory:
+        rest = slice(max(self.index.shape[1] - length, 0), None)
+        marks = None if self.marks is None else self.marks[:, rest]
+        return TableHistory(self.bank, self.valid[:, rest], marks=marks, index=self.index[:, rest])
+
+    def pick(self, place: Tensor, valid: Tensor) -> HistoryContent:
+        flat = place.flatten(1)
+        valid = valid.expand_as(place) & self.valid.gather(1, flat).view_as(place)
+        rows = self.index.gather(1, flat).view_as(place).flatten(0, 1)
+        return HistoryContent(nn.functional.embedding(rows, self.bank), valid.flatten(0, 1))
+
+    def scores(self, query: Tensor) -> Tensor:
+        scores = query @ self.bank.T
+        return scores.gather(2, self.index[:, None].expand(-1, query.shape[1], -1))
+
+    def lengths(self) -> Tensor:
+        return torch.linalg.vector_norm(self.bank, dim=1)[self.index]
+
+    def rows(self) -> Tensor:
+        return nn.functional.embedding(self.index, self.bank) * self.valid[..., None]
+
+    def mix(self, weights: Tensor) -> Tensor:
+        sums = weights.new_zeros(*weights.shape[:2], len(self.bank))
+        return sums.scatter_add(2, self.index[:, None].expand_as(weights), weights) @ self.bank
 
 
 def attend(history: HistoryContent, query: Tensor, dim: int) -> Tensor:

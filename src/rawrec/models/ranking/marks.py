@@ -13,6 +13,7 @@ from rawrec.models.ranking.counts import times_for
 
 GAPS = 40
 """Codes of a gap: 2^38 seconds are 8,700 years."""
+LABELS = 12
 
 
 class Marks:
@@ -37,9 +38,13 @@ class Marks:
                     "model.lemur.marks=[action] tells events apart by labels beside the main one, and data.labels "
                     "names none; use for example data.labels=[click,buy]"
                 )
-            self._actions = np.ones(len(samples.labels), np.int64)
-            for k, values in enumerate(samples.further.values()):
-                self._actions += (values > 0).astype(np.int64) << k
+            if len(samples.further) > LABELS:
+                raise UserError(
+                    f"model.lemur.marks=[action]: every set of labels has a code, and data.labels names "
+                    f"{len(samples.further)} beside the main one; name {LABELS} at most"
+                )
+            has = np.stack([values > 0 for values in samples.further.values()], 1)
+            self._actions = 1 + has @ (1 << np.arange(has.shape[1]))
             self.sizes.append(1 + (1 << len(samples.further)))
 
     def read(self, events: np.ndarray, times: np.ndarray | None) -> np.ndarray:
@@ -50,7 +55,7 @@ class Marks:
         for k, name in enumerate(self.names):
             if name == "gap":
                 assert self._times is not None
-                now: np.ndarray = np.full(len(events), self._latest) if times is None else times
+                now = np.full(len(events), self._latest) if times is None else times
                 seconds = np.maximum(now[:, None] - self._times[events], 0)
                 codes = 1 + np.floor(np.log2(1 + seconds.astype(np.float64))).astype(np.int64)
                 codes = codes.clip(max=GAPS - 1)

@@ -30,10 +30,8 @@ from rawrec.files import write_table
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import item_columns, user_columns
 from rawrec.models.ranking.context import ContextReader, ImpressionContext, Moments
-from rawrec.models.ranking.history import HistoryContent
 from rawrec.models.ranking.marks import Marks
 from rawrec.models.ranking.ranker import Ranker, present_name
-from rawrec.models.ranking.search import LongHistory, Rows
 from rawrec.randomness import mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, evaluate_part, evaluate_topk, list_users, lists_of_part, teller
@@ -43,11 +41,11 @@ from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
 from rawrec.training.tasks.contrasting import StepContrast
 from rawrec.training.tasks.learnable import check_parts, one_sided
 from rawrec.training.tasks.lora_phases import LoraPhases
+from rawrec.training.tasks.past import PastContent
 from rawrec.training.tasks.queries import Queries, QueryTable
 from rawrec.training.tasks.step_impressions import (
     ContentTable,
     StepImpressions,
-    last,
     mark,
     row_codes,
     slice_impressions,
@@ -56,6 +54,7 @@ from rawrec.training.tasks.step_impressions import (
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
 CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
+EVENTS_AT_ONCE = 1 << 25  # of histories, in evaluation
 MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory and no less time
 
 
@@ -82,7 +81,7 @@ class ImpressionTask(Task, nn.Module):
         check_parts(cfg, data, self.samples)  # before hours of encoding
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
-        self.policy = LivePolicy(cfg.bank, self.train_counts)
+        self.policy, self.past = LivePolicy(cfg.bank, self.train_counts), PastContent(cfg)
         lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
         told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *one_sided(self.samples))
         self.notes = [note for note in told if note]
@@ -270,7 +269,7 @@ class ImpressionTask(Task, nn.Module):
         if self.bank is None:
             return None
         self.bank.touch(batch.items, step)
-        self.bank.touch(self._whole(batch.history), step)
+        self.bank.touch(self.past.whole(batch.history), step)
         items = batch.items if self.sqdc is None else self.sqdc.begin(batch)
         live = self.live_content(items, batch.history, mixed(self.cfg.seed, step))
         if self.queries is not None and batch.query is not None:
@@ -367,7 +366,7 @@ class ImpressionTask(Task, nn.Module):
         assert self.bank is not None
         end_to_end = self.cfg.paradigm == "end_to_end"
         alone = end_to_end or self.cfg.bank.history == "bank"
-        rows = torch.unique(items if alone else torch.cat([items.flatten(), self._whole(history).flatten()]))
+        rows = torch.unique(items if alone else torch.cat([items.flatten(), self.past.whole(history).flatten()]))
         rows = rows[rows >= 0]
         rows = rows[self.bank.valid[rows]]
         if not end_to_end:
@@ -376,47 +375,20 @@ class ImpressionTask(Task, nn.Module):
         return rows[(self.bank.encoded[rows] >= 0) | torch.isin(rows, encoded)], encoded
 
     def training_batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent | None) -> RankingBatch:
-        """A batch with content: live rows where there are any, the bank's rows elsewhere.
-
-        The content of its history is in the bank's memory for that: good until the next batch is made.
-        """
+        """A batch with content: live rows where there are any, the bank's rows elsewhere. Good until the next one."""
         if live is None or self.bank is None:
             return RankingBatch(users, items, history)
-        whole = self._whole(history)
-        at_items, at_history = self.bank.locate(live.rows, items, whole)
+        (at_items,) = self.bank.locate(live.rows, items)
         values = live.leaf
         if self.content_in is not None:  # every row is live: the bank's own rows are of another width
-            width = self.cfg.content.dim
-            content, past = (torch.zeros(*rows.shape, width, device=self.device) for rows in (items, whole))
+            content = torch.zeros(*items.shape, self.cfg.content.dim, device=self.device)
         else:
-            content, past = self.bank.rows(items.clamp(min=0)), self.bank.gather(whole)
-            content = content * (items >= 0)[..., None]
+            content = self.bank.rows(items.clamp(min=0)) * (items >= 0)[..., None]
         if len(values):
             content = torch.where((at_items >= 0)[..., None], values[at_items.clamp(min=0)], content)
         keep = values if self.cfg.bank.history_grad == "live" else values.detach()
-        valid = (whole >= 0) & self.bank.valid[whole.clamp(min=0)] & ((at_history >= 0) | self._written(whole))
-        batch = RankingBatch(users, items, history, content, HistoryContent(past, valid, at_history, keep))
-        if (searched := self._searched(history)) is not None:
-            bank, table = self.bank, Rows(self.bank, self.content_in)
-            there = (searched >= 0) & bank.valid[searched.clamp(min=0)] & self._written(searched)
-            batch.long_history = LongHistory(
-                searched, there, table, keep, lambda found: bank.locate(live.rows, found)[0]
-            )
-        return batch
-
-    def _whole(self, history: Tensor) -> Tensor:
-        """The end of histories `[n, history]` that is read whatever the candidate is."""
-        return last(history, self.cfg.model.whole(self.cfg.longest_history))
-
-    def _searched(self, history: Tensor) -> Tensor | None:
-        """The end of them that is searched for items similar to the candidate; None: nothing is."""
-        length = self.cfg.model.searched(self.cfg.longest_history)
-        return last(history, length) if length else None
-
-    def _written(self, rows: Tensor) -> Tensor:
-        """Which rows the bank has content for; a row never written is masked out of histories."""
-        assert self.bank is not None
-        return self.bank.written[rows.clamp(min=0)] >= 0
+        past, long = self.past.of_step(self.bank, self.content_in, history, items.shape[1], live, keep)
+        return RankingBatch(users, items, history, content, past, long_history=long)
 
     # ------------------------------------------------------------------------------------------------------ evaluation
     def evaluation_sample(self, part: int) -> Impressions:
@@ -426,8 +398,16 @@ class ImpressionTask(Task, nn.Module):
 
     def rows_read(self, sample: Impressions, part: int) -> Tensor:
         """The item rows that the evaluation of a sample reads: candidates and histories."""
-        _, items, history = self.tensors(sample, part)
-        return torch.unique(torch.cat([items.flatten(), history.flatten()]))
+        read = torch.zeros(self.data.n_items + 1, dtype=torch.bool, device=self.device)
+        size = self._at_once(len(sample.rows))
+        for start in range(0, len(sample.rows), size):
+            _, items, history = self.tensors(slice_impressions(sample, slice(start, start + size)), part)
+            read[items.flatten()] = read[history.flatten()] = True  # -1 is the last
+        return read[:-1].nonzero()[:, 0]
+
+    def _at_once(self, wanted: int) -> int:
+        """So many impressions as are wanted, or fewer where their histories are long."""
+        return max(min(wanted, EVENTS_AT_ONCE // max(self.samples.history, 1)), 1)
 
     @contextmanager
     def view(self, rows: Tensor | None, step: int) -> Iterator[None]:
@@ -541,22 +521,17 @@ class ImpressionTask(Task, nn.Module):
         """A batch for evaluation, all content from `table`; rows past the dataset's items have content but no id."""
         if table is None:
             return RankingBatch(users, items, history, context=context)
-        whole = self._whole(history)
-        at_items, at_history = items.clamp(min=0), whole.clamp(min=0)
+        at_items = items.clamp(min=0)
         content = table.values[at_items] * ((items >= 0) & table.valid[at_items])[..., None]
-        past = HistoryContent(table.values[at_history], (whole >= 0) & table.valid[at_history])
-        batch = RankingBatch(users, items, history, content, past, table.columns, context)
-        if (searched := self._searched(history)) is not None:
-            there = (searched >= 0) & table.valid[searched.clamp(min=0)]
-            batch.long_history = LongHistory(searched, there, Rows(table.values))
-        return batch
+        past, long = self.past.of_table(table, history)
+        return RankingBatch(users, items, history, content, past, table.columns, context, long_history=long)
 
     @torch.no_grad()
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray:
         """Click probabilities of impressions, `[n, candidates]` float32; of several labels that each is positive,
         `[n, candidates, labels]`."""
         self.eval()
-        table, size = self.table(), self.cfg.eval.batch_size
+        table, size = self.table(), self._at_once(self.cfg.eval.batch_size)
         queries = self._query_table(self._given(sample.query))
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))
         for start in range(0, len(sample.rows), size):
