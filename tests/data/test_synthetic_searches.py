@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def lists(shop: Shop) -> tuple[np.ndarray, np.ndarray]:
     return shop.session, shop.positions
 
 
+@cache
 def wanted() -> dict[str, dict[str, str]]:
     """Every query that there can be -> the values that it asks for."""
     found = {}
