@@ -39,4 +39,5 @@ def live_rows(trainer: Loop[ImpressionTask], rows: np.ndarray) -> torch.Tensor:
     system = trainer.task
     sample = trainer.task.samples.impressions(rows, 0, np.random.default_rng(0))
     _, items, history = system.tensors(sample, 0)
-    return system.live_rows(items, history, torch.Generator().manual_seed(0))[1]
+    assert system.live is not None
+    return system.live.rows(items, history, torch.Generator().manual_seed(0))[1]

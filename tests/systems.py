@@ -94,7 +94,7 @@ def content_of(made: ImpressionTask, rows: torch.Tensor) -> torch.Tensor:
 def live_of(made: ImpressionTask, rows: torch.Tensor, micro_batch: int = 1000, seed: int = 0) -> LiveContent:
     """`rows` live, each of them encoded."""
     made.cfg.bank.micro_batch = micro_batch
-    return made.live_content_of(rows, rows, seed)
+    return made.live.content_of(rows, rows, seed)
 
 
 def weights(made: ImpressionTask) -> dict[str, torch.Tensor]:

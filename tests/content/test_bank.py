@@ -186,7 +186,7 @@ def test_live_rows_stand_in_for_the_banks(shop: Path, tmp_path: Path, history_gr
     live = live_of(made, rows)
     with torch.no_grad():
         live.leaf += 1  # now a live row differs from the bank's
-    batch = made.training_batch(users, items, history, live)
+    batch = made.live.batch(users, items, history, live)
     position = dict(zip(rows.tolist(), live.leaf.detach(), strict=True))
     for row, content in zip(items.flatten().tolist(), batch.content.flatten(0, 1), strict=True):
         torch.testing.assert_close(content.detach(), position.get(row, made.bank.content[row]), rtol=0, atol=0)
@@ -219,7 +219,7 @@ def test_candidates_learn_without_gradient_in_histories(shop: Path, tmp_path: Pa
     for name, candidates in (("all", items), ("first", items[:1])):
         live = live_of(made, rows)
         size = len(candidates)
-        made.ranker(made.training_batch(users[:size], candidates, history[:size], live)).sum().backward()
+        made.ranker(made.live.batch(users[:size], candidates, history[:size], live)).sum().backward()
         grads[name] = live.leaf.grad.any(1)
     assert torch.equal(rows[grads["first"]], items[0])
     assert grads["all"].all()
@@ -230,7 +230,7 @@ def test_a_row_never_written_is_not_read(shop: Path, tmp_path: Path) -> None:
     users, items, history = some_batch(made)
     made.refresh(history[history >= 0][:3], 0)
     live = live_of(made, torch.zeros(0, dtype=torch.int64))
-    batch = made.training_batch(users, items, history, live)
+    batch = made.live.batch(users, items, history, live)
     written = (history >= 0) & (made.bank.written[history.clamp(min=0)] >= 0)
     assert written.any() and torch.equal(batch.history_content.valid, written)
     assert not made.table().valid[made.bank.written < 0].any()
@@ -241,10 +241,10 @@ def test_hybrid_has_histories_live_too_and_end_to_end_has_not(shop: Path, tmp_pa
     for paradigm, expected in (("end_to_end", [5, 7]), ("hybrid", [5, 7, 9, 11])):
         made = system(shop, tmp_path, paradigm=paradigm)
         made.bank.valid[:] = True
-        rows, encoded = made.live_rows(items, history, torch.Generator().manual_seed(0))
+        rows, encoded = made.live.rows(items, history, torch.Generator().manual_seed(0))
         assert rows.tolist() == expected and encoded.tolist() == (expected if paradigm == "end_to_end" else [])
         made.bank.valid[7] = False
-        assert 7 not in made.live_rows(items, history, torch.Generator().manual_seed(0))[0]
+        assert 7 not in made.live.rows(items, history, torch.Generator().manual_seed(0))[0]
 
 
 def test_a_live_budget_encodes_the_stalest(shop: Path, tmp_path: Path) -> None:
@@ -254,16 +254,16 @@ def test_a_live_budget_encodes_the_stalest(shop: Path, tmp_path: Path) -> None:
     made.bank.encoded[torch.tensor([3, 30, 17])] = torch.tensor([2, -1, 5])
     items = torch.arange(60).repeat(2)
     none = torch.zeros(0, dtype=torch.int64)
-    live = [made.live_rows(items, none, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    live = [made.live.rows(items, none, torch.Generator().manual_seed(seed)) for seed in range(20)]
     picked = [encoded for _, encoded in live]
     assert all(len(p) == 4 and {3, 17, 30} <= set(p.tolist()) and p.tolist() == sorted(p.tolist()) for p in picked)
     assert len({tuple(p.tolist()) for p in picked}) > 5  # ties are broken at random
     assert all(rows.tolist() == list(range(60)) for rows, _ in live)  # the others are fused from the bank's features
-    again = made.live_rows(items, none, torch.Generator().manual_seed(0))
+    again = made.live.rows(items, none, torch.Generator().manual_seed(0))
     assert torch.equal(picked[0], again[1])
-    assert len(made.live_rows(torch.tensor([1, 2, 3]), none, torch.Generator())[1]) == 3
+    assert len(made.live.rows(torch.tensor([1, 2, 3]), none, torch.Generator())[1]) == 3
     made.bank.encoded[torch.arange(40, 60)] = -1
-    rows, encoded = made.live_rows(items, none, torch.Generator().manual_seed(0))
+    rows, encoded = made.live.rows(items, none, torch.Generator().manual_seed(0))
     assert set(rows.tolist()) == set(range(40)) - {30} | set(encoded.tolist())  # without features: left out
 
 

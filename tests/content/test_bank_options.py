@@ -362,7 +362,7 @@ def test_small_numbers_are_read_as_they_are_stored(shop: Path, tmp_path: Path) -
     made.refresh(None, 0)
     users, items = torch.arange(4), torch.arange(4)[:, None]
     history = torch.arange(10, 30).view(4, 5)
-    given = made.training_batch(users, items, history, live_of(made, torch.zeros(0, dtype=torch.int64)))
+    given = made.live.batch(users, items, history, live_of(made, torch.zeros(0, dtype=torch.int64)))
     exact = content_of(made.eval(), torch.arange(60)).detach()
     off = (given.content[:, 0] - exact[:4]).abs().amax(1) / exact[:4].abs().amax(1)
     assert 0 < off.max() <= 1 / 254 * 1.1

@@ -86,7 +86,7 @@ def test_rows_that_are_not_encoded_are_fused_from_the_banks_features(
     for values in made.bank.features.values():
         values += torch.randn_like(values)  # as if encoders had moved on since
     encoded = rows[::4]
-    live = made.live_content_of(rows, encoded, seed=0)
+    live = made.live.content_of(rows, encoded, seed=0)
     fresh = content_of(made, rows)
     expected = made.item_model.content(made.bank, rows, encoded, made.item_model.encode(made.bank, encoded))
     torch.testing.assert_close(live.leaf, expected)

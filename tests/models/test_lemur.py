@@ -361,9 +361,9 @@ def test_of_a_searched_history_the_short_end_alone_is_read_whole(shop: Path, tmp
     made.refresh(None, 0)
     users, items = torch.arange(6), torch.arange(6)[:, None]
     history = torch.arange(10, 58).view(6, 8)
-    live = made.live_content(items, history, 0)
+    live = made.live.content(items, history, 0)
     assert torch.isin(history[:, :5], live.rows).sum() == 0
-    given = made.training_batch(users, items, history, live)
+    given = made.live.batch(users, items, history, live)
     assert given.history_content is not None and given.history_content.bank.shape[1] == 3
     assert given.long_history is not None and torch.equal(given.long_history.items, history)
     made.ranker(given).sum().backward()
@@ -389,7 +389,7 @@ def test_live_rows_without_gradient_are_put_in_their_places(
         live = live_of(made, torch.arange(10)[made.bank.valid[:10]])
         with torch.no_grad():
             live.leaf.copy_(torch.arange(float(live.leaf.numel())).view_as(live.leaf))
-        past = made.training_batch(users, items, history, live).history_content
+        past = made.live.batch(users, items, history, live).history_content
         assert past is not None and (past.live is None) == (content == "lemur")
         assert isinstance(past, TableHistory) == (times == 20)
         read.append(past.rows())
@@ -408,7 +408,7 @@ def test_live_rows_of_a_history_carry_gradient_through_both_parts(
         live = live_of(made, rows)
         history = rows[:8].repeat(4, 1)
         items = rows[8:12, None]
-        made.ranker(made.training_batch(torch.arange(4), items, history, live)).sum().backward()
+        made.ranker(made.live.batch(torch.arange(4), items, history, live)).sum().backward()
         grad = live.leaf.grad.any(1)
         assert grad[:8].all() and grad[8:12].all() and not grad[12:].any(), settings
 

@@ -28,7 +28,7 @@ def test_hybrid_histories_from_the_bank(shop: Path, tmp_path: Path) -> None:
     only_past = history[(history >= 0) & ~torch.isin(history, batch.items)]
     only_past = only_past[bank.valid[only_past]]
     assert len(only_past)
-    inputs = task.training_batch(batch.users, batch.items, batch.history, live)
+    inputs = task.live.batch(batch.users, batch.items, batch.history, live)
     assert inputs.history_content is not None
     at, k = (batch.history == only_past[0]).nonzero()[0].tolist()
     assert inputs.history_content.valid[at, k]
@@ -36,7 +36,7 @@ def test_hybrid_histories_from_the_bank(shop: Path, tmp_path: Path) -> None:
     assert (bank.written[live.rows] == 0).all() and loop.progress.step == 1
     both = system(shop, tmp_path / "both", **HYBRID)
     both.refresh(None, 0)
-    rows, _ = both.live_rows(batch.items, batch.history, torch.Generator().manual_seed(0))
+    rows, _ = both.live.rows(batch.items, batch.history, torch.Generator().manual_seed(0))
     assert torch.isin(only_past, rows).all()
 
 

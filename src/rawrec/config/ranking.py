@@ -247,6 +247,12 @@ class RankerConfig(LabelsConfig, ContentPartConfig, InputsConfig, _Named):
         """Of so many items of a history, how many, the last ones, are searched for those like a candidate."""
         return self.lemur.lengths(history).get("long", 0) if self.content == "lemur" and self.lemur.search else 0
 
+    @property
+    def live_apart(self) -> bool:
+        """Whether live rows stand apart from a history's others, also where they have no gradient there: the order of
+        sums that em3 has always had."""
+        return self.content != "lemur"
+
     def reads_features(self) -> bool:
         return self.reads_content
 

@@ -80,7 +80,7 @@ class Recommender:
         self._item_ids: list[str] = [str(i) for i in data.item_ids]
         self._rows = {item: row for row, item in enumerate(self._item_ids)}
         times = None if data.timestamps is None else data.timestamps[positive]
-        rows = np.flatnonzero(positive)
+        rows = np.flatnonzero(positive) if self._reads_marks() else None
         self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
 
     @classmethod
@@ -388,6 +388,10 @@ class Recommender:
         if lacking:
             self._told.update(lacking)
             warnings.warn(f"not in the context, so read as missing: {', '.join(lacking)}", stacklevel=4)
+
+    def _reads_marks(self) -> bool:
+        """Whether it matters which interactions a history is of."""
+        return self.system.marks is not None
 
     def _ranks_by_queries(self) -> bool:
         return self.system.ranks_by_queries

@@ -57,6 +57,9 @@ class Retriever(Recommender):
     def _context_reader(self) -> None:
         return None
 
+    def _reads_marks(self) -> bool:
+        return False
+
     def _ranks_by_queries(self) -> bool:
         return False
 

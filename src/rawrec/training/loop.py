@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rawrec.content.item_model import QUERY
 from rawrec.content.live import LiveContent
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
@@ -157,35 +156,15 @@ class Loop(Generic[AnyTask]):
                 continue
             every, some = self.task.shown(name, batch, live)
             if every:
-                self._no_gradient(name)
+                raise UserError(self.task.without_gradient(name))
             elif some:
                 self._waiting.add(name)
-
-    def _no_gradient(self, name: str) -> None:
-        given = self.task.train_setting(name)
-        setting = given.partition("=")[0]
-        if name == QUERY:
-            raise UserError(
-                f"{given}: in a whole epoch no gradient reaches the encoder of queries: no clicked row with a query "
-                f"had a negative. Raise train.batch_size, shorten model.sqdc_mask, or set {setting}=none"
-            )
-        raise UserError(
-            f"{given}: no gradient reaches the encoder of {name!r} under these settings of "
-            f"{self.task.label}. Set "
-            f"{setting}=none, or {setting.startswith('content') * 'train.'}precision=fp32 if it is lost in rounding"
-        )
 
     def _check_all_encoders(self) -> None:
         """At the end of an epoch: each must have had an item and a gradient."""
         for name in self._unproven:
-            if name in self._waiting:
-                self._no_gradient(name)
-            given = self.task.train_setting(name)
-            if name == QUERY:
-                raise UserError(f"{given}: in a whole epoch no row had a query, so their encoder learns nothing")
             raise UserError(
-                f"{given}: in a whole epoch no item with {name!r} was encoded, so its encoder learns nothing. Set "
-                f"{given.partition('=')[0]}=none, or raise bank.live_budget where it is small"
+                self.task.without_gradient(name) if name in self._waiting else self.task.without_items(name)
             )
 
     # ------------------------------------------------------------------------------------------------- end of an epoch

@@ -133,6 +133,30 @@ class Task:
             return False, live.queries is not None and len(live.queries.rows) > 0
         return bool(self.present(name, batch.items).all()), bool(self.present(name, live.encoded).any())
 
+    def without_gradient(self, name: str) -> str:
+        """What the user is told where a learner (`learners`) had items, and no gradient."""
+        given = self.train_setting(name)
+        setting = given.partition("=")[0]
+        if name == QUERY:
+            return (
+                f"{given}: in a whole epoch no gradient reaches the encoder of queries: no clicked row with a query "
+                f"had a negative. Raise train.batch_size, shorten model.sqdc_mask, or set {setting}=none"
+            )
+        return (
+            f"{given}: no gradient reaches the encoder of {name!r} under these settings of {self.label}. Set "
+            f"{setting}=none, or {setting.startswith('content') * 'train.'}precision=fp32 if it is lost in rounding"
+        )
+
+    def without_items(self, name: str) -> str:
+        """The same where it had nothing to encode in a whole epoch."""
+        given = self.train_setting(name)
+        if name == QUERY:
+            return f"{given}: in a whole epoch no row had a query, so their encoder learns nothing"
+        return (
+            f"{given}: in a whole epoch no item with {name!r} was encoded, so its encoder learns nothing. Set "
+            f"{given.partition('=')[0]}=none, or raise bank.live_budget where it is small"
+        )
+
     def levels(self) -> dict[int, int]:
         """Of each parameter of the encoders, by id, how many layers lie above its own: see `Encoder.levels`."""
         found: dict[int, int] = {}

@@ -40,6 +40,7 @@ from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
 from rawrec.training.tasks.contrasting import StepContrast
 from rawrec.training.tasks.learnable import check_parts, one_sided
+from rawrec.training.tasks.live_items import LiveItems
 from rawrec.training.tasks.lora_phases import LoraPhases
 from rawrec.training.tasks.past import PastContent
 from rawrec.training.tasks.queries import Queries, QueryTable
@@ -81,7 +82,7 @@ class ImpressionTask(Task, nn.Module):
         check_parts(cfg, data, self.samples)  # before hours of encoding
         torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
-        self.policy, self.past = LivePolicy(cfg.bank, self.train_counts), PastContent(cfg)
+        self.past = PastContent(cfg)
         lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
         told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *one_sided(self.samples))
         self.notes = [note for note in told if note]
@@ -114,6 +115,10 @@ class ImpressionTask(Task, nn.Module):
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
         frozen = self.item_model is not None and self.item_model.frozen
         self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
+        self.live: LiveItems | None = None
+        if self.item_model is not None and self.bank is not None:
+            policy = LivePolicy(cfg.bank, self.train_counts)
+            self.live = LiveItems(cfg, self.bank, self.item_model, policy, self.past, self.content_in)
         self.sqdc = None
         if self.ranker.sqdc is not None and self.bank is not None:
             self.sqdc = StepContrast(self.ranker.sqdc, self.bank, mapped=self.content_in is not None)
@@ -121,9 +126,9 @@ class ImpressionTask(Task, nn.Module):
         if self.item_model is not None and self.bank is not None and self.item_model.frozen:
             self.refresh(None, 0)
 
-    @property
-    def _reads_queries(self) -> bool:
-        """Whether queries are encoded; UserError where a loss needs them and there are none."""
+    def _decide_on_queries(self) -> bool:
+        """Settle model.sqdc_anchor=auto; whether queries are encoded. UserError where a loss needs them and there are
+        none."""
         there, model = self.data.has_queries and len(self.data.queries) > 0, self.cfg.model
         if model.sqdc_anchor == "auto":
             model.sqdc_anchor = "query" if there else "history"
@@ -153,7 +158,7 @@ class ImpressionTask(Task, nn.Module):
         if not units and not fields.feature:
             raise UserError(f"every content field has use=false: leave at least one in, or {without}")
         self.cfg.content.fields = resolved(self.cfg, fields, units)
-        item_model = build_item_model(self.cfg, fields, units, reads_queries=self._reads_queries)
+        item_model = build_item_model(self.cfg, fields, units, reads_queries=self._decide_on_queries())
         item_model.to(self.device)
         self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
@@ -266,12 +271,12 @@ class ImpressionTask(Task, nn.Module):
         return None if rows is None else torch.from_numpy(rows).to(self.device)
 
     def go_live(self, batch: StepImpressions, step: int) -> LiveContent | None:
-        if self.bank is None:
+        if self.bank is None or self.live is None:
             return None
         self.bank.touch(batch.items, step)
         self.bank.touch(self.past.whole(batch.history), step)
         items = batch.items if self.sqdc is None else self.sqdc.begin(batch)
-        live = self.live_content(items, batch.history, mixed(self.cfg.seed, step))
+        live = self.live.content(items, batch.history, mixed(self.cfg.seed, step))
         if self.queries is not None and batch.query is not None:
             live.queries = self.queries.live(batch.query)
         return live
@@ -281,7 +286,8 @@ class ImpressionTask(Task, nn.Module):
         ranker, total = self.ranker, batch.items.numel()
         for start in range(0, len(batch.users), self.cfg.train.batch_size):
             part = slice(start, start + self.cfg.train.batch_size)
-            inputs = self.training_batch(batch.users[part], batch.items[part], batch.history[part], live)
+            given = batch.users[part], batch.items[part], batch.history[part]
+            inputs = RankingBatch(*given) if live is None or self.live is None else self.live.batch(*given, live)
             mark(inputs, None if batch.marks is None else batch.marks[part])
             inputs.keys = {name: codes[part] for name, codes in batch.keys.items()}
             inputs.context = None if batch.context is None else batch.context.part(part)
@@ -318,77 +324,6 @@ class ImpressionTask(Task, nn.Module):
         by averaged weights, is not to take them for its own."""
         assert self.bank is not None and self.item_model is not None
         self.item_model.refresh(self.bank, rows, step, self.cfg.bank.micro_batch)
-
-    def live_content(self, items: Tensor, history: Tensor, seed: int) -> LiveContent:
-        """The content that a step makes with gradient. items, history: of its candidates and histories, item rows."""
-        generator = torch.Generator().manual_seed(seed)
-        rows, encoded = self.live_rows(items, history, generator)
-        assert self.bank is not None
-        encoded, learning = self.policy.learning(self.bank, encoded, items, generator)
-        return self.live_content_of(rows, encoded, seed, learning)
-
-    def live_content_of(self, rows: Tensor, encoded: Tensor, seed: int, learning: int | None = None) -> LiveContent:
-        """The content of `rows` with gradient; those of them in `encoded` go through the trained encoders, the first
-        `learning` (None: all) with a gradient."""
-        assert self.bank is not None and self.item_model is not None
-        bank, item_model = self.bank, self.item_model
-
-        def fuse(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
-            if self.content_in is not None:
-                return self.content_in(bank.rows(rows))
-            return item_model.content(bank, rows, encoded, features)
-
-        def settled(rows: Tensor, encoded: Tensor, features: dict[str, Tensor]) -> Tensor:
-            training = item_model.training
-            content = item_model.eval().content(bank, rows, encoded, features)
-            item_model.train(training)
-            return content
-
-        drops = self.content_in is None and self.cfg.content.fusion.dropout > 0
-        return LiveContent(
-            lambda part: item_model.encode(bank, part),
-            fuse,
-            rows,
-            encoded,
-            self.cfg.bank.micro_batch,
-            seed,
-            settled if drops else None,
-            learning=learning,
-        )
-
-    def live_rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The items whose content a step makes with gradient, and those of them that it encodes; unique, with media.
-
-        End to end these are the candidates, of which a share is encoded, and at most the live budget (`LivePolicy`):
-        the others' features are the bank's (who has none yet is left out). Under hybrid and frozen, where content is
-        cheap, histories are live as well (but with bank.history=bank) and nothing is encoded.
-        """
-        assert self.bank is not None
-        end_to_end = self.cfg.paradigm == "end_to_end"
-        alone = end_to_end or self.cfg.bank.history == "bank"
-        rows = torch.unique(items if alone else torch.cat([items.flatten(), self.past.whole(history).flatten()]))
-        rows = rows[rows >= 0]
-        rows = rows[self.bank.valid[rows]]
-        if not end_to_end:
-            return rows, rows[:0]
-        encoded = self.policy.encoded(self.bank, rows, generator)
-        return rows[(self.bank.encoded[rows] >= 0) | torch.isin(rows, encoded)], encoded
-
-    def training_batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent | None) -> RankingBatch:
-        """A batch with content: live rows where there are any, the bank's rows elsewhere. Good until the next one."""
-        if live is None or self.bank is None:
-            return RankingBatch(users, items, history)
-        (at_items,) = self.bank.locate(live.rows, items)
-        values = live.leaf
-        if self.content_in is not None:  # every row is live: the bank's own rows are of another width
-            content = torch.zeros(*items.shape, self.cfg.content.dim, device=self.device)
-        else:
-            content = self.bank.rows(items.clamp(min=0)) * (items >= 0)[..., None]
-        if len(values):
-            content = torch.where((at_items >= 0)[..., None], values[at_items.clamp(min=0)], content)
-        keep = values if self.cfg.bank.history_grad == "live" else values.detach()
-        past, long = self.past.of_step(self.bank, self.content_in, history, items.shape[1], live, keep)
-        return RankingBatch(users, items, history, content, past, long_history=long)
 
     # ------------------------------------------------------------------------------------------------------ evaluation
     def evaluation_sample(self, part: int) -> Impressions:

@@ -53,13 +53,13 @@ class PastContent:
         (position,) = bank.locate(live.rows, rows)
         at = rows.clamp(min=0)
         valid = (rows >= 0) & bank.valid[at] & ((position >= 0) | (bank.written[at] >= 0))
-        lemur = self._model.content == "lemur"  # em3 keeps the sums that it always had, to the bit
-        if lemur and len(bank) * candidates <= TABLE * rows.shape[1]:
+        apart = self._model.live_apart
+        if not apart and len(bank) * candidates <= TABLE * rows.shape[1]:
             table = bank.content if through is None else torch.zeros(len(bank), self._width, device=rows.device)
             table = table.index_copy(0, live.rows, keep) if len(live.rows) else table
             return TableHistory(table, valid, index=at)
         past = bank.gather(rows) if through is None else torch.zeros(*rows.shape, self._width, device=rows.device)
-        if not lemur or keep.requires_grad:
+        if apart or keep.requires_grad:
             return HistoryContent(past, valid, position, keep)
         there = position >= 0  # put in, at the cost of these rows alone
         past[there] = keep[position[there]]
