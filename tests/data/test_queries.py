@@ -299,7 +299,7 @@ def test_inspect_tells_of_them(sound: Path) -> None:
     assert session["both_labels"] == {"label": sum(len(v) == 2 for row, v in labels.items() if row >= 0)}
     target = io.StringIO()
     print_inspection(found, Console(file=target, width=200))
-    assert "Asked for" in target.getvalue() and f"{query['distinct_train']} in training" in target.getvalue()
+    assert "Queries and sessions" in target.getvalue() and f"{query['distinct_train']} in training" in target.getvalue()
 
 
 def test_export_and_back(tmp_path: Path) -> None:
@@ -314,3 +314,14 @@ def test_export_and_back(tmp_path: Path) -> None:
     assert {*back.queries} == {"red mug", "a 'b'", "x y"} and back.meta.counts["sessions"] == len(data.session_ids)
     assert (back.query_rows >= 0).sum() == (data.query_rows >= 0).sum()
     assert "queries and sessions" in " ".join(export_mmrec(data, tmp_path / "mm").notes)
+
+
+def test_ids_of_sessions_that_users_share_are_told() -> None:
+    numbers = Numbers("session")
+    numbers.encode(pa.array([0, 0, 1, 1]), pa.array(["a", "a", "a", "b"]))
+    assert list(numbers.told()) == [
+        "session: a session is of one user, and several users share ids: 2 ids are 3 sessions"
+    ]
+    own = Numbers("session")
+    own.encode(pa.array([0, 0, 1]), pa.array(["a", "a", "b"]))
+    assert not list(own.told())

@@ -371,7 +371,7 @@ def print_inspection(found: dict[str, Any], console: Console) -> None:
         [n, e["distinct"], e["with_it"], e["missing"], _share(e["share"]), _asked_detail(e)]
         for n, e in found["asked"].items()
     ]
-    _print(console, "Asked for", ["column", "distinct", "rows with it", "missing", "share", "detail"], rows)
+    _print(console, "Queries and sessions", ["column", "distinct", "rows with it", "missing", "share", "detail"], rows)
     rows = [
         [n, e["rule"], e["items"], e["train_rows"], e["test_rows"], _share(e["test_share"])]
         for n, e in found["buckets"].items()

@@ -339,9 +339,9 @@ class PartWriter:
                 )
 
     def _note_asked(self, report: ImportReport) -> None:
-        """Note how many interactions have no query, and how many no session."""
+        """Note how many interactions have no query, and how many no session, and ids of sessions that users share."""
         for numbers in self._asked.values():
-            if told := numbers.told():
+            for told in numbers.told():
                 report.note(told)
 
     def _note_labels(self, name: str, report: ImportReport) -> None:

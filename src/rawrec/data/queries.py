@@ -118,11 +118,20 @@ class Numbers:
         parts = pc.split_pattern(found, BETWEEN, max_splits=1)
         return pa.table([pc.list_element(parts, 0).cast(pa.int32()), pc.list_element(parts, 1)], schema=SESSION_SCHEMA)
 
-    def told(self) -> str:
-        """In words, how many interactions have none; empty where all have one."""
-        if not self.without:
-            return ""
-        return f"{self.column}: {self.without:,} of {self.rows:,} interactions have none (an empty one counts as none)"
+    def told(self) -> Iterator[str]:
+        """In words: how many interactions have none, and which ids of sessions several users have."""
+        if self.without:
+            yield (
+                f"{self.column}: {self.without:,} of {self.rows:,} interactions have none (an empty one counts as none)"
+            )
+        if self.column == "session":
+            _, ids = self.new().columns
+            distinct = pc.count_distinct(ids).as_py()
+            if distinct < len(ids):
+                yield (
+                    f"session: a session is of one user, and several users share ids: {distinct:,} ids are "
+                    f"{len(ids):,} sessions"
+                )
 
 
 def _keys(users: Any, ids: Any) -> Any:

@@ -373,8 +373,9 @@ class Recommender:
             self._tell_lacking([QUERY_NOW] if query is None else [])
         if reader is None:
             if context:
+                reads = f"{QUERY_NOW} alone" if self._ranks_by_queries() else "none"
                 raise UserError(
-                    f"context: this run reads none; train a ranker with model.context={next(iter(context))} for it"
+                    f"context: this run reads {reads}; train a ranker with model.context={next(iter(context))} for it"
                 )
             return Moments(users, None, nobody, query=query)
         self._tell_lacking(reader.lacking(context))
