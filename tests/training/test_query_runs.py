@@ -193,6 +193,46 @@ def test_queries_learn_beside_frozen_encoders(search: Path, tmp_path: Path, para
     assert not torch.allclose(found[0], found[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("paradigm", ["end_to_end", "hybrid"])
+def test_without_the_rankers_gradient_content_learns_by_the_contrast_alone(
+    search: Path, tmp_path: Path, paradigm: str
+) -> None:
+    """Encoders, fusion and queries have the gradient of SQDC; the ranker has the one that it has anyway."""
+    found = []
+    for alone in (True, False):
+        given = {"model__content": "lemur", "paradigm": paradigm, "model__ranking_gradient": alone}
+        made = system(search, tmp_path / "cache", **given)
+        batch = made.batch(made.begin_epoch(0)[:128], 0, 0)
+        live = made.go_live(batch, 0)
+        assert live is not None
+        for losses in made.losses(batch, live, 0):
+            if "sqdc" in losses or not alone:
+                losses["loss"].backward()
+        live.backward()
+        found.append({name: p.grad.to_dense() for name, p in made.named_parameters() if p.grad is not None})
+    contrast, both = found
+    content = {name for name in both if name.startswith("item_model.")}
+    assert {name for name in contrast if name.startswith("item_model.")} == content
+    assert any(".query." in name for name in content) and any(".query." not in name for name in content)
+    for name in content:
+        torch.testing.assert_close(both[name], contrast[name], rtol=1e-4, atol=1e-7)
+    usual = gradients(system(search, tmp_path / "cache", model__content="lemur", paradigm=paradigm))
+    assert any(not torch.allclose(usual[name], both[name], atol=1e-6) for name in content)
+    for name in usual.keys() - content:
+        torch.testing.assert_close(both[name], usual[name], rtol=1e-4, atol=1e-7)
+
+
+def test_content_that_would_learn_from_nothing_is_refused(search: Path, tmp_path: Path) -> None:
+    given = {**SEARCH, "model.ranking_gradient": False}
+    for changes, said in (
+        ({"model.sqdc_weight": 0.0, "model.cic_weight": 0.0}, "content learns by contrasts alone then, and there is"),
+        ({"bank.history_grad": "none"}, "bank.history_grad=none would do nothing: model.ranking_gradient=false"),
+        ({"train.batch_size": 1, "model.cic_weight": 0.0}, "no contrast reached the encoder|no clicked row with a"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train("em3", search, tmp_path / "run", given | changes)
+
+
 def test_queries_that_no_training_row_has_are_told(tmp_path: Path) -> None:
     data = written(tmp_path / "data", rows=300, asked=0.0)
     with pytest.raises(UserError, match="has none: import it with a column of queries"):

@@ -31,7 +31,7 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     query_learns = cfg.model.reads_queries and cfg.content.query.train != "none"
     return [
         (
-            r"paradigm|content\..+|bank\..+|model\.((cic|sqdc)_.+|content_side|lemur\..+)|train\.(encoder_lr(_decay)?|precision)",
+            r"paradigm|content\..+|bank\..+|model\.((cic|sqdc)_.+|content_side|ranking_gradient|lemur\..+)|train\.(encoder_lr(_decay)?|precision)",
             not cfg.reads_content,
             f"model {cfg.label} has no content. Leave it out, or set model.content=em3",
         ),
@@ -95,6 +95,16 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             r"bank\.history",
             cfg.paradigm != "hybrid",
             "end to end reads histories from the bank, and frozen content is the same in both; use paradigm=hybrid",
+        ),
+        (
+            r"bank\.history_grad",
+            not cfg.model.ranking_gradient,
+            "model.ranking_gradient=false passes none from the ranker to what it reads",
+        ),
+        (
+            r"model\.ranking_gradient",
+            cfg.paradigm == "frozen" and not query_learns,
+            "paradigm=frozen: nothing of the content learns; use hybrid or end_to_end",
         ),
         (
             r"model\.id_dropout",

@@ -121,6 +121,12 @@ class ContentPartConfig(Record):
         description="which content the ranker reads: the candidate's (item), the history's (user: interest and "
         "profile), or both and the product of the two",
     )
+    ranking_gradient: bool = Field(
+        default=True,
+        description="the loss of the labels teaches what makes content and queries; false: these learn by the "
+        "contrasts alone (model.sqdc_weight, model.cic_weight, content.itc_weight), and the ranker reads them as they "
+        "come",
+    )
     cic_weight: float = Field(
         default=0.1,
         ge=0,

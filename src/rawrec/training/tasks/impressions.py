@@ -294,7 +294,8 @@ class ImpressionTask(Task, nn.Module):
             inputs.query = None if batch.query is None else batch.query[part]
             inputs.session = None if batch.session is None else batch.session[part]
             if self.ranks_by_queries and live is not None and live.queries is not None and inputs.query is not None:
-                inputs.query_content = live.queries.at(inputs.query)
+                asked = live.queries.at(inputs.query)
+                inputs.query_content = asked if self.cfg.model.ranking_gradient else asked.detach()
             parts = ranker.losses(inputs, batch.labels[part])
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
@@ -304,6 +305,18 @@ class ImpressionTask(Task, nn.Module):
             if self.sqdc is not None:
                 yield self._weighted(self.sqdc.losses(batch, live))
         yield from self.contrast(live)
+
+    def shown(self, name: str, batch: StepImpressions, live: LiveContent) -> tuple[bool, bool]:
+        every, some = super().shown(name, batch, live)
+        return every and self.cfg.model.ranking_gradient, some  # contrasts alone may rightly have none in a step
+
+    def without_gradient(self, name: str) -> str:
+        if self.cfg.model.ranking_gradient:
+            return super().without_gradient(name)
+        return (
+            f"model.ranking_gradient=false: in a whole epoch no contrast reached the encoder of {name!r}: no clicked "
+            "row had a negative. Raise train.batch_size, or shorten model.sqdc_mask"
+        )
 
     def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = self.ranker.loss_weights

@@ -28,6 +28,8 @@ class LiveItems:
     ):
         self.cfg, self.bank, self.item_model, self.policy = cfg, bank, item_model, policy
         self.past, self.through = past, through
+        # The map of frozen content is the ranker's own, and learns with it.
+        self.teaches = cfg.model.ranking_gradient or through is not None
 
     def content(self, items: Tensor, history: Tensor, seed: int) -> LiveContent:
         """The content that a step makes with gradient. items, history: of its candidates and histories, item rows."""
@@ -84,7 +86,7 @@ class LiveItems:
     def batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent) -> RankingBatch:
         """A batch with content: live rows where there are any, the bank's rows elsewhere. Good until the next one."""
         (at_items,) = self.bank.locate(live.rows, items)
-        values = live.leaf
+        values = live.leaf if self.teaches else live.leaf.detach()
         if self.through is not None:  # every row is live: the bank's own rows are of another width
             content = torch.zeros(*items.shape, self.cfg.content.dim, device=self.bank.device)
         else:
