@@ -112,8 +112,9 @@ class ImpressionTask(Task, nn.Module):
         self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, *sizes)
         if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
             self.ranker.content.same = equal_content(self.item_model, data, cache)
-        # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
-        frozen = self.item_model is not None and self.item_model.frozen
+        # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own, unless
+        # it is to be read as it is (content.fusion.kind=none).
+        frozen = self.item_model is not None and self.item_model.frozen and not self.item_model.plain
         self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
         self.live: LiveItems | None = None
         if self.item_model is not None and self.bank is not None:
@@ -324,12 +325,14 @@ class ImpressionTask(Task, nn.Module):
         return {"loss": torch.stack(weighted).sum(), **parts}
 
     def write(self, live: LiveContent, step: int) -> None:
-        if self.bank is not None and self.content_in is None and len(live.rows):
+        if self.bank is not None and self.cfg.paradigm != "frozen" and len(live.rows):
             self.bank.write_features(live.encoded, live.features, step)
             self.bank.write(live.rows, live.content, step)
             if share := self.cfg.bank.refresh_share:
                 made = live.encoded if self.cfg.paradigm == "end_to_end" else live.rows
-                self._make_anew(self.bank.oldest(math.ceil(share * len(made))), step)
+                every = share == "all"
+                rows = self.bank.all_rows() if every else self.bank.oldest(math.ceil(share * len(made)))
+                self._make_anew(rows, step)
 
     @torch.no_grad()
     def _make_anew(self, rows: Tensor, step: int) -> None:
