@@ -357,6 +357,17 @@ def test_the_refresher_makes_the_oldest_rows_anew(shop: Path, tmp_path: Path) ->
     torch.testing.assert_close(task.bank.content[old], content_of(task, old).detach())  # by the weights after the step
 
 
+def test_an_oracle_makes_every_row_anew(shop: Path, tmp_path: Path) -> None:
+    made = trainer(shop, tmp_path, bank__refresh_share="all", bank__forward_rate=20, **STILL)
+    task = made.task
+    for at in range(2):
+        made._step(task.samples.rows(0)[64 * at : 64 * (at + 1)])
+    task.eval()
+    rows = task.bank.valid.nonzero()[:, 0]
+    torch.testing.assert_close(task.bank.content[rows], content_of(task, rows).detach())
+    assert task.bank.health(made.progress.step)["bank/age_mean"] == 1
+
+
 def test_small_numbers_are_read_as_they_are_stored(shop: Path, tmp_path: Path) -> None:
     made = system(shop, tmp_path, bank__dtype="int8", **STILL)
     made.refresh(None, 0)

@@ -78,6 +78,24 @@ def test_raw_new_items_are_served(shop: Path, tmp_path: Path, overrides: dict[st
     assert not rec.embed([{first: ""}]).any()
 
 
+def test_a_trained_encoder_reads_pictures_and_pieces_of_words_as_it_learned_to(shop: Path, tmp_path: Path) -> None:
+    """Without a word about them; what is left out is said, and is missing then."""
+    given = {**JOINT, "train.epochs": 1, "content.image.encoder": "patches", "content.image.size": 16}
+    given |= {"content.item.encoder": "joint:random:bert", "content.item.layers": 1}
+    first = train("em3", shop, tmp_path / "run", given)
+    rec, items = rawrec.Recommender.load(first.path), [str(i) for i in Dataset.open(shop).item_ids]
+    folder = rec.export_encoder(tmp_path / "encoder")
+    left = {"content.image.encoder", "content.image.size", "content.item.layers", "train.encoder_lr"}
+    frozen = {key: value for key, value in given.items() if key not in left}
+    frozen |= {"content.item.encoder": f"joint:{folder}", "paradigm": "frozen", "content.fusion.kind": "none"}
+    again = rawrec.Recommender.load(train("em3", shop, tmp_path / "frozen", frozen).path)
+    np.testing.assert_allclose(again.embed(items), rec.embed(items), rtol=1e-5, atol=1e-5)
+    assert again.run.config().content.fields["image"].encoder == "patches"
+    blind = train("em3", shop, tmp_path / "blind", {**frozen, "content.image.use": False})
+    values = rawrec.Recommender.load(blind.path).embed(items)
+    assert values.any() and not np.allclose(values, rec.embed(items), atol=1e-3)
+
+
 @pytest.mark.parametrize("paradigm", ["frozen", "hybrid", "end_to_end"])
 def test_every_paradigm_has_the_contrast(shop: Path, tmp_path: Path, paradigm: str) -> None:
     given = {**JOINT, **CONTRAST, "train.epochs": 1, "paradigm": paradigm}

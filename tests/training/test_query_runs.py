@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import rawrec
+from rawrec import cli
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -193,6 +194,46 @@ def test_queries_learn_beside_frozen_encoders(search: Path, tmp_path: Path, para
     assert not torch.allclose(found[0], found[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("paradigm", ["end_to_end", "hybrid"])
+def test_without_the_rankers_gradient_content_learns_by_the_contrast_alone(
+    search: Path, tmp_path: Path, paradigm: str
+) -> None:
+    """Encoders, fusion and queries have the gradient of SQDC; the ranker has the one that it has anyway."""
+    found = []
+    for alone in (True, False):
+        given = {"model__content": "lemur", "paradigm": paradigm, "model__ranking_gradient": alone}
+        made = system(search, tmp_path / "cache", **given)
+        batch = made.batch(made.begin_epoch(0)[:128], 0, 0)
+        live = made.go_live(batch, 0)
+        assert live is not None
+        for losses in made.losses(batch, live, 0):
+            if "sqdc" in losses or not alone:
+                losses["loss"].backward()
+        live.backward()
+        found.append({name: p.grad.to_dense() for name, p in made.named_parameters() if p.grad is not None})
+    contrast, both = found
+    content = {name for name in both if name.startswith("item_model.")}
+    assert {name for name in contrast if name.startswith("item_model.")} == content
+    assert any(".query." in name for name in content) and any(".query." not in name for name in content)
+    for name in content:
+        torch.testing.assert_close(both[name], contrast[name], rtol=1e-4, atol=1e-7)
+    usual = gradients(system(search, tmp_path / "cache", model__content="lemur", paradigm=paradigm))
+    assert any(not torch.allclose(usual[name], both[name], atol=1e-6) for name in content)
+    for name in usual.keys() - content:
+        torch.testing.assert_close(both[name], usual[name], rtol=1e-4, atol=1e-7)
+
+
+def test_content_that_would_learn_from_nothing_is_refused(search: Path, tmp_path: Path) -> None:
+    given = {**SEARCH, "model.ranking_gradient": False}
+    for changes, said in (
+        ({"model.sqdc_weight": 0.0, "model.cic_weight": 0.0}, "content learns by contrasts alone then, and there is"),
+        ({"bank.history_grad": "none"}, "bank.history_grad=none would do nothing: model.ranking_gradient=false"),
+        ({"train.batch_size": 1, "model.cic_weight": 0.0}, "no contrast reached the encoder|no clicked row with a"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train("em3", search, tmp_path / "run", given | changes)
+
+
 def test_queries_that_no_training_row_has_are_told(tmp_path: Path) -> None:
     data = written(tmp_path / "data", rows=300, asked=0.0)
     with pytest.raises(UserError, match="has none: import it with a column of queries"):
@@ -229,6 +270,82 @@ def test_other_items_than_those_of_the_transformer_have_queries_too(search: Path
     assert lines(run)[0]["loss/sqdc"] > 0
     with pytest.raises(UserError, match=r"content.query.encoder=own: it is made as the items' encoder"):
         train("em3", search, tmp_path / "other", {**given, "content.query.encoder": "own"})
+
+
+# -------------------------------------------------------------------------------------------- trained, kept, read again
+KEPT: dict[str, Any] = {
+    "model.content": "lemur", "paradigm": "frozen", "content.fusion.kind": "none", "content.query.train": "none",
+    "content.dim": 16, "content.item.train": "none",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("query", ["own", "shared"])
+def test_what_a_run_trained_is_the_encoder_of_others(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """Its content and its queries are the same numbers there, frozen; further training begins with them."""
+    given = {**SEARCH, "model.content": "lemur", "content.query.encoder": query}
+    first = train("em3", search, tmp_path / "run", given)
+    folder = tmp_path / "encoder"
+    monkeypatch.setattr("sys.argv", ["rawrec", "export", str(first.path), "--to", "encoder", "--out", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code and f"wrote {folder}" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "hash_tokenizer.json"}
+    rec, items = rawrec.Recommender.load(first.path), [f"i{k}" for k in range(40)]
+    frozen = {key: value for key, value in given.items() if key.split(".")[-1] not in ("sqdc_weight", "encoder_lr")}
+    frozen = frozen | KEPT | {"content.item.encoder": f"joint:{folder}"}
+    if query == "shared":
+        del frozen["content.query.train"]
+    second = train("em3", search, tmp_path / "second", frozen)
+    again = rawrec.Recommender.load(second.path)
+    np.testing.assert_allclose(again.embed(items), rec.embed(items), rtol=1e-5, atol=1e-5)
+    asked = ["red mug", "a mug that is red", "sofa"]
+    made = [one.system.item_model.encode_queries(asked).detach() for one in (rec, again)]  # type: ignore[union-attr]
+    torch.testing.assert_close(made[1], made[0], rtol=1e-5, atol=1e-5)
+    assert "loss/sqdc" not in lines(second)[0] and not any(key.startswith("live_share") for key in lines(second)[0])
+    own = {"title": "red mug", "said": "nice"}
+    np.testing.assert_allclose(again.embed([own]), rec.embed([own]), rtol=1e-4, atol=1e-5)
+    assert again.score(user="u1", items=["i1"], context={"query": "red mug"})[0] > 0
+    digests = second.info()["encoders"]
+    assert digests["content"]["encoder"] == f"joint:{folder}" and len(digests) == (2 if query == "own" else 1)
+    begun = {"content__item__encoder": f"joint:{folder}", "content__query__encoder": query, "model__content": "lemur"}
+    warm = system(search, tmp_path / "cache", **begun)
+    assert warm.item_model is not None and warm.bank is not None
+    torch.testing.assert_close(warm.bank.content, rec.system.bank.content, rtol=1e-4, atol=1e-5)  # type: ignore[union-attr]
+    assert any(".content." in name or "query" in name for name in gradients(warm))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
+    with pytest.raises(UserError, match=r"the weights of the encoder joint:\S+ \(.*\) have changed"):
+        rawrec.Recommender.load(second.path)
+
+
+def test_what_does_not_fit_a_trained_encoder_is_told(search: Path, tmp_path: Path) -> None:
+    first = train("em3", search, tmp_path / "run", {**SEARCH, "content.said.use": False})
+    folder = rawrec.Recommender.load(first.path).export_encoder(tmp_path / "encoder")
+    given = {key: value for key, value in SEARCH.items() if key not in ("model.sqdc_weight", "train.encoder_lr")}
+    given |= KEPT | {"content.item.encoder": f"joint:{folder}", "content.said.use": False}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"content.said.use": True}, "it learned to read title, and not the field said; set content.said.use=false"),
+        ({"content.dim": 32}, "it makes content 16 wide; use content.dim=16"),
+        ({"content.item.layers": 1}, "layers=1: the encoder"),
+        ({"content.text.max_length": 9}, "lower content.<field>.max_length"),
+        ({"content.query.max_length": 9}, "lower content.query.max_length"),
+        ({"content.query.encoder": "shared", "content.query.train": None}, "it has no queries among the items' fields"),
+        ({"content.item.encoder": f"joint:{first.path}"}, "it is a run; write its encoder by `rawrec export"),
+        ({"content.fusion.queries": 3}, "paradigm=frozen has no fusion; use hybrid or end_to_end, or content.fusion.k"),
+        ({"model.sqdc_weight": 0.1}, "neither content nor queries learn"),
+    ]
+    for changes, said in cases:
+        with pytest.raises(UserError) as caught:
+            now = {key: value for key, value in (given | changes).items() if value is not None}
+            train("em3", search, tmp_path / "other", now)
+        assert said in str(caught.value), f"{changes}: {said!r} is not in {caught.value}"
+    with pytest.raises(UserError, match="is there already: give a new folder"):
+        rawrec.Recommender.load(first.path).export_encoder(folder)
+    ids = train("id", search, tmp_path / "id", {"train.epochs": 1, "train.device": "cpu"})
+    with pytest.raises(UserError, match="reads items by no encoder"):
+        rawrec.Recommender.load(ids.path).export_encoder(tmp_path / "none")
 
 
 # -------------------------------------------------------------------------------------------- scores that read queries

@@ -142,15 +142,16 @@ def report(
 
 
 @app.command(epilog="Example: rawrec export runs/em3 --to vectors --out vectors.parquet; "
+             "rawrec export runs/lemur --to encoder --out encoders/lemur; "
              "rawrec export data/ml --to recbole --out recbole/ml")  # fmt: skip
 def export(
     source: Annotated[Path, typer.Argument(metavar="RUN|DATASET", help="run folder; mmrec, recbole: dataset folder")],
-    to: Annotated[str, typer.Option(help="vectors | features | mmrec | recbole")] = "vectors",
+    to: Annotated[str, typer.Option(help="vectors | features | encoder | mmrec | recbole")] = "vectors",
     out: Annotated[
         Path | None,
         typer.Option(
             help="vectors (default: RUN/vectors.parquet), features: a .parquet, .npy, .safetensors or .faiss file; "
-            "mmrec, recbole: a new folder"
+            "encoder, mmrec, recbole: a new folder"
         ),
     ] = None,
     field: Annotated[str | None, typer.Option(help="features: the field whose encoder is used")] = None,
@@ -164,6 +165,7 @@ def export(
     idle = {
         "vectors": {"field": field, "split": split, "label": label},
         "features": {"split": split, "label": label},
+        "encoder": {"field": field, "split": split, "label": label, "index": index},
         "mmrec": {"data": data, "field": field, "index": index},
         "recbole": {"data": data, "label": label, "field": field, "index": index},
     }
@@ -174,11 +176,13 @@ def export(
             raise UserError(f"--{name} means nothing to --to {to}, leave it out")
     if out is None and to != "vectors":
         raise UserError(f"--to {to} needs --out {'FILE' if to == 'features' else 'FOLDER'}")
-    if out is None or to in ("vectors", "features"):
+    if out is None or to in ("vectors", "features", "encoder"):
         from rawrec.serving.recommender import Recommender
 
         recommender, target = Recommender.load(source, data), out or source / "vectors.parquet"
-        if to == "features":
+        if to == "encoder":
+            path = recommender.export_encoder(target)
+        elif to == "features":
             path = recommender.export_features(target, field, index)
         else:
             path = recommender.export_vectors(target, index)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from rawrec.config.parts import ContentFusion
 from rawrec.config.records import Record, Size
@@ -98,7 +106,7 @@ class FusionConfig(Record):
         description="fqformer (attention with shared queries), masked_fq_former (nobody attends to the queries), "
         "one_flow (transformer layers over the tokens alone), two_flow (one of pictures, one of texts, with "
         "cross-attention), concat (one linear map), sum (the mean), none (an item's one feature is its content as it "
-        "is: of content.item.encoder=joint:..., end to end), or your own",
+        "is: of content.item.encoder=joint:..., end to end or frozen), or your own",
     )
     queries: int = Field(
         default=2, ge=1, description="fqformer, masked_fq_former: trainable queries, shared by all items"
@@ -283,12 +291,10 @@ class BankConfig(Record):
         description="which candidates these are: any, or more often those with more training rows (the paper says "
         "neither)",
     )
-    refresh_share: float = Field(
+    refresh_share: Literal["all"] | Annotated[float, Field(ge=0, le=100)] = Field(
         default=0.0,
-        ge=0,
-        le=100,
         description="ours: after each step the rows that were made longest ago are made anew, so many for each item "
-        "that the step made; 0: none",
+        "that the step made; 0: none; all: every row, so that none is ever stale, at the cost of the whole catalogue",
     )
     momentum: float = Field(
         default=0.0, ge=0, lt=1, description="ours: share of a row's old content that stays when training rewrites it"
@@ -304,6 +310,14 @@ class BankConfig(Record):
         description="ours: at most so many rows in training, those of the items that were used last; null: one for "
         "each item. Evaluation and publishing hold all",
     )
+
+    @field_validator("refresh_share", mode="wrap")
+    @classmethod
+    def _refresh_share(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError("use a number from 0 to 100, or all") from None
 
     @model_validator(mode="after")
     def _nothing_but_what_is_encoded_learns(self) -> Self:

@@ -16,7 +16,7 @@ def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> 
     of_features = re.fullmatch(r"paradigm|content\..+|bank\..+|train\.(encoder_lr(_decay)?|precision)", key)
     if cfg.retrieval and of_features and not cfg.model.reads_features():
         return f"model {cfg.model.name} reads no features of items"
-    for pattern, holds, reason in _retrieval_rules(cfg) if cfg.retrieval else _ranking_rules(cfg):
+    for pattern, holds, reason in _retrieval_rules(cfg) if cfg.retrieval else _ranking_rules(cfg, key):
         if holds and re.fullmatch(pattern, key):
             return reason
     part = key.split(".")
@@ -25,13 +25,13 @@ def idle_reason(cfg: Config, key: str, value: Any, kinds: Mapping[str, str]) -> 
     return None
 
 
-def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
+def _ranking_rules(cfg: Config, key: str) -> list[tuple[str, bool, str]]:
     """Settings (a pattern of their keys), whether they have no effect, and why."""
     end_to_end, fusion = cfg.paradigm == "end_to_end", cfg.content.fusion.kind
     query_learns = cfg.model.reads_queries and cfg.content.query.train != "none"
     return [
         (
-            r"paradigm|content\..+|bank\..+|model\.((cic|sqdc)_.+|content_side|lemur\..+)|train\.(encoder_lr(_decay)?|precision)",
+            r"paradigm|content\..+|bank\..+|model\.((cic|sqdc)_.+|content_side|ranking_gradient|lemur\..+)|train\.(encoder_lr(_decay)?|precision)",
             not cfg.reads_content,
             f"model {cfg.label} has no content. Leave it out, or set model.content=em3",
         ),
@@ -48,7 +48,12 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         _one_layer(cfg, query_learns),
         (r"bank\.live_budget", not end_to_end, f"paradigm={cfg.paradigm} encodes every item; use paradigm=end_to_end"),
         *_bank_rules(cfg),
-        (r"content\.fusion\..+", cfg.paradigm == "frozen", "paradigm=frozen has no fusion; use hybrid or end_to_end"),
+        (
+            r"content\.fusion\..+",
+            cfg.paradigm == "frozen" and not (key == "content.fusion.kind" and fusion == NO_FUSION),
+            "paradigm=frozen has no fusion; use hybrid or end_to_end, or content.fusion.kind=none, which reads the one "
+            "feature as it is",
+        ),
         (
             r"content\.lora\..+",
             cfg.paradigm == "frozen",
@@ -95,6 +100,16 @@ def _ranking_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             r"bank\.history",
             cfg.paradigm != "hybrid",
             "end to end reads histories from the bank, and frozen content is the same in both; use paradigm=hybrid",
+        ),
+        (
+            r"bank\.history_grad",
+            not cfg.model.ranking_gradient,
+            "model.ranking_gradient=false passes none from the ranker to what it reads",
+        ),
+        (
+            r"model\.ranking_gradient",
+            cfg.paradigm == "frozen" and not query_learns,
+            "paradigm=frozen: nothing of the content learns; use hybrid or end_to_end",
         ),
         (
             r"model\.id_dropout",
@@ -164,6 +179,11 @@ def _query_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             r"content\.query\.(layers|train)",
             query.encoder == "shared",
             "content.query.encoder=shared reads queries by the items' encoder; use content.query.encoder=own",
+        ),
+        (
+            r"model\.sqdc_weight",
+            cfg.paradigm == "frozen" and cfg.content.fusion.kind == NO_FUSION and query.train == "none",
+            "neither content nor queries learn; use content.query.train=all, or leave it out",
         ),
         (r"model\.sqdc_(?!weight).+", not model.sqdc_weight, "model.sqdc_weight=0 switches that loss off"),
         (

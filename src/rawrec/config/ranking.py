@@ -50,8 +50,9 @@ class InputsConfig(Record):
     id_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of ids read as the unknown id while training")
     id_history: int = Field(
         default=20,
-        ge=1,
-        description="most recent items whose ids the ranker attends to; content reads all of data.history",
+        ge=0,
+        description="most recent items whose ids the ranker attends to; 0: none, the ids of a history are not read; "
+        "content reads all of data.history",
     )
     columns: Literal["all", "none"] | list[str] = Field(
         default="none", description="categorical and numeric item columns that the ranker reads"
@@ -120,6 +121,12 @@ class ContentPartConfig(Record):
         default="both",
         description="which content the ranker reads: the candidate's (item), the history's (user: interest and "
         "profile), or both and the product of the two",
+    )
+    ranking_gradient: bool = Field(
+        default=True,
+        description="the loss of the labels teaches what makes content and queries; false: these learn by the "
+        "contrasts alone (model.sqdc_weight, model.cic_weight, content.itc_weight), and the ranker reads them as they "
+        "come",
     )
     cic_weight: float = Field(
         default=0.1,

@@ -159,6 +159,17 @@ class Config(Record):
         return self
 
     @model_validator(mode="after")
+    def _content_learns_from_something(self) -> Config:
+        if self.retrieval or not self.reads_content or self.model.ranking_gradient or self.paradigm == "frozen":
+            return self
+        if not (self.model.sqdc_weight or self.model.cic_weight or self.content.itc_weight):
+            raise ValueError(
+                f"model.ranking_gradient=false: with paradigm={self.paradigm} content learns by contrasts alone then, "
+                "and there is none; use model.sqdc_weight, for example 0.01, or paradigm=frozen"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lora(self) -> Config:
         lora, dim = self.content.lora, self.content.dim
         if lora.handover == "none" or not self.reads_content:

@@ -199,8 +199,14 @@ class Bank:
         capacity, of the items that hold a row."""
         if self._stalest is None:
             self._stalest = Stalest(len(self), self.device)
-        slots, valid = self.slots, self.valid
-        return self._stalest.take(count, self.made, lambda: valid if slots is None else valid & (slots.of >= 0))
+        return self._stalest.take(count, self.made, self._held)
+
+    def all_rows(self) -> Tensor:
+        """The rows with media, ascending; with a capacity, of the items that hold a row."""
+        return self._held().nonzero()[:, 0]
+
+    def _held(self) -> Tensor:
+        return self.valid if self.slots is None else self.valid & (self.slots.of >= 0)
 
     # --------------------------------------------------------------------------------------------------------- health
     def group(self, buckets: dict[str, Tensor]) -> None:

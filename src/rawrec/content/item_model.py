@@ -17,7 +17,16 @@ from rawrec.config.parts import NO_FUSION
 from rawrec.config.wording import unknown
 from rawrec.content import lora
 from rawrec.content.bank import Bank
-from rawrec.content.encoders import Encoder, JointField, Networks, QueryEncoder, make_encoder, make_joint, make_query
+from rawrec.content.encoders import (
+    Encoder,
+    JointField,
+    Networks,
+    QueryEncoder,
+    joint_length,
+    make_encoder,
+    make_joint,
+    make_query,
+)
 from rawrec.content.encoders.vlmo import contrast
 from rawrec.content.fusion import make_fusion
 from rawrec.content.units import Unit, units_of_pieces
@@ -44,8 +53,9 @@ class ItemModel(nn.Module):
     pieces: of an encoder that reads some of an item's pieces alone: of which feature they are, whose projection they
     share, and which ones.
     frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
-    length. Retrieval models have one, too, and read the features themselves. plain (content.fusion.kind=none): the
-    content is the one feature as it is. query: encoder of queries, in the space of content, where a model reads them.
+    length. Retrieval models have one, too, and read the features themselves (not `joined`). plain
+    (content.fusion.kind=none): the content is the one feature as it is, under any paradigm. query: encoder of queries,
+    in the space of content, where a model reads them.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class ItemModel(nn.Module):
         frozen: bool,
         reads: Mapping[str, tuple[tuple[str, ...], ...]] | None = None,
         pieces: Mapping[str, tuple[str, slice]] | None = None,
+        joined: bool = True,
     ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
@@ -73,7 +84,7 @@ class ItemModel(nn.Module):
         self.proj = nn.ModuleDict()
         self.fusion = None
         self.query: QueryEncoder | None = None
-        self.plain = not frozen and cfg.fusion.kind == NO_FUSION
+        self.plain = joined and cfg.fusion.kind == NO_FUSION
         if self.plain:
             self._check_plain(cfg.dim)
         elif not frozen and self.fields:
@@ -142,8 +153,12 @@ class ItemModel(nn.Module):
         return self.pieces[name][0] if name in self.pieces else name
 
     def digests(self) -> dict[str, dict[str, str | None]]:
-        """Name and digest of the weights, as they were loaded, of the encoder of every feature."""
-        return {field: {"encoder": e.name, "digest": e.stack.digest} for field, e in self.raw_encoders()}
+        """Name and digest of the weights, as they were loaded, of the encoder of every feature, and of queries where
+        these have one of their own."""
+        found = {field: {"encoder": e.name, "digest": e.stack.digest} for field, e in self.raw_encoders()}
+        if self.query is not None and self.query.digest:
+            found[QUERY] = {"encoder": self.query.name, "digest": self.query.digest}
+        return found
 
     def column(self, field: str) -> str:
         """Name of the static column that the field is read from."""
@@ -366,7 +381,7 @@ def build_item_model(
     settings = cfg.content if cfg.paradigm == "end_to_end" else cfg.content.model_copy(update={"itc_weight": 0.0})
     reads = {name: unit.reads for name, unit in units.items()}
     pieces = {name: (unit.base, unit.pieces) for name, unit in units.items() if unit.pieces is not None}
-    made = ItemModel(encoders, dict(fields.feature), settings, frozen, reads, pieces)
+    made = ItemModel(encoders, dict(fields.feature), settings, frozen, reads, pieces, joined=fused)
     made.seed = cfg.seed
     if made.itc is not None:
         _check_contrast(made)
@@ -390,13 +405,15 @@ def _joint(cfg: Config, unit: Unit) -> Encoder:
     """LEMUR's transformer, which makes an item's content of all its fields."""
     assert unit.own is not None
     fields = [
-        JointField(name, kind, own.max_length or JointField._field_defaults["length"], own.max_images)
+        JointField(name, kind, own.max_length or joint_length(unit.settings.encoder or "", name, kind), own.max_images)
         for (name, own), kind in zip(unit.own.items(), unit.kinds, strict=True)
     ]
     images = next((own for own, kind in zip(unit.own.values(), unit.kinds, strict=True) if kind == "image"), None)
     query = cfg.content.query
     length = query.max_length if query.encoder == "shared" else None
-    return make_joint(fields, images, unit.settings, cfg.content.dim, length, cfg.seed)
+    exact = cfg.paradigm == "frozen" and cfg.content.fusion.kind == NO_FUSION  # content as it is, to the last digit
+    dtype = torch.float32 if exact else torch.float16
+    return make_joint(fields, images, unit.settings, cfg.content.dim, length, cfg.seed, dtype)
 
 
 def _check_contrast(made: ItemModel) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rawrec.config import Config, FieldConfig
-from rawrec.content.encoders import DEFAULTS, JOINT, WHOLE, known_or_whole, reads_whole_items
+from rawrec.content.encoders import DEFAULTS, JOINT, WHOLE, joint_pictures, known_or_whole, reads_whole_items
 from rawrec.content.encoders.base import Kind
 from rawrec.content.encoders.vlmo import Kind as PassKind
 from rawrec.data.dataset import Fields
@@ -210,12 +210,15 @@ def _of_joint(
     item = _of_field(cfg, ITEM, "text", item).model_copy(update={"encoder": item.encoder})
     own: dict[str, FieldConfig] = {}
     images: dict[str, FieldConfig] = {}
+    brought = joint_pictures(item.encoder or "")
     for name, kind in kinds.items():
         if kind == "text" and settings[name].use:
             _agree_on({ITEM: item, name: settings[name]}, ITEM, name, (*OWN, "max_length"))
             own[name] = settings[name]
         elif kind == "image":
-            alone = _of_field(cfg, name, kind, None, default=item.encoder)
+            alone = _of_field(cfg, name, kind, None, default=brought.get("encoder") or item.encoder)
+            if alone.encoder == brought.get("encoder") and alone.size is None:
+                alone = alone.model_copy(update={"size": brought.get("size")})
             if alone.use and alone.encoder != item.encoder:
                 images[name] = alone
     for name in images:

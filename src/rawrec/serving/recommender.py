@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config.training import Seen
+from rawrec.content.encoders import JointEncoder
+from rawrec.content.joint_writing import write_joint
 from rawrec.data.dataset import Dataset
 from rawrec.data.exporters import mmrec_items
 from rawrec.data.lists import LIST_FORMS, LISTS, write_lists
@@ -345,6 +347,25 @@ class Recommender:
         named = [ids[row] for row in rows.tolist()]
         given = Vectors(named, known[field], pieces, mean_for_missing=order is not None)
         write_vectors(given, path, index)
+        return path
+
+    def export_encoder(self, out: str | Path) -> Path:
+        """The transformers of documents and queries that the run trained (`content.item.encoder=joint:...`), as the
+        folder of an encoder: `content.item.encoder=joint:FOLDER` of another run begins as they are, or keeps them.
+
+        >>> rec.export_encoder("encoders/lemur")
+        """
+        item_model, path = self.system.item_model, Path(out)
+        encoders = {} if item_model is None else dict(item_model.raw_encoders())
+        document = next((one for one in encoders.values() if isinstance(one, JointEncoder)), None)
+        if item_model is None or document is None:
+            raise UserError(
+                f"{self.run.path}: only what content.item.encoder=joint:... trained is written as an encoder; this run "
+                f"reads items by {', '.join(one.name for one in encoders.values()) or 'no encoder'}"
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"--out {path} is there already: give a new folder")
+        write_joint(document, item_model.query, path)
         return path
 
     # --------------------------------------------------------------------------------------------------------- inside

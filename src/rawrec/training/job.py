@@ -13,7 +13,7 @@ from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.metrics import followed
 from rawrec.config.resolution import single
-from rawrec.content.encoders import known_or_whole
+from rawrec.content.encoders import JOINT, known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, UserError
 from rawrec.files import filling
@@ -274,11 +274,15 @@ def _same_encoders(run: RunFolder, task: Task) -> None:
     """UserError where the weights in an encoder's folder are not those that the run began with."""
     for what, begun in run.info().get("encoders", {}).items():
         now = task.digests.get(what)
-        if now is not None and now["digest"] != begun["digest"] and Path(str(now["encoder"])).is_dir():
+        if now is not None and now["digest"] != begun["digest"] and _is_folder(now["encoder"]):
             raise UserError(
                 f"the weights of the encoder {now['encoder']} ({what}) have changed since the run {run.path.name} was "
                 "begun with them: bring them back, or train again"
             )
+
+
+def _is_folder(encoder: str | None) -> bool:
+    return Path(str(encoder).removeprefix(JOINT)).is_dir()
 
 
 def task_of(cfg: Config) -> type[ImpressionTask] | type[PairTask]:

@@ -10,6 +10,7 @@
 | `random:conv`, `random:vit`, `random:bert` | image, image, text | small random networks, for tests |
 | a folder that `rawrec finetune` made of `pair:IMAGE+TEXT` | both | two encoders in one space: see `pair.py` |
 | `joint:SIZE`, `joint:TEXT ENCODER` | all texts (`content.item.encoder`) | LEMUR's transformer: see `joint.py` |
+| `joint:FOLDER` of `rawrec export RUN --to encoder` | the same | as the run trained it: see `joint_folder.py` |
 | a folder of VLMo, `random:vlmo` | both, and both together (`content.item.encoder`) | one network: see `whole.py` |
 """
 
@@ -28,8 +29,16 @@ from torch import nn
 from rawrec.config import FieldConfig
 from rawrec.config.parts import EncoderEntry, encoder_entry, encoder_names
 from rawrec.content.encoders import efficientnet, hub, loading, open_clip_towers, pair, random_networks, timm_pictures
-from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack
-from rawrec.content.encoders.joint import PATCHES, JointEncoder, JointField, base_of, joint_encoder
+from rawrec.content.encoders.base import Encoder, Kind, SideStack, Stack, hash_weights
+from rawrec.content.encoders.joint import (
+    PATCHES,
+    JointEncoder,
+    JointField,
+    base_of,
+    joint_encoder,
+    joint_length,
+    joint_pictures,
+)
 from rawrec.content.encoders.joint_network import SIZES
 from rawrec.content.encoders.names import JOINT, LIBRARIES, whole_name
 from rawrec.content.encoders.one_field import ImageEncoder, TextEncoder
@@ -53,9 +62,12 @@ __all__ = [
     "TEXT_ENCODERS",
     "WHOLE",
     "Encoder",
+    "JointEncoder",
     "JointField",
     "Networks",
     "QueryEncoder",
+    "joint_length",
+    "joint_pictures",
     "known_or_whole",
     "make_encoder",
     "make_joint",
@@ -192,8 +204,10 @@ def make_query(
         name = f"{JOINT}paper" if joint is None else joint.name
     with torch.random.fork_rng(devices=[]), _packages(name.removeprefix(JOINT)):
         torch.manual_seed(seed)
-        base = base_of(name, layers, 1, length + 2, _network, query=True)
-        return quicken(own_query(base, out, length, learns))
+        base = base_of(name, layers, 1, length + 2, _network, query=True, out=out)
+        made = own_query(base, out, length, learns)
+        made.name, made.digest = name, hash_weights(made)
+        return quicken(made)
 
 
 def known_or_whole(name: str) -> str:

@@ -6,8 +6,9 @@ their pieces. What the transformer makes of [cls] is the item's content. It lear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,14 @@ from torch import Tensor, nn
 
 from rawrec.config import FieldConfig
 from rawrec.content.encoders.base import Encoder, Kind, Stack
+from rawrec.content.encoders.joint_folder import (
+    JointFolder,
+    joint_folder,
+    restore,
+    tokenizer_in,
+    usual_length,
+    weights_in,
+)
 from rawrec.content.encoders.joint_images import Grid, Patches, Pieces
 from rawrec.content.encoders.joint_network import SIZES, JointConfig, JointTransformer, config_of, take_over
 from rawrec.content.encoders.joint_rows import WORD, Item, pack, unpack
@@ -71,25 +80,41 @@ def marked(tokenizer: Tokenizer, name: str) -> Marked:
 
 
 class Base(NamedTuple):
-    """What transformers are made from. model: the text encoder whose weights they begin with, None: random ones."""
+    """What transformers are made from. model: the text encoder whose weights they begin with. trained: weights and
+    types of a run's transformer, and its name. Neither: random weights."""
 
     config: JointConfig
     words: Marked
     model: Any = None
+    trained: tuple[Mapping[str, Tensor], Sequence[int], str] | None = None
 
     def network(self, out: int, image_width: int = 0, pieces: int = 0) -> JointTransformer:
         made = JointTransformer(self.config, out, image_width, pieces)
         if self.model is not None:
             take_over(made, self.model)
+        if self.trained is not None:
+            restore(made, *self.trained)
         return made.eval()
 
 
-def base_of(name: str, depth: int | None, fields: int, tokens: int, load: Load, query: bool = False) -> Base:
-    """What `joint:<size>` or `joint:<text encoder>` stands for.
+def base_of(
+    name: str,
+    depth: int | None,
+    fields: int,
+    tokens: int,
+    load: Load,
+    query: bool = False,
+    names: Sequence[str] = (),
+    out: int | None = None,
+) -> Base:
+    """What `joint:<size>`, `joint:<text encoder>` or `joint:<folder of a run's>` stands for.
 
-    depth: layers, None: the usual number. fields: kinds of fields. tokens: that a sequence may have. query: of queries.
+    depth: layers, None: the usual number. fields: kinds of fields, queries among them where they are one; names: of the
+    others. tokens: that a sequence may have. query: of queries. out: the width that content is to have.
     """
     inner = name.removeprefix(JOINT)
+    if (saved := joint_folder(inner)) is not None:
+        return _of_run(inner, saved, depth, fields, tokens, query, names, out)
     if inner in SIZES:
         sizes = SIZES[inner]
         usual = sizes.query_depth if query else sizes.document.depth
@@ -113,6 +138,38 @@ def base_of(name: str, depth: int | None, fields: int, tokens: int, load: Load, 
             "content.<field>.max_length"
         )
     return Base(config.model_copy(update={"fields": fields}), marked(reading.tokenizer, inner), model)
+
+
+def _of_run(
+    inner: str,
+    saved: JointFolder,
+    depth: int | None,
+    fields: int,
+    tokens: int,
+    query: bool,
+    names: Sequence[str],
+    out: int | None,
+) -> Base:
+    """The transformers that a run trained."""
+    name, config = JOINT + inner, saved.query if query else saved.document
+    shares = not query and fields > len(names)
+    if config is None or (shares and not saved.shared):
+        of = "no transformer of queries" if query else "no queries among the items' fields"
+        other = "content.query.encoder=shared" if saved.shared else "another content.query.encoder, such as joint:paper"
+        raise UserError(f"encoder {name}: it has {of}; use {other}")
+    if out is not None and out != saved.width:
+        raise UserError(f"encoder {name}: it makes content {saved.width} wide; use content.dim={saved.width}")
+    if depth not in (None, config.depth):
+        raise UserError(f"layers={depth}: the encoder {name} has {config.depth} trained layers; leave it out")
+    kinds = [1] if query else saved.kinds(names, name) + [len(saved.fields) + 1] * shares
+    if tokens > config.tokens:
+        which = "content.query.max_length" if query else "content.<field>.max_length"
+        raise UserError(
+            f"encoder {name}: sequences have up to {tokens} tokens, and it reads {config.tokens}; lower {which}"
+        )
+    weights = weights_in(Path(inner), "query" if query else "document")
+    words = marked(tokenizer_in(Path(inner)), inner)
+    return Base(config.model_copy(update={"fields": len(kinds)}), words, trained=(weights, kinds, name))
 
 
 class Sequences(NamedTuple):
@@ -316,7 +373,7 @@ def joint_encoder(
     words = sum(field.length + 1 for field in fields if field.kind == "text")
     shares = query_length is not None
     tokens = max(1 + words, 2 + query_length if query_length is not None else 0)
-    base = base_of(name, cfg.layers, len(fields) + shares, tokens, load)
+    base = base_of(name, cfg.layers, len(fields) + shares, tokens, load, names=[one.name for one in fields], out=out)
     pieces = None if images is None else _pieces(name, images, load)
     if pieces is not None and cfg.train.startswith("top:"):
         raise UserError(f"train={cfg.train}: beside pictures {name} learns as a whole; use train=all")
@@ -326,7 +383,28 @@ def joint_encoder(
     return JointEncoder(name, stack, fields, base.words, cfg, seed, dtype)
 
 
+def joint_length(name: str, field: str, kind: Kind) -> int:
+    """Words of a text field that `joint:...` reads where no max_length is given."""
+    return usual_length(joint_folder(name), field, kind) or LENGTH
+
+
+def joint_pictures(name: str) -> dict[str, Any]:
+    """Settings of image fields that `joint:<folder of a run's>` brings: encoder, and size."""
+    saved = joint_folder(name)
+    if saved is None or saved.pictures is None:
+        return {}
+    given = {"encoder": saved.pictures.encoder, "size": saved.pictures.size}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def _pieces(name: str, images: FieldConfig, load: Load) -> Pieces:
+    saved = joint_folder(name)
+    known = None if saved is None else saved.pictures
+    if saved is not None and (known is None or known.encoder != images.encoder):
+        has = "texts alone" if known is None else f"pictures by {known.encoder}"
+        raise UserError(f"content.image.encoder={images.encoder}: {name} learned to read {has}; leave it out")
+    if images.encoder == PATCHES and known is not None:
+        return Patches(images.size or known.size or SIZES["paper"].image_size, known.patch or SIZES["paper"].patch)
     if images.encoder == PATCHES:
         sizes = SIZES.get(name.removeprefix(JOINT), SIZES["paper"])
         return Patches(images.size or sizes.image_size, sizes.patch)

@@ -73,6 +73,7 @@ class Grid(Pieces):
     def __init__(self, stack: Stack, pictures: Pictures, name: str) -> None:
         super().__init__()
         self.stack, self.framing, self.given = stack.requires_grad_(False), pictures.framing, 1
+        self.name = name
         self.register_buffer("mean", torch.tensor(pictures.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(pictures.std).view(3, 1, 1), persistent=False)
         side = pictures.framing.side

@@ -23,13 +23,15 @@ OWN_KIND = 1  # of the words of a query, in a transformer of its own
 class QueryEncoder(nn.Module):
     """Queries -> `[n, width]`. Always in eval mode, without dropout, as encoders of items are.
 
-    max_length: words kept. learns: all of a network of its own; what is shared learns as the items' encoder says.
+    max_length: words kept. learns: all of a network of its own; what is shared learns as the items' encoder says. name,
+    digest: what a network of its own began as.
     """
 
     def __init__(
         self, network: JointTransformer, words: Marked, max_length: int, kind: int, shared: bool, learns: bool
     ) -> None:
         super().__init__()
+        self.name, self.digest = "", ""
         self.words, self.max_length, self.kind, self.shared = words, max_length, kind, shared
         self._shared = [network] if shared else []  # in a list: it is a part of the items' encoder
         self.network = None if shared else network.requires_grad_(learns)

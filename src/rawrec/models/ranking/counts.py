@@ -112,7 +112,7 @@ class Sessions:
             self._session = sessions_by_gap(data.users, times, cfg.session_gap)
         else:
             self._session = sessions_by_column(data.users, _codes(data, cfg.session))
-        self._times, self._length = times, cfg.id_history
+        self._times, self._length = times, max(cfg.id_history, 1)
         train = ((samples.part == 0) | samples.history_only) & (self._session >= 0)
         self._read = {True: self._of(data, samples, train)}
         self._read[False] = self._of(data, samples, self._session >= 0) if rolling else self._read[True]

@@ -112,6 +112,7 @@ class Inputs(nn.Module):
         super().__init__()
         self.cfg, self.columns, d = cfg, columns, cfg.dim
         self.ids = IdTables(known_users, known_items, d, cfg.id_dropout)
+        self.reads_past = cfg.item_id and cfg.id_history > 0
         self.id_query = Linear(d, d)
         self.bags = nn.ModuleDict({k: nn.EmbeddingBag(v[2], d, mode="mean") for k, v in columns.bags.items()})
         numbers, user_numbers = columns.numbers.shape[1], columns.users.shape[1]
@@ -122,7 +123,7 @@ class Inputs(nn.Module):
         self.context = ContextToken(context, d) if context.codes or context.numbers else None
         self.counts = Linear(context.counts, d) if context.counts else None
         self.session = Linear(context.session, d) if context.session else None
-        self.session_items = Linear(d, d, bias=False) if context.session and cfg.item_id else None
+        self.session_items = Linear(d, d, bias=False) if context.session and self.reads_past else None
 
     @property
     def names(self) -> list[str]:
@@ -132,7 +133,8 @@ class Inputs(nn.Module):
             "numbers": self.numbers is not None,
             "user_numbers": self.user_numbers is not None,
             "user": self.cfg.user_id,
-            **dict.fromkeys(("item", "interest", "item*interest"), self.cfg.item_id),
+            "item": self.cfg.item_id,
+            **dict.fromkeys(("interest", "item*interest"), self.reads_past),
             "user_columns": self.user_columns is not None,
             "context": self.context is not None,
             "counts": self.counts is not None,
@@ -143,7 +145,7 @@ class Inputs(nn.Module):
     @property
     def histories(self) -> dict[str, int]:
         """Widths of the histories that `forward` gives, by name."""
-        return {"ids": self.cfg.dim} if self.cfg.item_id else {}
+        return {"ids": self.cfg.dim} if self.reads_past else {}
 
     def begin(self) -> None:
         """The values that tables of columns have before training; id tables have theirs."""
@@ -157,7 +159,7 @@ class Inputs(nn.Module):
         """Tokens, biases and the history of ids of a batch."""
         part, ids, columns = Part(), self.ids, batch.columns or self.columns
         users, items = ids.user_codes(batch.users), ids.item_codes(batch.items)
-        recent = batch.history[:, -self.cfg.id_history :]
+        recent = batch.history[:, max(batch.history.shape[1] - self.cfg.id_history, 0) :]
         categories, past_categories = self._categories(columns, batch.items, recent) if self.bags else (0.0, 0.0)
         if isinstance(categories, Tensor):
             part.tokens.append(Token("categories", categories))
@@ -170,12 +172,13 @@ class Inputs(nn.Module):
             part.linear.append(ids.user_bias(users))
         if self.cfg.item_id:
             item = ids.item(items) + categories
+            part.tokens.append(Token("item", item))
+            part.linear.append(ids.item_bias(items)[..., 0])
+        if self.reads_past:
             past = ids.item(ids.item_codes(recent)) + past_categories
             history = HistoryContent(past, recent >= 0)
             interest, some = attend(history, self.id_query(item), self.cfg.dim), history.valid.any(1)[:, None]
-            part.tokens += [Token("item", item), Token("interest", interest, some)]
-            part.tokens.append(Token("item*interest", item * interest, some))
-            part.linear.append(ids.item_bias(items)[..., 0])
+            part.tokens += [Token("interest", interest, some), Token("item*interest", item * interest, some)]
             part.histories["ids"] = Past(item, history)
         if self.user_columns is not None:
             part.tokens.append(Token("user_columns", self.user_columns(batch.users)))

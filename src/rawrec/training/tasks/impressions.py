@@ -112,8 +112,9 @@ class ImpressionTask(Task, nn.Module):
         self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, *sizes)
         if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
             self.ranker.content.same = equal_content(self.item_model, data, cache)
-        # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own.
-        frozen = self.item_model is not None and self.item_model.frozen
+        # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own, unless
+        # it is to be read as it is (content.fusion.kind=none).
+        frozen = self.item_model is not None and self.item_model.frozen and not self.item_model.plain
         self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
         self.live: LiveItems | None = None
         if self.item_model is not None and self.bank is not None:
@@ -294,7 +295,8 @@ class ImpressionTask(Task, nn.Module):
             inputs.query = None if batch.query is None else batch.query[part]
             inputs.session = None if batch.session is None else batch.session[part]
             if self.ranks_by_queries and live is not None and live.queries is not None and inputs.query is not None:
-                inputs.query_content = live.queries.at(inputs.query)
+                asked = live.queries.at(inputs.query)
+                inputs.query_content = asked if self.cfg.model.ranking_gradient else asked.detach()
             parts = ranker.losses(inputs, batch.labels[part])
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
@@ -305,18 +307,32 @@ class ImpressionTask(Task, nn.Module):
                 yield self._weighted(self.sqdc.losses(batch, live))
         yield from self.contrast(live)
 
+    def shown(self, name: str, batch: StepImpressions, live: LiveContent) -> tuple[bool, bool]:
+        every, some = super().shown(name, batch, live)
+        return every and self.cfg.model.ranking_gradient, some  # contrasts alone may rightly have none in a step
+
+    def without_gradient(self, name: str) -> str:
+        if self.cfg.model.ranking_gradient:
+            return super().without_gradient(name)
+        return (
+            f"model.ranking_gradient=false: in a whole epoch no contrast reached the encoder of {name!r}: no clicked "
+            "row had a negative. Raise train.batch_size, or shorten model.sqdc_mask"
+        )
+
     def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = self.ranker.loss_weights
         weighted = [weights[name] * value.double() for name, value in parts.items() if not name.startswith(COUNTED)]
         return {"loss": torch.stack(weighted).sum(), **parts}
 
     def write(self, live: LiveContent, step: int) -> None:
-        if self.bank is not None and self.content_in is None and len(live.rows):
+        if self.bank is not None and self.cfg.paradigm != "frozen" and len(live.rows):
             self.bank.write_features(live.encoded, live.features, step)
             self.bank.write(live.rows, live.content, step)
             if share := self.cfg.bank.refresh_share:
                 made = live.encoded if self.cfg.paradigm == "end_to_end" else live.rows
-                self._make_anew(self.bank.oldest(math.ceil(share * len(made))), step)
+                every = share == "all"
+                rows = self.bank.all_rows() if every else self.bank.oldest(math.ceil(share * len(made)))
+                self._make_anew(rows, step)
 
     @torch.no_grad()
     def _make_anew(self, rows: Tensor, step: int) -> None:

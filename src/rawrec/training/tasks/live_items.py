@@ -28,6 +28,9 @@ class LiveItems:
     ):
         self.cfg, self.bank, self.item_model, self.policy = cfg, bank, item_model, policy
         self.past, self.through = past, through
+        # The map of frozen content is the ranker's own, and learns with it.
+        taught = cfg.model.ranking_gradient and cfg.paradigm != "frozen"
+        self.teaches = taught or through is not None
 
     def content(self, items: Tensor, history: Tensor, seed: int) -> LiveContent:
         """The content that a step makes with gradient. items, history: of its candidates and histories, item rows."""
@@ -72,7 +75,8 @@ class LiveItems:
         cheap, histories are live as well (but with bank.history=bank) and nothing is encoded.
         """
         end_to_end = self.cfg.paradigm == "end_to_end"
-        alone = end_to_end or self.cfg.bank.history == "bank"
+        still = self.cfg.paradigm == "frozen" and self.through is None
+        alone = end_to_end or still or self.cfg.bank.history == "bank"
         rows = torch.unique(items if alone else torch.cat([items.flatten(), self.past.whole(history).flatten()]))
         rows = rows[rows >= 0]
         rows = rows[self.bank.valid[rows]]
@@ -84,7 +88,7 @@ class LiveItems:
     def batch(self, users: Tensor, items: Tensor, history: Tensor, live: LiveContent) -> RankingBatch:
         """A batch with content: live rows where there are any, the bank's rows elsewhere. Good until the next one."""
         (at_items,) = self.bank.locate(live.rows, items)
-        values = live.leaf
+        values = live.leaf if self.teaches else live.leaf.detach()
         if self.through is not None:  # every row is live: the bank's own rows are of another width
             content = torch.zeros(*items.shape, self.cfg.content.dim, device=self.bank.device)
         else:
