@@ -35,6 +35,7 @@ ORDER = [
     "compare",
     "study",
     "recommend",
+    "search",
     "similar",
 ]
 ORDER += ["report", "export", "models", "sources", "settings"]

@@ -26,6 +26,23 @@ SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="seed of a r
 RunArgument = Annotated[Path, typer.Argument(help="run folder")]
 Data = Annotated[Path | None, typer.Option("--data", help="where the run's dataset is now, if it has moved")]
 K = Annotated[int, typer.Option("-k", min=1, help="number of items")]
+KnownUser = Annotated[str | None, typer.Option("--user", help="a known user's id")]
+History = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        help="item ids, oldest first, between commas (or as a JSON list): of someone new; with --user, in place of "
+        "what the dataset knows of them",
+    ),
+]
+Context = Annotated[
+    Many,
+    typer.Option(
+        "--context",
+        metavar="COLUMN=VALUE",
+        help="context of a model that reads it (also time=SECONDS); repeatable",
+    ),
+]
 
 # --------------------------------------------------------------------------------------------------------- interactions
 Interactions = Annotated[Path, typer.Option("--interactions", help="CSV, TSV, JSON lines or Parquet; text also as .gz")]

@@ -5,28 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from rawrec.cli.common import app, console, print_json, tell
-from rawrec.cli.options import Data, Json, K, Many, RunArgument
+from rawrec.cli.options import Context, Data, History, Json, K, KnownUser, RunArgument
 from rawrec.errors import UserError
 
 
 @app.command(epilog="Example: rawrec recommend runs/em3 --user 42 -k 10")
 def recommend(
     run: RunArgument,
-    user: Annotated[str | None, typer.Option(help="a known user's id")] = None,
-    history: Annotated[
-        str | None,
-        typer.Option(
-            help="item ids, oldest first, between commas (or as a JSON list): of someone new; with --user, in place of "
-            "what the dataset knows of them"
-        ),
-    ] = None,
+    user: KnownUser = None,
+    history: History = None,
     k: K = 10,
     all_users: Annotated[
         Path | None, typer.Option(help="lists for every user into this file: .parquet, .csv, .jsonl")
@@ -39,10 +33,7 @@ def recommend(
     by: Annotated[
         str | None, typer.Option(metavar="LABEL", help="of a run of several labels: the one whose probability counts")
     ] = None,
-    context: Annotated[
-        Many,
-        typer.Option(metavar="COLUMN=VALUE", help="context of a model that reads it (also time=SECONDS); repeatable"),
-    ] = None,
+    context: Context = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -67,11 +58,7 @@ def recommend(
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
     found = recommender.recommend(user, past, k, exclude, given, by)
-    if user is not None and past is not None:
-        print(
-            f"--history stands in place of what {user} did: it is what the model reads, and what is left out",
-            file=sys.stderr,
-        )
+    _tell_both(user, past, left_out=True)
     _show(
         recommender,
         found,
@@ -79,6 +66,60 @@ def recommend(
         as_json,
         {"user": user, "history": past, "k": k} | ({"context": given} if given else {}) | ({"by": by} if by else {}),
     )
+
+
+@app.command(epilog="Example: rawrec search runs/lemur --query 'red striped mug' --user 42")
+def search(
+    run: RunArgument,
+    query: Annotated[str, typer.Option(help="what was typed, any text")],
+    user: KnownUser = None,
+    history: History = None,
+    k: K = 10,
+    by: Annotated[
+        str,
+        typer.Option(metavar="score|content", help="the ranker's probability, or the cosine of query and item alone"),
+    ] = "score",
+    candidates: Annotated[
+        int | None, typer.Option(help="rank only so many items, the nearest by content (default: all)")
+    ] = None,
+    exclude_seen: Annotated[
+        str, typer.Option(help="left out of what the user has met: positives | interactions | none")
+    ] = "none",
+    label: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="of a run of several labels: the one whose probability counts")
+    ] = None,
+    context: Context = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """The best items for what was typed, by whomever."""
+    from rawrec.models.ranking.context import parse_context
+    from rawrec.serving.recommender import Recommender
+
+    past = _ids(history) if history is not None else None
+    given = parse_context(context or [])
+    recommender, mode, exclude = Recommender.load(run, data), cast("Any", by), cast("Any", exclude_seen)
+    found = recommender.search(
+        query, user=user, history=past, k=k, by=mode, candidates=candidates, exclude_seen=exclude, context=given,
+        label=label,
+    )  # fmt: skip
+    _tell_both(user, past, exclude_seen != "none")
+    further = {"context": given or None, "label": label, "candidates": candidates}
+    _show(
+        recommender,
+        found,
+        "similarity" if by == "content" else f"{recommender.measure} of {label}" if label else recommender.measure,
+        as_json,
+        {"query": query, "user": user, "history": past, "k": k, "by": by}
+        | {name: value for name, value in further.items() if value is not None},
+    )
+
+
+def _tell_both(user: str | None, history: list[str] | None, left_out: bool) -> None:
+    """What a history means to a known user. left_out: whether lists leave out what somebody had."""
+    if user is not None and history is not None:
+        more = ", and what is left out" if left_out else ""
+        print(f"--history stands in place of what {user} did: it is what the model reads{more}", file=sys.stderr)
 
 
 def _ids(text: str) -> list[str]:

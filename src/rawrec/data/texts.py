@@ -14,6 +14,10 @@ from rawrec.data.ragged import Ragged
 
 CHARACTERS_PER_TOKEN = 20
 _WORDS = re.compile(r"\w+|[^\w\s]")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]{3}"  # Japanese, Chinese
+)
 
 
 class Tokenizer(Protocol):
@@ -34,6 +38,11 @@ def join(strings: Sequence[str]) -> str:
     """
     parts = (s.replace("\0", "").encode("utf-8", "ignore").decode().strip() for s in strings if s)
     return "\n".join(part for part in parts if part)
+
+
+def unspaced(text: str) -> bool:
+    """Whether words stand side by side without spaces in it: three letters in a row of a script that writes none."""
+    return _UNSPACED.search(text) is not None
 
 
 def tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple[Ragged, torch.Tensor]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
@@ -21,34 +19,24 @@ from rawrec.content.joint_writing import write_joint
 from rawrec.data.dataset import Dataset
 from rawrec.data.exporters import mmrec_items
 from rawrec.data.lists import LIST_FORMS, LISTS, write_lists
-from rawrec.data.sampling import Histories
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
-from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
-from rawrec.serving.new_items import Item, check_list, new_columns
+from rawrec.models.ranking.context import Moments
+from rawrec.serving.new_items import Item, check_list
+from rawrec.serving.searching import Searching
+from rawrec.serving.served import ENCODE, Scored, check_k, cosines
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
-from rawrec.training.tasks.step_impressions import ContentTable, mark
+from rawrec.training.tasks.step_impressions import ContentTable
 
-SEEN: tuple[Seen, ...] = get_args(Seen)
-QUERY_NOW = "query"
-"""The key by which a given context says what was typed, for a model that reads queries."""
 OWN_FILES = ("model.safetensors", "metrics.jsonl", "scores.parquet", "topk.parquet")
-ENCODE = 256  # new items read and encoded at once
 WRITTEN = 4096  # users or items whose lists or vectors are written at once
 
 
-class Scored(NamedTuple):
-    """An item's original id and its score: a click probability, a retrieval model's score, or a cosine similarity."""
-
-    item: str
-    score: float
-
-
-class Recommender:
+class Recommender(Searching):
     """Serves a finished run. Make one with `Recommender.load`.
 
     Users that training never saw are served by their history alone; items it never saw, by their content. What a known
@@ -59,31 +47,11 @@ class Recommender:
     >>> rec.recommend(history=["260", "1196"], k=10)
     >>> rec.score(user="42", items=["1", {"title": "A new film", "poster": "new.jpg"}])
     >>> rec.recommend(user="42", context={"device": "phone", "time": 1767225600})
+    >>> rec.search("a film about bees", user="42")
     >>> rec.similar("260", k=5)
 
     Of a run of several labels (`data.labels`) everything is by the main one, and `label` asks for another.
     """
-
-    measure = "probability"
-    """What a recommendation's score is: a click probability, or for a retrieval model a score without a scale."""
-    _workers = 1  # threads that make lists side by side
-
-    def __init__(self, system: ImpressionTask, run: RunFolder):
-        self.system = system.eval()
-        self._open(system.data, run, system.samples.positive)
-        self._table = system.table()
-
-    def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray) -> None:
-        """The dataset's ids, and what its users did: the interactions that are `positive`, in order of time."""
-        self.data, self.run = data, run
-        self._told: set[str] = set()
-        self._usual: Seen = run.config().eval.exclude_seen
-        self._table: ContentTable | None = None
-        self._item_ids: list[str] = [str(i) for i in data.item_ids]
-        self._rows = {item: row for row, item in enumerate(self._item_ids)}
-        times = None if data.timestamps is None else data.timestamps[positive]
-        rows = np.flatnonzero(positive) if self._reads_marks() else None
-        self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
 
     @classmethod
     def load(cls, run: str | Path, data: Dataset | str | Path | None = None, device: str | None = None) -> Recommender:
@@ -124,14 +92,10 @@ class Recommender:
         main one. Under `model.multi_label=esmm` the second one is a click
         that converts.
         """
-        _check_k(k)
+        check_k(k)
         exclude = self._excluded(exclude_seen)
         users, past = self._who(user, history)
-        if history is None:
-            ptr, seen = self._left_out(users, exclude)
-        else:
-            seen = self._known_rows(history if exclude != "none" else ())
-            ptr = np.array([0, len(seen)])
+        ptr, seen = self._seen_by(users, history, exclude)
         count, place = min(k, len(self._item_ids)), self._label(label)
         moments = self._now(users, context)._replace(past=self._events(users) if history is None else None)
         top = rank_all(lambda u: self._score_all(moments, past, place), users, ptr, seen, count)
@@ -154,7 +118,7 @@ class Recommender:
         all in one `context`; label: as in `recommend`. observer: told how many users are done, as that of
         `rawrec.train`.
         """
-        _check_k(k)
+        check_k(k)
         exclude, place, path = self._excluded(exclude_seen), self._label(label), self._target(out, LIST_FORMS)
         size = max(user_batch, WRITTEN)
         users = np.arange(self.data.n_users)
@@ -218,26 +182,16 @@ class Recommender:
             return []
         rows, new = self._rows_of(items)
         table = self._extended(self._embed_rows(new)) if new else self._table
-        device, moments = self.system.device, self._now(users, context)
-        batch = self.system.batch_of(
-            torch.from_numpy(users).to(device),
-            torch.tensor([rows], dtype=torch.int64, device=device),
-            torch.from_numpy(past).to(device),
-            table,
-            self.system.context_of(moments, np.array([rows]), table),
-        )
-        batch.query_content = self.system.query_content(moments)
-        moments = moments._replace(past=self._events(users) if history is None else None)
-        mark(batch, self.system.marks_of(moments))
-        with torch.no_grad():
-            return torch.sigmoid(self.system.ranker(batch, place))[0].tolist()
+        moments = self._now(users, context)._replace(past=self._events(users) if history is None else None)
+        asked = torch.tensor(rows)
+        return torch.sigmoid(self.system.score_all(moments, past, table, place, asked))[0].tolist()
 
     def similar(self, item: Item, k: int = 10) -> list[Scored]:
         """The items whose content is nearest (cosine), without the item itself.
 
         For a model on ids alone: nearest id embeddings, and only among items that training saw.
         """
-        _check_k(k)
+        check_k(k)
         vectors, valid = self._vectors()
         if not isinstance(item, Mapping):
             row = self._row(item)
@@ -249,8 +203,7 @@ class Recommender:
             if not made.valid[0]:
                 raise UserError("the new item has no content that this model reads, so there is nothing to compare")
             row, query = -1, made.values[0]
-        scores = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(query, dim=0)
-        scores = scores.masked_fill(~valid, -torch.inf)
+        scores = cosines(query, vectors, valid)
         if row >= 0:
             scores[row] = -torch.inf
         best = scores.topk(min(k, len(scores)))
@@ -369,89 +322,6 @@ class Recommender:
         return path
 
     # --------------------------------------------------------------------------------------------------------- inside
-    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
-        """User row `[1]` and history `[1, n]` as the model reads it."""
-        if user is None and history is None:
-            raise UserError("say who: a user's id (user), or a list of item ids (history)")
-        row = int(self.data.user_rows([str(user)])[0]) if user is not None else -1
-        if history is None:
-            return np.array([row]), self._histories(np.array([row]))
-        check_list(history, "history")
-        rows, length = self._known_rows(history), self.system.samples.history
-        past = np.full((1, length), -1, np.int64)
-        recent = rows[-length:] if length else rows[:0]
-        past[0, length - len(recent) :] = recent
-        return np.array([row]), past
-
-    def _now(self, users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
-        """Users asked now, in a context, which is checked; what it lacks is told once."""
-        reader, context, query = self._context_reader(), dict(context or {}), None
-        nobody = np.full(len(users), -1)
-        if self._ranks_by_queries():
-            query = context.pop(QUERY_NOW, None)
-            if query is not None and not isinstance(query, str):
-                raise UserError(f"context: {QUERY_NOW}={query!r}: give the text of a query")
-            self._tell_lacking([QUERY_NOW] if query is None else [])
-        if reader is None:
-            if context:
-                reads = f"{QUERY_NOW} alone" if self._ranks_by_queries() else "none"
-                raise UserError(
-                    f"context: this run reads {reads}; train a ranker with model.context={next(iter(context))} for it"
-                )
-            return Moments(users, None, nobody, query=query)
-        self._tell_lacking(reader.lacking(context))
-        clicked = _seen(context.pop(SEEN_NOW, ()))
-        seen = self._known_rows(list(clicked)), sum(clicked.values())
-        return Moments(users, None, nobody, context, seen=seen, query=query)
-
-    def _tell_lacking(self, names: Sequence[str]) -> None:
-        """Warn, once of each, of what is read as missing."""
-        lacking = [name for name in names if name not in self._told]
-        if lacking:
-            self._told.update(lacking)
-            warnings.warn(f"not in the context, so read as missing: {', '.join(lacking)}", stacklevel=4)
-
-    def _reads_marks(self) -> bool:
-        """Whether it matters which interactions a history is of."""
-        return self.system.marks is not None
-
-    def _ranks_by_queries(self) -> bool:
-        return self.system.ranks_by_queries
-
-    def _context_reader(self) -> ContextReader | None:
-        return self.system.context
-
-    def _known_rows(self, items: Sequence[str]) -> np.ndarray:
-        return np.array([self._row(item) for item in items], np.int64)
-
-    def _excluded(self, exclude_seen: bool | Seen | None) -> Seen:
-        """What lists leave out; True is what is usual, positives where nothing is."""
-        if exclude_seen is None or exclude_seen is True:
-            return "positives" if exclude_seen and self._usual == "none" else self._usual
-        for known in SEEN:
-            if known == (exclude_seen or "none"):
-                return known
-        raise UserError(f"exclude_seen={exclude_seen!r}: use {', '.join(SEEN)}, True or False")
-
-    def _left_out(self, users: np.ndarray, exclude: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """What is left out of the lists of users with consecutive rows: ptr `[n + 1]` and item rows."""
-        if exclude == "none":
-            return np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)
-        source = self._past if exclude == "positives" else self._met
-        ptr = source.ptr[users[0] : users[-1] + 2]
-        return ptr - ptr[0], source.items[ptr[0] : ptr[-1]]
-
-    @cached_property
-    def _met(self) -> Histories:
-        """All that users met, whatever the label."""
-        return Histories(self.data.users, self.data.items, None, self.data.n_users)
-
-    def _rows_of(self, items: Sequence[Item]) -> tuple[list[int], list[Mapping[str, Any]]]:
-        """Rows of items in the catalogue, the new ones following its end; and the new ones."""
-        new = [item for item in items if isinstance(item, Mapping)]
-        following = iter(range(len(self._item_ids), len(self._item_ids) + len(new)))
-        return [next(following) if isinstance(item, Mapping) else self._row(item) for item in items], new
-
     def _target(self, out: str | Path, suffixes: Sequence[str]) -> Path:
         """A file to write: its folder made, its name checked, and none of the run's and the dataset's own files."""
         path = Path(out)
@@ -467,49 +337,6 @@ class Recommender:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _row(self, item: str) -> int:
-        row = self._rows.get(str(item))
-        return int(self.data.item_rows([str(item)])[0]) if row is None else row
-
-    def _model(self) -> str:
-        return self.run.config().label
-
-    def _lacking(self) -> str:
-        """What an item without a vector lacks."""
-        return "no content" if self._table is not None else "no training interaction"
-
-    def _histories(self, users: np.ndarray) -> np.ndarray:
-        """The latest positives of users, `[n, history]` item rows, as the model reads them."""
-        return self._past.read(users, None, None, self.system.samples.history)
-
-    def _events(self, users: np.ndarray) -> np.ndarray | None:
-        """Which interactions these are, see `Moments.past`."""
-        return self.system.past_of(self._past, users, None, None)
-
-    def _label(self, name: str | None) -> int:
-        """The place of a label among those of the run; None: the main one. Raises UserError for another."""
-        names = [] if name is None else self.run.config().data.label_names
-        if name is not None and name not in names:
-            raise UserError(f"label {name!r}: this run has learned {', '.join(names)}; see data.labels")
-        return 0 if name is None else names.index(name)
-
-    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0) -> Tensor:
-        return self.system.score_all(moments, past, self._table, label)
-
-    def _shown(self, scores: np.ndarray) -> np.ndarray:
-        """What the user sees of a model's scores, see `measure`."""
-        return 1 / (1 + np.exp(-scores))
-
-    def _scored(self, rows: np.ndarray, scores: np.ndarray, raw: bool = False) -> list[Scored]:
-        good = (rows >= 0) & np.isfinite(scores)
-        scores = scores if raw else self._shown(scores)
-        return [Scored(self._item_ids[r], float(s)) for r, s in zip(rows[good], scores[good], strict=True)]
-
-    def _vectors(self) -> tuple[Tensor, Tensor]:
-        if self._table is not None:
-            return self._table.values, self._table.valid
-        return self.system.ranker.inputs.ids.item_vectors()
-
     def _feature_widths(self) -> dict[str, int]:
         """Field -> width of its features, for all that the model reads."""
         return {} if self.system.item_model is None else self.system.item_model.widths
@@ -521,49 +348,3 @@ class Recommender:
         assert item_model is not None and bank is not None
         values = torch.cat([item_model.feature(bank, field, part) for part in rows.split(ENCODE)])
         return values.cpu().numpy(), bank.present[item_model.column(field)].cpu()[rows].numpy()
-
-    def _extended(self, extra: ContentTable | None) -> ContentTable | None:
-        if extra is None or self._table is None:
-            return self._table
-        columns = self._table.columns or self.system.ranker.inputs.columns
-        assert extra.columns is not None
-        return ContentTable(
-            torch.cat([self._table.values, extra.values]),
-            torch.cat([self._table.valid, extra.valid]),
-            columns.extended(extra.columns),
-        )
-
-    @torch.no_grad()
-    def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
-        """Content and columns of new items; `first`: the number of the first one, for messages."""
-        item_model = self.system.item_model
-        if item_model is None:
-            raise UserError(unseen(self._model()))
-        parts = [self._embed_part(items[at : at + ENCODE], first + at) for at in range(0, len(items), ENCODE)]
-        values, valid = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return ContentTable(values, valid, self.system.ranker.inputs.columns.of_new(items, first))
-
-    def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> tuple[Tensor, Tensor]:
-        item_model = self.system.item_model
-        assert item_model is not None
-        columns = new_columns(items, first, self.data.fields, item_model)
-        valid = torch.stack([columns[item_model.column(name)].lengths > 0 for name in item_model.fields]).any(0)
-        return self.system.read_content(item_model(columns)), valid.to(self.system.device)
-
-
-def _seen(given: Any) -> dict[str, bool]:
-    """The items of a session and whether they were clicked, of a mapping, of a list, or of ids between commas."""
-    if isinstance(given, Mapping):
-        return {str(item): bool(clicked) for item, clicked in given.items()}
-    items = given.split(",") if isinstance(given, str) else given
-    return {str(item).strip(): False for item in items if str(item).strip()}
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise UserError(f"k={k}: ask for at least one item")
-
-
-def unseen(model: str) -> str:
-    """What is said of an item that is not in the catalogue, by a model that serves no other."""
-    return f"this run is of model `{model}`, which cannot judge an item it has never seen: train em3"

@@ -12,7 +12,8 @@ from torch import Tensor
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.serving.new_items import Item, check_list
-from rawrec.serving.recommender import Recommender, unseen
+from rawrec.serving.recommender import Recommender
+from rawrec.serving.served import unseen
 from rawrec.threads import count
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.pairs import PairTask, product
@@ -52,13 +53,17 @@ class Retriever(Recommender):
         rows, new = self._rows_of(items)
         if new:
             self._embed_rows(new)
-        return self._score_all(self._now(users, context), self._histories(users))[0].cpu()[rows].tolist()
+        past = self._histories(users)
+        return self._score_all(self._now(users, context), past, only=torch.tensor(rows, dtype=torch.int64))[0].tolist()
 
     def _context_reader(self) -> None:
         return None
 
     def _reads_marks(self) -> bool:
         return False
+
+    def _queries(self) -> None:
+        return None
 
     def _ranks_by_queries(self) -> bool:
         return False
@@ -85,12 +90,13 @@ class Retriever(Recommender):
     def _events(self, users: np.ndarray) -> None:
         return None
 
-    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0) -> Tensor:
+    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0, only: Tensor | None = None) -> Tensor:
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
         users = moments.users
         rows = torch.from_numpy(users).to(self._items.device)
         known = torch.from_numpy(self._retrieval.known_users[users]).to(rows.device)
-        return product(self._users[rows], self._items, self._alike).masked_fill(~known[:, None], -torch.inf)
+        scores = product(self._users[rows], self._items, self._alike).masked_fill(~known[:, None], -torch.inf)
+        return scores if only is None else scores[:, only.to(scores.device)]
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         return scores

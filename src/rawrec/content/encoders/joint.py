@@ -41,6 +41,8 @@ Load = Callable[[Kind, str, FieldConfig], tuple[Stack, Any]]
 """The network of an encoder's name, and how its pictures or texts are prepared."""
 PATCHES = "patches"
 """In the place of an image encoder: pictures are cut into raw patches."""
+UNSPACED = "unspaced"
+"""Among what is lost of an item: texts in a script without spaces, where a sentence is taken for one word."""
 DEPTH, QUERY_DEPTH = 4, 2  # layers of the document's and the query's transformer, as published
 MOST_TOKENS = 4096  # of a sequence from nothing
 
@@ -62,6 +64,11 @@ class Marked:
     cls: int
     sep: int
 
+    @property
+    def hashed(self) -> bool:
+        """Whether words are what stands between spaces and signs."""
+        return isinstance(self.tokenizer, HashTokenizer)
+
     def __call__(self, strings: Sequence[str], length: int) -> tuple[Ragged, Tensor]:
         """At most `length` words of each text and [sep], int32, and which were cut, `[n]`; an empty text has none."""
         tokens, cut = texts.tokenise(self.tokenizer, strings, length + 2)
@@ -69,6 +76,12 @@ class Marked:
         keep = torch.ones(len(tokens.values), dtype=torch.bool)
         keep[begins] = False
         return Ragged.from_lengths(tokens.values[keep], (tokens.lengths - 1).clamp(min=0)), cut
+
+    def misread(self, strings: Sequence[str]) -> dict[str, Tensor]:
+        """UNSPACED, 1 or 0 `[n]`: texts whose words are hashed, and whose sentences are one word each."""
+        if not self.hashed:
+            return {}
+        return {UNSPACED: torch.tensor([texts.unspaced(text) for text in strings], dtype=torch.int32)}
 
 
 def marked(tokenizer: Tokenizer, name: str) -> Marked:
@@ -249,7 +262,7 @@ class JointEncoder(Encoder):
         self.kinds = tuple(field.kind for field in fields)
         lengths = tuple((field.kind, field.length if field.kind == "text" else field.pictures) for field in fields)
         super().__init__(
-            name, stack, cfg, (lengths, words.tokenizer.identity, words.cls, words.sep), seed, hidden_dtype
+            name, stack, cfg, (lengths, words.tokenizer.identity, words.cls, words.sep, UNSPACED), seed, hidden_dtype
         )
         self.fields, self.words, self.pieces = tuple(fields), words, stack.pieces
 
@@ -259,8 +272,9 @@ class JointEncoder(Encoder):
         lost: dict[str, Tensor] = {}
         for kind, (field, given) in enumerate(zip(self.fields, raw, strict=True), 1):
             if field.kind == "text":
-                made, cut = self.words([texts.join(strings) for strings in given], field.length)
-                missing = {"truncated": cut}
+                strings = [texts.join(each) for each in given]
+                made, cut = self.words(strings, field.length)
+                missing = {"truncated": cut, **self.words.misread(strings)}
             else:
                 assert self.pieces is not None
                 pixels, missing = decoded(given, self.pieces.framing, field.pictures)

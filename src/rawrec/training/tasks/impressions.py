@@ -51,6 +51,7 @@ from rawrec.training.tasks.step_impressions import (
     row_codes,
     slice_impressions,
 )
+from rawrec.training.tasks.unread import unspaced_note
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
 CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
@@ -172,6 +173,9 @@ class ImpressionTask(Task, nn.Module):
             raise UserError(f"no item of the dataset has any content (image, text or feature): {without}")
         if item_model.query is not None:
             self.queries = Queries(item_model, self.data.queries, self.cfg.bank.micro_batch)
+            self.stats = {**self.stats, "queries": self.queries.lost}
+        if note := unspaced_note(self.stats):
+            self.notes = [*self.notes, note]
         return item_model, bank
 
     @cached_property
@@ -502,11 +506,18 @@ class ImpressionTask(Task, nn.Module):
         return np.zeros((*sample.items.shape, *([1 + len(sample.further)] if sample.further else [])), np.float32)
 
     @torch.no_grad()
-    def score_all(self, moments: Moments, history: np.ndarray, table: ContentTable | None, label: int = 0) -> Tensor:
+    def score_all(
+        self,
+        moments: Moments,
+        history: np.ndarray,
+        table: ContentTable | None,
+        label: int = 0,
+        only: Tensor | None = None,
+    ) -> Tensor:
         """Logits of every item of the catalogue for some users, `[users, items]`, the catalogue in chunks.
 
         moments: the users, -1 = unknown, and when they are asked. history: item rows `[u, n]`, -1 = padding. table: see
-        `table`. label: its place among `data.labels`.
+        `table`. label: its place among `data.labels`. only: the rows of the items that are asked for, on the CPU.
         """
         self.eval()
         count = self.data.n_items if table is None else len(table.values)
@@ -517,7 +528,7 @@ class ImpressionTask(Task, nn.Module):
         parts = []
         query, session = map(self._given, self.samples.asked(moments.rows))
         query_content, marks = self.query_content(moments, query), self.marks_of(moments)
-        for items in torch.arange(count).split(size):
+        for items in (torch.arange(count) if only is None else only).split(size):
             context = self.context_of(moments, items[None].numpy(), table)
             batch = self.batch_of(user, items[None].to(self.device), past, table, context)
             batch.query, batch.session, batch.query_content = query, session, query_content

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rawrec.content.encoders.joint import UNSPACED
 from rawrec.content.item_model import ItemModel
 from rawrec.content.live import LiveQueries
 from rawrec.data.ragged import Ragged
+from rawrec.data.texts import unspaced
+from rawrec.training.tasks.unread import INSTEAD
 
 CHUNK = 4096  # queries cut into words, or encoded without gradient, at once
 
@@ -34,7 +37,21 @@ class Queries:
         none = Ragged(torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int64))
         parts = [item_model.query.prepare(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
         self._words = Ragged.cat([none, *(words for words, _ in parts)])
-        self.truncated = sum(int(cut.sum()) for _, cut in parts)
+        self.lost = {"truncated": sum(int(cut.sum()) for _, cut in parts)}
+        """How many are longer than is read, or are read as one word each sentence."""
+        if item_model.query.words.hashed:
+            self.lost[UNSPACED] = sum(map(unspaced, texts))
+
+    def unread(self, text: str) -> str:
+        """In words, what the model does not read of a text that somebody types; empty where it reads all of it."""
+        query = self._model.query
+        assert query is not None
+        said = []
+        if query.prepare([text])[1].any():
+            said.append(f"only its first {query.max_length} words are read (content.query.max_length)")
+        if query.words.hashed and unspaced(text):
+            said.append(f"it is in a script without spaces, and its words {INSTEAD}")
+        return f"query: {'; '.join(said)}" if said else ""
 
     def _encode(self, rows: Tensor) -> Tensor:
         return self._model.query_content(self._words.select(rows.cpu()))

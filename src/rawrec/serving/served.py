@@ -1,0 +1,293 @@
+"""A finished run as it is asked: the ids of its catalogue, what users did, the content of items, scores of both.
+
+The recommender's methods stand on this: `searching.py`, `recommender.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rawrec.config.training import Seen
+from rawrec.data import texts
+from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import Histories
+from rawrec.errors import UserError
+from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
+from rawrec.serving.new_items import Item, check_list, new_columns
+from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.queries import Queries
+from rawrec.training.tasks.step_impressions import ContentTable
+
+SEEN: tuple[Seen, ...] = get_args(Seen)
+QUERY_NOW = "query"
+"""The key by which a given context says what was typed, for a model that reads queries."""
+ENCODE = 256  # new items read and encoded at once
+
+
+class Scored(NamedTuple):
+    """An item's original id and its score: a click probability, a retrieval model's score, or a cosine similarity."""
+
+    item: str
+    score: float
+
+
+class Served:
+    """A run of a ranking model with its dataset; a retrieval model's has some methods of its own."""
+
+    measure = "probability"
+    """What a recommendation's score is: a click probability, or for a retrieval model a score without a scale."""
+    _workers = 1  # threads that make lists side by side
+
+    def __init__(self, system: ImpressionTask, run: RunFolder):
+        self.system = system.eval()
+        self._open(system.data, run, system.samples.positive)
+        self._table = system.table()
+
+    def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray) -> None:
+        """The dataset's ids, and what its users did: the interactions that are `positive`, in order of time."""
+        self.data, self.run = data, run
+        self._told: set[str] = set()
+        self._usual: Seen = run.config().eval.exclude_seen
+        self._table: ContentTable | None = None
+        self._item_ids: list[str] = [str(i) for i in data.item_ids]
+        self._rows = {item: row for row, item in enumerate(self._item_ids)}
+        times = None if data.timestamps is None else data.timestamps[positive]
+        rows = np.flatnonzero(positive) if self._reads_marks() else None
+        self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
+
+    # --------------------------------------------------------------------------------------------- who is asked, when
+    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+        """User row `[1]` and history `[1, n]` as the model reads it."""
+        if user is None and history is None:
+            raise UserError("say who: a user's id (user), or a list of item ids (history)")
+        row = int(self.data.user_rows([str(user)])[0]) if user is not None else -1
+        if history is None:
+            return np.array([row]), self._histories(np.array([row]))
+        check_list(history, "history")
+        rows, length = self._known_rows(history), self.system.samples.history
+        past = np.full((1, length), -1, np.int64)
+        recent = rows[-length:] if length else rows[:0]
+        past[0, length - len(recent) :] = recent
+        return np.array([row]), past
+
+    def _now(self, users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
+        """Users asked now, in a context, which is checked; what it lacks is told once."""
+        reader, context, query = self._context_reader(), dict(context or {}), None
+        nobody = np.full(len(users), -1)
+        if self._ranks_by_queries():
+            query = context.pop(QUERY_NOW, None)
+            if query is None:
+                self._tell_lacking([QUERY_NOW])
+            else:
+                check_query(query, f"context: {QUERY_NOW}")
+                query = self._read_query(query)
+                if query is None:
+                    self._tell("empty query", "the query is empty, so read as missing")
+        if reader is None:
+            if context:
+                reads = f"{QUERY_NOW} alone" if self._ranks_by_queries() else "none"
+                raise UserError(
+                    f"context: this run reads {reads}; train a ranker with model.context={next(iter(context))} for it"
+                )
+            return Moments(users, None, nobody, query=query)
+        self._tell_lacking(reader.lacking(context))
+        clicked = _seen(context.pop(SEEN_NOW, ()))
+        seen = self._known_rows(list(clicked)), sum(clicked.values())
+        return Moments(users, None, nobody, context, seen=seen, query=query)
+
+    def _tell_lacking(self, names: Sequence[str]) -> None:
+        """Warn, once of each, of what is read as missing."""
+        lacking = [name for name in names if name not in self._told]
+        if lacking:
+            self._told.update(lacking)
+            _warn(f"not in the context, so read as missing: {', '.join(lacking)}")
+
+    def _tell(self, what: str, text: str) -> None:
+        """Warn once of `what`."""
+        if what not in self._told:
+            self._told.add(what)
+            _warn(text)
+
+    def _read_query(self, query: str) -> str | None:
+        """A query as the model reads it, None where it is empty; what is not read of it is told."""
+        queries = self._queries()
+        if queries is None or not texts.join([query]):
+            return None
+        if unread := queries.unread(query):
+            self._tell("unread query", unread)
+        return query
+
+    def _reads_marks(self) -> bool:
+        """Whether it matters which interactions a history is of."""
+        return self.system.marks is not None
+
+    def _queries(self) -> Queries | None:
+        """What encodes queries, where the run has learned to."""
+        return self.system.queries
+
+    def _ranks_by_queries(self) -> bool:
+        """Whether scores depend on what was typed."""
+        return self.system.ranks_by_queries
+
+    def _context_reader(self) -> ContextReader | None:
+        return self.system.context
+
+    def _known_rows(self, items: Sequence[str]) -> np.ndarray:
+        return np.array([self._row(item) for item in items], np.int64)
+
+    def _excluded(self, exclude_seen: bool | Seen | None) -> Seen:
+        """What lists leave out; True is what is usual, positives where nothing is."""
+        if exclude_seen is None or exclude_seen is True:
+            return "positives" if exclude_seen and self._usual == "none" else self._usual
+        for known in SEEN:
+            if known == (exclude_seen or "none"):
+                return known
+        raise UserError(f"exclude_seen={exclude_seen!r}: use {', '.join(SEEN)}, True or False")
+
+    def _seen_by(
+        self, users: np.ndarray, history: Sequence[str] | None, exclude: Seen
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is left out of the list of one user, or of a `history` in the place of theirs, as `_left_out` has it."""
+        if history is None:
+            return self._left_out(users, exclude)
+        seen = self._known_rows(history if exclude != "none" else ())
+        return np.array([0, len(seen)]), seen
+
+    def _left_out(self, users: np.ndarray, exclude: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """What is left out of the lists of users with consecutive rows: ptr `[n + 1]` and item rows."""
+        if exclude == "none":
+            return np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)
+        source = self._past if exclude == "positives" else self._met
+        ptr = source.ptr[users[0] : users[-1] + 2]
+        return ptr - ptr[0], source.items[ptr[0] : ptr[-1]]
+
+    @cached_property
+    def _met(self) -> Histories:
+        """All that users met, whatever the label."""
+        return Histories(self.data.users, self.data.items, None, self.data.n_users)
+
+    def _rows_of(self, items: Sequence[Item]) -> tuple[list[int], list[Mapping[str, Any]]]:
+        """Rows of items in the catalogue, the new ones following its end; and the new ones."""
+        new = [item for item in items if isinstance(item, Mapping)]
+        following = iter(range(len(self._item_ids), len(self._item_ids) + len(new)))
+        return [next(following) if isinstance(item, Mapping) else self._row(item) for item in items], new
+
+    def _row(self, item: str) -> int:
+        row = self._rows.get(str(item))
+        return int(self.data.item_rows([str(item)])[0]) if row is None else row
+
+    def _model(self) -> str:
+        return self.run.config().label
+
+    def _lacking(self) -> str:
+        """What an item without a vector lacks."""
+        return "no content" if self._table is not None else "no training interaction"
+
+    def _histories(self, users: np.ndarray) -> np.ndarray:
+        """The latest positives of users, `[n, history]` item rows, as the model reads them."""
+        return self._past.read(users, None, None, self.system.samples.history)
+
+    def _events(self, users: np.ndarray) -> np.ndarray | None:
+        """Which interactions these are, see `Moments.past`."""
+        return self.system.past_of(self._past, users, None, None)
+
+    def _label(self, name: str | None) -> int:
+        """The place of a label among those of the run; None: the main one. Raises UserError for another."""
+        names = [] if name is None else self.run.config().data.label_names
+        if name is not None and name not in names:
+            raise UserError(f"label {name!r}: this run has learned {', '.join(names)}; see data.labels")
+        return 0 if name is None else names.index(name)
+
+    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0, only: Tensor | None = None) -> Tensor:
+        """Of all items, or of rows `only`, `[users, items]`."""
+        return self.system.score_all(moments, past, self._table, label, only)
+
+    def _shown(self, scores: np.ndarray) -> np.ndarray:
+        """What the user sees of a model's scores, see `measure`."""
+        return 1 / (1 + np.exp(-scores))
+
+    def _scored(self, rows: np.ndarray, scores: np.ndarray, raw: bool = False) -> list[Scored]:
+        good = (rows >= 0) & np.isfinite(scores)
+        scores = scores if raw else self._shown(scores)
+        return [Scored(self._item_ids[r], float(s)) for r, s in zip(rows[good], scores[good], strict=True)]
+
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        if self._table is not None:
+            return self._table.values, self._table.valid
+        return self.system.ranker.inputs.ids.item_vectors()
+
+    def _extended(self, extra: ContentTable | None) -> ContentTable | None:
+        if extra is None or self._table is None:
+            return self._table
+        columns = self._table.columns or self.system.ranker.inputs.columns
+        assert extra.columns is not None
+        return ContentTable(
+            torch.cat([self._table.values, extra.values]),
+            torch.cat([self._table.valid, extra.valid]),
+            columns.extended(extra.columns),
+        )
+
+    @torch.no_grad()
+    def _embed_rows(self, items: Sequence[Mapping[str, Any]], first: int = 0) -> ContentTable:
+        """Content and columns of new items; `first`: the number of the first one, for messages."""
+        item_model = self.system.item_model
+        if item_model is None:
+            raise UserError(unseen(self._model()))
+        parts = [self._embed_part(items[at : at + ENCODE], first + at) for at in range(0, len(items), ENCODE)]
+        values, valid = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return ContentTable(values, valid, self.system.ranker.inputs.columns.of_new(items, first))
+
+    def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> tuple[Tensor, Tensor]:
+        item_model = self.system.item_model
+        assert item_model is not None
+        columns = new_columns(items, first, self.data.fields, item_model)
+        valid = torch.stack([columns[item_model.column(name)].lengths > 0 for name in item_model.fields]).any(0)
+        return self.system.read_content(item_model(columns)), valid.to(self.system.device)
+
+
+def _seen(given: Any) -> dict[str, bool]:
+    """The items of a session and whether they were clicked, of a mapping, of a list, or of ids between commas."""
+    if isinstance(given, Mapping):
+        return {str(item): bool(clicked) for item, clicked in given.items()}
+    items = given.split(",") if isinstance(given, str) else given
+    return {str(item).strip(): False for item in items if str(item).strip()}
+
+
+def check_query(query: Any, name: str) -> None:
+    """UserError for what is no text."""
+    if not isinstance(query, str):
+        raise UserError(f"{name}={query!r}: give the text of a query")
+
+
+def _warn(text: str) -> None:
+    """A warning at the place that called this room."""
+    level, frame, room = 1, sys._getframe(), str(Path(__file__).parent)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(room):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
+
+
+def cosines(vector: Tensor, vectors: Tensor, valid: Tensor) -> Tensor:
+    """Of a vector `[dim]` with each of `vectors` `[n, dim]`, `[n]`; -inf where that is not `valid`."""
+    found = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(vector, dim=0)
+    return found.masked_fill(~valid, -torch.inf)
+
+
+def check_k(k: int) -> None:
+    if k < 1:
+        raise UserError(f"k={k}: ask for at least one item")
+
+
+def unseen(model: str) -> str:
+    """What is said of an item that is not in the catalogue, by a model that serves no other."""
+    return f"this run is of model `{model}`, which cannot judge an item it has never seen: train em3"
