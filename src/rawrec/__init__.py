@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rawrec.serving.recommender import Recommender
     from rawrec.sources.own import SourceTables
     from rawrec.studies.em3.study import study_em3
+    from rawrec.studies.lemur.study import study_lemur
     from rawrec.studies.lmm.study import study_lmm
     from rawrec.training.job import evaluate, finetune, resume, train
     from rawrec.training.sweeps.sweep import sweep
@@ -51,6 +52,7 @@ __all__ = [
     "register_source",
     "resume",
     "study_em3",
+    "study_lemur",
     "study_lmm",
     "sweep",
     "train",
@@ -78,6 +80,7 @@ _HOMES = {
     "register_source": "rawrec.config.sources",
     "resume": "rawrec.training.job",
     "study_em3": "rawrec.studies.em3.study",
+    "study_lemur": "rawrec.studies.lemur.study",
     "study_lmm": "rawrec.studies.lmm.study",
     "sweep": "rawrec.training.sweeps.sweep",
     "train": "rawrec.training.job",

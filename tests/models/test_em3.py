@@ -328,15 +328,6 @@ def test_popularity_reaches_the_score() -> None:
         assert changes(columns.users, row) == [[k == line] * 3 for k in range(3)]
 
 
-def test_no_ids_of_the_history_are_read_where_it_has_no_length() -> None:
-    made = ranker(None, id_history=0)
-    assert "item" in made.inputs.names and "interest" not in made.inputs.names and not made.inputs.histories
-    given = batch([0, 1, 3], [[0, 1]] * 3, None)
-    base = made(given)
-    given.history[:, 0] = 5
-    assert torch.equal(made(given), base)
-
-
 def test_the_id_history_is_the_end_of_the_history() -> None:
     """Ids further back than model.id_history are not read; content is, to the whole length of the history."""
     for content in (None, 5):
@@ -365,6 +356,15 @@ KINDS = ItemColumns(
     torch.zeros(10, 0),
     torch.zeros(5, 0),
 )
+
+
+def test_no_ids_of_the_history_are_read_where_it_has_no_length() -> None:
+    made = ranker(None, KINDS, id_history=0)
+    assert "item" in made.inputs.names and "interest" not in made.inputs.names and not made.inputs.histories
+    given = batch([0, 1, 3], [[0, 1]] * 3, None)
+    base = made(given)
+    given.history[:, 0] = 5
+    assert torch.equal(made(given), base)
 
 
 def bag_sum(made: Ranker, item: int) -> torch.Tensor:

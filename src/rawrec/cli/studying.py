@@ -144,6 +144,48 @@ def em3(
     print_json(found.found) if as_json else print_study(found, console())
 
 
+@study.command(
+    epilog="Example: rawrec study lemur --data data/search --out studies/lemur --tables cumulative,training --seeds 3 "
+    "data.history=100 train.epochs=5"
+)
+def lemur(
+    data: DataFolder,
+    out: Out,
+    overrides: Settings = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            help="by number or name, of 1 cumulative, 2 training, 3 ablations, 4 sampling, 5 staleness, 6 modalities "
+            "(default: all)"
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="runs of each row (default: 5)")] = None,
+    jobs: Jobs = 1,
+    head: Annotated[
+        str | None, typer.Option(help="the ranker of all rows but the first of table 1 (default: rankmixer)")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="the ranker that table 1 begins with (default: dot_mlp)")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="table 6: how pictures are read: patches (default), or an image encoder")
+    ] = None,
+    search: Search = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Content learned end to end with the ranker: tables of "LEMUR", part by part."""
+    from rawrec.config.resolution import parse_overrides
+    from rawrec.studies.folder import print_study, teller
+    from rawrec.studies.lemur.study import study_lemur
+
+    found = study_lemur(
+        data, out, tables, seeds, jobs, head, baseline, images,
+        _searched(search) if search else None,
+        parse_overrides(overrides) if overrides else None,
+        overwrite, teller(Console(stderr=True, highlight=False)),
+    )  # fmt: skip
+    print_json(found.found) if as_json else print_study(found, console())
+
+
 def _counts(name: str, text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]

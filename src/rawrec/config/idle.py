@@ -168,7 +168,7 @@ def _bank_rules(cfg: Config) -> list[tuple[str, bool, str]]:
 
 def _query_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     """The same of queries and of the contrast with them."""
-    model, query = cfg.model, cfg.content.query
+    model, query, plain = cfg.model, cfg.content.query, cfg.content.fusion.kind == NO_FUSION
     return [
         (
             r"content\.query\..+",
@@ -182,7 +182,7 @@ def _query_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         ),
         (
             r"model\.sqdc_weight",
-            cfg.paradigm == "frozen" and cfg.content.fusion.kind == NO_FUSION and query.train == "none",
+            model.sqdc_weight and cfg.paradigm == "frozen" and plain and query.train == "none",
             "neither content nor queries learn; use content.query.train=all, or leave it out",
         ),
         (r"model\.sqdc_(?!weight).+", not model.sqdc_weight, "model.sqdc_weight=0 switches that loss off"),

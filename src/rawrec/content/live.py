@@ -107,6 +107,7 @@ class LiveContent:
         learning: int | None = None,
     ):
         self.rows, self.encoded, self._settled, self.queries = rows, encoded, settled, queries
+        self.learned = len(encoded) if learning is None else learning  # of those encoded, how many with a gradient
         self._encoded = Encoded(encode, encoded, micro_batch, learning)
         self.features = self._encoded.values
         seed_draws(seed, rows.device)

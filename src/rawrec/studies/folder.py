@@ -1,5 +1,6 @@
-"""The folder of a study: `study.yaml` (its settings), `encoders/` (those that were tuned), `runs/`, `logs/` (what each
-run said), `study.json` (everything), `tables.md`, `tables.tex`, `study.html`; and what is said while it is made."""
+"""The folder of a study: `study.yaml` (its settings), `encoders/` (those that were tuned, or learned in a first stage),
+`runs/`, `logs/` (what each run said), `study.json` (everything), `tables.md`, `tables.tex`, `study.html`; and what is
+said while it is made."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from rawrec.training.processes import alone_in
 from rawrec.training.state import write_json, write_text
 
 SETTINGS = "study.yaml"
-FOLDERS = ("runs", "logs", "encoders", "data")
+FOLDERS = ("runs", "logs", "encoders", "data", "read")
 MADE = ("study.json", "tables.md", "tables.tex", "study.html")
 Words = str | Sequence[str]
 

@@ -33,6 +33,19 @@ def settled(
             raise UserError(f"{words}: {error}") from None
 
 
+def all_features(data: Dataset) -> dict[str, Any]:
+    """Settings of a ranker that reads all that the dataset has beside content."""
+    meta = data.meta
+    found: dict[str, Any] = {"model.popularity": True}
+    if meta.fields.categorical or meta.fields.numeric:
+        found["model.columns"] = "all"
+    if meta.users.names():
+        found["model.user_columns"] = "all"
+    if meta.context.names():
+        found["model.context"] = "all"
+    return found
+
+
 def choices(lists: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Every combination of the values of settings."""
     for values in itertools.product(*lists.values()):

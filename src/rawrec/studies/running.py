@@ -51,6 +51,9 @@ class Planned:
     undefined: str | None = None
     after: Job | None = None
     columns: frozenset[tuple[str, ...]] = frozenset()
+    by_seed: list[dict[str, Any]] = field(default_factory=list)
+    """Settings that differ between the seeds, in the place of the candidates': what another row's run of the same seed
+    has made. Empty: none."""
 
     @property
     def runs(self) -> int:
@@ -191,7 +194,7 @@ class Runs:
 
     def _job(self, planned: Planned, given: dict[str, Any], path: Path, seed: int) -> Job:
         chosen = next(chosen for chosen, its in planned.candidates if its is given)
-        overrides = {**given, "seed": seed}
+        overrides = {**given, **(planned.by_seed[seed] if planned.by_seed else {}), "seed": seed}
         task = {"model": planned.model, "data": str(self.data.path), "run": str(path), "overrides": overrides}
         what = " ".join(part for part in (planned.words, _words(chosen), f"seed {seed}") if part)
         return Job(path, what, task, planned.columns, planned.metric)
@@ -222,6 +225,21 @@ class Runs:
             "run", what=job.what, metric=job.metric, value=value, reason=self.failed.get(job.path, ""),
             done=self.done, total=self.total,
         )  # fmt: skip
+
+
+def told(planned: Mapping[str, Planned], standings: Mapping[str, Standing]) -> list[str]:
+    """Which rows there are, and which are missing and why."""
+    states = [standing.state for standing in standings.values()]
+    kinds = ("finished", "failed", "unfinished", "undefined")
+    said = [f"Rows: {', '.join(f'{states.count(state)} {state}' for state in kinds if state in states) or 'none'}."]
+    for key, standing in standings.items():
+        words = planned[key].words
+        if standing.state == "failed":
+            said.append(f"Failed: {words}: {standing.reason}")
+        if standing.state == "undefined":
+            said.append(f"Not defined: {words}: {standing.reason}")
+        said += [f"Failed: {words}, candidate {lost}" for lost in standing.lost]
+    return said
 
 
 def _encoded(path: Path) -> bool:

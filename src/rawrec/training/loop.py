@@ -127,6 +127,7 @@ class Loop(Generic[AnyTask]):
                 shown = self._in_bucket[:, batch.items.flatten()]
                 encoded = torch.isin(batch.items.flatten(), live.encoded)
                 self._shown += torch.stack([shown.sum(1), (shown & encoded).sum(1)])
+                sums |= {"live/encoded": float(len(live.encoded)), "live/learned": float(live.learned)}
         state.step += 1
         for key, value in sums.items():
             state.sums[key] = state.sums.get(key, 0.0) + value

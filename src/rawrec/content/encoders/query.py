@@ -53,6 +53,8 @@ class QueryEncoder(nn.Module):
     def forward(self, x: Ragged) -> Tensor:
         """Of prepared queries, `[n, width]` float32, with gradient; zeros for an empty one."""
         network, device = self.transformer, x.values.device
+        if self.shared and next(network.parameters()).device != device:  # a frozen one stays on the CPU otherwise
+            network.to(device)
         made, order = [], []
         for items in buckets(x.lengths):
             ids, mask = pad(x.select(items))

@@ -212,4 +212,4 @@ class Inputs(nn.Module):
         rows, index = torch.unique(torch.cat([w.flatten() for w in wanted]), return_inverse=True)
         total = mean_vectors(self.bags, columns.bags, rows.clamp(min=0)) * (rows >= 0)[:, None]
         flat = nn.functional.embedding(index, total).split([w.numel() for w in wanted])  # type: ignore[arg-type]
-        return [part.view(*w.shape, -1) for part, w in zip(flat, wanted, strict=True)]
+        return [part.view(*w.shape, part.shape[-1]) for part, w in zip(flat, wanted, strict=True)]

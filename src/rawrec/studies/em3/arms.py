@@ -14,7 +14,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.pairs import pair_fields
 from rawrec.errors import IdleSetting, UserError
 from rawrec.studies.em3.settings import Em3StudyConfig
-from rawrec.studies.resolving import choices, settled
+from rawrec.studies.resolving import all_features, choices, settled
 from rawrec.studies.running import Job, Planned
 from rawrec.training.job import configure
 
@@ -119,14 +119,7 @@ class Arms:
 
     def _features(self) -> dict[str, Any]:
         """All that the dataset has beside content."""
-        meta = self.data.meta
-        found: dict[str, Any] = {"model.popularity": True}
-        if meta.fields.categorical or meta.fields.numeric:
-            found["model.columns"] = "all"
-        if meta.users.names():
-            found["model.user_columns"] = "all"
-        if meta.context.names():
-            found["model.context"] = "all"
+        found = all_features(self.data)
         return {key: value for key, value in found.items() if key not in {**self.cfg.settings, **self.cfg.search}}
 
     def baseline(self, head: str | None = None, label: str | None = None, name: str = "baseline") -> Arm:

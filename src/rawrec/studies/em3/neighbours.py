@@ -17,7 +17,7 @@ from rawrec.report.pictures import Tiles
 from rawrec.serving.recommender import Recommender
 from rawrec.studies.em3.arms import Arms
 from rawrec.studies.em3.results import Result
-from rawrec.studies.em3.tables import percent
+from rawrec.studies.gains import percent
 from rawrec.studies.table import Cell, Row, Table, Value
 
 NEAREST = 3  # neighbours of an item, as in the paper

@@ -19,7 +19,7 @@ from rawrec.studies.em3.results import gather
 from rawrec.studies.em3.settings import LISTS, joined, study_config
 from rawrec.studies.em3.tables import tables
 from rawrec.studies.folder import SETTINGS, Study, Words, about, begun, write
-from rawrec.studies.running import Planned, Runs, Standing
+from rawrec.studies.running import Runs, Standing, told
 from rawrec.studies.settings import load
 
 TITLE = "End-to-end training of a multimodal model and a ranker"
@@ -124,7 +124,7 @@ def _written(arms: Arms, standings: Mapping[str, Standing], notes: list[str]) ->
     found_near, pictures = neighbour_tables(arms, results)
     made = [*tables(arms, results), *found_near]
     papers = published.of(table.number for table in made)
-    notes = [*notes, *_standing(arms.planned, standings)]
+    notes = [*notes, *told(arms.planned, standings)]
     found = {
         "study": "em3",
         "data": about(arms.data),
@@ -145,7 +145,7 @@ def _lists(arms: Lists, jobs: int, observe: Callable[..., None], notes: list[str
     standings = {model: runs.standing(planned) for model, planned in arms.planned.items()}
     table = arms.table(runs, standings)
     papers = published.of_lists(arms.data)
-    notes = [*notes, *_standing(arms.planned, standings)]
+    notes = [*notes, *told(arms.planned, standings)]
     found = {
         "study": "em3",
         "data": about(arms.data),
@@ -156,18 +156,3 @@ def _lists(arms: Lists, jobs: int, observe: Callable[..., None], notes: list[str
         "notes": notes,
     }
     return write(arms.out, f"{TITLE}: {arms.data.path.name}", [table], papers, notes, found)
-
-
-def _standing(planned: Mapping[str, Planned], standings: Mapping[str, Standing]) -> list[str]:
-    """Which rows there are, and which are missing and why."""
-    states = [standing.state for standing in standings.values()]
-    kinds = ("finished", "failed", "unfinished", "undefined")
-    said = [f"Rows: {', '.join(f'{states.count(state)} {state}' for state in kinds if state in states) or 'none'}."]
-    for key, standing in standings.items():
-        words = planned[key].words
-        if standing.state == "failed":
-            said.append(f"Failed: {words}: {standing.reason}")
-        if standing.state == "undefined":
-            said.append(f"Not defined: {words}: {standing.reason}")
-        said += [f"Failed: {words}, candidate {lost}" for lost in standing.lost]
-    return said

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rawrec.studies.em3.arms import Arms, Comparison
-from rawrec.studies.em3.results import Gain, Result, gain
+from rawrec.studies.em3.results import Result
+from rawrec.studies.gains import Gain, gain, note, percent
 from rawrec.studies.table import Cell, Plot, Row, Table, Value
 
 HEADS = {"auc": "AUC", "gain": "AUC gain", "interval": "95 % of users", "p": "p of seeds", "gauc": "GAUC"}
@@ -32,7 +34,7 @@ def _table(comparison: Comparison, results: Mapping[str, Result]) -> Table:
             result = results[arm.key]
             found = None if arm is arms[0] else gain(result, base)
             if found is not None:
-                gains.append(Gain(arm.label, arms[0].label, found.gain, found.p, found.interval))
+                gains.append(replace(found, row=arm.label, baseline=arms[0].label))
             rows.append(_row(arm.label, result, found, best))
             if (auc := result.value("auc")) is not None:
                 bars.setdefault(arm.label, {})["AUC"] = auc.mean
@@ -55,14 +57,4 @@ def _row(label: str, result: Result, found: Gain | None, best: float | None) -> 
             cells["p"] = Cell(Value(found.p))
     if (gauc := result.value("gauc")) is not None:
         cells["gauc"] = Cell(gauc)
-    return Row(label, cells, "" if cells else note(result), len(result.standing.runs) if cells else 0)
-
-
-def percent(value: float) -> str:
-    """A share with its sign, as the paper prints gains."""
-    return f"{100 * value:+.3f} %"
-
-
-def note(result: Result) -> str:
-    state, reason = result.standing.state, result.standing.reason.partition(". ")[0]
-    return {"undefined": f"not defined: {reason}", "failed": f"failed: {reason}"}.get(state, "not finished")
+    return Row(label, cells, "" if cells else note(result.standing), len(result.standing.runs) if cells else 0)

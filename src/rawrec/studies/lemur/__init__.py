@@ -1,0 +1,1 @@
+"""`rawrec study lemur`: "LEMUR: Large scale End-to-end MUltimodal Recommendation" (2025)."""
