@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import rawrec
 from rawrec import RunStopped, UserError, cli
@@ -16,6 +17,7 @@ from rawrec.sources.synthetic import import_synthetic
 from rawrec.studies.folder import Study
 from rawrec.studies.gains import gain
 from rawrec.studies.lemur import published
+from rawrec.studies.lemur.masked import only
 from rawrec.studies.lemur.study import study_lemur
 from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
@@ -44,12 +46,17 @@ def rows(done: Study, number: int) -> dict[str, Any]:
     return {row.label: row for group in table.groups for row in group}
 
 
-def configs(done: Study) -> dict[str, Any]:
+def points(done: Study) -> dict[str, Any]:
+    """By what rows are called, and those of no table by their own name."""
     return {
-        point["row"]: RunFolder(done.path / point["runs"][0]).config()
+        name: point
         for point in done.found["points"]
-        if point["state"] == "finished"
+        for name in [row["row"] for row in point["rows"]] or [point["words"]]
     }
+
+
+def configs(done: Study) -> dict[str, Any]:
+    return {name: RunFolder(done.path / one["runs"][0]).config() for name, one in points(done).items()}
 
 
 def test_part_by_part_and_two_stages(search: Path, tmp_path: Path, tasks: list[Any]) -> None:
@@ -68,11 +75,11 @@ def test_part_by_part_and_two_stages(search: Path, tmp_path: Path, tasks: list[A
     assert bare.model.lemur.lengths(bare.data.history) == {} and bare.bank.forward_rate == 100
     assert all(one.train.metric == "qauc" and one.model.popularity for one in cfg.values())
     assert cfg["first stage"].model.ranking_gradient is False and cfg["first stage"].paradigm == "end_to_end"
-    frozen, points = cfg["two stages"], {point["row"]: point for point in done.found["points"]}
+    frozen, found = cfg["two stages"], points(done)
     assert frozen.paradigm == "frozen" and frozen.model.sqdc_weight == 0 and frozen.model.ranking_gradient
     assert frozen.data == cfg["first stage"].data, "both stages learn from the same training part"
     items = [str(item) for item in rawrec.Dataset.open(search).item_ids]
-    for first, second in zip(points["first stage"]["runs"], points["two stages"]["runs"], strict=True):
+    for first, second in zip(found["first stage"]["runs"], found["two stages"]["runs"], strict=True):
         learned, kept = (rawrec.Recommender.load(done.path / run) for run in (first, second))
         assert kept.run.config().content.fields["item"].encoder == f"joint:{done.path / 'encoders' / Path(first).name}"
         np.testing.assert_allclose(kept.embed(items), learned.embed(items), rtol=1e-5, atol=1e-5)
@@ -82,7 +89,7 @@ def test_part_by_part_and_two_stages(search: Path, tmp_path: Path, tasks: list[A
     )
     assert r"\%" in (done.path / "tables.tex").read_text() and "<svg" in (done.path / "study.html").read_text()
     tests = {(test["row"], "qauc_gain" in test): test for test in done.found["tables"]["table 1"]["tests"]}
-    seeds = [points[row]["test"]["qauc"]["mean"] for row in ("dot_mlp", "+ bank: LEMUR")]
+    seeds = [found[row]["test"]["qauc"]["mean"] for row in ("dot_mlp", "+ bank: LEMUR")]
     one = tests["+ bank: LEMUR", True]
     assert one["qauc_gain"] == pytest.approx(seeds[1] / seeds[0] - 1) and 0 <= one["p"] <= 1
     assert one["interval"][0] <= one["qauc_gain"] <= one["interval"][1]
@@ -172,10 +179,7 @@ def test_pictures_and_texts_alone_together_and_in_part(search: Path, tmp_path: P
     assert used["pictures and texts"] == {*fields.text, *fields.image}
     values = {row: found[row].cells["qauc"].value.mean for row in found}
     assert len({values[row] for row in list(found)[-3:]}) == 3
-    point = next(point for point in done.found["points"] if point["row"] == "pictures and texts")
-    rec = rawrec.Recommender.load(done.path / point["runs"][0])
-    from rawrec.studies.lemur.masked import only
-
+    rec = rawrec.Recommender.load(done.path / points(done)["pictures and texts"]["runs"][0])
     model = rec.system.item_model
     assert model is not None and rec.system.bank is not None
     ((name, encoder),) = dict(model.raw_encoders()).items()
@@ -184,7 +188,7 @@ def test_pictures_and_texts_alone_together_and_in_part(search: Path, tmp_path: P
         raw = {f: (data.images if f in fields.image else data.texts)(f, range(40)) for f in model.read_by(name)}
         raw |= {field: [[]] * 40 for field in raw if field not in kept}
         alone = model.raw_columns(raw)[model.column(name)]
-        masked = only(column, encoder, kind).select(__import__("torch").arange(40))  # type: ignore[arg-type]
+        masked = only(column, encoder, kind).select(torch.arange(40))  # type: ignore[arg-type]
         assert masked.ptr.equal(alone.ptr) and masked.values.equal(alone.values)
 
 

@@ -49,7 +49,14 @@ class Result(Measured):
         """Plain values: what `study.json` says of the arm."""
         planned = arms.planned[self.arm.trained]
         said = {"words": planned.words, "model": self.arm.own["model.name"], "settings": dict(self.arm.own)}
-        said |= {"row": self.arm.label, "after": self.arm.after and self.arm.after.label, "read": self.arm.read}
+        rows = [
+            (table.number, arm.label) for table in arms.comparisons for arm in table.arms if arm.key == self.arm.key
+        ]
+        said |= {
+            "rows": [{"table": number, "row": label} for number, label in rows],
+            "after": self.arm.after and self.arm.after.label,
+            "read": self.arm.read,
+        }
         said |= self.standing.dump(planned, arms.out)
         return said | {"test": dumped(self.seeds), "training": dumped(self.training)}
 
