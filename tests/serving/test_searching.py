@@ -154,7 +154,6 @@ def test_what_is_not_read_of_a_query_is_told_once(runs: dict[str, Path]) -> None
     rec = Recommender.load(runs["lemur"], device="cpu")
     long = "red mug with dots and stripes " * 20_000
     for query, said in ((long, "only its first 4 words are read"), ("我要一个红色的杯子", "without spaces")):
-        rec = Recommender.load(runs["lemur"], device="cpu")
         with pytest.warns(UserWarning, match=said) as told:
             found = rec.search(query, k=5, by="content")
         assert len(found) == 5 and len(told) == 1
@@ -201,8 +200,16 @@ def test_a_run_that_reads_no_queries_says_how_to_have_one(served: dict[str, Reco
         ({"query": [MUG]}, r"query=\['red mug'\]: give the text"),
         ({"query": b"mug"}, "query=b'mug': give the text"),
         ({"k": 0}, "k=0: ask for at least one"),
+        ({"k": 2.5}, "k=2.5: give a whole number of items"),
+        ({"k": "3"}, "k='3': give a whole number"),
+        ({"k": True}, "k=True: give a whole number"),
+        ({"candidates": 20.0}, "candidates=20.0: give a whole number"),
+        ({"candidates": 0}, "candidates=0: ask for at least one"),
+        ({"history": 3}, "history=3: give a list"),
+        ({"history": iter(["i1"])}, "history=<.*>: give a list"),
+        ({"context": "device"}, "context='device': give values by name"),
         ({"by": "buy"}, "by='buy': use score or content; the probability of a label is label="),
-        ({"user": "u99"}, "u99"),
+        ({"user": "u99"}, "user 'u99' is not in .* close to it: u9.* Of somebody new give a history"),
         ({"history": ["i999"]}, "i999"),
         ({"history": "i1"}, "history='i1': give a list"),
         ({"label": "like"}, "label 'like': this run has learned label, buy"),

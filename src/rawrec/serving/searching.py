@@ -65,12 +65,10 @@ class Searching(Served):
         left_out = self._seen_by(users, past_of, exclude)
         if by == "content":
             return self._scored(*self._nearest(queries, query, k, left_out), raw=True)
-        place, given = self._label(label), dict(context or {})
-        if QUERY_NOW in given:
-            raise UserError(f"context: {QUERY_NOW}={given[QUERY_NOW]!r}: what is searched for is given already")
-        if self._ranks_by_queries():
-            given[QUERY_NOW] = query
-        moments = self._now(users, given)._replace(past=self._events(users) if past_of is None else None)
+        place = self._label(label)
+        moments = self._now(users, self._with_query(context, query))._replace(
+            past=self._events(users) if past_of is None else None
+        )
         if candidates is None:
             return self._scored(*_best(self._score_all(moments, past, place), left_out, k))
         rows, _ = self._nearest(queries, query, candidates, left_out)
@@ -79,6 +77,15 @@ class Searching(Served):
         scores = self._score_all(moments, past, place, torch.from_numpy(rows))
         found, best = _best(scores, NOTHING, k)
         return self._scored(rows[found], best)
+
+    def _with_query(self, context: Mapping[str, Any] | None, query: str) -> Mapping[str, Any] | None:
+        """The context in which the ranker is asked."""
+        given = {} if context is None else context
+        if not isinstance(given, Mapping) or not self._ranks_by_queries():
+            return context
+        if QUERY_NOW in given:
+            raise UserError(f"context: {QUERY_NOW}={given[QUERY_NOW]!r}: what is searched for is given already")
+        return {**given, QUERY_NOW: query}
 
     def _readable(self) -> Queries:
         """What reads queries. UserError for a run that does not."""
@@ -115,8 +122,10 @@ class Searching(Served):
                         f"{name}={value!r} does nothing with by='content', which compares the query with items "
                         "alone: leave it out, or use by='score'"
                     )
-        if candidates is not None and candidates < k:
-            raise UserError(f"candidates={candidates}: the {k} best are chosen among them, so give {k} at least")
+        if candidates is not None:
+            check_k(candidates, "candidates")
+            if candidates < k:
+                raise UserError(f"candidates={candidates}: the {k} best are chosen among them, so give {k} at least")
         if by == "score" and candidates is None and not self._ranks_by_queries():
             raise UserError(
                 f"the scores of this run, of model `{self._model()}`, do not depend on what was typed: use "

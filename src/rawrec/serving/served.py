@@ -70,7 +70,7 @@ class Served:
         """User row `[1]` and history `[1, n]` as the model reads it."""
         if user is None and history is None:
             raise UserError("say who: a user's id (user), or a list of item ids (history)")
-        row = int(self.data.user_rows([str(user)])[0]) if user is not None else -1
+        row = -1 if user is None else self._known_user(user)
         if history is None:
             return np.array([row]), self._histories(np.array([row]))
         check_list(history, "history")
@@ -80,8 +80,16 @@ class Served:
         past[0, length - len(recent) :] = recent
         return np.array([row]), past
 
+    def _known_user(self, user: str) -> int:
+        try:
+            return int(self.data.user_rows([str(user)])[0])
+        except UserError as error:
+            raise UserError(f"{error}. Of somebody new give a history (item ids) in the place of the user") from None
+
     def _now(self, users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
         """Users asked now, in a context, which is checked; what it lacks is told once."""
+        if context is not None and not isinstance(context, Mapping):
+            raise UserError(f"context={context!r}: give values by name, for example context={{'device': 'phone'}}")
         reader, context, query = self._context_reader(), dict(context or {}), None
         nobody = np.full(len(users), -1)
         if self._ranks_by_queries():
@@ -123,8 +131,8 @@ class Served:
         queries = self._queries()
         if queries is None or not texts.join([query]):
             return None
-        if unread := queries.unread(query):
-            self._tell("unread query", unread)
+        for lost, said in queries.unread(query).items():
+            self._tell(f"{lost} query", said)
         return query
 
     def _reads_marks(self) -> bool:
@@ -283,9 +291,12 @@ def cosines(vector: Tensor, vectors: Tensor, valid: Tensor) -> Tensor:
     return found.masked_fill(~valid, -torch.inf)
 
 
-def check_k(k: int) -> None:
+def check_k(k: int, name: str = "k") -> None:
+    """UserError for what is no number of items."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise UserError(f"{name}={k!r}: give a whole number of items")
     if k < 1:
-        raise UserError(f"k={k}: ask for at least one item")
+        raise UserError(f"{name}={k}: ask for at least one item")
 
 
 def unseen(model: str) -> str:

@@ -42,16 +42,16 @@ class Queries:
         if item_model.query.words.hashed:
             self.lost[UNSPACED] = sum(map(unspaced, texts))
 
-    def unread(self, text: str) -> str:
-        """In words, what the model does not read of a text that somebody types; empty where it reads all of it."""
+    def unread(self, text: str) -> dict[str, str]:
+        """What the model does not read of a text that somebody types, by what is lost of it, in words."""
         query = self._model.query
         assert query is not None
-        said = []
+        said = {}
         if query.prepare([text])[1].any():
-            said.append(f"only its first {query.max_length} words are read (content.query.max_length)")
+            said["truncated"] = f"query: only its first {query.max_length} words are read (content.query.max_length)"
         if query.words.hashed and unspaced(text):
-            said.append(f"it is in a script without spaces, and its words {INSTEAD}")
-        return f"query: {'; '.join(said)}" if said else ""
+            said[UNSPACED] = f"query: it is in a script without spaces, and its words {INSTEAD}"
+        return said
 
     def _encode(self, rows: Tensor) -> Tensor:
         return self._model.query_content(self._words.select(rows.cpu()))
