@@ -9,11 +9,11 @@ class UserError(Exception):
 
 
 class IdleSetting(UserError):
-    """A setting, `key`, that would do nothing beside the others."""
+    """A setting, `key`, that would do nothing beside the others. `keys`: all such; the message is of the first."""
 
-    def __init__(self, key: str, message: str):
+    def __init__(self, key: str, message: str, keys: tuple[str, ...] = ()):
         super().__init__(message)
-        self.key = key
+        self.key, self.keys = key, keys or (key,)
 
 
 class RunStopped(Exception):

@@ -12,6 +12,7 @@ import torch
 
 import rawrec
 from rawrec import RunStopped, UserError, cli
+from rawrec.data.dataset import Dataset
 from rawrec.evaluation.significance import paired_bootstrap
 from rawrec.sources.synthetic import import_synthetic
 from rawrec.studies.folder import Study
@@ -19,6 +20,7 @@ from rawrec.studies.gains import gain
 from rawrec.studies.lemur import published
 from rawrec.studies.lemur.masked import only
 from rawrec.studies.lemur.study import study_lemur
+from rawrec.studies.resolving import settled
 from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
 
@@ -57,6 +59,15 @@ def points(done: Study) -> dict[str, Any]:
 
 def configs(done: Study) -> dict[str, Any]:
     return {name: RunFolder(done.path / one["runs"][0]).config() for name, one in points(done).items()}
+
+
+def test_settings_that_go_together_are_left_out_together(search: Path) -> None:
+    """A model without content has a use for neither; beside the preset's 20 one alone would be a mistake."""
+    rates = {"bank.forward_rate": 100, "bank.backward_rate": 100}
+    given, _ = settled("lemur", Dataset.open(search), rates, {"model.content": "none"}, "baseline")
+    assert given == {"model.content": "none"}
+    given, cfg = settled("lemur", Dataset.open(search), rates, {}, "one stage")
+    assert given == rates and cfg.bank.backward_rate == 100
 
 
 def test_part_by_part_and_two_stages(search: Path, tmp_path: Path, tasks: list[Any]) -> None:

@@ -49,10 +49,10 @@ def resolve(
         if _is_file(preset):
             validate(_read_preset(preset), f"{preset}: ")  # the file's own mistakes come first, under its name
         raise
-    for key, value in flat.items():
-        reason = idle_reason(cfg, key, value, kinds or {})
-        if reason is not None:
-            raise IdleSetting(key, f"{key}={short(value)} would do nothing: {reason}")
+    found = {key: idle_reason(cfg, key, value, kinds or {}) for key, value in flat.items()}
+    idle = {key: reason for key, reason in found.items() if reason is not None}
+    for key, reason in idle.items():
+        raise IdleSetting(key, f"{key}={short(flat[key])} would do nothing: {reason}", tuple(idle))
     return cfg
 
 

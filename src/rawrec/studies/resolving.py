@@ -28,7 +28,8 @@ def settled(
         except IdleSetting as error:
             if error.key in own or error.key not in shared:
                 raise IdleSetting(error.key, f"{words}: {error}") from None
-            del shared[error.key]
+            # all at once: of two that go together, as bank.forward_rate and bank.backward_rate, one may be a mistake
+            shared = {key: value for key, value in shared.items() if key not in error.keys or key in own}
         except UserError as error:
             raise UserError(f"{words}: {error}") from None
 

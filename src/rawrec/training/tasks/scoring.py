@@ -30,7 +30,7 @@ MANY_ITEMS = 1 << 14  # in a catalogue of more, where larger pieces take memory 
 
 
 class Scoring(nn.Module):
-    """A ranker with what it reads. `bank`: None for a model on ids alone; `_view`: what evaluation reads in its place."""
+    """A ranker with what it reads. bank: None for a model on ids alone. _view: what evaluation reads in its place."""
 
     cfg: Config
     data: Dataset
