@@ -256,7 +256,7 @@ def test_qauc_is_resampled_by_queries(tmp_path: Path) -> None:
     scores = rng.random((2, n))
     asked = frame["query"].to_numpy() >= 0
     given = [frame[name].to_numpy()[asked] for name in ("query", "label")]
-    expected = paired_bootstrap(*given, *scores[:, asked], "gauc")
+    expected = paired_bootstrap(given[0], given[1], scores[0][asked], scores[1][asked], "gauc")
     found = gain(Fixed(scores[0], 0.6), Fixed(scores[1], 0.5), "qauc")  # type: ignore[arg-type]
     assert found is not None and found.gain == pytest.approx(0.2) and found.p is None
     assert (found.interval.low, found.interval.high) == pytest.approx((expected.low / 0.5, expected.high / 0.5))

@@ -36,7 +36,7 @@ class Result(Measured):
         each = [_told(path) for path in standing.runs] if standing.state == "finished" and read is None else []
         self.training: dict[str, list[float]] = {}
         for name in (STEP, *OF_EPOCHS, *OF_BANK):
-            values = [one[name] for one in each if one[name] is not None]
+            values = [value for one in each if (value := one[name]) is not None]
             if values and len(values) == len(each):
                 self.training[name] = values
 
