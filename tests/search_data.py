@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ def search(
     shown: int = 5,
     asked: tuple[str, ...] = ("query", "session"),
     labels: tuple[str, ...] = ("label",),
+    queries: tuple[str, ...] = QUERIES,
+    titles: Callable[[int], str] = "thing {}".format,
     seed: int = 0,
 ) -> Dataset:
     """Sessions of `shown` items each, one a minute, of users by turns; every seventh session has no query, and every
     eleventh no id. labels: the first is of an item's parity and the query, the others by chance; without any all are
-    positives."""
+    positives. titles: of an item by its number, "": it has none."""
     rng = np.random.default_rng(seed)
     session = np.repeat(np.arange(sessions), shown)
-    query = rng.integers(len(QUERIES), size=sessions)[session]
+    query = rng.integers(len(queries), size=sessions)[session]
     item = np.concatenate([rng.permutation(items)[:shown] for _ in range(sessions)])
     rows: dict[str, Any] = {
         "user_id": [f"u{u}" for u in (session % users).tolist()],
@@ -44,13 +47,18 @@ def search(
         rows[name] = ((chance if at == 0 else rng.random(len(item))) < wanted).astype(float)
     if "query" in asked:
         rows["query"] = [
-            None if s % 7 == 0 else QUERIES[q] for s, q in zip(session.tolist(), query.tolist(), strict=True)
+            None if s % 7 == 0 else queries[q] for s, q in zip(session.tolist(), query.tolist(), strict=True)
         ]
     if "session" in asked:
         rows["session"] = [None if s % 11 == 0 else f"s{s}" for s in session.tolist()]
     with DatasetWriter(
         out, fields=Fields(text=["title"]), source="searches", labels=list(labels), has_time=True, asked=asked
     ) as writer:
-        writer.add_items({"item_id": [f"i{i}" for i in range(items)], "title": [[f"thing {i}"] for i in range(items)]})
+        writer.add_items(
+            {
+                "item_id": [f"i{i}" for i in range(items)],
+                "title": [[title] if (title := titles(i)) else [] for i in range(items)],
+            }
+        )
         writer.add_interactions(rows)
         return writer.finish(SplitSpec(kind="time_global"), ImportReport())

@@ -84,6 +84,7 @@ def pattern(n: int) -> tuple[list[float], list[float]]:
         ("id", {"data.labels": ["a", "b"], "model.label_weights": [1, 0]}, ["label_weights", "0"]),
         ("id", {"data.labels": ["a", "b", "b"]}, ["data.labels", "b is named twice"]),
         ("id", {"data.labels": ["a", "cold"]}, ["data.labels", "cold/auc"]),
+        ("id", {"data.labels": ["a", "shown"]}, ["data.labels", "shown/mrr", "import that label under another name"]),
         ("id", {"data.labels": ["a", "b"], "data.label": "b"}, ["label=b", "labels=['a', 'b']"]),
         ("id", {"data.labels": ["a", "b"], "train.metric": "c/auc"}, ["train.metric=c/auc", "b, b|a"]),
         ("id", {"data.labels": ["a", "b"], "train.metric": "b/recall@5"}, ["train.metric", "buy/auc"]),

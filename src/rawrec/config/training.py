@@ -25,6 +25,9 @@ def known_device(value: str) -> str:
 Seen = Literal["positives", "interactions", "none"]
 """What of a user's past is left out of lists: what they took, all that they met (whatever its label), or nothing."""
 
+OF_ALL = {"stale": "auc", "shown": "mrr"}
+"""What stands before names of metrics, beside buckets and labels; and such a metric."""
+
 UntrainedIds = Literal["zero", "mean", "as_is"]
 
 
@@ -68,8 +71,11 @@ class DataConfig(Record):
         for name in value[1:]:
             if value.count(name) > 1:
                 raise ValueError(f"{name} is named twice")
-            if name in (*BUCKET_NAMES, "stale"):
-                raise ValueError(f"{name}/auc is another metric: import that label under another name")
+            if name in (*BUCKET_NAMES, *OF_ALL):
+                raise ValueError(
+                    f"{name}/ is what other metrics are called, such as {name}/{OF_ALL.get(name, 'auc')}: import that "
+                    "label under another name"
+                )
         return value
 
     @model_validator(mode="before")

@@ -39,7 +39,7 @@ from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
 from rawrec.training.tasks.contrasting import StepContrast
-from rawrec.training.tasks.learnable import check_parts, one_sided
+from rawrec.training.tasks.learnable import check_parts, one_sided, small_bank
 from rawrec.training.tasks.live_items import LiveItems
 from rawrec.training.tasks.lora_phases import LoraPhases
 from rawrec.training.tasks.past import PastContent
@@ -83,6 +83,7 @@ class ImpressionTask(Task, Scoring):
         self.past = PastContent(cfg)
         lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
         told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *one_sided(self.samples))
+        told += tuple(small_bank(cfg, data))
         self.notes = [note for note in told if note]
         self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None

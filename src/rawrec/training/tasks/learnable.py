@@ -35,6 +35,18 @@ def check_parts(cfg: Config, data: Dataset, samples: Samples) -> None:
         raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
 
 
+def small_bank(cfg: Config, data: Dataset) -> Iterator[str]:
+    """What is told of a bank that cannot hold what one step makes."""
+    shown = 1 + cfg.data.negatives if data.positive_only else 1
+    most = min(cfg.train.batch_size * cfg.train.accumulate * shown, data.n_items)
+    held = cfg.bank.capacity
+    if held is not None and held < most:
+        yield (
+            f"bank.capacity={held}: a step may show {most} items, of which the bank keeps the last {held} made, so "
+            "that histories of the next step read little else. Raise it, or lower train.batch_size"
+        )
+
+
 def one_sided(samples: Samples) -> Iterator[str]:
     """What is told of labels beside the main one that are all equal in training."""
     for name, labels in samples.further.items():
