@@ -265,6 +265,12 @@ def compare(
         return
     console().print(tables.print_table(found))
     console().print(Text(tables.caption(found, "bold", tables.BETTER, tables.WORSE)), soft_wrap=True)
+    popularity = tables.print_popularity(found)
+    if popularity is not None:
+        console().print()
+        console().print(popularity)
+    if found.popularity_missing:
+        console().print(Text(f"No gains by popularity: {found.popularity_missing}"), soft_wrap=True)
 
 
 def _named(word: str) -> tuple[str, list[str]]:

@@ -16,6 +16,7 @@ from rawrec.report.curves import bank_health, curves
 from rawrec.report.metrics import BUCKET_NAMES, calibration, compare, ranking, reliability_of
 from rawrec.report.page import render, write
 from rawrec.report.pictures import Tiles
+from rawrec.report.popularity import health_of, standings
 from rawrec.report.run import Run
 from rawrec.report.samples import Recommending, sample_cold_items, sample_users
 from rawrec.training.runs import RunFolder
@@ -73,6 +74,8 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
     blocks, compared = compare(mine, judged[1] if judged[1:] else None, data, buckets) if judged else ([], 0)
     users, cold = sample_users(mine, data, read, recommender), sample_cold_items(data, buckets["cold"], recommender)
     tiles = Tiles(data, users.rows() | cold.rows())
+    items = {"": data.n_items} | {name: int(mask.sum()) for name, mask in buckets.items()}
+    health = [health_of(r.epochs, r.info) if r else {} for r in (mine, other)]
     reliable = {r.name if r is not mine else "this run": reliability_of(r.test) for r in judged}
     return {
         "run": mine,
@@ -83,6 +86,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "compared": compared,
         "curves": curves(mine, other),
         "bank": bank_health(mine),
+        "standings": standings(blocks, items, *health),
         "reliability": plots.reliability_plot(reliable) if judged and len(mine.test) else None,
         "calibration": calibration(judged, buckets),
         "ranking": ranking(mine, other),
@@ -93,7 +97,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "cold_note": cold.note,
         "cold_count": int(buckets["cold"].sum()),
         "bucket_names": BUCKET_NAMES,
-        "bucket_items": {name: int(mask.sum()) for name, mask in buckets.items()},
+        "bucket_items": {name: n for name, n in items.items() if name},
         "ratio": round(tiles.ratio, 3),
         "reasons": _reasons(mine),
         "stale_auc": mine.metrics.get("test", {}).get("stale/auc"),

@@ -13,7 +13,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,7 @@ from rawrec.evaluation.significance import (
     resamplings,
 )
 from rawrec.report.labels import by_label, session_values
+from rawrec.report.popularity import GAINS, Gain, Health, bucket_masks, gains, health_of
 from rawrec.training.runs import RunFolder
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
@@ -84,6 +85,10 @@ class Comparison:
     results: list[Result]
     level: float
     resamplings: int
+    popularity: list[Gain] = field(default_factory=list)
+    """By bucket, then by model: the gain in QAUC, without queries in GAUC, and the bank's health; empty where no run
+    logged its bank by bucket, or that metric is not among `metrics`."""
+    popularity_missing: str | None = None  # why `popularity` could not be made
 
     def dump(self) -> dict[str, Any]:
         """Plain values that fit into JSON."""
@@ -129,6 +134,13 @@ class _Run:
         """Its metrics of test, by name."""
         path = self.path / "metrics.json"
         return json.loads(path.read_text(encoding="utf-8"))["test"] if path.is_file() else {}
+
+    @cached_property
+    def health(self) -> dict[str, Health]:
+        """Its bank's by bucket, see `health_of`."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return health_of([json.loads(line) for line in lines if line.strip()], self.info)
 
     @property
     def draws_users(self) -> bool:
@@ -191,6 +203,7 @@ def compare(
             found = values.results(metric)
             users[metric] = values.users
         rows += [(metric, *row) for row in found]
+    popularity, missing = _popularity(models, chosen, bootstrap, level)
     return Comparison(
         dataset=everyone[0].info["dataset_name"],
         generated=bool(everyone[0].info["generated"]),
@@ -202,6 +215,8 @@ def compare(
         results=_with_tests(rows, level),
         level=level,
         resamplings=bootstrap,
+        popularity=popularity,
+        popularity_missing=missing,
     )
 
 
@@ -389,6 +404,24 @@ def _impressions(models: dict[str, list[_Run]], metric: str, bootstrap: int, lev
             contrast = (BOOTSTRAP, interval, None, p)
         rows.append((name, values[name], contrast))
     return rows
+
+
+def _popularity(
+    models: dict[str, list[_Run]], chosen: list[str], bootstrap: int, level: float
+) -> tuple[list[Gain], str | None]:
+    """Gains by popularity beside the bank's health, or why there are none although a run has told of its bank."""
+    metric: Metric | None = next((name for name in GAINS if name in chosen), None)
+    everyone = [run for members in models.values() for run in members]
+    if metric is None or not any(run.health for run in everyone):
+        return [], None
+    try:
+        data = everyone[0].folder.dataset()
+    except UserError as error:
+        return [], f"buckets of popularity need the training rows: {error}"
+    frames = {name: [run.labels[""] for run in members] for name, members in models.items()}
+    health = {name: [run.health for run in members] for name, members in models.items()}
+    masks = bucket_masks(data, everyone[0].cfg.data.split)
+    return gains(frames, health, metric, masks, bootstrap, level), None
 
 
 def _with_tests(rows: list[tuple[str, str, list[float], Any]], level: float) -> list[Result]:

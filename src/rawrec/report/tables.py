@@ -34,6 +34,29 @@ def print_table(found: Comparison) -> Table:
     return table
 
 
+def print_popularity(found: Comparison) -> Table | None:
+    """By bucket of popularity the gain over the baseline and the bank's health; None where there is nothing to show."""
+    if not found.popularity:
+        return None
+    table = Table(box=None, pad_edge=False)
+    interval = f"{found.level:.0%} interval"
+    health = ("coverage", "age", "age p95", "drift", "cosine")
+    for head in ("items", "model", found.popularity[0].metric, "gain", interval, *health):
+        table.add_column(head, justify="left" if head in ("items", "model") else "right")
+    for line in found.popularity:
+        bank = line.health
+        bounds = "" if line.low is None else f"[{line.low:+.4f}, {line.high:+.4f}]"
+        cells = [_number(line.mean, ".4f"), "" if line.gain is None else f"{line.gain:+.4f}", bounds]
+        cells += [_number(bank.coverage, ".3f"), _number(bank.age_mean, ".0f"), _number(bank.age_p95, ".0f")]
+        cells += [_number(bank.drift, ".4f"), _number(bank.cosine, ".4f")]
+        table.add_row(line.bucket, Text(line.model), *cells)
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def markdown(found: Comparison) -> str:
     """A table for a paper: a row per model, a column per metric, and a caption that explains it."""
 
