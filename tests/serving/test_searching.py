@@ -24,13 +24,14 @@ MUG = "red mug"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """lemur reads queries; em3 was only taught by them; apart reads them without that loss; id knows nothing of them;
+    """lemur reads queries; em3 and frozen were only taught by them; apart reads them without that loss; id knows none;
     bpr is a retrieval model."""
     folder = tmp_path_factory.mktemp("searches")
     data = search(folder / "data", labels=("label", "buy"))
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "lemur": ("lemur", TINY | {"data.labels": ["label", "buy"]}),
         "em3": ("em3", TINY | {"model.sqdc_weight": 0.02}),
+        "frozen": ("em3", TINY | {"model.sqdc_weight": 0.02, "paradigm": "frozen"}),
         "apart": ("lemur", TINY | {"model.sqdc_weight": 0}),
         "id": ("id", {"train.epochs": 1, "train.threads": 1, "eval.full_ranking": False}),
         "bpr": ("bpr", {"train.epochs": 1, "train.threads": 1, "data.label": "label"}),
@@ -87,7 +88,7 @@ def test_what_was_had_is_left_out_where_it_is_asked_for(served: dict[str, Recomm
         rec.search(MUG, exclude_seen=True)
 
 
-@pytest.mark.parametrize("name", ["lemur", "em3"])
+@pytest.mark.parametrize("name", ["lemur", "em3", "frozen"])
 def test_by_content_it_is_the_cosine_of_query_and_item(served: dict[str, Recommender], name: str) -> None:
     rec = served[name]
     items = [str(item) for item in rec.data.item_ids]
