@@ -75,7 +75,7 @@ class Arms:
         for option, head in (("head", cfg.head), ("baseline", cfg.baseline)):
             if configure(head, data, {}).model.kind != "ranking":
                 raise UserError(f"--{option} {head}: it is no ranker; choose the head of a ranker (rawrec models)")
-        self.usual = configure(PRESET, data, {"model.name": cfg.head, **self._history})
+        self.usual = configure(PRESET, data, {"model.name": cfg.head, **self._of_lemur})
         make: dict[int, Callable[[], Comparison]] = {
             1: self._cumulative, 2: self._training, 3: self._ablations, 4: self._sampling, 5: self._staleness,
             6: self._modalities,
@@ -101,8 +101,9 @@ class Arms:
 
     # ------------------------------------------------------------------------------------------------------------- arms
     @property
-    def _history(self) -> dict[str, Any]:
-        keys = ("data.history", "model.lemur.short", "model.lemur.long")
+    def _of_lemur(self) -> dict[str, Any]:
+        """What the caller says of LEMUR's histories and sampling."""
+        keys = ("data.history", "model.lemur.short", "model.lemur.long", "bank.forward_rate", "bank.backward_rate")
         return {key: self.cfg.settings[key] for key in keys if key in self.cfg.settings}
 
     @property
@@ -177,7 +178,9 @@ class Arms:
         arms = [self.ids("baseline")]
         for forward, backward in RATES:
             rates = {"bank.forward_rate": float(forward), "bank.backward_rate": float(backward)}
-            arms.append(self.lemur(f"{forward} / {backward}", rates))
+            bank = self.usual.bank
+            its_own = (bank.forward_rate, bank.backward_rate) == (forward, backward)  # the runs of LEMUR itself
+            arms.append(self.lemur(f"{forward} / {backward}", {} if its_own else rates))
         about = (
             "Percent of a step's candidates that are encoded, and that are encoded with gradient. Time is of training "
             "steps, on this machine; items are those of a step."
@@ -193,7 +196,8 @@ class Arms:
         )
         about = (
             "Gains are against the oracle. Age: steps since a row was made; cosine: of training's rows with fresh "
-            "encodings; both of the best epoch, items of few training rows (1 to 4) and of many (20 and more)."
+            "encodings by the averaged weights that are evaluated; both of the best epoch, over all items and those of "
+            "few training rows (1 to 4) and of many (20 and more)."
         )
         return Comparison(5, "Staleness", arms, about)
 

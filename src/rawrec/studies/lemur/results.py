@@ -15,11 +15,17 @@ from rawrec.studies.lemur.arms import Arm, Arms
 from rawrec.studies.running import Standing
 from rawrec.studies.table import dumped
 
-METRICS = ("qauc", "gauc", "auc", "qauc_share", "share", "stale/qauc", "stale/gauc")
+JUDGED = ("qauc", "gauc", "auc")
+BUCKETS = ("cold", "rare", "medium", "warm")
+METRICS = (
+    *JUDGED, "qauc_share", "share", *(f"stale/{name}" for name in JUDGED),
+    *(f"{bucket}/{name}" for bucket in BUCKETS for name in JUDGED),
+)  # fmt: skip
 STEP, RATE = "step_ms", "samples_per_second"
 ENCODED, LEARNED = "live/encoded", "live/learned"
 OF_EPOCHS = (RATE, ENCODED, LEARNED)
-OF_BANK = ("bank/age_mean", "bank/age_p95", "bank/cosine", "bank/cosine/rare", "bank/cosine/warm", "bank/coverage")
+HEALTH = ("bank/age_mean", "bank/age_p95", "bank/cosine", "bank/coverage")
+OF_BANK = (*HEALTH, *(f"{name}/{bucket}" for name in HEALTH for bucket in BUCKETS))
 
 
 class Result(Measured):

@@ -7,14 +7,17 @@ from dataclasses import replace
 
 from rawrec.studies.gains import Gain, Judged, gain, note, percent
 from rawrec.studies.lemur.arms import Arms, Comparison
-from rawrec.studies.lemur.results import ENCODED, LEARNED, OF_BANK, RATE, STEP, Result
+from rawrec.studies.lemur.results import ENCODED, LEARNED, RATE, STEP, Result
 from rawrec.studies.table import Cell, Plot, Row, Table, Value
 
 WORDS: dict[Judged, str] = {"qauc": "QAUC", "gauc": "GAUC", "auc": "AUC"}
 UNITS: dict[Judged, str] = {"qauc": "queries", "gauc": "users", "auc": "users"}
 SHARES: dict[Judged, str] = {"qauc": "qauc_share", "gauc": "share", "auc": "share"}
 COSTS = {STEP: "step, ms", RATE: "samples/s", ENCODED: "encoded", LEARNED: "with gradient"}
-BANK = dict(zip(OF_BANK, ("age", "age, p95", "cosine", "few rows", "many rows", "coverage"), strict=True))
+BANK = {
+    "bank/age_mean": "age", "bank/age_p95": "age, p95", "bank/cosine": "cosine", "bank/cosine/rare": "cosine, few rows",
+    "bank/cosine/warm": "cosine, many rows", "bank/coverage": "coverage",
+}  # fmt: skip
 MORE = {4: COSTS, 5: BANK}
 """Columns of single tables."""
 DIGITS = {STEP: 1, RATE: 0, ENCODED: 0, LEARNED: 0, "bank/age_mean": 1, "bank/age_p95": 0}
