@@ -25,9 +25,12 @@ class Stalest:
     def take(self, count: int, made: Tensor, there: Callable[[], Tensor]) -> Tensor:
         """At most `count` rows, `[n]`. made: int64 `[items]`; there: which rows may be taken, bool `[items]`."""
         found = self._from_queue(count, made)
-        if len(found) < count:
+        while len(found) < count:
             self._fill(made, there(), found)
-            found = torch.cat([found, self._from_queue(count - len(found), made)])
+            more = self._from_queue(count - len(found), made)
+            if not len(more):
+                break
+            found = torch.cat([found, more])
         return found
 
     def _from_queue(self, count: int, made: Tensor) -> Tensor:
