@@ -10,6 +10,7 @@ import typer
 from rawrec.cli.common import app, console, print_json, split_spec, tell, vector_files
 from rawrec.cli.options import (
     Feature,
+    Frames,
     ImageDir,
     ImageName,
     Item,
@@ -56,6 +57,7 @@ def append(
         Many, typer.Option(metavar="COLUMN[=FIELD]", help="column of picture bytes (Parquet)")
     ] = None,
     image_field: Annotated[str | None, typer.Option(help="field of --image-dir, where there are several")] = None,
+    frames: Frames = None,
     image_url: Annotated[Many, typer.Option(help="column of addresses of pictures; repeatable")] = None,
     users: Users = None,
     user_id: UserId = None,
@@ -83,8 +85,8 @@ def append(
         query=query, session=session, items=items, item_id=item_id, text=text or [], category=category or [],
         numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
         image_name=image_name, image_column=image_column or [], image_field=image_field,
-        image_url=image_url or [], pictures=pictures, users=users, user_id=user_id, user_category=user_category or [],
-        user_numeric=user_numeric or [], update=update, part=part, moved=dict(map(_moved, move or [])),
+        frames=frames, image_url=image_url or [], pictures=pictures, users=users, user_id=user_id,
+        user_category=user_category or [], user_numeric=user_numeric or [], update=update, part=part, moved=dict(map(_moved, move or [])),
     )  # fmt: skip
     report = ImportReport.load(data.path / f"import-{data.version}.json")
     if as_json:

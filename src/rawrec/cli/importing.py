@@ -14,6 +14,7 @@ from rawrec.cli.options import (
     Covers,
     Extra,
     Feature,
+    Frames,
     ImageColumn,
     ImageDir,
     ImageField,
@@ -66,6 +67,7 @@ def import_table(
     image_name: ImageName = "{item}.jpg",
     image_column: ImageColumn = None,
     image_field: ImageField = "image",
+    frames: Frames = None,
     image_url: ImageUrl = None,
     extra: Extra = None,
     context_category: ContextCategory = None,
@@ -255,6 +257,7 @@ def import_impressions(
     image_name: ImageName = "{item}.jpg",
     image_column: ImageColumn = None,
     image_field: ImageField = "image",
+    frames: Frames = None,
     image_url: ImageUrl = None,
 ) -> Work:
     """Import a table of shown lists with their clicks, as search engines and feeds log them."""

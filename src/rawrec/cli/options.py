@@ -99,6 +99,15 @@ ImageDir = Annotated[Path | None, typer.Option("--image-dir", help="folder of pi
 ImageName = Annotated[str, typer.Option("--image-name", help="file name of an item's picture")]
 ImageColumn = Annotated[Many, typer.Option("--image-column", help="column of picture bytes (Parquet)")]
 ImageField = Annotated[str, typer.Option("--image-field", help="name of the field of --image-dir")]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        "--frames",
+        metavar="N",
+        help="of each item's folder of frames, video, GIF or WebP in --image-dir, N frames evenly sampled; its name is "
+        "{item}, with or without a suffix, unless --image-name says otherwise",
+    ),
+]
 ImageUrl = Annotated[Many, typer.Option("--image-url", help="column of addresses of pictures to download; repeatable")]
 
 # --------------------------------------------------------------------------------------- folders of MicroLens, PixelRec

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition
@@ -36,6 +36,12 @@ TURNS = {
 }
 MIRRORED = {2: (1, 0), 3: (1, 1), 4: (0, 1), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
 """Orientations whose turn reverses the file's x and y axis."""
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
+"""Formats whose further pictures are frames; those of a TIFF are pages."""
+LONG = 40 * MAX_PIXELS
+"""An animation of which more pixels must be decoded for the frames that are wanted is refused."""
+JPEG_QUALITY = 90
+"""Of frames, which have no file of their own."""
 STRIP = 4
 """Pictures longer than so many times their shorter side are not resized as a whole."""
 FINE = 4
@@ -157,6 +163,41 @@ def decode_many(data: Sequence[bytes], framing: Framing | int, workers: int = 4)
     return pixels, valid
 
 
+def frames(data: bytes, choose: Callable[[int], Sequence[int]]) -> tuple[int, list[bytes]]:
+    """How many frames an animation has, and those that `choose` takes of so many (ascending numbers from 0), as JPEG,
+    transparency over white; of a still picture 1 and none. Raises ImageError with a reason.
+    """
+    with _loaded(data, 1) as image:
+        there = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+        if there < 2:
+            return 1, []
+        chosen, found = choose(there), []
+        if (chosen[-1] + 1) * image.width * image.height > LONG:
+            raise ImageError(f"too long: {there} frames of {image.width} x {image.height} pixels")
+        for at in chosen:
+            image.seek(at)
+            found.append(jpeg(_over_white(_plain(image))))
+        return there, found
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """A frame as the bytes of a file."""
+    held = io.BytesIO()
+    image.save(held, "JPEG", quality=JPEG_QUALITY)
+    return held.getvalue()
+
+
+def room(pixels: int) -> contextlib.AbstractContextManager[None]:
+    """Wait until so many pixels, of what is decoded elsewhere, have room beside those that all threads decode."""
+    return _ROOM.taken(min(pixels, MAX_PIXELS))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 @contextlib.contextmanager
 def _loaded(data: bytes, size: int) -> Iterator[Image.Image]:
     """The picture decoded to its end, JPEG at the smallest scale with sides of at least `size`.
@@ -187,10 +228,7 @@ def _loaded(data: bytes, size: int) -> Iterator[Image.Image]:
 def _square(image: Image.Image, framing: Framing) -> np.ndarray:
     orientation = _orientation(image)
     turn = TURNS.get(orientation)
-    square = _resized(_plain(image), orientation, framing)
-    if square.mode == "RGBA":
-        white = Image.new("RGBA", square.size, "white")
-        square = Image.alpha_composite(white, square).convert("RGB")
+    square = _over_white(_resized(_plain(image), orientation, framing))
     if turn is not None:  # a square can be turned after resizing
         square = square.transpose(turn)
     return np.ascontiguousarray(np.asarray(square, np.uint8).transpose(2, 0, 1))

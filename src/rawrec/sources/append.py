@@ -57,6 +57,7 @@ def append(
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
     image_field: str | None = None,
+    frames: int | None = None,
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     users: str | Path | None = None,
@@ -75,9 +76,9 @@ def append(
     columns so called. positive: a label from here on becomes 1,
     else 0. feature: columns of vectors, which are lists of numbers or texts of them. vectors: feature -> a file of
     vectors with item ids (a table, .npz, .npy), for the items of the table of items; without one for those of the
-    interactions; without these for its own. image_field: needed where the dataset has several. image_url: columns of
-    addresses of pictures; pictures: how they are downloaded, or a table of addresses. users: table of users, with
-    the id in `user_id` (default: the same name as `user`). update: replace the content of items and the attributes of
+    interactions; without these for its own. image_field: needed where the dataset has several. frames: as there.
+    image_url: columns of addresses of pictures; pictures: how they are downloaded, or a table of addresses. users:
+    table of users, with the id in `user_id` (default: the same name as `user`). update: replace the content of items and the attributes of
     users that are there. part: of the new interactions in the default split. moved: part -> part, of all earlier ones
     there.
 
@@ -117,7 +118,7 @@ def append(
         report, table, "item_id", text=columns["text"], category=columns["category"], numeric=columns["numeric"],
         feature=columns["feature"], vectors=vector_files(vectors, item_id or item), widths=data.fields.feature,
         image_column=columns["image_column"], image_dir=image_dir, image_name=image_name, image_field=folder_field,
-        image_url=image_url, pictures=pictures,
+        frames=frames, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     people = user_columns(data, open_users(users, report), user_id or user, user_category, user_numeric)
     with Appender(path, part, moved, update, pictures) as target, Bar(progress) as bar:

@@ -17,7 +17,8 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.parts import PartWriter
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
-from rawrec.sources.media.pictures import WORKERS, ImageFolder, Pictures, check_many, spans
+from rawrec.sources.media.frames import media_folder
+from rawrec.sources.media.pictures import WORKERS, Pictures, check_many, spans
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import binary_lists, ids, stored_name, string_lists
 from rawrec.sources.tables.rows import counted_numbers
@@ -35,7 +36,8 @@ class Catalogue:
     category, numeric, image_column: its columns. Categories are lists, or several values between "|".
     feature: columns of vectors, "COLUMN" or "COLUMN=FIELD". vectors: files of vectors by item id,
     which the writer is to take. widths: of features; without it as the columns and files have them.
-    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. image_url: columns of the
+    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. frames: so many of each item,
+    of folders of frames, videos and animations there, see `media_folder`. image_url: columns of the
     addresses of pictures. pictures: how they are downloaded, or a table of addresses.
 
     Raises UserError for columns that do not exist, for columns where there is no table, and for files of vectors that
@@ -58,6 +60,7 @@ class Catalogue:
         image_dir: str | Path | None = None,
         image_name: str = "{item}.jpg",
         image_field: str = "image",
+        frames: int | None = None,
         image_url: Sequence[str] = (),
         pictures: UrlPictures | None = None,
     ) -> None:
@@ -77,7 +80,7 @@ class Catalogue:
         elif wanted := [*text, *category, *numeric, *feature, *image_column, *image_url]:
             raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
         self.vectors, self.feature = vectors, self._vector_columns(feature, vectors, widths)
-        self.folder = ImageFolder(Path(image_dir), image_name, report) if image_dir is not None else None
+        self.folder = media_folder(image_dir, image_name, frames, report)
         self.fields = Fields(
             image=[stored_name(name) for name in image_column] + ([image_field] if self.folder else []),
             text=[stored_name(name) for name in text],

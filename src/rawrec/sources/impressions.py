@@ -62,6 +62,7 @@ def import_impressions(
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
     image_field: str = "image",
+    frames: int | None = None,
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     split: SplitSpec | None = None,
@@ -107,7 +108,8 @@ def import_impressions(
     catalogue = Catalogue(
         report, open_source(Path(items), report) if items is not None else None, item_id, text=text, category=category,
         numeric=numeric, feature=feature, vectors=vector_files(vectors, item_id), image_column=image_column,
-        image_dir=image_dir, image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
+        image_dir=image_dir, image_name=image_name, image_field=image_field, frames=frames, image_url=image_url,
+        pictures=pictures,
     )  # fmt: skip
     people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
     shown = _Shown(report, items_shown, clicks, clicks_are, separator)

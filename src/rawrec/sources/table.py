@@ -38,6 +38,7 @@ def import_table(
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
     image_field: str = "image",
+    frames: int | None = None,
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
     extra: Sequence[str] = (),
@@ -64,7 +65,9 @@ def import_table(
     several values between "|". feature: columns of vectors, which are lists of numbers or texts of them, as "column" or
     "column=field". vectors: feature -> a file of vectors with item ids (a table, .npz, .npy). A feature is as wide as
     its first vector that is all numbers. image_column: bytes, of Parquet. image_dir: a folder of pictures named
-    `image_name`, stored as the field `image_field`. image_url: the addresses of pictures, one or several in a value.
+    `image_name`, stored as the field `image_field`. frames: there an item has a folder of frames, a video or an
+    animation, of which so many frames, evenly sampled, are its pictures. image_url: the addresses of pictures, one or
+    several in a value.
     pictures: how these are downloaded; or a table of addresses.
     users: table of users, whose column `user_id` (default: the same name as `user`) holds the id; user_category,
     user_numeric: its columns, which a ranker may read. Users without an interaction are left out.
@@ -80,7 +83,7 @@ def import_table(
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
         vectors=vector_files(vectors, item_id or item), image_column=image_column, image_dir=image_dir,
-        image_name=image_name, image_field=image_field, image_url=image_url, pictures=pictures,
+        image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,

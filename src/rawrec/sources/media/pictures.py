@@ -6,11 +6,13 @@ Bytes are stored as they are. A file that is no whole picture is not stored, and
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,8 @@ from rawrec.data.checked import WORKERS, Checked
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+"""Of files that are pictures, where a name has to say what a file is."""
 MAX_BYTES = 64 << 20
 """A larger picture file is skipped."""
 CHUNK = 8
@@ -40,12 +44,27 @@ class Skip(Exception):
         self.detail = f" ({detail})" if detail else ""
 
 
+@dataclass
+class Found:
+    """What a folder has of an item. used: the files that are the item's; folders: whole folders that are. pictures: a
+    name and the bytes of each, or why it is not stored. beside: what else is to be counted: a reason, an example, how
+    often."""
+
+    used: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    pictures: list[tuple[str, bytes | Skip]] = field(default_factory=list)
+    beside: list[tuple[str, str, int]] = field(default_factory=list)
+
+
 class ImageFolder:
     """The pictures of a folder, one per item, under names made from the item's id.
 
     Only the files that items name are opened. No id can lead out of the folder: not by `..`, not by an absolute path,
     not by a link.
     """
+
+    at_once = CHUNK
+    """Items that a thread works on at a time."""
 
     def __init__(self, folder: Path, name: str, report: ImportReport) -> None:
         """name: the file's name with `{item}` in place of the id, for example `{item}.jpg`. UserError otherwise."""
@@ -57,38 +76,45 @@ class ImageFolder:
         self.name = name
         self.report = report
         self.used: set[str] = set()
+        self.used_folders: set[str] = set()
 
     def read(self, item_id: str) -> tuple[str, bytes | Skip | None]:
         """The file's name, and its bytes, why they are not read, or None where there is no file."""
         name = self.name.replace("{item}", item_id)
+        return name, self._tried(lambda: self._read(name))
+
+    def _tried(self, work: Callable[[], T]) -> T | Skip | None:
+        """What `work` gives, why it is not read, or None where there is no such file."""
         try:
-            return name, self._read(name)
+            return work()
         except (FileNotFoundError, NotADirectoryError):
-            return name, None
+            return None
         except Skip as skip:
-            return name, skip
+            return skip
         except (OSError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-                return name, None
-            return name, Skip("cannot be read", getattr(error, "strerror", None) or str(error))
+                return None
+            return Skip("cannot be read", getattr(error, "strerror", None) or str(error))
 
     def _read(self, name: str) -> bytes:
-        if "\0" in name or name.startswith("/") or ".." in name.split("/"):
-            raise Skip("unsafe name (leads out of the image folder)")
         path, state = self._locate(name)
+        if stat.S_ISREG(state.st_mode) and state.st_size > MAX_BYTES:
+            raise Skip(f"larger than {MAX_BYTES >> 20} MiB")
+        with self._opened(path, state) as file:
+            return file.read()
+
+    def _opened(self, path: str, state: os.stat_result) -> io.FileIO:
+        """A plain file; what has taken its place since is neither followed nor waited for."""
         if stat.S_ISDIR(state.st_mode):
             raise Skip("is a folder, not a file")
         if not stat.S_ISREG(state.st_mode):
             raise Skip("is not a plain file")
-        if state.st_size > MAX_BYTES:
-            raise Skip(f"larger than {MAX_BYTES >> 20} MiB")
-        # What has taken the file's place since is neither followed nor waited for.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read()
+        return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
 
     def _locate(self, name: str) -> tuple[str, os.stat_result]:
         """Where the file really is, which is in the folder, and what it is. Only a name with links is resolved."""
+        if "\0" in name or name.startswith("/") or ".." in name.split("/"):
+            raise Skip("unsafe name (leads out of the image folder)")
         path = str(self.folder)
         for part in name.split("/"):
             path += f"/{part}"
@@ -100,22 +126,29 @@ class ImageFolder:
         return path, os.lstat(path)
 
     def pictures(self, item_ids: Sequence[str], pool: ThreadPoolExecutor, checked: Checked) -> Iterator[Pictures]:
-        """Chunk by chunk of the items, per item its picture, if there is a good one; all else is counted."""
+        """Chunk by chunk of the items, per item its pictures, those that are good; all else is counted."""
 
-        def read(few: slice) -> list[tuple[str, bytes | Skip | None]]:
-            return [self._good(item_id, checked) for item_id in item_ids[few]]
+        def read(few: slice) -> list[Found]:
+            return [self._found(item_id, checked) for item_id in item_ids[few]]
 
-        for chunk in ahead(pool, read, chunks(len(item_ids))):
+        for chunk in ahead(pool, read, chunks(len(item_ids), self.at_once)):
             result: Pictures = []
-            for name, found in chunk:
-                if found is not None:
-                    self.used.add(os.path.normpath(name))
-                    self.report.add_read("images")
-                if isinstance(found, Skip):
-                    self.report.skip(found.reason, name + found.detail)
-                result.append([found] if isinstance(found, bytes) else [])
+            for found in chunk:
+                self.used.update(map(os.path.normpath, found.used))
+                self.used_folders.update(map(os.path.normpath, found.folders))
+                self.report.add_read("images", len(found.pictures))
+                for name, picture in found.pictures:
+                    if isinstance(picture, Skip):
+                        self.report.skip(picture.reason, name + picture.detail)
+                for reason, example, count in found.beside:
+                    self.report.skip(reason, example, count)
+                result.append([picture for _, picture in found.pictures if isinstance(picture, bytes)])
             self.report.add_kept("images", sum(map(len, result)))
             yield result
+
+    def _found(self, item_id: str, checked: Checked) -> Found:
+        name, found = self._good(item_id, checked)
+        return Found() if found is None else Found([name], pictures=[(name, found)])
 
     def _good(self, item_id: str, checked: Checked) -> tuple[str, bytes | Skip | None]:
         """As `read`; and why the bytes are no picture, where they are none."""
@@ -127,8 +160,11 @@ class ImageFolder:
     def count_unused(self) -> None:
         """Count the files of the folder that no item named."""
         examples, count = [], 0
-        for root, _, files in os.walk(self.folder):
+        for root, folders, files in os.walk(self.folder):
             inside = os.path.relpath(root, self.folder)
+            if os.path.normpath(inside) in self.used_folders:
+                folders.clear()
+                continue
             for file in files:
                 name = os.path.normpath(os.path.join(inside, file))  # noqa: PTH118
                 if name not in self.used:
@@ -205,9 +241,9 @@ def bounded(found: Iterable[Pictures]) -> Iterator[tuple[slice, Pictures]]:
         yield slice(start, start + len(held)), held
 
 
-def chunks(n: int) -> Iterator[slice]:
+def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
     """`n` rows, cut into chunks."""
-    return (slice(at, min(at + CHUNK, n)) for at in range(0, n, CHUNK))
+    return (slice(at, min(at + size, n)) for at in range(0, n, size))
 
 
 def ahead(pool: ThreadPoolExecutor, work: Callable[[slice], T], parts: Iterable[slice]) -> Iterator[T]:

@@ -17,13 +17,12 @@ import pyarrow as pa
 
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
-from rawrec.sources.media.pictures import FLUSH_BYTES, MAX_BYTES
+from rawrec.sources.media.pictures import FLUSH_BYTES, MAX_BYTES, SUFFIXES
 from rawrec.sources.media.tar import Damaged, Member, Tar
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import stored_name
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
-FIELDS = dict.fromkeys(PICTURES, "image") | {"txt": "text", "cls": "cls"}
+FIELDS = dict.fromkeys(SUFFIXES, "image") | {"txt": "text", "cls": "cls"}
 """The last part of a file's name -> the field; parts between the key and it are added to the field's name."""
 KEY = "__key__"
 """The column of the samples' keys."""
@@ -105,8 +104,8 @@ class Shards(Source):
         super().__init__(Path(name), report)
         self.paths = paths
         self.image = [extension.lower().lstrip(".") for extension in image]
-        if wrong := [extension for extension in self.image if extension.split(".")[-1] not in PICTURES]:
-            raise UserError(f"image: {wrong[0]!r} is no extension of pictures. Known: {', '.join(PICTURES)}")
+        if wrong := [extension for extension in self.image if extension.split(".")[-1] not in SUFFIXES]:
+            raise UserError(f"image: {wrong[0]!r} is no extension of pictures. Known: {', '.join(SUFFIXES)}")
         self.fields = dict.fromkeys(map(_field, self.image), "image")
         self.keys: dict[str, None] = {}
         self._survey()
