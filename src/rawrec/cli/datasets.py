@@ -86,7 +86,8 @@ def append(
         numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
         image_name=image_name, image_column=image_column or [], image_field=image_field,
         frames=frames, image_url=image_url or [], pictures=pictures, users=users, user_id=user_id,
-        user_category=user_category or [], user_numeric=user_numeric or [], update=update, part=part, moved=dict(map(_moved, move or [])),
+        user_category=user_category or [], user_numeric=user_numeric or [], update=update, part=part,
+        moved=dict(map(_moved, move or [])),
     )  # fmt: skip
     report = ImportReport.load(data.path / f"import-{data.version}.json")
     if as_json:

@@ -78,9 +78,9 @@ def append(
     vectors with item ids (a table, .npz, .npy), for the items of the table of items; without one for those of the
     interactions; without these for its own. image_field: needed where the dataset has several. frames: as there.
     image_url: columns of addresses of pictures; pictures: how they are downloaded, or a table of addresses. users:
-    table of users, with the id in `user_id` (default: the same name as `user`). update: replace the content of items and the attributes of
-    users that are there. part: of the new interactions in the default split. moved: part -> part, of all earlier ones
-    there.
+    table of users, with the id in `user_id` (default: the same name as `user`). update: replace the content of items
+    and the attributes of users that are there. part: of the new interactions in the default split. moved: part -> part,
+    of all earlier ones there.
 
     Users, items and interactions that were there keep their numbers; further splits have the new interactions in no
     part. Raises UserError for what `import_table` does, fields that the dataset has not, and where nothing is new.
