@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -189,6 +190,20 @@ def test_whole_page_against_a_baseline(runs, data):
         6, int((np.bincount(data.items[data.split() == 0], minlength=data.n_items) == 0).sum())
     )
     assert sum(attrs.get("class") == "bar" for tag, attrs in page.tags if tag == "svg") >= 3
+
+
+class Lacking(AnyRecommender):
+    """Says of its lists what a model that reads context does."""
+
+    def recommend(self, *, user: str, k: int) -> list[tuple[str, float]]:
+        warnings.warn("not in the context, so read as missing: hour", stacklevel=2)
+        return super().recommend(user=user, k=k)
+
+
+def test_what_the_recommender_says_of_its_lists_stands_on_the_page(runs, data):
+    (runs[0] / "topk.parquet").unlink(missing_ok=True)
+    _, text = read(build_report(*runs, recommender=Lacking(data)))
+    assert text.count("made as of now: not in the context, so read as missing: hour.") == 1
 
 
 def test_page_needs_nothing_from_outside(runs, data):

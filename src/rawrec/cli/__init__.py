@@ -102,11 +102,14 @@ def main() -> None:
         _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
 
 
+PACKAGE = __file__.rpartition("cli")[0]
+
+
 def _teller(others: Callable[..., None]) -> Callable[..., None]:
     """Shows our own warnings as lines on stderr, without the place in the code that they come from."""
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:
-        if __file__.removesuffix("__init__.py") in filename:
+        if issubclass(category, UserWarning) and PACKAGE in filename:
             print(f"rawrec: {message}", file=sys.stderr)
         else:
             others(message, category, filename, *rest, **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,13 +33,14 @@ class Recommending(Protocol):
 class People:
     """Sampled users: dense index, history, recommended and later items as rows; eligible: drawn from so many.
 
-    note: why there are none.
+    note: why there are none. told: what the recommender had to say of their lists.
     """
 
     data: Dataset
     entries: list[tuple[int, list[int], list[int], list[int]]]
     eligible: int
     note: str = "No user has a positive in the test part and one before it."
+    told: tuple[str, ...] = ()
 
     def rows(self) -> set[int]:
         return {row for _, *lists in self.entries for items in lists for row in items}
@@ -88,16 +90,18 @@ def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: 
         rows = rows if data.timestamps is None else rows[np.argsort(data.timestamps[rows], kind="stable")]
         return list(dict.fromkeys(data.items[rows].tolist()))
 
-    entries = []
+    entries, told = [], dict[str, None]()
     for user in users:
         if user in stored:
             recommended = [item for item in stored[user] if item >= 0][:SHOWN]
         else:
             assert recommender is not None
-            ids = [item for item, _ in recommender.recommend(user=str(data.user_ids[user]), k=SHOWN)]
+            with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
+                ids = [item for item, _ in recommender.recommend(user=str(data.user_ids[user]), k=SHOWN)]
+            told |= {str(warning.message): None for warning in caught}
             recommended = data.item_rows(ids).tolist()
         entries.append((user, earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, taken)))
-    return People(data, entries, len(eligible))
+    return People(data, entries, len(eligible), told=tuple(told))
 
 
 @dataclass(frozen=True)
