@@ -49,8 +49,8 @@ def check_contrast(cfg: Config, data: Dataset, queries: bool) -> None:
     if model.sqdc_weight and model.sqdc_anchor == "history" and not cfg.data.history:
         without = "" if queries else f" where {data.path} has no queries"
         raise UserError(
-            f"data.history=0: model.sqdc_weight={model.sqdc_weight} holds an item against the closest earlier one of the "
-            f"history{without}; use data.history=20, for example, or model.sqdc_weight=0"
+            f"data.history=0: model.sqdc_weight={model.sqdc_weight} holds an item against the closest earlier one of "
+            f"the history{without}; use data.history=20, for example, or model.sqdc_weight=0"
         )
     if model.sqdc_weight and "session" in model.sqdc_mask and not (data.has_sessions and len(data.session_ids)):
         raise UserError(
