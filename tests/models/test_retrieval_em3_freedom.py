@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from retrieval_mixin import ITEMS, RetrievalMixin, checkerboard, features_of
@@ -72,3 +74,56 @@ class TestEM3(RetrievalMixin):
     def test_heads_that_do_not_fit(self) -> None:
         with pytest.raises(UserError, match=r"model\.num_heads=3 .* model\.embedding_size=8"):
             self.make(checkerboard()[0], features_of(("image",)), num_heads=3)
+
+    def several(self, second: float = 0.5, **settings: Any) -> tuple[EM3, EM3]:
+        """With two pictures an item, of which some lack the second; and with their mean as the one picture."""
+        torch.manual_seed(3)
+        there = torch.rand(ITEMS) < second
+        all_of_them = torch.ones(ITEMS, dtype=torch.bool)
+        own = features_of(("image", "text"), ITEMS)
+        further = torch.randn_like(own["image"]) * there[:, None]
+        features = {"image": own["image"], "image[2]": further, "text": own["text"]}
+        present = {"image": all_of_them, "image[2]": there, "text": all_of_them}
+        mean = torch.where(there[:, None], (own["image"] + further) / 2, own["image"])
+        each = self.make(features=features, present=present, **settings)
+        one = self.make(features={"image": mean, "text": own["text"]}, **settings)
+        assert isinstance(each, EM3) and isinstance(one, EM3)
+        return each, one
+
+    def test_pictures_are_tokens_by_one_map(self) -> None:
+        each, one = self.several()
+        assert each.fields == ("image", "text") and each.modalities == ("image", "image[2]", "text")
+        assert {name for name, _ in each.named_parameters()} == {name for name, _ in one.named_parameters()}
+        one.load_state_dict(each.state_dict())
+        both = each.present("image[2]")
+        assert both.any() and not both.all()
+        alike = torch.isclose(each.fuse({}), one.fuse({}), atol=1e-6).all(1)
+        assert alike.equal(~both)  # an item with one picture has the same content, one with two another
+        users, positives = each.pairs.users[:9], each.pairs.items[:9]
+        draws = each.draw(users, positives, positives, torch.Generator().manual_seed(0))
+        assert {tuple(m.shape) for name, m in draws.items() if name.startswith("fusion_kept")} == {(ITEMS, 1 + 3, 8)}
+
+    def test_their_graph_is_of_the_mean(self) -> None:
+        each, one = self.several()
+        torch.testing.assert_close(each.item_graph.to_dense(), one.item_graph.to_dense())
+        first = self.make(features=features_of(("image", "text"), ITEMS))
+        assert isinstance(first, EM3) and not first.item_graph.to_dense().allclose(each.item_graph.to_dense())
+
+    def test_their_order_is_of_no_account(self) -> None:
+        each, _ = self.several(second=2.0)
+        before = each.fuse({})
+        first, second = each.get_buffer("image_feature"), each.get_buffer("image[2]_feature")
+        swapped = first.clone()
+        first.copy_(second)
+        second.copy_(swapped)
+        torch.testing.assert_close(each.fuse({}), before)
+
+    def test_pictures_are_one_flow(self) -> None:
+        each, _ = self.several(fusion="two_flow")
+        assert each.content.members == [[0, 1], [2]]
+
+    def test_no_item_may_have_a_second_picture(self) -> None:
+        each, one = self.several(second=0.0)
+        one.load_state_dict(each.state_dict())
+        torch.testing.assert_close(each.fuse({}), one.fuse({}))
+        torch.testing.assert_close(each.item_graph.to_dense(), one.item_graph.to_dense())

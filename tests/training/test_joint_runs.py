@@ -193,5 +193,16 @@ def test_without_queries_the_contrast_is_of_items_and_told(shop: Path, tmp_path:
     assert any(note.startswith("no queries: the contrast") for note in made.notes)
 
 
+def test_a_contrast_of_what_is_not_there_is_refused(shop: Path, tmp_path: Path) -> None:
+    """Without histories there is no earlier item, and without sessions none that could be masked."""
+    for changes, said in (
+        ({"data.history": 0}, r"data.history=0: model.sqdc_weight=0.1 holds an item .*where .* has no queries; use"),
+        ({"data.history": 0, "model.sqdc_anchor": "history"}, r"data.history=0: model.sqdc_weight=0.1"),
+        ({"model.sqdc_mask": ["query", "session"]}, r"model.sqdc_mask=\[query,session\]: .* has no sessions"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train("em3", shop, tmp_path / "run", {**JOINT, "model.sqdc_weight": 0.1, **changes})
+
+
 def test_the_settings_of_other_runs_stay(shop: Path) -> None:
     assert config().content.dim == 16 and config().content.fusion.kind == "fqformer"

@@ -234,6 +234,19 @@ def test_content_that_would_learn_from_nothing_is_refused(search: Path, tmp_path
             train("em3", search, tmp_path / "run", given | changes)
 
 
+def test_queries_that_would_learn_from_nothing_are_refused(search: Path, tmp_path: Path) -> None:
+    """Content learns by a contrast of its own; queries, whose encoder is apart, by none."""
+    given = {**SEARCH, "model.content": "lemur", "model.ranking_gradient": False}
+    for changes, said in (
+        ({"model.sqdc_weight": 0.0, "model.cic_weight": 0.1}, "which is 0; set content.query.train=none, or use"),
+        ({"model.sqdc_anchor": "history"}, r"items against items \(model.sqdc_anchor=history\); set content.query"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train("em3", search, tmp_path / "run", given | changes)
+    others = {"content.query.train": "none", "model.sqdc_weight": 0.0, "model.cic_weight": 0.1}
+    assert system(search, tmp_path / "cache", **given | others).queries is not None
+
+
 def test_queries_that_no_training_row_has_are_told(tmp_path: Path) -> None:
     data = written(tmp_path / "data", rows=300, asked=0.0)
     with pytest.raises(UserError, match="has none: import it with a column of queries"):

@@ -72,7 +72,8 @@ class FieldConfig(Record):
     tokens: Literal["mean", "each"] = Field(
         default="mean",
         description="what several pictures or texts of an item are to the fusion: one token, of the mean over pictures "
-        "or of all texts as one (mean), or one token each (each), up to max_images and max_texts",
+        "or of all texts as one (mean), or one token each (each), up to max_images and max_texts; "
+        "of retrieval models em3_freedom has a fusion",
     )
     max_texts: int = Field(
         default=4, ge=1, description="texts with tokens=each: tokens per item; the last is of all further texts as one"

@@ -257,8 +257,9 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
         (
             r"content\.(?!fusion\.|lora\.|query\.)[^.]+\.(tokens|max_texts)",
-            True,
-            f"model {name} reads one feature of each field: the mean over pictures, texts as one",
+            not cfg.model.reads_pieces,
+            f"model {name} reads one feature of each field: the mean over pictures, texts as one. Of the retrieval "
+            "models em3_freedom alone has a fusion, whose tokens several of them can be",
         ),
         (r"content\.query\..+", True, f"model {name} reads no queries"),
         (r"content\.(dim|(fusion|lora)\..+)", True, f"model {name} joins features in its own way; see model.*"),

@@ -60,6 +60,9 @@ class RetrievalConfig(ModelRecord):
     defaults: ClassVar[Mapping[str, Any]] = RETRIEVAL_DEFAULTS
     item_ids: ClassVar[bool] = False
     """Whether the model reads id tables of items, all of them by `RetrievalModel.item_ids`: eval.untrained_ids acts."""
+    reads_pieces: ClassVar[bool] = False
+    """Whether several pictures or texts of an item may be modalities each (content.<field>.tokens=each), called
+    `image`, `image[2]` and so on."""
 
 
 class IdConfig(RetrievalConfig):
@@ -155,6 +158,7 @@ class FREEDOMConfig(IdContentConfig):
 class EM3FreedomConfig(IdContentConfig):
     """EM3 on FREEDOM: fused content beside ids on the same graphs, and their contrast (Deng et al. 2024, 4.6)."""
 
+    reads_pieces: ClassVar[bool] = True
     name: Literal["em3_freedom"] = Field(default="em3_freedom", description="EM3 on FREEDOM: ids and fused content")
     embedding_size: Count = Field(default=64, description="width of ids, of features as tokens, and of content")
     knn_k: Count = Field(default=10, description="neighbours of an item in each modality's graph, itself among them")

@@ -16,6 +16,11 @@ from rawrec.models.ids import lookup
 RESERVED = ("user", "item", "item_id")
 
 
+def field_of(modality: str) -> str:
+    """`image` of `image[2]`, the second picture of items; names of fields have no brackets."""
+    return modality.partition("[")[0]
+
+
 def distinct(*rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The distinct items `[m]` in a batch's columns, and for each column the place of its items among them.
 
@@ -76,7 +81,7 @@ class RetrievalModel(nn.Module):
             raise UserError(
                 f"feature {name} has shape {list(table.shape)}; it needs a row for each of {self.n_items} items"
             )
-        if not known.any():
+        if not known.any() and name == field_of(name):  # no item may have a further piece
             raise UserError(f"feature {name}: no item has it; leave it out with content.{name}.use=false")
         if not table[known].isfinite().all():
             raise UserError(
@@ -90,6 +95,11 @@ class RetrievalModel(nn.Module):
             self.add_module(f"{name}_embedding", nn.Embedding.from_pretrained(table.clone(), freeze=False))
         else:
             self.register_buffer(f"{name}_feature", table, persistent=False)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The modalities, the pieces of a field (content.<field>.tokens=each) as one."""
+        return tuple(dict.fromkeys(map(field_of, self.modalities)))
 
     def id_tables(self) -> list[Tensor]:
         """The tables `[rows, dim]` or `[rows]` that `loss` reads by `lookup` alone, in the rows of its batch.
@@ -181,6 +191,16 @@ class RetrievalModel(nn.Module):
         in_order, order = live.sort()
         at = torch.searchsorted(in_order, rows).clamp(max=len(live) - 1)
         return torch.where((in_order[at] == rows)[:, None], values[order[at]], chosen)
+
+    def of_field(self, field: str) -> tuple[Tensor, Tensor]:
+        """A field's features `[n_items, width]` and `[n_items]` bool, the items that have it: those of the modality, or
+        the mean over the pieces that an item has."""
+        names = [name for name in self.modalities if field_of(name) == field]
+        if len(names) == 1:
+            return self.feature(field), self.present(field)
+        count = torch.stack([self.present(name) for name in names]).sum(0)
+        total = torch.stack([self.feature(name) for name in names]).sum(0)  # zeros where an item lacks a piece
+        return total / count.clamp(min=1)[:, None], count > 0
 
     def draw_epoch(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Random draws of an epoch, such as sampled edges; on the CPU, as the generator."""

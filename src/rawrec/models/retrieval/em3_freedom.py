@@ -18,7 +18,7 @@ from rawrec.content.fusion import make_fusion
 from rawrec.errors import UserError
 from rawrec.models.graph import Interactions, SparseMatrix, propagate, user_item_adjacency
 from rawrec.models.losses import bpr_loss, info_nce
-from rawrec.models.retrieval.base import RetrievalModel, distinct
+from rawrec.models.retrieval.base import RetrievalModel, distinct, field_of
 from rawrec.models.retrieval.freedom import EPSILON, frozen_item_graph, sample_edges
 from rawrec.onednn import Linear
 
@@ -42,7 +42,8 @@ class EM3(RetrievalModel):
     """Scores are those of ids plus those of content, both after propagation: embeddings are `[id, content]`.
 
     Tokens of the fusion are linear maps of the features, as they are; a token that an item lacks is not attended to.
-    In fusion=two_flow the first modality is the picture flow, and the others are the text flow.
+    With content.<field>.tokens=each (ours) each of an item's pictures or texts is a token, by the map of its field.
+    In fusion=two_flow the first field is the picture flow, and the others are the text flow.
     Content travels the user-item graph from items, users starting from zero. The pruned graph makes the loss, the full
     one recommendations.
     """
@@ -62,12 +63,13 @@ class EM3(RetrievalModel):
         self.item_id_embedding = nn.Embedding(pairs.n_items, dim)
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_id_embedding.weight)
-        for name in self.modalities:
+        for name in self.fields:
             self.add_module(f"{name}_linear", Linear(self.width(name), dim))
         fusion = FusionConfig(
             kind=cfg.fusion, queries=cfg.query_num, layers=cfg.layer_num, heads=cfg.num_heads, ffn=cfg.ffn
         )
-        self.content = make_fusion(dim, len(self.modalities), fusion)
+        others = [k for k, name in enumerate(self.modalities) if field_of(name) != self.fields[0]]
+        self.content = make_fusion(dim, len(self.modalities), fusion, others)
         self.dropouts: list[GivenDropout] = []
         for layer in list(self.content.modules()):
             for name, part in layer.named_children():
@@ -107,7 +109,7 @@ class EM3(RetrievalModel):
 
     def fuse(self, draws: Mapping[str, Tensor]) -> Tensor:
         """The content of every item, `[n_items, dim]` (eq. 5-7); draws: masks of dropout, {} for none."""
-        tokens = [self.get_submodule(f"{name}_linear")(self.feature(name)) for name in self.modalities]
+        tokens = [self.get_submodule(f"{field_of(name)}_linear")(self.feature(name)) for name in self.modalities]
         known = torch.stack([self.present(name) for name in self.modalities], 1)
         for k, dropout in enumerate(self.dropouts):
             dropout.kept = draws.get(f"fusion_kept_{k}")

@@ -33,7 +33,8 @@ EPSILON = 1e-7
 
 
 def frozen_item_graph(model: RetrievalModel, k: int, first_weight: float, ready: Path | None = None) -> SparseMatrix:
-    """`S = sum_m alpha_m S_m` `[n_items, n_items]`, S_m being the normalised, unweighted kNN graph of a modality.
+    """`S = sum_m alpha_m S_m` `[n_items, n_items]`, S_m being the normalised, unweighted kNN graph of a modality; of a
+    field whose pieces are modalities each, that of their mean.
 
     alpha is `first_weight` for the first modality and the rest, in equal shares, for the others. An item that lacks
     modalities has their weights shared out among those it has; one that has none has no neighbours. ready: a file to
@@ -42,13 +43,14 @@ def frozen_item_graph(model: RetrievalModel, k: int, first_weight: float, ready:
     n = model.n_items
     if ready is not None:
         return read_item_graph(ready, n)
-    others = len(model.modalities) - 1
+    others = len(model.fields) - 1
     alpha = [first_weight] + [(1 - first_weight) / others] * others if others else [1.0]
-    known = torch.stack([model.present(name) for name in model.modalities])
+    read = [model.of_field(name) for name in model.fields]
+    known = torch.stack([present for _, present in read])
     total = (known * torch.tensor(alpha, device=known.device)[:, None]).sum(0)
     parts = []
-    for name, weight in zip(model.modalities, alpha, strict=True):
-        rows, columns, similarities = knn_graph(model.feature(name).detach(), model.present(name), k).edges()
+    for (features, present), weight in zip(read, alpha, strict=True):
+        rows, columns, similarities = knn_graph(features.detach(), present, k).edges()
         values = normalise(rows, columns, torch.ones_like(similarities), n, epsilon=EPSILON)
         parts.append((rows, columns, values * (weight / total[rows].clamp(min=EPSILON))))
     rows, columns, values = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rawrec.config import Config
 from rawrec.content.bank import Bank, BankView, Keeping
 from rawrec.content.columns import equal_content, static_columns
-from rawrec.content.item_model import ItemModel, build_item_model
+from rawrec.content.item_model import QUERY, ItemModel, build_item_model
 from rawrec.content.live import LiveContent
 from rawrec.content.policy import LivePolicy
 from rawrec.content.units import content_units, resolved
@@ -39,7 +39,7 @@ from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
 from rawrec.training.tasks.contrasting import StepContrast
-from rawrec.training.tasks.learnable import check_parts, one_sided, small_bank
+from rawrec.training.tasks.learnable import check_contrast, check_parts, one_sided, small_bank
 from rawrec.training.tasks.live_items import LiveItems
 from rawrec.training.tasks.lora_phases import LoraPhases
 from rawrec.training.tasks.past import PastContent
@@ -127,19 +127,15 @@ class ImpressionTask(Task, Scoring):
             self.refresh(None, 0)
 
     def _decide_on_queries(self) -> bool:
-        """Settle model.sqdc_anchor=auto; whether queries are encoded. UserError where a loss needs them and there are
-        none."""
+        """Settle model.sqdc_anchor=auto; whether queries are encoded. UserError where a loss needs what is not there,
+        or queries would learn from nothing."""
         there, model = self.data.has_queries and len(self.data.queries) > 0, self.cfg.model
         if model.sqdc_anchor == "auto":
             model.sqdc_anchor = "query" if there else "history"
             if model.sqdc_weight and not there:
                 told = "no queries: the contrast is of items that one user clicked, the closest earlier one first"
                 self.notes = [*self.notes, told]
-        if model.contrasts_queries and not there:
-            raise UserError(
-                f"model.sqdc_weight={model.sqdc_weight} holds documents against queries, and {self.data.path} "
-                "has none: import it with a column of queries, or use model.sqdc_anchor=auto"
-            )
+        check_contrast(self.cfg, self.data, there)
         return there and model.reads_queries
 
     def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
@@ -288,7 +284,7 @@ class ImpressionTask(Task, Scoring):
         return every and self.cfg.model.ranking_gradient, some  # contrasts alone may rightly have none in a step
 
     def without_gradient(self, name: str) -> str:
-        if self.cfg.model.ranking_gradient:
+        if self.cfg.model.ranking_gradient or name == QUERY:
             return super().without_gradient(name)
         return (
             f"model.ranking_gradient=false: in a whole epoch no contrast reached the encoder of {name!r}: no clicked "

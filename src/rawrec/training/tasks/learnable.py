@@ -35,6 +35,37 @@ def check_parts(cfg: Config, data: Dataset, samples: Samples) -> None:
         raise UserError(f"data.split={cfg.data.split!r}: the validation part has {samples.emptiness(1)}")
 
 
+def check_contrast(cfg: Config, data: Dataset, queries: bool) -> None:
+    """UserError where LEMUR's contrast needs what is not there, or queries would learn from nothing.
+
+    queries: whether the dataset has any. cfg: model.sqdc_anchor is settled.
+    """
+    model, query = cfg.model, cfg.content.query
+    if model.contrasts_queries and not queries:
+        raise UserError(
+            f"model.sqdc_weight={model.sqdc_weight} holds documents against queries, and {data.path} "
+            "has none: import it with a column of queries, or use model.sqdc_anchor=auto"
+        )
+    if model.sqdc_weight and model.sqdc_anchor == "history" and not cfg.data.history:
+        without = "" if queries else f" where {data.path} has no queries"
+        raise UserError(
+            f"data.history=0: model.sqdc_weight={model.sqdc_weight} holds an item against the closest earlier one of "
+            f"the history{without}; use data.history=20, for example, or model.sqdc_weight=0"
+        )
+    if model.sqdc_weight and "session" in model.sqdc_mask and not (data.has_sessions and len(data.session_ids)):
+        raise UserError(
+            f"model.sqdc_mask=[{','.join(model.sqdc_mask)}]: {data.path} has no sessions: import it with a column of "
+            "sessions (--session), or leave session out"
+        )
+    taught = model.ranking_gradient or model.contrasts_queries
+    if queries and model.reads_queries and not taught and query.encoder != "shared" and query.train == "all":
+        what = "is 0" if not model.sqdc_weight else "holds items against items (model.sqdc_anchor=history)"
+        raise UserError(
+            f"model.ranking_gradient=false: queries learn by model.sqdc_weight alone then, which {what}; set "
+            "content.query.train=none, or use model.sqdc_weight with model.sqdc_anchor=query"
+        )
+
+
 def small_bank(cfg: Config, data: Dataset) -> Iterator[str]:
     """What is told of a bank that cannot hold what one step makes."""
     shown = 1 + cfg.data.negatives if data.positive_only else 1

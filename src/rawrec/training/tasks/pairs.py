@@ -21,7 +21,7 @@ from rawrec.content.bank import Bank, BankView
 from rawrec.content.columns import static_columns
 from rawrec.content.item_model import ItemModel, build_item_model
 from rawrec.content.live import LiveContent
-from rawrec.content.units import content_units, resolved
+from rawrec.content.units import content_units, resolved, units_of_pieces
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.negatives import Negatives
 from rawrec.errors import UserError
@@ -144,7 +144,8 @@ class PairTask(Task):
         """Features of every modality `[n_items, width]`, zeros where missing, and which items have it `[n_items]`.
 
         Modalities are the image fields, the text fields and the ready-made features, each in the dataset's order, or as
-        content.order says. With trained encoders among them this makes `item_model` and `bank`, filled.
+        content.order says; of a field with tokens=each one for each of its pieces. With trained encoders among them
+        this makes `item_model` and `bank`, filled.
         """
         item_model, order = encoders_of(self.cfg, self.data.fields)
         item_model = item_model.to(self.device)
@@ -410,7 +411,8 @@ class PairTask(Task):
 
 def encoders_of(cfg: Config, fields: Fields) -> tuple[ItemModel, list[str]]:
     """The encoders that a retrieval model's config asks for on a dataset with these fields, and the order of its
-    modalities. `cfg.content.fields` is complete then. Raises UserError for encoders that cannot be had."""
+    modalities; with content.<field>.tokens=each those of its pieces. `cfg.content.fields` is complete then. Raises
+    UserError for encoders that cannot be had."""
     ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
     raw = {name: field for name, field in cfg.content.fields.items() if name not in ready}
     of_raw = cfg.model_copy(update={"content": cfg.content.model_copy(update={"fields": raw})})
@@ -418,6 +420,10 @@ def encoders_of(cfg: Config, fields: Fields) -> tuple[ItemModel, list[str]]:
     cfg.content.fields = resolved(of_raw, fields, units) | ready
     used = fields.model_copy(update={"feature": {n: w for n, w in fields.feature.items() if ready[n].use}})
     order = _ordered([*units, *used.feature], cfg.content.order)
+    if cfg.model.reads_pieces:
+        units = units_of_pieces(units)
+        pieces = {name: [own for own, unit in units.items() if unit.base == name] for name in order}
+        order = [own for name in order for own in pieces[name] or [name]]
     # Encoders alone: what is above them is the models' own affair.
     return build_item_model(of_raw, used, units, fused=False), order
 
