@@ -328,6 +328,24 @@ def test_popularity_reaches_the_score() -> None:
         assert changes(columns.users, row) == [[k == line] * 3 for k in range(3)]
 
 
+def test_an_id_that_is_dropped_takes_its_popularity_along() -> None:
+    """Training meets unknown ids as evaluation does: with the popularity of what was never seen, the last row."""
+    generator = torch.Generator().manual_seed(5)
+    columns = ItemColumns({}, torch.randn(10, 2, generator=generator), torch.randn(5, 1, generator=generator))
+    made, given = ranker(columns=columns, popularity=True, id_dropout=0.999), batch([0, 2, -1], [[0, 8, -1]] * 3)
+
+    def scores(training: bool) -> torch.Tensor:
+        torch.manual_seed(0)  # by which every id is dropped
+        return made.train(training)(given)
+
+    base = {training: scores(training) for training in (True, False)}
+    columns.numbers[:-1, 0] += 1
+    columns.users[:-1] += 1
+    assert torch.equal(scores(True), base[True]) and not torch.equal(scores(False), base[False])
+    columns.numbers[:-1, 1] += 1  # any other number stays
+    assert not torch.equal(scores(True), base[True])
+
+
 def test_the_id_history_is_the_end_of_the_history() -> None:
     """Ids further back than model.id_history are not read; content is, to the whole length of the history."""
     for content in (None, 5):

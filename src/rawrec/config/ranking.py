@@ -58,7 +58,9 @@ class InputsConfig(Record):
         default="none", description="categorical and numeric item columns that the ranker reads"
     )
     popularity: bool = Field(
-        default=False, description="log of the item's and of the user's training rows as inputs of the ranker"
+        default=False,
+        description="log of the item's and of the user's training rows as inputs of the ranker; id_dropout drops it "
+        "with the id, since what training never saw has neither",
     )
 
     user_columns: Literal["all", "none"] | list[str] = Field(

@@ -164,9 +164,10 @@ class Inputs(nn.Module):
         if isinstance(categories, Tensor):
             part.tokens.append(Token("categories", categories))
         if self.numbers is not None:  # -1, an item outside the catalogue, reads the last row
-            part.tokens.append(Token("numbers", self.numbers(columns.numbers[batch.items])))
+            part.tokens.append(Token("numbers", self.numbers(self._numbers(columns.numbers, batch.items, items))))
         if self.user_numbers is not None:
-            part.tokens.append(Token("user_numbers", self.user_numbers(columns.users[batch.users])[:, None]))
+            user_numbers = self._numbers(columns.users, batch.users, users)
+            part.tokens.append(Token("user_numbers", self.user_numbers(user_numbers)[:, None]))
         if self.cfg.user_id:
             part.tokens.append(Token("user", ids.user(users)[:, None]))
             part.linear.append(ids.user_bias(users))
@@ -189,6 +190,18 @@ class Inputs(nn.Module):
         if self.session is not None and batch.context is not None:
             part.tokens.append(Token("session", self._session(self.session, batch.context)))
         return part
+
+    def _numbers(self, table: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
+        """Numbers of rows, `[*rows.shape, n]`.
+
+        Where the id is unknown (code 0), so is popularity, the first of them: it is that of what training never saw.
+        So id dropout shows training what an unseen item is, which a popular item without its id is not.
+        """
+        found = table[rows]
+        if not self.cfg.popularity:
+            return found
+        first = torch.where(codes == 0, table[-1, 0], found[..., 0])
+        return torch.cat([first[..., None], found[..., 1:]], -1)
 
     def _session(self, numbers: nn.Module, context: ImpressionContext) -> Tensor:
         """A map of the session's numbers and one of the mean of its items' id vectors, `[batch or 1, 1, dim]`."""
