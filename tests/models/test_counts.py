@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from rawrec.config.ranking import InputsConfig
 from rawrec.data.dataset import Dataset, Fields
@@ -102,6 +103,11 @@ def test_counts_are_those_of_a_loop_over_earlier_training_rows(data):
         for j in range(3):
             wanted = (np.array(row_of(users[i], items[i, j], data.timestamps[row])) - mean) / deviation
             np.testing.assert_allclose(found[i, j], wanted.clip(-5, 5), rtol=1e-4, atol=1e-4)
+    nobody = counts.read(columns, np.array([-1]), np.array([[-1]]), None)[0, 0]
+    never = {name: (at, np.float32(values)) for name, (at, values) in counts.never().items()}
+    assert {name: at for name, (at, _) in never.items()} == {"item": 0, "user": 3}
+    for at, values in never.values():
+        np.testing.assert_array_equal(values, nobody[at : at + 3])
     after = counts.read(columns, np.array([2, -1]), np.arange(ITEMS)[None], None)  # in use: all of training
     for user, values in ((2, after[0]), (-1, after[1])):
         wanted = (np.array([row_of(user, item, np.inf) for item in range(ITEMS)]) - mean) / deviation
@@ -199,7 +205,13 @@ def test_a_ranker_with_everything_trains_and_serves(data, tmp_path: Path):
         rec.recommend("u1")
     with pytest.raises(UserError, match="'99'"):
         rec.score("u1", ["3"], context={**given, "seen": ["99"]})
-    names = rec.system.ranker.inputs.names
-    assert names[-3:] == ["context", "counts", "session"]
+    inputs = rec.system.ranker.inputs
+    assert inputs.names[-3:] == ["context", "counts", "session"]
+    numbers, some = torch.rand(2, 3, 9), torch.tensor([[0, 1, 2], [3, 0, 0]])
+    read = inputs._counted(numbers, torch.tensor([1, 0]), some)  # an unknown id, as one that is dropped, has no counts
+    kept = torch.ones(2, 3, 9, dtype=torch.bool)
+    kept[..., :3][some == 0], kept[1, :, 3:6] = False, False
+    assert torch.equal(read[kept], numbers[kept]) and not (read[~kept] == numbers[~kept]).any()
+    assert torch.equal(read[0, 0, :3], inputs.never_item) and torch.equal(read[1, 2, 3:6], inputs.never_user)
     rec.recommend_all(tmp_path / "lists.csv", k=2, exclude_seen=False, context={**given, "seen": ["5"]})
     assert len((tmp_path / "lists.csv").read_text().splitlines()) == 1 + 2 * USERS

@@ -47,7 +47,13 @@ class InputsConfig(Record):
     dim: int = Field(default=32, ge=1, le=65536, description="width of id embeddings and of attention")
     item_id: bool = Field(default=True, description="item id embedding as an input of the ranker")
     user_id: bool = Field(default=True, description="user id embedding as an input of the ranker")
-    id_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of ids read as the unknown id while training")
+    id_dropout: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of ids read as the unknown id while training, without their popularity and counts, which "
+        "what training never saw has not",
+    )
     id_history: int = Field(
         default=20,
         ge=0,
@@ -58,9 +64,7 @@ class InputsConfig(Record):
         default="none", description="categorical and numeric item columns that the ranker reads"
     )
     popularity: bool = Field(
-        default=False,
-        description="log of the item's and of the user's training rows as inputs of the ranker; id_dropout drops it "
-        "with the id, since what training never saw has neither",
+        default=False, description="log of the item's and of the user's training rows as inputs of the ranker"
     )
 
     user_columns: Literal["all", "none"] | list[str] = Field(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,12 +77,13 @@ class ImpressionContext:
 
 class Widths(NamedTuple):
     """What a ranker has to know of contexts before there is one. codes: column -> how many there are; numbers, counts,
-    session: how many numbers there are of each."""
+    session: how many numbers there are of each; never: see `Counts.never`."""
 
     codes: dict[str, int]
     numbers: int
     counts: int = 0
     session: int = 0
+    never: Mapping[str, tuple[int, list[float]]] = MappingProxyType({})
 
 
 class ContextReader:
@@ -130,7 +132,8 @@ class ContextReader:
     def widths(self) -> Widths:
         coded = {name: reader.size for name, reader in self.readers.items() if not isinstance(reader, Scale)}
         counts, session = (0 if part is None else part.width for part in (self.counts, self.sessions))
-        return Widths(coded, self._numbers.shape[1], counts, session)
+        never = {} if self.counts is None else self.counts.never()
+        return Widths(coded, self._numbers.shape[1], counts, session, never)
 
     @property
     def any(self) -> bool:

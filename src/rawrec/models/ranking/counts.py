@@ -81,11 +81,26 @@ class Counts:
                     np.bincount(owners, counts, shape[0] * shape[1]).reshape(shape)
                     for counts in earlier.counts(keys, when)
                 )
-            numbers.append(np.log1p(shown))
-            if self._rates:
-                rate = (clicked + self._smoothing * self._mean) / np.maximum(shown + self._smoothing, 1e-9)
-                numbers += [np.log1p(clicked), rate]
+            numbers += self._numbers(shown, clicked)
         return np.stack([np.broadcast_to(values, shape) for values in numbers], 2)
+
+    def _numbers(self, shown: np.ndarray, clicked: np.ndarray) -> list[np.ndarray]:
+        if not self._rates:
+            return [np.log1p(shown)]
+        rate = (clicked + self._smoothing * self._mean) / np.maximum(shown + self._smoothing, 1e-9)
+        return [np.log1p(shown), np.log1p(clicked), rate]
+
+    def never(self) -> dict[str, tuple[int, list[float]]]:
+        """Of user and item, where they are counted: the place of their numbers among all, and those of one that was
+        never shown."""
+        nothing = self._numbers(np.zeros(1), np.zeros(1))
+        found = {}
+        for i, name in enumerate(self.names):
+            if name in ("user", "item"):
+                at = i * len(nothing)
+                scales = self._scales[at : at + len(nothing)]
+                found[name] = at, [float(scale(raw)[0]) for scale, raw in zip(scales, nothing, strict=True)]
+        return found
 
 
 def _parts(n: int, size: int = 1 << 20) -> list[slice]:

@@ -122,6 +122,9 @@ class Inputs(nn.Module):
         context = context or Widths({}, 0)
         self.context = ContextToken(context, d) if context.codes or context.numbers else None
         self.counts = Linear(context.counts, d) if context.counts else None
+        self.never = {name: at for name, (at, _) in context.never.items()}
+        for name, (_, values) in context.never.items():
+            self.register_buffer(f"never_{name}", torch.tensor(values), persistent=False)
         self.session = Linear(context.session, d) if context.session else None
         self.session_items = Linear(d, d, bias=False) if context.session and self.reads_past else None
 
@@ -186,7 +189,7 @@ class Inputs(nn.Module):
         if self.context is not None and batch.context is not None:
             part.tokens.append(Token("context", self.context(batch.context)))
         if self.counts is not None and batch.context is not None:
-            part.tokens.append(Token("counts", self.counts(batch.context.counts)))
+            part.tokens.append(Token("counts", self.counts(self._counted(batch.context.counts, users, items))))
         if self.session is not None and batch.context is not None:
             part.tokens.append(Token("session", self._session(self.session, batch.context)))
         return part
@@ -202,6 +205,16 @@ class Inputs(nn.Module):
             return found
         first = torch.where(codes == 0, table[-1, 0], found[..., 0])
         return torch.cat([first[..., None], found[..., 1:]], -1)
+
+    def _counted(self, counts: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """Counts `[batch, candidates, n]`, where an id is unknown those of what was never shown, as of popularity."""
+        for name, at in self.never.items():
+            values = self.get_buffer(f"never_{name}")
+            unknown = ((users[:, None] if name == "user" else items) == 0)[..., None]
+            here = slice(at, at + len(values))
+            found = torch.where(unknown, values, counts[..., here])
+            counts = torch.cat([counts[..., :at], found, counts[..., here.stop :]], -1)
+        return counts
 
     def _session(self, numbers: nn.Module, context: ImpressionContext) -> Tensor:
         """A map of the session's numbers and one of the mean of its items' id vectors, `[batch or 1, 1, dim]`."""
