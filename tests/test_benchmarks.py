@@ -95,3 +95,13 @@ def test_all_weights_against_low_rank_ones() -> None:
     assert cases == [("full", 2), ("full", 4), ("lora", 2), ("lora", 4)]
     ratios = [line["parameters"] for line in found if "figure" in line]
     assert ratios[:2] == [1, 1] and ratios[2] == ratios[3] < 0.6
+
+
+def test_inputs_of_impressions_beside_bare_numpy() -> None:
+    """The benchmark checks itself that both make the same."""
+    words = "--rows 3000 --users 30 --items 200 --batch 500 --turns 1"
+    found = printed("features.py", *words.split())
+    assert [line["what"] for line in found] == ["counts", "session", "context"]
+    for line in found:
+        assert 2000 < line["rows"] < 3000
+        assert min(line[name] for name in ("rows_per_second", "rows_per_second_bare", "ratio", "making_seconds")) > 0
