@@ -382,6 +382,8 @@ def test_models_with_stages(tmp_path, kind):
         ("image", "minilm", "none", {}, "does not read fields of kind image"),
         ("text", "minilm", "top:7", {}, "train=top:7.*6 layers"),
         ("image", "random:conv", "lora", {"lora_layers": 9}, "lora_layers=9.*4 layers"),
+        ("image", "random:conv", "lora", {"lora_rank": 999}, "lora_rank=999: none .*is wider than 64.*use at most 64"),
+        ("text", "random:bert", "lora", {"lora_rank": 33}, "lora_rank=33: none .*is wider than 32.*use at most 32"),
         ("text", "minilm", "none", {"max_length": 600}, "at most 512"),
         ("image", "random:conv", "none", {"output": "pooled"}, "output=pooled would do nothing.*random:conv"),
         ("text", "random:bert", "none", {"output": "pooled"}, "output=pooled would do nothing.*random:bert"),

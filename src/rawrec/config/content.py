@@ -44,7 +44,9 @@ class FieldConfig(Record):
         "parameters of a retrieval model, whatever model.train_features says",
     )
     side_width: Size = Field(default=64, description="side:<n>: width inside the network beside the layers")
-    lora_rank: int = Field(default=8, ge=1, description="rank of LoRA's matrices")
+    lora_rank: int = Field(
+        default=8, ge=1, description="rank of LoRA's matrices, at most the width of the widest matrix that it adapts"
+    )
     lora_layers: int | None = Field(default=None, ge=1, description="LoRA in the top n layers only; null: in all")
     layers: int | None = Field(
         default=None,

@@ -157,11 +157,24 @@ class _Chunk:
             return self.old
         prepared, lost = self.new
         made = item_model.lower_prepared(name, prepared)
+        _check_finite(made, name, dict(item_model.raw_encoders())[name])
         if self.old is None:
             return made, lost
         rows, before = self.old
         together = {what: torch.cat([before[what], counts])[self.order] for what, counts in lost.items()}
         return Ragged.cat([rows, made]).select(self.order), together
+
+
+def _check_finite(rows: Ragged, name: str, encoder: Encoder) -> None:
+    """UserError where a number is not finite; a cache that held one would stop every run that reads it."""
+    wrong = ~torch.isfinite(rows.values)
+    if wrong.any():
+        items = len(rows.owners()[wrong.flatten(1).any(1)].unique())
+        raise UserError(
+            f"content.{name}: encoder {encoder.name} makes numbers that are not finite, of {items} of the first "
+            f"{len(rows)} items that it was given; its weights are damaged or do not fit its config.json: "
+            "load them anew, or take another encoder"
+        )
 
 
 def _chunk(item_model: ItemModel, data: Dataset, name: str, start: int, known: Stored | None) -> _Chunk:

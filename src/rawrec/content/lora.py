@@ -31,6 +31,7 @@ def inject(model: nn.Module, layers: Sequence[nn.Module], rank: int, seed: int) 
 
     Adapted are the query and value projections of attention, or, in a network without attention, the 1x1 convolutions
     and linear layers. The adapters' scale is 2 (alpha = 2 rank) and they start at zero: the output is unchanged.
+    UserError for a rank above the width of all of them; narrower ones among wider ones have the same rank.
     """
     import peft
 
@@ -40,6 +41,12 @@ def inject(model: nn.Module, layers: Sequence[nn.Module], rank: int, seed: int) 
     read = {id(m.out_proj) for m in model.modules() if isinstance(m, nn.MultiheadAttention)}  # its weights, not called
     rest = {n: m for n, m in names.items() if id(m) not in read}
     targets = targets or [n for n, m in rest.items() if isinstance(m, nn.Linear) or _is_pointwise(m)]
+    widest = max((min(_sizes(names[target])) for target in targets), default=rank)
+    if rank > widest:
+        raise UserError(
+            f"lora_rank={rank}: none of the encoder's matrices that LoRA adapts is wider than {widest}, and LoRA of a "
+            f"higher rank is no smaller; use at most {widest}, or train=all"
+        )
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -54,6 +61,12 @@ def adapters(model: nn.Module) -> list[nn.Parameter]:
 
 def _is_pointwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+
+
+def _sizes(layer: nn.Module) -> tuple[int, int]:
+    """What a linear layer or a 1x1 convolution reads and makes."""
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    return layer.weight.shape[0], layer.weight.shape[1]
 
 
 @torch.no_grad()

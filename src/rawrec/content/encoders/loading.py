@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rawrec.content.encoders.tokens import Cleaned, FastTokenizer, SlowTokenizer
@@ -19,6 +20,9 @@ ELSEWHERE = "weights_elsewhere.json"
 """In a folder without weights: they are put in by whoever reads it (`pair.py`)."""
 HASHED = "hash_tokenizer.json"
 """In the place of a tokenizer's files: words by checksum, of networks that were random once."""
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+"""Weights in forms that are not read here."""
+NAMED = 3  # of the keys that do not fit
 
 
 def find_folder(name: str, encoder: str | None = None) -> Path:
@@ -31,17 +35,23 @@ def find_folder(name: str, encoder: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
     except Exception as error:  # no network, no such repository, no permission: all have one way out
-        wanted = f"a local folder as {encoder}@FOLDER" if encoder else "a local folder"
+        from huggingface_hub import constants
+
+        offline = "HF_HUB_OFFLINE is set, and it was not downloaded before"
+        why = offline if constants.HF_HUB_OFFLINE else first_line(error)
+        wanted = f"{encoder}@FOLDER" if encoder else "FOLDER"
         raise UserError(
             f"encoder {encoder or name}: there is no such folder, and the hub did not give {name if encoder else 'it'} "
-            f"({first_line(error)}). Give {wanted} with config.json and model.safetensors, or check the name and the "
-            "network."
+            f"({why}). Check the name; without a network, run `hf download {name} --local-dir FOLDER` where there is "
+            f"one, bring the local folder here, and use {wanted}"
         ) from None
 
 
 def load_model(folder: Path, name: str) -> nn.Module:
     """The network in `folder`, float32, from safetensors; UserError where weights of a part in use are missing."""
     unfinished(folder)
+    if not (folder / ELSEWHERE).is_file():
+        _needs_safetensors(folder, name)
     from transformers import AutoConfig, AutoModel
 
     try:
@@ -55,16 +65,52 @@ def load_model(folder: Path, name: str) -> nn.Module:
                 trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"encoder {name}: not a model that can be loaded: {first_line(error)}. "
             "The folder needs config.json and model.safetensors of a model that transformers knows."
         ) from None
-    missing = sorted(key for key in info["missing_keys"] if "pooler.dense" not in key)  # which is thrown away
-    if missing:
-        raise UserError(f"encoder {name}: its weights lack {len(missing)} parts of the network, first {missing[0]}")
+    _check_loaded(info, name)
     return model
+
+
+def _needs_safetensors(folder: Path, name: str) -> None:
+    """UserError for a folder with weights in other forms alone, which are not read: they may hold code."""
+    if not (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
+        return
+    others = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
+    if others:
+        raise UserError(
+            f"encoder {name}: its weights are in {others[0]}, and weights are read from safetensors alone, which hold "
+            "no code. Take a revision of the model that has model.safetensors; or, if you trust the file, write it "
+            "with the transformers library: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW)"
+        )
+
+
+def _check_loaded(info: Mapping[str, Any], name: str) -> None:
+    """UserError that names weights of another shape, and those that the network has and the file lacks.
+
+    info: as of transformers. The file may hold more: a head that was trained for something else is left out.
+    """
+    shapes = sorted(info["mismatched_keys"])
+    missing = sorted(key for key in info["missing_keys"] if "pooler.dense" not in key)  # which is thrown away
+    missing = [key for key in missing if key not in {key for key, *_ in shapes}]
+    said = []
+    if shapes:
+        named = (f"{key} {[*found]} in place of {[*wanted]}" for key, found, wanted in shapes[:NAMED])
+        said.append(f"{len(shapes)} of another shape ({', '.join(named)})")
+    if missing:
+        said.append(f"{len(missing)} missing ({', '.join(missing[:NAMED])})")
+    more = sorted(info["unexpected_keys"])
+    if said and more:
+        said.append(f"{len(more)} no part of it ({', '.join(more[:NAMED])})")
+    if said:
+        raise UserError(
+            f"encoder {name}: its weights do not fit the network of its config.json: {'; '.join(said)}; use "
+            "config.json and model.safetensors of one model"
+        )
 
 
 def unfinished(folder: Path) -> None:
@@ -83,11 +129,26 @@ def load_tokenizer(folder: Path, name: str) -> tuple[Tokenizer, Any]:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise UserError(f"encoder {name}: its tokenizer cannot be loaded: {first_line(error)}") from None
+        raise UserError(
+            f"encoder {name}: its tokenizer cannot be loaded: {first_line(error)}; copy all its files from "
+            "where its weights come from"
+        ) from None
+    _needs_words(tokenizer, folder, name)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     ours = SlowTokenizer(tokenizer) if backend is None else FastTokenizer(backend)
     lower = settings(folder / "sentence_bert_config.json").get("do_lower_case")  # of the sentence-transformers library
     return (Cleaned(ours, lower_case) if lower else ours), tokenizer
+
+
+def _needs_words(tokenizer: Any, folder: Path, name: str) -> None:
+    """UserError for a tokenizer without its files, of which transformers makes one that knows no words."""
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        files = {key: file for key, file in tokenizer.vocab_files_names.items() if not key.startswith("added")}
+        wanted = " and ".join(file for key, file in files.items() if key != "tokenizer_file")
+        raise UserError(
+            f"encoder {name}: its tokenizer's files are not in {folder}: copy tokenizer.json"
+            f"{f', or {wanted},' if wanted else ''} from where its weights come from"
+        )
 
 
 def lower_case(text: str) -> str:

@@ -21,6 +21,7 @@ from rawrec.errors import UserError
 
 S = TypeVar("S", bound=nn.Module)
 LENGTH = 64  # tokens kept, where the user does not say
+READS = {"pixel_values": "pictures", "input_ids": "texts", "input_values": "sounds", "input_features": "sounds"}
 FIRST = {"beit", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "vit", "vit_msn"}
 """Networks whose first token stands for the picture."""
 # fmt: off
@@ -78,13 +79,13 @@ class PlainStack(TransformerStack):
 
 def text_stack(model: Any, folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
     """`model`, its pooling as the folder or its kind has it, and its tokenizer."""
+    model = _encoder(model, name, "text")
     after = _after(folder, model, name)
     first = after.head[0] if len(after.head) else None
     if isinstance(first, sentences.Dense):
         wanted, given = first.linear.in_features, len(after.pooling or ()) * model.config.hidden_size
         if wanted != given:
             raise UserError(f"encoder {name}: its Dense layer reads {wanted} numbers, and pooling makes {given}")
-    model = _encoder(model, name, "text")
     tokenizer, theirs = load_tokenizer(folder, name)
     positions = getattr(model.config, "max_position_embeddings", None) or theirs.model_max_length
     limit = int(min(positions, theirs.model_max_length))
@@ -128,9 +129,8 @@ def _encoder(model: Any, name: str, kind: Kind) -> nn.Module:
         model = model.get_encoder()
     expected = "pixel_values" if kind == "image" else "input_ids"
     if getattr(model, "main_input_name", expected) != expected:
-        raise UserError(
-            f"encoder {name} reads {model.main_input_name}, but the field is of kind {kind}; choose another"
-        )
+        what = READS.get(model.main_input_name, model.main_input_name)
+        raise UserError(f"encoder {name} reads {what}, but the field is of kind {kind}; choose another encoder")
     if hasattr(getattr(model, "pooler", None), "dense"):
         model.pooler = None
     model.config.use_cache = False
