@@ -93,6 +93,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "users": users.tiles(tiles),
         "user_count": users.eligible,
         "users_note": users.note,
+        "users_told": users.told,
         "cold": cold.tiles(tiles),
         "cold_note": cold.note,
         "cold_count": int(buckets["cold"].sum()),
