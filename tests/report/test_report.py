@@ -5,6 +5,7 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -120,7 +121,7 @@ class AnyRecommender:
     def __init__(self, data: Dataset):
         self.data = data
 
-    def recommend(self, *, user: str, k: int) -> list[tuple[str, float]]:
+    def recommend(self, *, user: str, history: Sequence[str] = (), k: int) -> list[tuple[str, float]]:
         return self._draw(user, k)
 
     def similar(self, *, item: str, k: int) -> list[tuple[str, float]]:
@@ -192,20 +193,6 @@ def test_whole_page_against_a_baseline(runs, data):
     assert sum(attrs.get("class") == "bar" for tag, attrs in page.tags if tag == "svg") >= 3
 
 
-class Lacking(AnyRecommender):
-    """Says of its lists what a model that reads context does."""
-
-    def recommend(self, *, user: str, k: int) -> list[tuple[str, float]]:
-        warnings.warn("not in the context, so read as missing: hour", stacklevel=2)
-        return super().recommend(user=user, k=k)
-
-
-def test_what_the_recommender_says_of_its_lists_stands_on_the_page(runs, data):
-    (runs[0] / "topk.parquet").unlink(missing_ok=True)
-    _, text = read(build_report(*runs, recommender=Lacking(data)))
-    assert text.count("made as of now: not in the context, so read as missing: hour.") == 1
-
-
 def test_page_needs_nothing_from_outside(runs, data):
     page, _ = read(build_report(*runs, recommender=AnyRecommender(data)))
     for tag, attrs in page.tags:
@@ -246,6 +233,27 @@ def test_recommendations_come_from_the_recommender_where_no_lists_are_stored(run
     assert text.count("Recommended, the best first") == 6
     _, text = read(build_report(mine))
     assert "No list was stored" in text
+
+
+def test_a_list_made_for_the_page_is_of_the_history_before_the_test_part(runs, data):
+    """Asked by the user alone, a recommender knows the test part, and leaves out what was taken there."""
+    mine, _ = runs
+    (mine / "topk.parquet").unlink()
+    positive, test = data.positive("label"), data.split() == 2
+
+    class Knowing(AnyRecommender):
+        def recommend(self, *, user, history, k):
+            (row,) = data.user_rows([user])
+            taken = data.items[(data.users == row) & positive & test]
+            asked.append((data.users == row) & positive & ~test)
+            assert sorted(history) == sorted(data.item_ids[data.items[asked[-1]]])
+            warnings.warn("not in the context, so read as missing: query", stacklevel=1)
+            return [(str(item), 0.5) for item in data.item_ids[np.unique(taken)]]
+
+    asked: list[np.ndarray] = []
+    _, text = read(build_report(mine, recommender=Knowing(data)))
+    assert len(asked) == 6 and "0 of" not in text
+    assert "made for this page, from the history shown; not in the context, so read as missing: query." in text
 
 
 def test_a_model_without_content_says_so(runs, data):

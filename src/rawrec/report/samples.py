@@ -24,7 +24,7 @@ SHOWN = 8
 class Recommending(Protocol):
     """The part of a recommender that a report shows: both give (item id, score), best first."""
 
-    def recommend(self, *, user: str, k: int) -> Sequence[tuple[str, float]]: ...
+    def recommend(self, *, user: str, history: Sequence[str], k: int) -> Sequence[tuple[str, float]]: ...
 
     def similar(self, *, item: str, k: int) -> Sequence[tuple[str, float]]: ...
 
@@ -33,14 +33,14 @@ class Recommending(Protocol):
 class People:
     """Sampled users: dense index, history, recommended and later items as rows; eligible: drawn from so many.
 
-    note: why there are none. told: what the recommender had to say of their lists.
+    note: why there are none. told: what the reader should know of how the lists were made.
     """
 
     data: Dataset
     entries: list[tuple[int, list[int], list[int], list[int]]]
     eligible: int
     note: str = "No user has a positive in the test part and one before it."
-    told: tuple[str, ...] = ()
+    told: str = ""
 
     def rows(self) -> set[int]:
         return {row for _, *lists in self.entries for items in lists for row in items}
@@ -85,23 +85,29 @@ def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: 
         lists = mine.topk.filter(pl.col("user").is_in(users))
         stored = dict(zip(lists["user"].to_list(), lists["items"].to_list(), strict=True))
 
-    def earliest_first(user: int, mask: NDArray[np.bool_]) -> list[int]:
+    def in_order(user: int, mask: NDArray[np.bool_]) -> NDArray[np.integer[Any]]:
         rows = np.flatnonzero((data.users == user) & mask)
         rows = rows if data.timestamps is None else rows[np.argsort(data.timestamps[rows], kind="stable")]
-        return list(dict.fromkeys(data.items[rows].tolist()))
+        return data.items[rows]
 
-    entries, told = [], dict[str, None]()
-    for user in users:
-        if user in stored:
-            recommended = [item for item in stored[user] if item >= 0][:SHOWN]
-        else:
-            assert recommender is not None
-            with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
-                ids = [item for item, _ in recommender.recommend(user=str(data.user_ids[user]), k=SHOWN)]
-            told |= {str(warning.message): None for warning in caught}
-            recommended = data.item_rows(ids).tolist()
-        entries.append((user, earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, taken)))
-    return People(data, entries, len(eligible), told=tuple(told))
+    def earliest_first(user: int, mask: NDArray[np.bool_]) -> list[int]:
+        return list(dict.fromkeys(in_order(user, mask).tolist()))
+
+    entries = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for user in users:
+            if user in stored:
+                recommended = [item for item in stored[user] if item >= 0][:SHOWN]
+            else:  # from the same history: what was taken in the test part would be left out of the list otherwise
+                assert recommender is not None
+                who, past = str(data.user_ids[user]), [str(item) for item in data.item_ids[in_order(user, before)]]
+                ids = [item for item, _ in recommender.recommend(user=who, history=past, k=SHOWN)]
+                recommended = data.item_rows(ids).tolist()
+            entries.append((user, earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, taken)))
+    told = "" if stored else "No list was stored with this run: these are made for this page, from the history shown"
+    lacking = dict.fromkeys(str(warning.message) for warning in caught)
+    return People(data, entries, len(eligible), told="; ".join([told, *lacking] if told else []))
 
 
 @dataclass(frozen=True)
