@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from rawrec.content.columns import equal_content
+from rawrec.data.dataset import Dataset
 from rawrec.training.job import train
 from systems import digest, settings, small_dataset, system, trainer
 
@@ -58,3 +62,16 @@ def test_items_of_equal_content_have_equal_numbers(tmp_path: Path) -> None:
     assert same is not None and same[4] == same[1] and len(same.unique()) == 5
     different = small_dataset(tmp_path / "other", rows, 6, feature=np.arange(12, dtype=np.float32).reshape(6, 2))
     assert equal_content(system(different, tmp_path / "c", **OWN).item_model, different, tmp_path / "c") is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["em3", "vbpr"])
+def test_what_encoders_do_not_read_is_told_whether_it_was_cached_or_not(shop: Path, tmp_path: Path, model: str) -> None:
+    small = {"content.image.encoder": "random:conv", "content.text.encoder": "random:bert", "content.image.size": 32}
+    small |= {"content.title.max_length": 4, "train.epochs": 1, "train.threads": 1, "paradigm": "frozen"}
+    data = Dataset.open(shutil.copytree(shop, tmp_path / "shop"))
+    run = train(model, data, tmp_path / "one", small)
+    cut = json.loads((run.path / "run.json").read_text())["media"]["title"]["truncated"]
+    told = f"texts longer than the encoder reads, cut (max_length): {cut} of title"
+    assert cut > 50 and told in (run.path / "log.txt").read_text()
+    again = train(model, data, tmp_path / "two", small)
+    assert told in (again.path / "log.txt").read_text()

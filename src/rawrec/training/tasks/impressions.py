@@ -51,7 +51,7 @@ from rawrec.training.tasks.step_impressions import (
     row_codes,
     slice_impressions,
 )
-from rawrec.training.tasks.unread import unspaced_note
+from rawrec.training.tasks.unread import unread_notes
 
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
 CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
@@ -163,8 +163,7 @@ class ImpressionTask(Task, Scoring):
         if item_model.query is not None:
             self.queries = Queries(item_model, self.data.queries, self.cfg.bank.micro_batch)
             self.stats = {**self.stats, "queries": self.queries.lost}
-        if note := unspaced_note(self.stats):
-            self.notes = [*self.notes, note]
+        self.notes = [*self.notes, *unread_notes(self.stats)]
         return item_model, bank
 
     @cached_property

@@ -39,7 +39,7 @@ from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, TopKResult, judge, make_lists, seen_rows
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
-from rawrec.training.tasks.unread import unspaced_note
+from rawrec.training.tasks.unread import unread_notes
 
 SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
 
@@ -152,8 +152,7 @@ class PairTask(Task):
         self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
         columns, self.stats = static_columns(item_model, self.data, cache, progress)
-        if note := unspaced_note(self.stats):
-            self.notes = [*self.notes, note]
+        self.notes = [*self.notes, *unread_notes(self.stats)]
         features, present = {}, {}
         for name in order:
             column = columns[item_model.column(name)]

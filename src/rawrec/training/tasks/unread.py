@@ -13,10 +13,20 @@ INSTEAD = (
 )
 
 
-def unspaced_note(stats: Mapping[str, Mapping[str, int]]) -> str | None:
-    """Of how many texts that is so; None without any. stats: what was lost, by what reads it."""
-    found = {name: lost[UNSPACED] for name, lost in stats.items() if lost.get(UNSPACED)}
-    if not found:
-        return None
-    counts = ", ".join(f"{count:,} of {name}" for name, count in found.items())
-    return f"texts in scripts without spaces, such as Chinese: {counts}. Their words {INSTEAD}"
+LOST = {
+    "truncated": "texts longer than the encoder reads, cut (max_length)",
+    "undecodable": "pictures that cannot be read, left out",
+    "cut_images": "pictures beyond the first of an item that are read, left out (max_images)",
+}
+
+
+def unread_notes(stats: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What encoders do not read of texts and pictures, and of how many. stats: what was lost, by what reads it."""
+    said = [f"{words}: {counts}" for what, words in LOST.items() if (counts := _counts(stats, what))]
+    if counts := _counts(stats, UNSPACED):
+        said.append(f"texts in scripts without spaces, such as Chinese: {counts}. Their words {INSTEAD}")
+    return said
+
+
+def _counts(stats: Mapping[str, Mapping[str, int]], what: str) -> str:
+    return ", ".join(f"{lost[what]:,} of {name}" for name, lost in stats.items() if lost.get(what))
