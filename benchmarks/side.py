@@ -6,9 +6,13 @@ is in the cache already (the seconds for that are printed as `encode`). Every ar
 `--rates`, and speaks by the one with the best validation score. Printed: a line per run with seconds per epoch
 (training alone), the best score and the seconds of training `after` which it was there, the peak of memory, of it what
 came on top of the loaded model (`over`), and on a GPU the peak of what was allocated there; then a line with the ratios
-of the first arm to every other.
+of the first arm to every other, and both scores (validation, `train.metric`: AUC of rankers).
 
-Asked: side at least 20 times as fast and with a tenth of the memory, as was published of another such network.
+With `--seeds n` the chosen rate of every arm is trained with n seeds. `score` and `score_against` are the means then,
+`score_noise` is twice the standard error of their difference, and `equal` says whether the arm is no worse than that.
+
+Asked: side at least 20 times as fast and with a tenth of the memory, as was published of another such network, at equal
+score within noise.
 
 example: python benchmarks/side.py --arms all side:4 --epochs 8 30 --items 300 --impressions 4000 --rates 1e-4 1e-3
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["all", "side:4"], help="the first one is held against the others")
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-4, 1e-3], help="values of train.encoder_lr")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="of the chosen rate; from 2 on the noise of scores is known"
+    )
     parser.add_argument("--model", default="em3")
     parser.add_argument("--epochs", nargs="+", type=int, default=[2], help="of all arms, or of each")
     parser.add_argument("--items", type=int, default=300)
@@ -64,7 +72,7 @@ def main() -> None:
 
 
 def best_of(arm: str, epochs: int, args: argparse.Namespace, data: Path, place: Path) -> dict[str, Any]:
-    """The run of an arm whose rate validates best."""
+    """The run of an arm whose rate validates best, and the scores of all its seeds."""
     train, _, more = arm.partition("+")
     own = {f"content.{kind}.train": train for kind in ("image", "text")}
     if more:
@@ -73,23 +81,40 @@ def best_of(arm: str, epochs: int, args: argparse.Namespace, data: Path, place: 
     fixed |= {"train.patience": epochs, "eval.bootstrap": 0} | own | parse_overrides(args.settings)
     asked = {"model": args.model, "data": str(data), "settings": fixed}
     encode = run_child(asked | {"out": None})["encode"]
-    runs = []
-    for rate in args.rates:
-        out = place / f"run-{arm.replace(':', '-')}-{rate:g}"
-        found = run_child(asked | {"out": str(out), "settings": fixed | {"train.encoder_lr": rate}})
-        runs.append({"arm": arm, "rate": rate, "encode": encode, **found})
-        emit(**runs[-1])
-    return max(runs, key=lambda run: run["score"])
+
+    def trained(rate: float, seed: int) -> dict[str, Any]:
+        out = place / f"run-{arm.replace(':', '-')}-{rate:g}-{seed}"
+        own = {"train.encoder_lr": rate, "seed": seed}
+        found = run_child(asked | {"out": str(out), "settings": fixed | own})
+        run = {"arm": arm, "rate": rate, "seed": seed, "encode": encode, **found}
+        emit(**run)
+        return run
+
+    best = max((trained(rate, 0) for rate in args.rates), key=lambda run: run["score"])
+    others = [trained(best["rate"], seed) for seed in range(1, args.seeds)]
+    return best | {"scores": [run["score"] for run in (best, *others)]}
 
 
 def compared(name: str, base: dict[str, Any], arm: str, run: dict[str, Any]) -> dict[str, Any]:
     memory = "cuda_mib" if "cuda_mib" in base else "over_mib"
     faster, smaller = base["epoch"] / run["epoch"], base[memory] / run[memory]
     line = {"arm": arm, "against": name, "faster": faster, "smaller": smaller, "memory": memory}
-    line |= {"score": run["score"], "score_against": base["score"], "score_gain": run["score"] - base["score"]}
+    score, against = statistics.fmean(run["scores"]), statistics.fmean(base["scores"])
+    noise = noise_of(run["scores"], base["scores"])
+    equal = None if noise is None else score - against >= -noise
+    line |= {"score": score, "score_against": against, "score_gain": score - against}
+    line |= {"score_noise": noise, "equal": equal, "seeds": len(run["scores"])}
     if arm.startswith("side:"):
-        line |= {"asked_faster": FASTER, "asked_smaller": SMALLER, "met": faster >= FASTER and smaller >= SMALLER}
+        met = faster >= FASTER and smaller >= SMALLER and equal is not False
+        line |= {"asked_faster": FASTER, "asked_smaller": SMALLER, "met": met}
     return line
+
+
+def noise_of(*scores: list[float]) -> float | None:
+    """Twice the standard error of the difference of two means; None of single runs."""
+    if min(map(len, scores)) < 2:
+        return None
+    return 2 * sum(statistics.variance(each) / len(each) for each in scores) ** 0.5
 
 
 def run_child(asked: dict[str, Any]) -> dict[str, Any]:

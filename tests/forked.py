@@ -78,9 +78,10 @@ class Process:
                     other = os.dup(number if stream is None else stream if isinstance(stream, int) else stream.fileno())
             theirs.append(other)
         self.stdin, self.stdout, self.stderr = pipes
+        server = _server()  # before the environment is copied, since children find it there
         asked = {"words": list(command[1:]), "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
         self._channel = socket.socket(socket.AF_UNIX)
-        self._channel.connect(_server())
+        self._channel.connect(server)
         socket.send_fds(self._channel, [b"."], theirs)
         self._channel.sendall(json.dumps(asked).encode())
         self._channel.shutdown(socket.SHUT_WR)

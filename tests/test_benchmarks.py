@@ -72,11 +72,37 @@ def test_two_revisions_by_turns(tmp_path: Path) -> None:
 
 def test_a_network_beside_frozen_encoders(tmp_path: Path) -> None:
     """Each run is a process of its own; here there is one."""
-    words = "--arms side:2 --rates 1e-3 --items 60 --impressions 500 --epochs 1 -- content.image.size=32"
+    words = "--arms side:2 --rates 1e-3 --seeds 2 --items 60 --impressions 500 --epochs 1 -- content.image.size=32"
     words += " content.image.encoder=random:conv content.text.encoder=random:bert"
-    (found,) = printed("side.py", "--data", str(tmp_path), *words.split())
+    found, other = printed("side.py", "--data", str(tmp_path), *words.split())
     assert found["arm"] == "side:2" and 0 < found["score"] < 1
+    assert (found["seed"], other["seed"]) == (0, 1) and found["score"] != other["score"]
     assert min(found["epoch"], found["encode"]) > 0 and found["peak_mib"] > found["over_mib"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "noise", "equal", "met"),
+    [
+        ([0.75, 0.79], 2 * 0.0008**0.5, True, True),
+        ([0.60, 0.64], 2 * 0.0008**0.5, False, False),
+        ([0.60], None, None, True),
+    ],
+)
+def test_side_is_held_to_an_equal_score(
+    scores: list[float], noise: float | None, equal: bool | None, met: bool
+) -> None:
+    runs = [
+        {"epoch": epoch, "over_mib": over, "scores": each}
+        for epoch, over, each in ((40, 100, [0.76, 0.80]), (1, 5, scores))
+    ]
+    code = "import sys, json\nsys.path.insert(0, sys.argv[1])\nimport side\n"
+    code += (
+        "print(json.dumps(side.compared('all', *json.loads(sys.argv[2])[:1], 'side:2', json.loads(sys.argv[2])[1])))"
+    )
+    (found,) = lines(["-c", code, str(BENCHMARKS), json.dumps(runs)])
+    assert found["score_noise"] == (None if noise is None else pytest.approx(noise))
+    assert (found["equal"], found["met"]) == (equal, met)
+    assert found["score_against"] == pytest.approx(0.78) and found["score_gain"] == pytest.approx(found["score"] - 0.78)
 
 
 @pytest.mark.parametrize("model", ["dcnv2:model.cross=mixture", "din", "rankmixer:model.experts=2", "tokenmixer_large"])
