@@ -103,6 +103,7 @@ def main() -> None:
 
 
 PACKAGE = __file__.rpartition("cli")[0]
+"""The folder of the whole package; pathlib would be imported before an interruption meets `main`."""
 
 
 def _teller(others: Callable[..., None]) -> Callable[..., None]:

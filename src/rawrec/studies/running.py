@@ -227,6 +227,25 @@ class Runs:
         )  # fmt: skip
 
 
+def make_rows(
+    data: Dataset, out: Path, planned: Mapping[str, Planned], jobs: int, observe: Callable[..., None]
+) -> dict[str, Standing]:
+    """How far rows are, by key, after all their runs that are missing were made; those that wait for others are left
+    out."""
+    runs = Runs(data, out, [one for one in planned.values() if one.candidates], jobs, observe)
+    observe("note", text=f"rows: {len(planned)}; runs: {runs.total}, of which {runs.done} are done")
+    runs.make()
+    return {key: runs.standing(one) for key, one in planned.items() if one.candidates or one.undefined}
+
+
+def make_row(data: Dataset, out: Path, planned: Planned, jobs: int, observe: Callable[..., None]) -> Standing:
+    """The same of one row, which other rows' runs were needed for."""
+    runs = Runs(data, out, [planned], jobs, observe)
+    observe("note", text=f"{planned.words}: runs: {runs.total}, of which {runs.done} are done")
+    runs.make()
+    return runs.standing(planned)
+
+
 def told(planned: Mapping[str, Planned], standings: Mapping[str, Standing]) -> list[str]:
     """Which rows there are, and which are missing and why."""
     states = [standing.state for standing in standings.values()]

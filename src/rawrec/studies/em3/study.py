@@ -19,7 +19,7 @@ from rawrec.studies.em3.results import gather
 from rawrec.studies.em3.settings import LISTS, joined, study_config
 from rawrec.studies.em3.tables import tables
 from rawrec.studies.folder import SETTINGS, Study, Words, about, begun, write
-from rawrec.studies.running import Runs, Standing, told
+from rawrec.studies.running import Runs, Standing, make_row, make_rows, told
 from rawrec.studies.settings import load
 
 TITLE = "End-to-end training of a multimodal model and a ranker"
@@ -81,11 +81,7 @@ def study_em3(
 
 def _made(arms: Arms, jobs: int, observe: Callable[..., None]) -> dict[str, Standing]:
     """How far every arm is, by key, after all runs that are missing were made."""
-    planned = arms.planned
-    runs = Runs(arms.data, arms.out, [one for one in planned.values() if one.candidates], jobs, observe)
-    observe("note", text=f"rows: {len(planned)}; runs: {runs.total}, of which {runs.done} are done")
-    runs.make()
-    standings = {key: runs.standing(one) for key, one in planned.items() if one.candidates or one.undefined}
+    standings = make_rows(arms.data, arms.out, arms.planned, jobs, observe)
     for arm in arms.arms():
         if arm.frozen is not None and arm.key not in standings:
             standings[arm.key] = _frozen(arms, arm, standings[arm.frozen.key], jobs, observe)
@@ -102,10 +98,7 @@ def _frozen(arms: Arms, arm: Arm, source: Standing, jobs: int, observe: Callable
         planned = arms.plan_frozen(arm, data)
     except UserError as error:
         return Standing("failed", str(error))
-    runs = Runs(data, arms.out, [planned], jobs, observe)
-    observe("note", text=f"{planned.words}: runs: {runs.total}, of which {runs.done} are done")
-    runs.make()
-    return runs.standing(planned)
+    return make_row(data, arms.out, planned, jobs, observe)
 
 
 def _notes(arms: Arms | Lists) -> list[str]:

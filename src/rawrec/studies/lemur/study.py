@@ -17,7 +17,7 @@ from rawrec.studies.lemur.masked import read_in_part
 from rawrec.studies.lemur.results import gather
 from rawrec.studies.lemur.settings import joined, study_config
 from rawrec.studies.lemur.tables import tables
-from rawrec.studies.running import Runs, Standing, told
+from rawrec.studies.running import Standing, make_row, make_rows, told
 from rawrec.studies.settings import load
 
 TITLE = "LEMUR: content learned end to end with the ranker"
@@ -73,11 +73,7 @@ def study_lemur(
 
 def _made(arms: Arms, jobs: int, observe: Callable[..., None]) -> dict[str, Standing]:
     """How far the runs of every arm are, after all that are missing were made."""
-    planned = arms.planned
-    runs = Runs(arms.data, arms.out, [one for one in planned.values() if one.candidates], jobs, observe)
-    observe("note", text=f"rows: {len(planned)}; runs: {runs.total}, of which {runs.done} are done")
-    runs.make()
-    standings = {key: runs.standing(one) for key, one in planned.items() if one.candidates or one.undefined}
+    standings = make_rows(arms.data, arms.out, arms.planned, jobs, observe)
     for arm in arms.arms():
         if arm.after is not None and arm.trained not in standings:
             standings[arm.trained] = _second_stage(arms, arm, standings[arm.after.trained], jobs, observe)
@@ -92,10 +88,7 @@ def _second_stage(arms: Arms, arm: Arm, first: Standing, jobs: int, observe: Cal
         planned = arms.plan_frozen(arm, first_stage_encoders(arms.data, first.runs, arms.out / "encoders"))
     except UserError as error:
         return Standing("failed", str(error))
-    runs = Runs(arms.data, arms.out, [planned], jobs, observe)
-    observe("note", text=f"{planned.words}: runs: {runs.total}, of which {runs.done} are done")
-    runs.make()
-    return runs.standing(planned)
+    return make_row(arms.data, arms.out, planned, jobs, observe)
 
 
 def _notes(arms: Arms) -> list[str]:

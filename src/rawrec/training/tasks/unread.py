@@ -11,8 +11,6 @@ INSTEAD = (
     f"are what stands between spaces and signs, so that a whole sentence is one: train with {JOINT}NAME, a text "
     "encoder with its tokenizer"
 )
-
-
 LOST = {
     "truncated": "texts longer than the encoder reads, cut (max_length)",
     "undecodable": "pictures that cannot be read, left out",
