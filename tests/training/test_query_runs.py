@@ -225,13 +225,14 @@ def test_without_the_rankers_gradient_content_learns_by_the_contrast_alone(
 
 def test_content_that_would_learn_from_nothing_is_refused(search: Path, tmp_path: Path) -> None:
     given = {**SEARCH, "model.ranking_gradient": False}
-    for changes, said in (
-        ({"model.sqdc_weight": 0.0, "model.cic_weight": 0.0}, "content learns by contrasts alone then, and there is"),
-        ({"bank.history_grad": "none"}, "bank.history_grad=none would do nothing: model.ranking_gradient=false"),
-        ({"train.batch_size": 1, "model.cic_weight": 0.0}, "no contrast reached the encoder|no clicked row with a"),
+    few = written(tmp_path / "few", rows=100).path  # an epoch of single rows
+    for data, changes, said in (
+        (search, {"model.sqdc_weight": 0.0, "model.cic_weight": 0.0}, "content learns by contrasts alone then, and"),
+        (search, {"bank.history_grad": "none"}, "bank.history_grad=none would do nothing: model.ranking_gradient=false"),
+        (few, {"train.batch_size": 1, "model.cic_weight": 0.0}, "no contrast reached the encoder|no clicked row with"),
     ):
         with pytest.raises(UserError, match=said):
-            train("em3", search, tmp_path / "run", given | changes)
+            train("em3", data, tmp_path / "run", given | changes)
 
 
 def test_queries_that_would_learn_from_nothing_are_refused(search: Path, tmp_path: Path) -> None:
