@@ -51,13 +51,13 @@ def test_a_model_and_a_metric_of_packages(shop: Path, site: Path, tmp_path: Path
     idle = rawrec("train", "fism", "content.image.train=all", *to(shop, tmp_path / "x"), site=site, code=2)
     assert "model fism reads no features" in idle
 
-    words = ["model.dim=8", "train.batch_size=64", "train.metric=hit@5", *FAST, *to(shop, tmp_path / "run")]
+    words = ["model.dim=8", "train.batch_size=64", "train.metric=f1@5", *FAST, *to(shop, tmp_path / "run")]
     metrics = json.loads(rawrec("train", "fism", *words, "--json", site=site))
-    assert 0 < metrics["test"]["recall@5"] <= metrics["test"]["hit@5"] <= 1
+    assert 0 < metrics["test"]["precision@5"] <= metrics["test"]["f1@5"] <= metrics["test"]["hit@5"] <= 1
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [(one["name"], one["package"], one["version"]) for one in info["registered"]] == [
         ("fism", "rawrec-fism", "0.1.0"),
-        ("hit", "rawrec-hit", "0.1.0"),
+        ("f1", "rawrec-f1", "0.1.0"),
     ]
     packages = json.loads((tmp_path / "run" / "environment.json").read_text())["packages"]
     assert packages["rawrec-fism"] == "0.1.0"
@@ -66,17 +66,17 @@ def test_a_model_and_a_metric_of_packages(shop: Path, site: Path, tmp_path: Path
     # Where the packages are not installed, it is told which they are.
     said = rawrec("evaluate", tmp_path / "run", code=2)
     assert "model 'fism' of the package rawrec-fism 0.1.0, which is not installed" in said
-    assert "metric 'hit' of the package rawrec-hit 0.1.0" in said
+    assert "metric 'f1' of the package rawrec-f1 0.1.0" in said
 
 
 def test_a_fusion_an_encoder_and_a_metric_of_packages(shop: Path, site: Path, tmp_path: Path) -> None:
     words = ["content.fusion.kind=gate", "content.image.encoder=tiles", "content.image.size=32", "content.dim=8"]
-    words += ["content.image.train=top:1", "content.text.use=false", "eval.metrics=[brier,hit]", "train.metric=brier"]
+    words += ["content.image.train=top:1", "content.text.use=false", "eval.metrics=[brier,f1]", "train.metric=brier"]
     out = to(shop, tmp_path / "run")
     metrics = json.loads(rawrec("train", "em3", "model.dim=8", *words, *FAST, *out, "--json", site=site))
-    assert 0 < metrics["test"]["brier"] < 0.5 and metrics["test"]["hit@5"] >= metrics["test"]["recall@5"]
+    assert 0 < metrics["test"]["brier"] < 0.5 and 0 < metrics["test"]["f1@5"] <= metrics["test"]["hit@5"]
     info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert [one["name"] for one in info["registered"]] == ["gate", "tiles", "brier", "hit"]
+    assert [one["name"] for one in info["registered"]] == ["gate", "tiles", "brier", "f1"]
     assert info["best_epoch"] == 1
 
 

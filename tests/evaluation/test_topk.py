@@ -35,12 +35,14 @@ def plain_metrics(topk, positives, ks, wanted):
             row[f"precision@{k}"] = sum(hit) / k
             row[f"ndcg@{k}"] = gain / sum(1 / math.log2(r + 2) for r in range(ideal))
             row[f"map@{k}"] = sum(sum(hit[: r + 1]) / (r + 1) for r, h in enumerate(hit) if h) / ideal
+            row[f"hit@{k}"] = float(any(hit))
+            row[f"mrr@{k}"] = max((1 / (r + 1) for r, h in enumerate(hit) if h), default=0.0)
             row[f"hits@{k}"] = sum(hit)
         rows.append(row | {"positives": len(mine)})
     if not rows:
-        names = ("recall", "precision", "ndcg", "map", "recall2")
+        names = ("recall", "precision", "ndcg", "map", "hit", "mrr", "recall2")
         return {f"{n}@{k}": None for n in names for k in ks} | {"topk_users": 0}
-    result = {name: np.mean([r[name] for r in rows]) for name in rows[0] if not name.startswith(("hits", "pos"))}
+    result = {name: np.mean([r[name] for r in rows]) for name in rows[0] if not name.startswith(("hits@", "positives"))}
     total = sum(r["positives"] for r in rows)
     return result | {f"recall2@{k}": sum(r[f"hits@{k}"] for r in rows) / total for k in ks} | {"topk_users": len(rows)}
 

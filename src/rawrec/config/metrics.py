@@ -48,7 +48,7 @@ METRICS: dict[str, MetricEntry] = {
     **_ours("impressions", "auc", "gauc", "qauc"),
     **_ours("impressions", "logloss", "ece", lower=True),
     **_ours("impressions", "share", "qauc_share"),
-    **_ours("lists", "recall", "ndcg", "precision", "map"),
+    **_ours("lists", "recall", "ndcg", "precision", "map", "hit", "mrr"),
     **_ours("impressions", "shown/ndcg", "shown/mrr"),
     **_ours("impressions", "pcoc", "auc_best", "qauc_best", "gauc_skipped_users", followed=False),
     **_ours("impressions", "qauc_skipped_queries", "qauc_without_query", "impressions", "sampled", followed=False),
@@ -65,9 +65,9 @@ def register_metric(name: str, of: Of, function: Any = None, *, lower: bool = Fa
     where it is undefined; it is called `name`. Without `function` this is a decorator; it may also be where the
     function is, as "module:function". Raises UserError for a name that is taken.
 
-    >>> @rawrec.register_metric("hit", of="lists")
-    ... def hit(lists):
-    ...     return lists.hits.any(1)
+    >>> @rawrec.register_metric("f1", of="lists")
+    ... def f1(lists):
+    ...     return 2 * lists.hits.sum(1) / (lists.positives + lists.hits.shape[1])
     """
     if of not in ("impressions", "lists"):
         raise UserError(f"metric {name!r}: of={of!r}; use impressions or lists")

@@ -150,7 +150,7 @@ class TrainConfig(Record):
         default="auc",
         description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data); "
         "qauc, of data with queries; shown/ndcg@K, shown/mrr, with sessions; retrieval models: recall@K, ndcg@K, "
-        "precision@K, map@K; a registered one; or one of them within a bucket, as cold/auc",
+        "precision@K, map@K, hit@K, mrr@K; a registered one; or one of them within a bucket, as cold/auc",
     )
     device: str = Field(default="auto", description="auto | cpu | cuda | cuda:<n>")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -181,9 +181,7 @@ class TrainConfig(Record):
 class EvalConfig(Record):
     """What is measured, and how."""
 
-    topk: list[Size] = Field(
-        default=[5, 10, 20, 50], min_length=1, description="cut-offs of Recall, NDCG, Precision and MAP"
-    )
+    topk: list[Size] = Field(default=[5, 10, 20, 50], min_length=1, description="cut-offs K of the metrics of lists")
     shown: list[Size] = Field(
         default=[5, 10],
         min_length=1,

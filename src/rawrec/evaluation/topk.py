@@ -1,4 +1,4 @@
-"""Recall, NDCG, precision and MAP of lists of K items out of the full catalogue, in memory of users x K."""
+"""Recall, NDCG, precision, MAP, hits and MRR of lists of K items out of the full catalogue, in memory of users x K."""
 
 from __future__ import annotations
 
@@ -149,6 +149,8 @@ def topk_metrics(
     `precision@k`  mean of hits / k,
     `ndcg@k`  gain 1 / log2(rank + 1) against that of a list that starts with min(positives, k) hits,
     `map@k`  mean over users of (sum of precision@rank over the hits) / min(positives, k),
+    `hit@k`  share of users with a hit,
+    `mrr@k`  mean of 1 / rank of the first hit, 0 without one,
     `recall2@k`  all hits / all positives;
     `topk_users`  how many users that is.
 
@@ -210,6 +212,7 @@ def _metrics(
     gain = np.cumsum(hits * discount, 1)
     ideal_gain = np.cumsum(discount)
     precisions = np.cumsum(hits * found / rank, 1)
+    first = hits.argmax(1)  # where the first hit stands, from 0, if there is any
 
     means: dict[str, float | None] = {}
     per_user = {}
@@ -220,6 +223,8 @@ def _metrics(
             "ndcg": gain[:, k - 1] / ideal_gain[ideal - 1],
             "precision": found[:, k - 1] / k,
             "map": precisions[:, k - 1] / ideal,
+            "hit": (found[:, k - 1] > 0).astype(np.float64),
+            "mrr": np.where(found[:, k - 1] > 0, 1 / (first + 1), 0.0),
         }
         for name, function in own.items():
             values[name] = _per_user(name, function, Lists(items[:, :k], hits[:, :k], positives))

@@ -41,7 +41,7 @@ METRICS: dict[Metric, tuple[str, str, bool]] = {
     "qauc": ("QAUC", "the same within each query, weighted by impressions; higher is better", True),
     "logloss": ("Logloss", "cost of the probabilities; lower is better", False),
 }
-RANKING = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "map": "MAP"}
+RANKING = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "map": "MAP", "hit": "Hit", "mrr": "MRR"}
 
 
 @dataclass(frozen=True)
