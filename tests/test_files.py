@@ -61,7 +61,7 @@ def test_after_an_error_nothing_is_left(tmp_path: Path) -> None:
 
 def test_one_has_the_lock(tmp_path: Path) -> None:
     with Lock(tmp_path / "place", "somebody is there"):
-        with pytest.raises(UserError, match="somebody is there"):
+        with pytest.raises(UserError, match=rf"somebody is there \(it is held by process {os.getpid()} on "):
             Lock(tmp_path / "place", "somebody is there")
         Lock(tmp_path / "other", "").release()
     assert not list(tmp_path.iterdir())

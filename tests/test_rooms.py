@@ -13,7 +13,7 @@ import rawrec
 
 SOURCE = Path(rawrec.__file__).resolve().parent
 
-GROUND = {"errors", "files", "progress", "cores", "threads", "memory", "onednn", "plugins", "randomness"}
+GROUND = {"arguments", "errors", "files", "progress", "cores", "threads", "memory", "onednn", "plugins", "randomness"}
 """Modules below all rooms; they import each other at most."""
 
 ABOVE_THE_GROUND = {

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+HOLDER = 200
+"""Bytes of what a lock's file says of who has it."""
 LEFT = 3600.0
 """Seconds since a partial file was last written after which nobody writes it any more."""
 
@@ -89,8 +92,8 @@ def move(path: Path, target: Path) -> None:
 class Lock:
     """The right to write to the place `out` (resolved), by the file `.<name>.lock` beside it.
 
-    One process has it at a time; the system frees it however the process ends. Raises UserError, with the text `busy`,
-    where another has it.
+    One process has it at a time; the system frees it however the process ends. Raises UserError, with the text `busy`
+    and who it is, where another has it.
     """
 
     def __init__(self, out: Path, busy: str) -> None:
@@ -113,16 +116,25 @@ class Lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(lock).st_ino == self._file.stat().st_ino:
+                    self._sign(lock)
                     return lock
             except BlockingIOError:
+                holder = os.pread(lock, HOLDER, 0).decode(errors="replace").strip()
                 os.close(lock)
-                raise UserError(busy) from None
+                raise UserError(f"{busy} (it is held by {holder})" if holder else busy) from None
             except FileNotFoundError:
                 pass
             except OSError:
                 os.close(lock)
                 raise
             os.close(lock)  # its last owner removed the file between our opening and locking it
+
+    @staticmethod
+    def _sign(lock: int) -> None:
+        """Write into the file who has it, for the messages of others; on a full disk it stays unsigned."""
+        with suppress(OSError):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}"[:HOLDER].encode(), 0)
 
     def release(self) -> None:
         if self._handle is not None:

@@ -163,6 +163,8 @@ def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | 
     if run.info()["finished"]:
         return run
     with running(run.path):
+        if run.info()["finished"]:  # by another process, since
+            return run
         found = run.dataset(data)
         run.write_info(dataset=str(found.path.absolute()))
         return _work(run, run.settings(), found, observer, fresh=False)
