@@ -228,7 +228,11 @@ def test_content_that_would_learn_from_nothing_is_refused(search: Path, tmp_path
     few = written(tmp_path / "few", rows=100).path  # an epoch of single rows
     for data, changes, said in (
         (search, {"model.sqdc_weight": 0.0, "model.cic_weight": 0.0}, "content learns by contrasts alone then, and"),
-        (search, {"bank.history_grad": "none"}, "bank.history_grad=none would do nothing: model.ranking_gradient=false"),
+        (
+            search,
+            {"bank.history_grad": "none"},
+            "bank.history_grad=none would do nothing: model.ranking_gradient=false",
+        ),
         (few, {"train.batch_size": 1, "model.cic_weight": 0.0}, "no contrast reached the encoder|no clicked row with"),
     ):
         with pytest.raises(UserError, match=said):
