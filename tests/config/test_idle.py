@@ -50,6 +50,7 @@ from rawrec.errors import UserError
         ("em3 eval.full_ranking=false eval.topk=[5]", "eval.full_ranking"),
         ("id content.dim=3", "model id has no content"),
         ("id bank.history_grad=none", "model id has no content"),
+        ("lemur model.lemur.short=0 model.lemur.long=0 bank.history_grad=live", "read no history"),
         ("id model.cic_weight=0.2", "model id has no content"),
         ("id content.image.train=lora", "model id has no content"),
         ("id paradigm=hybrid", "model id has no content"),

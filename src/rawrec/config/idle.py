@@ -211,6 +211,11 @@ def _lemur_rules(cfg: Config) -> list[tuple[str, bool, str]]:
             model.content != "lemur",
             f"it is a setting of model.content=lemur, and this is {model.content}",
         ),
+        (
+            r"bank\.history_grad",
+            model.content == "lemur" and not lemur.lengths(history),
+            "model.lemur.short=0 and model.lemur.long=0 read no history",
+        ),
         (r"model\.lemur\.short", lemur.short > history, shorter),
         (r"model\.lemur\.long", (lemur.long or 0) > history, shorter),
         (
