@@ -11,8 +11,20 @@ from typing import Any
 import pytest
 import torch
 
+from rawrec import files
 from rawrec.errors import UserError
-from rawrec.files import LEFT, Lock, make_folder, move, remove_empty, replacing
+from rawrec.files import (
+    LEFT,
+    Lock,
+    appending,
+    create,
+    make_folder,
+    move,
+    remove_empty,
+    replacing,
+    write_tensors,
+    write_text,
+)
 from rawrec.training import state
 
 
@@ -22,7 +34,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
         assert one != other
         one.write_text("one, " * 1000)
         other.write_text("other")
-        state.write_text(path, "between")
+        write_text(path, "between")
         assert path.read_text() == "between" and one.read_text() == "one, " * 1000
     assert path.read_text() == "one, " * 1000  # the last to end
     state.save(path, {"a": torch.ones(2)}, {"b": 1})
@@ -34,22 +46,111 @@ def test_what_replaces_a_file_is_on_the_disk_before(tmp_path: Path, monkeypatch:
     flushed = []
 
     def fsync(handle: int) -> None:
-        (partial,) = (file for file in tmp_path.iterdir() if os.path.samestat(file.stat(), os.fstat(handle)))
-        flushed.append((partial.read_text(), (tmp_path / "x").read_text()))
+        places = (tmp_path, *tmp_path.iterdir())
+        (synced,) = (place for place in places if os.path.samestat(place.stat(), os.fstat(handle)))
+        flushed.append((synced == tmp_path or synced.read_text(), (tmp_path / "x").read_text()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    state.write_text(tmp_path / "x", "new")
-    assert flushed == [("new", "old")]
+    write_text(tmp_path / "x", "new")
+    assert flushed == [("new", "old"), (True, "new")]
 
 
-def test_what_a_killed_writer_left_goes_after_an_hour(tmp_path: Path) -> None:
-    old, young, other = (tmp_path / name for name in ("x.aa.partial", "x.bb.partial", "y.cc.partial"))
-    for path in (old, young, other):
+def leave(path: Path, lives: bool = False) -> Path:
+    """What a killed process, or one that lives, is writing."""
+    name = files.partial_of(path).name
+    if not lives:
+        name = name.replace(f"-{os.getpid():x}-", f"-{2**22 + 1:x}-")  # more than numbers of processes are
+    partial = path.with_name(name)
+    partial.write_text("half")
+    return partial
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    process = os.fork()
+    if not process:
+        with replacing(tmp_path / "x") as partial:
+            partial.write_text("half")
+            os._exit(1)
+    os.waitpid(process, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    ours = leave(tmp_path / "x", lives=True)
+    leave(tmp_path / "y")
+    folder = files.partial_of(tmp_path / "z").name.replace(f"-{os.getpid():x}-", f"-{2**22 + 1:x}-")
+    (tmp_path / folder / "deep").mkdir(parents=True)
+    write_text(tmp_path / "x", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["x", ours.name])
+    later = ours.name.replace(f"-{os.getpid():x}-", f"-{os.getpid():x}-1")  # the number belongs to a later process now
+    ours.rename(tmp_path / later)
+    files.clean(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_is_written_elsewhere_goes_after_an_hour(tmp_path: Path) -> None:
+    """Another machine's process cannot be asked; nor can those of earlier versions."""
+    machine = files.partial_of(tmp_path / "x").name.split(".")[2].split("-")[0]
+    foreign = [leave(tmp_path / "x").name.replace(machine, word) for word in ("00000000", "11111111")]
+    files.clean(tmp_path)
+    old, young = tmp_path / foreign[0], tmp_path / foreign[1]
+    others = [tmp_path / name for name in ("x.0123abcd.partial", "x.0123abce.partial", "mine.partial", "x.aa.partial")]
+    for path in (old, young, *others):
         path.touch()
-    for path in (old, other):
+    for path in (old, others[0], *others[2:]):
         os.utime(path, (time.time() - LEFT - 5,) * 2)
-    state.write_text(tmp_path / "x", "new")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.bb.partial", "y.cc.partial"]
+    write_text(tmp_path / "x", "new")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"x", young.name, "x.0123abce.partial", "mine.partial", "x.aa.partial"}
+
+
+def test_names_are_new_each_time_and_fit(tmp_path: Path) -> None:
+    names = {files.partial_of(tmp_path / ("ä" * 120)).name for _ in range(50)}
+    assert len(names) == 50 and all(files.PARTIAL.fullmatch(name) for name in names)
+    write_text(tmp_path / ("ä" * 120), "long")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["long"]
+
+
+def test_nothing_is_written_through_links(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("as it was")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("replaced", "added", "made", ".place.lock", "elsewhere"):
+        (folder / name).symlink_to(canary)
+    (folder / "elsewhere").unlink()
+    (folder / "elsewhere").symlink_to(tmp_path / "nowhere")
+    write_text(folder / "replaced", "ours")
+    assert not (folder / "replaced").is_symlink()
+    for name in ("added", "elsewhere"):
+        with pytest.raises(UserError, match=f"{name} is no plain file"):
+            appending(folder / name)
+    with pytest.raises(OSError):
+        create(folder / "made")
+    (folder / ".hard.lock").hardlink_to(canary)
+    os.mkfifo(folder / ".pipe.lock")
+    for name in ("place", "hard", "pipe"):
+        Lock(folder / name, "busy").release()
+    os.mkfifo(folder / "pipe")
+    for readable in (False, True):
+        with pytest.raises(UserError, match="pipe is no plain file"):
+            appending(folder / "pipe", readable)
+    (folder / "hard").hardlink_to(canary)
+    with appending(folder / "hard") as file:
+        file.write(b" and more")
+    assert (folder / "hard").read_text() == "as it was and more"
+    assert canary.read_text() == "as it was" and not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("metadata", [None, {"rawrec": '{"a": "ä"}'}])
+def test_safetensors_are_those_of_its_library(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    from safetensors.torch import save
+
+    kinds = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool", "float8_e4m3fn")
+    tensors = {f"{n}/{kind}": torch.ones(2, 3).to(getattr(torch, kind)) for n in "ab" for kind in kinds}
+    tensors |= {"empty": torch.zeros(0, 4), "scalar": torch.tensor(3.0), 'odd "ä\\': torch.arange(3)}
+    write_tensors(tensors, tmp_path / "x", metadata)
+    assert (tmp_path / "x").read_bytes() == save(tensors, metadata)
+    with pytest.raises(OSError):
+        write_tensors({"a": torch.ones(1)}, tmp_path / "none" / "x")
 
 
 def test_after_an_error_nothing_is_left(tmp_path: Path) -> None:

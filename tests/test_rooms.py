@@ -13,7 +13,8 @@ import rawrec
 
 SOURCE = Path(rawrec.__file__).resolve().parent
 
-GROUND = {"arguments", "errors", "files", "progress", "cores", "threads", "memory", "onednn", "plugins", "randomness"}
+GROUND = {"arguments", "errors", "files", "folders", "progress", "cores", "threads", "memory", "onednn", "plugins"}
+GROUND |= {"randomness"}
 """Modules below all rooms; they import each other at most."""
 
 ABOVE_THE_GROUND = {

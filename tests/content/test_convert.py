@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rawrec import cli
+from rawrec import cli, folders
 from rawrec.config import FieldConfig
 from rawrec.content.convert import convert
 from rawrec.content.convert.vlmo import BIAS_TABLE
@@ -366,10 +366,11 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path: Path, monkeypat
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
     monkeypatch.undo()
     before = (tmp_path / "out" / "model.safetensors").stat().st_ino
+    monkeypatch.setattr(folders, "_exchanger", lambda: None)
     rename = Path.rename
 
     def fails(self: Path, target: Path) -> Path:
-        if self.name.endswith(".new"):
+        if self.name.endswith(".partial") and not target.name.endswith(".partial"):
             raise OSError(5, "Input/output error")
         return rename(self, target)
 

@@ -127,7 +127,7 @@ class RankingMixin:
         assert frame["row"].to_list() == written["row"].to_list()
         np.testing.assert_allclose(frame["score"], written["score"], 1e-6, 1e-7)
         assert frame["score"].std() > 0.05
-        untrained = ImpressionTask(resolve(self.config()), trained.data, run.cache).eval()
+        untrained = ImpressionTask(resolve(self.config()), trained.data, run.cache_of(trained.data)).eval()
         untrained.refresh(None, 1)
         _, _, other = evaluate_part(untrained, 2, 0)
         assert np.abs(other["score"].to_numpy() - frame["score"].to_numpy()).max() > 0.05

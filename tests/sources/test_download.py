@@ -397,10 +397,10 @@ def test_folders_that_cannot_be_used(web: Server, fetch: Fetch, tmp_path: Path) 
 def test_a_full_disk_ends_the_import(
     web: Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def full(self: Path, data: bytes) -> int:
+    def full(path: Path) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("rawrec.sources.download.folder.create", full)
     with pytest.raises(UserError, match="the disk is full"):
         fetch(*[[web.url(f"ok/{n}")] for n in range(100)])
     assert listed(tmp_path) == []

@@ -72,7 +72,7 @@ def test_the_folder_is_an_encoder(learned: RunFolder, data: Dataset) -> None:
     assert {"config.json", "model.safetensors", "run.json", "metrics.jsonl"} <= files
     assert not any(file.suffix in (".bin", ".pt", ".pkl") for file in run.path.rglob("*"))
     cfg = run.settings()
-    task = CatalogueTask(cfg, data, run.cache)  # type: ignore[arg-type]
+    task = CatalogueTask(cfg, data, run.cache_of(data))  # type: ignore[arg-type]
     rows = task.pairs.valid.tolist()
     image, text = (make_encoder(kind, FieldConfig(encoder=str(run.path)), 5) for kind in ("image", "text"))
     assert image.width == text.width == 16

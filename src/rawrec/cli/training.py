@@ -251,9 +251,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Test runs against a baseline, several seeds each."""
+    from rawrec.files import write_text
     from rawrec.report import tables
     from rawrec.report.comparison import compare as work
-    from rawrec.training.state import write_text
 
     groups = dict(_named(word) for word in group or [])
     found = work(runs or [], baseline, groups, metric, level, bootstrap)

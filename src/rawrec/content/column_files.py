@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import os
 import re
 import shutil
 import time
@@ -22,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rawrec.data.ragged import Ragged
+from rawrec.files import appending, clean, create, partial_of, remove, sync
+from rawrec.folders import own_folder
 
 DIGEST = 16  # bytes of an item's digest
 HEAD = 4096  # bytes before the first tensor of a file: its head is known when all else is written
@@ -113,16 +114,17 @@ class Shards:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.folder = path.with_name(f".{path.name}.shards")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clean(path.parent)
+        self.folder = own_folder(path.with_name(f".{path.name}.shards"))
+        self._lock = appending(self.folder / "lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # of another process, which works there
             self._lock.close()
-            self.folder = path.with_name(f".{path.name}.shards.{os.getpid()}")
-            self.folder.mkdir(exist_ok=True)
-            self._lock = (self.folder / "lock").open("w")
+            self.folder = partial_of(path)
+            self.folder.mkdir()
+            self._lock = appending(self.folder / "lock")
             self._keeps = False
         else:
             self._keeps = True
@@ -138,12 +140,12 @@ class Shards:
             if match := re.fullmatch(r"(\d+)\.safetensors", file.name):
                 numbers[int(match[1])] = file
             elif file.name != "lock":
-                file.unlink()  # of a shard that was not finished
+                remove(file)  # of a shard that was not finished
         found, done = [], 0
         for number in sorted(numbers):
             stored = read(numbers[number]) if number == done else None
             if stored is None:
-                numbers[number].unlink()
+                remove(numbers[number])
                 continue
             found.append((numbers[number], len(stored.digests)))
             done += len(stored.digests)
@@ -152,7 +154,7 @@ class Shards:
     def add(self, rows: Ragged, lost: dict[str, Tensor], digests: Tensor) -> None:
         if self._open is None:
             partial = self.folder / f"{self.done + self._count}.partial"
-            file = partial.open("wb")
+            file = create(partial)
             self._open, self._started = (partial, file, ColumnFile(file)), time.perf_counter()
         self._open[2].add(rows, lost, digests)
         self._count += len(digests)
@@ -165,6 +167,7 @@ class Shards:
         partial, file, target = self._open
         target.finish()
         file.close()
+        sync(partial)
         whole = partial.with_suffix(".safetensors")
         partial.replace(whole)
         self._whole.append((whole, self._count))
@@ -177,7 +180,8 @@ class Shards:
         if len(self._whole) == 1:
             self._whole[0][0].replace(self.path)
         else:
-            with partial.open("wb") as file:
+            remove(partial)
+            with create(partial) as file:
                 target = ColumnFile(file)
                 for shard, _ in self._whole:
                     stored = read(shard)
@@ -185,7 +189,9 @@ class Shards:
                         raise OSError(errno.EIO, "it was changed while the column was made", str(shard))
                     target.add(stored.column, stored.lost, stored.digests)
                 target.finish()
+            sync(partial)
             partial.replace(self.path)
+        sync(self.path.parent)
         self._whole = []
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from rawrec.content.encoders.tokens import Cleaned, FastTokenizer
 from rawrec.content.finetuning import writing
 from rawrec.data.texts import HashTokenizer, Tokenizer
 from rawrec.errors import UserError
-from rawrec.files import replacing
+from rawrec.files import write_text
 
 
 def write_joint(document: JointEncoder, query: QueryEncoder | None, folder: Path) -> None:
@@ -71,7 +71,6 @@ def _write_words(tokenizer: Tokenizer, folder: Path) -> None:
     if not isinstance(inner, FastTokenizer) or (isinstance(tokenizer, Cleaned) and not lower):
         raise UserError("the run's tokenizer is written in Python and cannot be kept as a file; use one of tokenizers")
     inner.backend.no_truncation()
-    with replacing(folder / WORDS) as partial:
-        partial.write_text(inner.backend.to_str(), encoding="utf-8")
+    write_text(folder / WORDS, inner.backend.to_str())
     if lower:
         writing.write_json(folder / LOWER, {"do_lower_case": True})

@@ -5,7 +5,6 @@ Nothing that an earlier version consists of is changed. Killed at any moment, an
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,7 +30,8 @@ from rawrec.data.queries import ASKED, Numbers, asked_file, has_file
 from rawrec.data.splits import PARTS
 from rawrec.data.users import UserRows, bare_users, merged
 from rawrec.errors import UserError
-from rawrec.files import move, sync
+from rawrec.files import clean, move, remove, sync
+from rawrec.folders import check_own_folder
 
 TIMED = ("time_user", "time_global", "leave_one_out")
 
@@ -69,9 +69,11 @@ class Appender(PartWriter):
         try:
             self.data = data = Dataset.open(path)
             with writing(data.path):
-                if folder.exists():
-                    shutil.rmtree(folder)
+                remove(folder)
                 folder.mkdir()
+                clean(data.path)
+                for part in (ITEMS, f"{ITEMS}/data", f"{ITEMS}/_versions", f"{ITEMS}/_transactions"):
+                    check_own_folder(data.path / part)
             stored = pq.read_schema(data.path / ROWS)
             rows = [stored.field(name) for name in stored.names if name not in ("user_id", "item_id", "split")]
             items = item_schema(data.fields, data.has_launched)
@@ -87,7 +89,7 @@ class Appender(PartWriter):
             self._items = self._current_items()
             self.STORAGE = self._items.data_storage_version
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             self._lock.release()
             raise
         self._update = update
@@ -100,7 +102,7 @@ class Appender(PartWriter):
     def __exit__(self, *_: object) -> None:
         self._abandon()
         if self._lock.held:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
             self._lock.release()
 
     def known(self, item_ids: pa.Array) -> NDArray[np.bool_]:

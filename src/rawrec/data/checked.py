@@ -18,6 +18,8 @@ import PIL
 from rawrec import cores
 from rawrec.data import images
 from rawrec.data.import_report import ImportReport
+from rawrec.errors import UserError
+from rawrec.files import appending
 
 VERSION = 1
 """Of `images.check`: with another number, records made before count for nothing."""
@@ -85,6 +87,8 @@ class Checked:
     def _load(self) -> memoryview:
         """The digests of the file, sorted, one after the other."""
         try:
+            if self._path.is_symlink():
+                self._path.unlink()
             found = np.fromfile(self._path, f"S{WIDTH}")
             if found[:1].tobytes() != self._head:
                 self._path.unlink()
@@ -107,7 +111,7 @@ class Checked:
 
     def _write(self) -> None:
         """Add the digests held to the file. A record that cannot be written costs time later, and nothing else."""
-        with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as file:
+        with contextlib.suppress(OSError, UserError), appending(self._path) as file:
             file.write(bytes(self._new) if file.tell() else self._head + self._new)
         self._new.clear()
 

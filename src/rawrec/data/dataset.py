@@ -38,7 +38,8 @@ from rawrec.data.names import known, lookup
 from rawrec.data.queries import Queries, nullable
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
-from rawrec.files import replacing
+from rawrec.files import clean, replacing
+from rawrec.folders import own_folder
 
 ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
 NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
@@ -282,6 +283,7 @@ class Dataset:
         if not NAME.match(name):
             raise UserError(f"split name {name!r}: use letters, digits, - and _, and begin with a letter")
         with Lock(self.path.resolve()):
+            clean(self.path)
             self._add_split(name, spec)
 
     def _add_split(self, name: str, spec: SplitSpec) -> None:
@@ -300,8 +302,7 @@ class Dataset:
         rows = Rows(self.n_interactions, names, self.interaction_batches)
         parts, statement = make_split(spec, rows, self.n_items, present)
         with writing(self.path):
-            folder = self.path / "splits"
-            folder.mkdir(exist_ok=True)
+            folder = own_folder(self.path / "splits")
             with replacing(folder / f"{name}.parquet") as partial:
                 pq.write_table(pa.table({"split": parts}), partial, write_page_checksum=True)
             entry = {**split_entry(spec, statement, parts), "version": self.version}

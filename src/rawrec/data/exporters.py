@@ -6,7 +6,6 @@ tabs cannot be written there and are refused.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.queries import ASKED
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
-from rawrec.files import filling
+from rawrec.files import write_text
+from rawrec.folders import placing
 
 
 @dataclass
@@ -138,7 +138,7 @@ def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") ->
             "benchmark_filename": list(PARTS),
             "load_col": {"inter": names, "item": ["item_id", *columns]},
         }
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
+        write_text(folder / f"{name}.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     done = Exported(Path(out), _counts(parts))
     if left := int((parts < 0).sum()):
         done.notes.append(f"{left:,} interactions that are in no part of the split were left out")
@@ -177,18 +177,15 @@ def mmrec_items(path: Path, item_ids: Sequence[str]) -> NDArray[np.int64] | None
 def _folder(out: Path) -> Iterator[Path]:
     """A folder to write, which takes the place of `out` when it is whole. UserError where `out` is not empty."""
     out = out.resolve()
+    _check_empty(out)
+    with placing(out) as folder:
+        yield folder
+        _check_empty(out)  # something may have come there meanwhile
+
+
+def _check_empty(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not an empty folder: choose another one")
-    partial = out.with_name(f".{out.name}.partial")
-    if partial.exists():  # of an export that was killed
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        with filling(out):
-            yield partial
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _label(data: Dataset, label: str | None) -> str:

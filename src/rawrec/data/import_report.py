@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rawrec.files import write_text
+
 EXAMPLES = 20
 
 
@@ -64,7 +66,7 @@ class ImportReport:
 
     def write(self, path: Path) -> None:
         text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_text(path, text)
 
     @classmethod
     def load(cls, path: Path) -> ImportReport:

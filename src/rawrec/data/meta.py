@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +15,12 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rawrec.data.disk import first_line
+from rawrec.data.disk import Lock, first_line
 from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
-from rawrec.files import replacing, sync
+from rawrec.files import write_text
+from rawrec.folders import beside, restore
 
 SCHEMA_VERSION = 4
 WITHOUT_QUERIES = 3
@@ -135,6 +139,8 @@ class Meta(BaseModel):
 def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
     """What `dataset.yaml` holds, known to have a schema version. Raises UserError where `path` is no dataset."""
     file = path / name
+    if not os.path.lexists(path) and beside(path.absolute()).is_dir():
+        _bring_back(path.absolute())
     if not file.is_file():
         what = f"is not a rawrec dataset (it holds no {name})" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}: make one with `rawrec import`")
@@ -145,6 +151,16 @@ def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
     if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
         raise UserError(f"{file} is not the description of a rawrec dataset (no schema_version)")
     return values
+
+
+def _bring_back(path: Path) -> None:
+    """Put a dataset in its place whose replacement was killed between two renames."""
+    for _ in range(50):
+        with suppress(UserError), Lock(path):  # else another process is about to end such a replacement
+            restore(path)
+        if os.path.lexists(path):
+            return
+        time.sleep(0.1)
 
 
 def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
@@ -163,9 +179,7 @@ def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
 def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
     """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
     text = yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    with replacing(folder / name) as partial:
-        partial.write_text(text, encoding="utf-8")
-    sync(folder)
+    write_text(folder / name, text)
 
 
 def check_asked(path: Path, meta: Meta, column: str) -> None:

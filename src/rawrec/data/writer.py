@@ -5,7 +5,6 @@ A dataset is written beside its place and moved there whole, so that a killed im
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -30,7 +29,8 @@ from rawrec.data.queries import ASKED, Numbers
 from rawrec.data.splits import SplitSpec
 from rawrec.data.users import UserRows, account
 from rawrec.errors import UserError
-from rawrec.files import sync
+from rawrec.files import clean, remove, sync
+from rawrec.folders import beside, restore, swap, sync_all
 
 
 class DatasetWriter(PartWriter):
@@ -212,8 +212,9 @@ class DatasetWriter(PartWriter):
 class _Place:
     """The place of a dataset: locked while it is written, taken in one atomic step.
 
-    Siblings of `out`: `.<name>.lock` (held by the writing process), `.<name>.new` (being written) and `.<name>.old`
-    (what is being replaced). Whoever holds the lock may remove what a dead process left of the others.
+    Siblings of `out`: `.<name>.lock` (held by the writing process), `.<name>.new` (being written, or what was just
+    replaced) and, where the system cannot exchange two folders, for a moment `.<name>.old` (what is being replaced).
+    Whoever holds the lock may remove what a dead process left of the others.
     """
 
     def __init__(self, out: Path, overwrite: bool) -> None:
@@ -223,16 +224,14 @@ class _Place:
         if not self.out.name:
             raise UserError(f"{out} cannot be a dataset folder: name one that does not exist yet")
         self.folder = self.out.with_name(f".{self.out.name}.new")
-        self._old = self.out.with_name(f".{self.out.name}.old")
         self._overwrite = overwrite
         self._lock = Lock(self.out)
         try:
             with writing(self.out):
-                if self._old.exists() and not self.out.exists():
-                    self._old.rename(self.out)
-                for left in (self.folder, self._old):
-                    if left.exists():
-                        shutil.rmtree(left)
+                restore(self.out)
+                clean(self.out.parent)
+                for left in (self.folder, beside(self.out)):
+                    remove(left)
             self._check()
             with writing(self.out):
                 self.folder.mkdir()
@@ -256,18 +255,16 @@ class _Place:
 
     def take(self) -> None:
         """Put the folder in its place; a dataset that stood there goes."""
-        for path in self.folder.rglob("*"):
-            if path.is_file():  # on the disk before its name says that it is whole
-                sync(path)
+        sync_all(self.folder)  # on the disk before its name says that it is whole
         if self._check():
-            self.out.rename(self._old)
-        self.folder.rename(self.out)
-        sync(self.out.parent)
-        shutil.rmtree(self._old, ignore_errors=True)
+            swap(self.folder, self.out)
+        else:
+            self.folder.rename(self.out)
+            sync(self.out.parent)
         self._lock.release()
 
     def leave(self) -> None:
         """Remove what was not taken."""
         if self._lock.held:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove(self.folder)
             self._lock.release()

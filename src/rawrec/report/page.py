@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from rawrec.errors import UserError
+from rawrec.files import write_text
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
@@ -60,15 +59,7 @@ def render(context: dict[str, Any], package: str = "rawrec.report", template: st
 def write(page: str, out: Path) -> Path:
     """The page is whole or not there."""
     try:
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(page)
-            Path(name).chmod(0o644)
-            Path(name).replace(out)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_text(out, page)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror or error}") from None
     return out

@@ -18,6 +18,7 @@ from rawrec.content.units import ITEM, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
+from rawrec.folders import own_folder
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.job import configure, observed
 
@@ -78,7 +79,9 @@ def encode(
     item_model.autocast = choose_precision(cfg.train.precision, device)
     began = time.perf_counter()
     observe = observer or (lambda event, **values: None)
-    columns, lost = static_columns(item_model, data, data.path / "cache", lambda text, to: observed(observe, text, to))
+    columns, lost = static_columns(
+        item_model, data, own_folder(data.path / "cache"), lambda text, to: observed(observe, text, to)
+    )
     result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path)
     for name in units:
         column = columns[item_model.column(name)]

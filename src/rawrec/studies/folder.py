@@ -17,12 +17,13 @@ from rich.console import Console
 
 from rawrec.config.records import Record
 from rawrec.data.dataset import Dataset
+from rawrec.files import write_text
 from rawrec.report.page import duration
 from rawrec.studies import printing
 from rawrec.studies.page import write_page
 from rawrec.studies.table import Published, Table
 from rawrec.training.processes import alone_in
-from rawrec.training.state import write_json, write_text
+from rawrec.training.state import write_json
 
 SETTINGS = "study.yaml"
 FOLDERS = ("runs", "logs", "encoders", "data", "read")

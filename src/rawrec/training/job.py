@@ -180,7 +180,8 @@ def load_task(
     if device is not None:
         choose_device(device, "device")
         cfg.train.device = device
-    task = task_of(cfg)(cfg, run.dataset(data), run.cache)
+    found = run.dataset(data)
+    task = task_of(cfg)(cfg, found, run.cache_of(found))
     _same_encoders(run, task)
     tensors, state = checkpoint.load(run.path / "model.safetensors")
     task.load_published(tensors, state["step"])
@@ -222,6 +223,7 @@ def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: bo
 
 def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
     started = time.perf_counter()
+    run.prepare()
     strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
     mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
@@ -259,9 +261,9 @@ def _task(run: RunFolder, cfg: Settings, data: Dataset, observe: Any) -> Task:
         return observed(observe, text, chunks)
 
     task: Task = (
-        CatalogueTask(cfg, data, run.cache, progress)
+        CatalogueTask(cfg, data, run.cache_of(data), progress)
         if isinstance(cfg, FinetuneConfig)
-        else task_of(cfg)(cfg, data, run.cache, progress)
+        else task_of(cfg)(cfg, data, run.cache_of(data), progress)
     )
     _same_encoders(run, task)
     parameters = {key: sum(p.numel() for _, p in group) for key, group in task.parameter_groups().items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rawrec.errors import RunStopped, UserError
-from rawrec.files import make_folder, remove_empty
+from rawrec.files import appending, clean, is_partial, make_folder, remove, remove_empty
+from rawrec.folders import own_folder
 from rawrec.threads import count
 from rawrec.training.job import finetune, resume, train
 from rawrec.training.runs import RunFolder
@@ -79,8 +79,8 @@ def make_runs(jobs: int, more: Callable[[], Start[K] | None], ended: Callable[[K
 
 def _process(start: Start[Any], threads: int) -> subprocess.Popen[str]:
     """With a session of its own: Ctrl-C ends it through us."""
-    start.log.parent.mkdir(exist_ok=True)
-    with start.log.open("a") as file:
+    own_folder(start.log.parent)
+    with appending(start.log) as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "rawrec.training.processes"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True,
@@ -107,14 +107,18 @@ def alone_in(out: Path, settings: str, noun: str) -> Iterator[Path]:
     folder empty takes it away, where it was made here.
     """
     path = out / settings
-    if out.exists() and not path.is_file() and (not out.is_dir() or {file.name for file in out.iterdir()} - OURS):
+    known = {file.name for file in out.iterdir()} if out.is_dir() else set[str]()
+    killed = (out / REPLACED / settings).is_file()  # while it was replaced
+    strange = {name for name in known - OURS if not is_partial(name)} and not killed
+    if out.exists() and not path.is_file() and (not out.is_dir() or strange):
         raise UserError(f"{out} exists and is no {noun} folder: choose another `out`")
     made = make_folder(out)
-    with (out / LOCK).open("w") as lock:
+    with appending(out / LOCK) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"a {noun} is running in {out} now: wait for it, or choose another `out`") from None
+        clean(out)
         try:
             yield path
         except UserError:
@@ -137,7 +141,7 @@ def work(task: Mapping[str, Any]) -> dict[str, str]:
         if (run / "run.json").is_file():
             resume(run, observer, task["data"])
         else:
-            shutil.rmtree(run, ignore_errors=True)  # killed while it was being created
+            remove(run)  # killed while it was being created
             if "encoder" in task:
                 finetune(task["data"], task["encoder"], run, task["settings"])
             else:

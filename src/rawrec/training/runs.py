@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import platform
-import shutil
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,10 +22,26 @@ from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.own import lacking, own_parts
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.files import Lock, filling, make_folder, remove_empty
-from rawrec.training.state import write_json, write_text
+from rawrec.files import (
+    Lock,
+    appending,
+    clean,
+    filling,
+    is_partial,
+    make_folder,
+    move,
+    partial_of,
+    remove,
+    remove_empty,
+    sync,
+    write_text,
+)
+from rawrec.folders import check_own_folder, discard, is_empty, own_folder, swap, swap_keeping
+from rawrec.training.state import write_json
 
 FINETUNE = "finetune"
+BEGINNING = ("run.json", "environment.json", "config.yaml")
+"""What a run folder has before anything is trained, in the order in which they come into a folder that is there."""
 NO_LOCKS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 Settings = Config | FinetuneConfig
 PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
@@ -60,37 +77,78 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._replaced = path.with_name(f".{path.name}.replaced")  # where a run stands that this one may replace
+        place = path.resolve()
+        self._replaced = place.with_name(f".{place.name}.replaced")  # where a run stands that this one may replace
         self._board: Any = None
         self.begun = False  # this process has made a step of it
 
     @classmethod
     def create(cls, path: str | Path, cfg: Settings, data: Dataset, overwrite: bool = False) -> RunFolder:
         """A new run folder. Raises UserError where one stands in the way (`overwrite` replaces runs, nothing else)."""
-        path = Path(path).absolute()
-        run = cls(path)
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            if not (path / "run.json").is_file():
+        run = cls(Path(path).absolute())
+        run._recover()
+        place = run.path.resolve()
+        stands = place.exists() and not (place.is_dir() and is_empty(place))
+        if stands and not run._is_beginning():
+            if not (place / "run.json").is_file():
                 raise UserError(f"{path} exists and is no run folder: choose another place with --out")
             if not overwrite:
                 raise UserError(
                     f"{path} holds a run already: go on with `rawrec resume {path}`, choose another --out, "
                     "or replace it with --overwrite"
                 )
-            if path.is_mount():
+            if place.is_mount():
                 raise UserError(
                     f"{path} is a mount point, which cannot be replaced: choose a folder within it with --out"
                 )
-            shutil.rmtree(run._replaced, ignore_errors=True)
-            path.rename(run._replaced)
-        try:
-            with filling(path):
-                path.mkdir(parents=True, exist_ok=True)
-                run._begin(cfg, data)
-        except (OSError, UserError):
-            run.withdraw()
-            raise
+        with filling(run.path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            clean(place.parent)
+            inside = place.is_dir() and (is_empty(place) or run._is_beginning())
+            fresh = cls(partial_of(place / "run" if inside else place))
+            try:
+                fresh.path.mkdir()
+                fresh._begin(cfg, data)
+                if inside:
+                    for name in BEGINNING:
+                        move(fresh.path / name, place / name)
+                elif place.exists():
+                    swap_keeping(fresh.path, place, run._replaced)
+                else:
+                    fresh.path.rename(place)
+                    sync(place.parent)
+            finally:
+                remove(fresh.path)
         return run
+
+    def _is_beginning(self) -> bool:
+        """Whether all that stands here is what a process wrote that was killed while it made the run folder."""
+        names = {path.name for path in self.path.iterdir() if not is_partial(path.name)} if self.path.is_dir() else {""}
+        return "run.json" in names and names < set(BEGINNING)
+
+    def _recover(self) -> None:
+        """Put right what a process left that was killed while it replaced a run: the old one is at its place again
+        where the new one has made no step. For who has the lock."""
+        place, old = self.path.resolve(), self._replaced
+        if not os.path.lexists(old):
+            return
+        if old.is_symlink() or not (old / "run.json").is_file():
+            discard(old)
+        elif not place.exists() or (place.is_dir() and is_empty(place)):
+            discard(place)
+            old.rename(place)
+        elif place.is_dir() and not self._has_steps():
+            swap(old, place)
+        elif (place / "run.json").is_file():
+            discard(old)
+
+    def _has_steps(self) -> bool:
+        """Whether a run here has come far enough to be worth something, or what is here is not of a run at all."""
+        names = {path.name for path in self.path.iterdir() if not is_partial(path.name)}
+        if "run.json" not in names:
+            return not names <= set(BEGINNING)
+        lines = self.path / "metrics.jsonl"
+        return "checkpoint" in names or self.info()["finished"] or (lines.is_file() and lines.stat().st_size > 0)
 
     def _begin(self, cfg: Settings, data: Dataset) -> None:
         """Write what a run is of: settings, dataset, environment."""
@@ -142,17 +200,21 @@ class RunFolder:
     def settle(self) -> None:
         """The new run has begun: the one that it replaces goes."""
         self.begun = True
-        shutil.rmtree(self._replaced, ignore_errors=True)
+        discard(self._replaced)
 
     def withdraw(self) -> None:
         """Take back a new run that could not begin, and put the one that it would have replaced back in its place."""
-        shutil.rmtree(self.path, ignore_errors=True)
         if self._replaced.is_dir():
-            self._replaced.rename(self.path)
+            swap(self._replaced, self.path.resolve())
+        else:
+            discard(self.path.resolve())
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
         run = cls(Path(path).absolute())
+        if not (run.path / "run.json").is_file() and (run._replaced / "run.json").is_file():
+            with running(run.path):  # a process was killed while it replaced the run
+                run._recover()
         if not (run.path / "run.json").is_file():
             raise UserError(f"{path} is no run folder (it has no run.json); `rawrec train` makes one")
         return run
@@ -230,14 +292,24 @@ class RunFolder:
                 "the same items. Train again, or bring back the dataset as it was"
             )
 
-    @property
-    def cache(self) -> Path:
-        """Where static columns are kept: beside the dataset, shared by its runs; in the run where that is read-only."""
-        shared = Path(self.info()["dataset"]) / "cache"
+    def prepare(self) -> None:
+        """Before anything is written: what killed processes left is removed; UserError where a folder of the run is a
+        link, which could lead anywhere."""
+        clean(self.path)
+        for name in ("checkpoint", "tensorboard", "cache"):
+            check_own_folder(self.path / name)
+            clean(self.path / name)
+        for left in (self.path / "checkpoint").glob(".tmp??????"):  # of safetensors, as earlier versions used it
+            remove(left)
+
+    def cache_of(self, data: Dataset) -> Path:
+        """Where static columns are kept: beside the dataset `data`, shared by its runs; in the run where that is
+        read-only. Where `run.json` says that the dataset is does not count: nobody has seen a dataset there."""
+        shared = data.path.absolute() / "cache"
         try:
-            shared.mkdir(exist_ok=True)
-            probe = shared / f".probe-{time.time_ns()}"
-            probe.touch()
+            own_folder(shared)
+            probe = partial_of(shared / "probe")
+            probe.touch(exist_ok=False)
             probe.unlink()
             return shared
         except OSError:
@@ -246,15 +318,16 @@ class RunFolder:
     # -------------------------------------------------------------------------------------------------------- metrics
     def append_metrics(self, line: dict[str, Any]) -> None:
         """One line of `metrics.jsonl`, and its numbers to TensorBoard."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with appending(self.path / "metrics.jsonl") as file:
+            file.write((json.dumps(line) + "\n").encode())
         self.board(line, line["step"])
 
     def board(self, values: dict[str, Any], step: int) -> None:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
+            place = own_folder(self.path / "tensorboard")
+            self._board = SummaryWriter(str(place), filename_suffix=f".{secrets.token_hex(8)}")  # no name to foresee
         for name, value in values.items():
             if isinstance(value, int | float) and name not in ("epoch", "step"):
                 self._board.add_scalar(name, value, step)
@@ -271,5 +344,6 @@ class RunFolder:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
     def log(self, text: str) -> None:
-        with (self.path / "log.txt").open("a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        with appending(self.path / "log.txt") as file:
+            file.write(line.encode("utf-8", "backslashreplace"))

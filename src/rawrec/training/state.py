@@ -11,18 +11,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rawrec.errors import UserError
-from rawrec.files import replacing, write_tensors
+from rawrec.files import replacing, write_tensors, write_text
 
 OTHER_MODEL = (
     "the saved weights are not of this model: another version of rawrec made them, or config.yaml was changed. Train "
     "again with this version"
 )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` atomically."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

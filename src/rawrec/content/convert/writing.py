@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from torch import Tensor
 from rawrec.content.convert.reading import Checkpoint
 from rawrec.content.encoders.loading import read_json
 from rawrec.errors import UserError
-from rawrec.files import write_tensors
+from rawrec.files import write_tensors, write_text
+from rawrec.folders import placing
 
 RECORD = "conversion.json"
 MORE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -83,7 +82,7 @@ def write(made: Made, given: Checkpoint, out: Path, tokenizer: Path | None, over
     if not words:
         names = " or ".join(" and ".join(names) for names in made.words.either)
         missing = f"{names} ({made.words.where}): put them into {out}, or convert again with --tokenizer FOLDER"
-    with _placed(out, given.path, overwrite) as folder:
+    with placing(out.absolute()) as folder:
         write_tensors(made.tensors, folder / "model.safetensors", {"format": "pt"})
         for name, value in made.files.items():
             _write_json(folder / name, value)
@@ -94,11 +93,12 @@ def write(made: Made, given: Checkpoint, out: Path, tokenizer: Path | None, over
         done = Converted(out, made.family, made.what, notes, missing)
         record = {"source": str(given.path.absolute()), "family": made.family, "what": made.what, "notes": notes}
         _write_json(folder / RECORD, record)
+        check_place(out, given.path, overwrite)  # what came there meanwhile is not replaced
     return done
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _tokenizer_files(words: Words, folder: Path, wanted: bool) -> list[Path]:
@@ -147,35 +147,3 @@ def _size(file: Path) -> int | None:
         return max(ids) + 1
     except (KeyError, TypeError, AttributeError, ValueError):
         raise UserError(f"{file} is no {file.name} of a tokenizer: it has no list of words with their ids") from None
-
-
-@contextmanager
-def _placed(out: Path, source: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `out` at the end and is gone after an error.
-
-    Beside `out` stand `.<name>.new` while it is filled, and `.<name>.old`, what is replaced, for a moment.
-    """
-    target = out.absolute()
-    new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if old.exists() and not target.exists():  # stopped between the two steps below
-        old.rename(target)
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        new.mkdir()
-        yield new
-        for file in new.iterdir():  # on the disk before its name says that it is whole
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        if check_place(out, source, overwrite):
-            target.rename(old)
-        try:
-            new.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)

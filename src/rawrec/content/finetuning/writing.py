@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rawrec.content import lora
-from rawrec.files import replacing, write_tensors
+from rawrec.files import replacing, write_tensors, write_text
 
 WORDS = ("*.json", "*.txt", "*.model", "*.jinja", "*/config.json")
 """Files beside the weights that an encoder's folder may have: settings, tokenizer, image processor, pooling."""
@@ -55,5 +55,4 @@ def copy_words(source: Path, folder: Path, but: tuple[str, ...] = ()) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
@@ -17,6 +17,8 @@ from typing import IO, Any
 from rawrec.data.checked import Checked
 from rawrec.data.dataset import writing
 from rawrec.data.import_report import ImportReport
+from rawrec.files import appending, create, replacing
+from rawrec.folders import own_folder
 from rawrec.sources.download.fetcher import Fetcher
 from rawrec.sources.download.safe_http import REFUSED, Failure, Limits, is_public
 from rawrec.sources.media.pictures import WORKERS, Pictures, Skip, ahead, bounded, check, chunks
@@ -142,11 +144,11 @@ class Downloads:
         data = body.read()
         check(data, checked)
         path = self._path(url)
-        half = path.with_name(f"{path.name}.{os.getpid()}")
         with writing(self.folder):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half.write_bytes(data)
-            half.replace(path)
+            for folder in (path.parent.parent, path.parent):
+                own_folder(folder)
+            with replacing(path, durable=False) as half, create(half) as file:  # damage is found when it is read
+                file.write(data)
         with self._lock:
             self._counts["downloaded"] += 1
             self._counts["bytes"] += len(data)
@@ -155,14 +157,15 @@ class Downloads:
     def _open_list(self) -> IO[str]:
         path = self.folder / FAILED
         if self._retry_failed or not path.exists():
-            return path.open("w", encoding="utf-8", buffering=1)
+            path.unlink(missing_ok=True)
+            return TextIOWrapper(appending(path), encoding="utf-8", line_buffering=True)
         with path.open(encoding="utf-8", errors="replace") as file:
             line = ""
             for line in file:
                 entry = _entry(line)
                 if entry is not None and (entry["reason"] != REFUSED or self._limits.allowed is is_public):
                     self._reasons[_digest(entry["url"])] = sys.intern(f"image: {entry['reason']}")
-        file = path.open("a", encoding="utf-8", buffering=1)
+        file = TextIOWrapper(appending(path), encoding="utf-8", line_buffering=True)
         if line and not line.endswith("\n"):  # an import was killed here
             file.write("\n")
         return file

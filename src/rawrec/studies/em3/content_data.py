@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import lance
 import numpy as np
 import pyarrow as pa
-import yaml
 
 from rawrec.data.dataset import Dataset
-from rawrec.data.meta import ITEMS
-from rawrec.files import replacing
+from rawrec.data.meta import ITEMS, write_meta
+from rawrec.folders import copy_linked, placing
 from rawrec.serving.recommender import Recommender
 from rawrec.studies.em3.arms import CONTENT
 
 OWN = (ITEMS, "cache", "dataset.yaml")
-"""What is made anew; all else is linked to."""
+"""What is made anew; all else is shared: files of a dataset are replaced, never changed."""
 
 
 def content_dataset(data: Dataset, run: Path, out: Path) -> Dataset:
@@ -28,22 +26,18 @@ def content_dataset(data: Dataset, run: Path, out: Path) -> Dataset:
         return Dataset.open(out)
     recommender = Recommender.load(run, data, "cpu")
     values = recommender.embed([str(item) for item in data.item_ids])
-    partial = out.with_name(f".{out.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    table = _items(data, values)
-    lance.write_dataset(table, str(partial / ITEMS), enable_stable_row_ids=True)
-    for path in data.path.iterdir():
-        if path.name not in OWN and not path.name.startswith("."):
-            (partial / path.name).symlink_to(path.absolute())
-    meta = data.meta.model_copy(deep=True)
-    meta.fields.image, meta.fields.text, meta.fields.feature = [], [], {CONTENT: values.shape[1]}
-    meta.digest = hashlib.blake2b(meta.digest.encode() + values.tobytes(), digest_size=16).hexdigest()
-    for version in meta.versions:
-        version.items_version = 1
-    with replacing(partial / "dataset.yaml") as file:
-        file.write_text(yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    partial.rename(out)
+    with placing(out.absolute()) as folder:
+        table = _items(data, values)
+        lance.write_dataset(table, str(folder / ITEMS), enable_stable_row_ids=True)
+        for path in data.path.iterdir():
+            if path.name not in OWN and not path.name.startswith("."):
+                copy_linked(path, folder / path.name)
+        meta = data.meta.model_copy(deep=True)
+        meta.fields.image, meta.fields.text, meta.fields.feature = [], [], {CONTENT: values.shape[1]}
+        meta.digest = hashlib.blake2b(meta.digest.encode() + values.tobytes(), digest_size=16).hexdigest()
+        for version in meta.versions:
+            version.items_version = 1
+        write_meta(meta, folder)
     return Dataset.open(out)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -24,10 +24,12 @@ from rich.text import Text
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
+from rawrec.files import remove, write_text
+from rawrec.folders import discard
 from rawrec.training.job import configure
 from rawrec.training.processes import REPLACED, Outcome, Start, alone_in, make_runs, threads_of
 from rawrec.training.runs import RunFolder
-from rawrec.training.state import write_json, write_text
+from rawrec.training.state import write_json
 from rawrec.training.sweeps.search import Search, SweepConfig, load
 from rawrec.training.sweeps.trial import Trial, curve_of, read_trials, write_trial
 
@@ -71,9 +73,11 @@ def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
     with alone_in(cfg.out, "sweep.yaml", "sweep") as path:
         out = cfg.out
         replaced = out / REPLACED  # where a sweep stands that this one may replace
+        if (replaced / path.name).is_file() and not path.is_file():  # killed while it was being moved there, or back
+            _move(replaced, out)
         begins = overwrite or not path.is_file()
         if overwrite:
-            shutil.rmtree(replaced, ignore_errors=True)
+            discard(replaced)
             replaced.mkdir()
             _move(out, replaced)
         elif path.is_file():
@@ -94,19 +98,21 @@ def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
                     _move(replaced, out)
             raise
         finally:
-            shutil.rmtree(replaced, ignore_errors=True)
+            discard(replaced)
 
 
 def _clear(out: Path) -> None:
     """Remove what a sweep has written."""
     for name in FILES:
-        shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+        remove(out / name)
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move what a sweep has written."""
-    for name in FILES:
-        if (source / name).exists():
+    """Move what a sweep has written. Its settings go first when it leaves its place and come last when it returns, so
+    that a sweep.yaml in its place says that all of the sweep is there."""
+    for name in FILES if target.name == REPLACED else reversed(FILES):
+        if os.path.lexists(source / name):
+            remove(target / name)
             (source / name).rename(target / name)
 
 

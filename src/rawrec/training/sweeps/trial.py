@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rawrec.errors import UserError
+from rawrec.files import appending
 from rawrec.training.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_trials(path: Path) -> list[Trial]:
 
 def write_trial(path: Path, trial: Trial) -> None:
     """Append a line and see it on the disk. What a killed process left of a line is cut off first."""
-    with path.open("ab+") as file:
+    with appending(path, readable=True) as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
         file.write(json.dumps(asdict(trial)).encode() + b"\n")
