@@ -61,6 +61,14 @@ def table(folder: Path) -> None:
     json_lines(folder / "events.jsonl.gz", events)
 
 
+def table_labels(folder: Path) -> None:
+    """Events of several kinds, with stars."""
+    kinds = ["view", "purchase", "gift", "view"]
+    rows = [[f"u{u}", f"b{i}", f"2024-05-{1 + at // 24:02}T{at % 24:02}:00:00", kinds[i % 4], 1 + (u + i) % 5]
+            for u, i, at in clicks()]  # fmt: skip
+    table_file(folder / "events.csv", ["user", "book", "when", "event", "stars"], rows)
+
+
 def table_vectors(folder: Path) -> None:
     """The files of `table`, a catalogue with a column of vectors, and two files of vectors by id."""
     table(folder)

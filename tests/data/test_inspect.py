@@ -86,7 +86,7 @@ def test_tables_print_what_users_named_as_it_is(odd):
         ([0, 1, 1, 0], "", ""),
         ([-1, 1, 1, -1], "label label: 2 distinct values (-1 to 1); above 0 is positive, which 50.0%", ""),
         ([0, 0.25, 300, 2], "label label: 4 distinct values (0 to 300); above 0 is positive, which 75.0% of", ""),
-        ([1, 2, 5, 1], "label label: 3 distinct values (1 to 5); above 0", "1 to 5, so every row is positive"),
+        ([1, 2, 5, 1], "label label: 3 distinct values (1 to 5); it is never 0 or", "1 to 5, so every row is positive"),
         ([-2, -2, -2, -2], "label label: always -2; above 0 is positive, which 0.0%", "-2, so every row is not"),
     ],
 )  # fmt: skip

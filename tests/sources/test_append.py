@@ -90,7 +90,7 @@ def logs(tmp_path: Path) -> Path:
     file = tmp_path / "day.csv"
     file.write_text(
         "who,what,when,liked,stars\n"
-        "u1,n1,2000,1,5\nnew,i2,2001,0,1\nu1,bare,2002,1,4\n,i2,2003,1,4\nu1,i2,never,1,4\nu1,i2,2004,yes,4\n"
+        "u1,n1,2000,1,5\nnew,i2,2001,0,1\nu1,bare,2002,1,4\n,i2,2003,1,4\nu1,i2,never,1,4\nu1,i2,2004,perhaps,4\n"
     )
     return file
 
@@ -150,7 +150,10 @@ def test_the_report_says_what_came_and_what_was_skipped(data: Dataset, logs: Pat
         "duplicate item id": (1, ["n1"]),
         "empty user id": (1, ["day.csv:5 ''"]),
         "no usable time in column 'timestamp'": (1, ["day.csv:6 'never'"]),
-        "no usable label in column 'label': give numbers, or true and false": (1, ["day.csv:7 'yes'"]),
+        "no usable label in column 'label': give numbers, yes and no, or name its positives": (
+            1,
+            ["day.csv:7 'perhaps'"],
+        ),
     }
     assert any("no column 'place'" in note for note in report.notes)
     assert any("goes by time, and the rows appended are in train" in note for note in report.notes)

@@ -229,7 +229,7 @@ def test_bad_rows_are_counted_with_their_place(tmp_path: Path) -> None:
             4,
             ["clicks.csv:5 ''", "clicks.csv:6 'soon'", "clicks.csv:7 '-4'", "clicks.csv:14 'nan'"],
         ),
-        "no usable label in column 'label': give numbers, or true and false": (
+        "no usable label in column 'label': give numbers, yes and no, or name its positives (--positive)": (
             3,
             ["clicks.csv:8 'nan'", "clicks.csv:9 ''", "clicks.csv:10 'inf'"],
         ),

@@ -243,7 +243,7 @@ def test_nothing_is_executed_and_the_good_lines_are_in(tmp_path: Path) -> None:
         "not a JSON object or a Python dict of plain values": 14,
         "items: no asin": 2,
         "empty user id": 1,
-        "no usable label in column 'overall': give numbers, or true and false": 1,
+        "no usable label in column 'overall': give numbers, yes and no, or name its positives (--positive)": 1,
     }
 
 

@@ -66,7 +66,7 @@ def test_broken_rows_of_dat_files_are_counted(tmp_path: Path) -> None:
     assert data.n_interactions == 4
     assert {reason: entry.examples for reason, entry in report.skipped.items()} == {
         "row has not 4 values between '::'": ["ratings.dat:5 '1::2'"],
-        "no usable label in column 'rating': give numbers, or true and false": ["ratings.dat:6 'bad'"],
+        "no usable label in column 'rating': give numbers, or yes and no": ["ratings.dat:6 'bad'"],
         "no usable time in column 'timestamp'": ["ratings.dat:7 '-5'"],
     }
 

@@ -129,7 +129,7 @@ def test_bad_rows_are_counted_and_the_good_ones_are_in(tmp_path: Path) -> None:
         "empty user id",
         "empty item id",
         "no usable time in column 'timestamp'",
-        "no usable label in column 'rating': give numbers, or true and false",
+        "no usable label in column 'rating': give numbers, or yes and no",
         "bytes that are not UTF-8 (rows kept, the bytes replaced by �)",
         "items: empty item id",
         "duplicate item id (the first row is kept)",

@@ -36,7 +36,7 @@ def test_a_row_that_lacks_one_label_is_kept_for_the_other(tmp_path: Path) -> Non
     report = ImportReport.load(data.path / "import.json")
     assert {reason: entry.count for reason, entry in report.skipped.items()} == {
         "no label in any of the columns click, buy": 1,
-        "no usable label in column 'buy': give numbers, or true and false": 1,
+        "no usable label in column 'buy': give numbers, yes and no, or name its positives (--positive)": 1,
     }
     assert "no label in column 'buy' of 2 rows, which are kept for their other labels" in report.notes
     assert not validate(data.path).problems

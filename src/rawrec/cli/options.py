@@ -50,7 +50,19 @@ User = Annotated[str, typer.Option("--user", help="column of the user's id")]
 Item = Annotated[str, typer.Option("--item", help="column of the item's id")]
 Time = Annotated[str | None, typer.Option("--time", help="column of the time (seconds, ms or ISO)")]
 Timestamp = Annotated[str | None, typer.Option("--time", help="column of the time (default: timestamp)")]
-Labels = Annotated[Many, typer.Option("--label", help="label column; repeatable; none: all are positives")]
+Labels = Annotated[
+    Many,
+    typer.Option("--label", metavar="COLUMN[=NAME]", help="label column; repeatable; none: all are positives"),
+]
+Positive = Annotated[
+    Many,
+    typer.Option(
+        "--positive",
+        metavar="N|COLUMN=VALUE",
+        help="which labels are positive: from the number N on ('COLUMN>=N' of one of several), or those of this value; "
+        "repeatable",
+    ),
+]
 Extra = Annotated[Many, typer.Option("--extra", help="further column of the interactions to keep")]
 ContextCategory = Annotated[
     Many,

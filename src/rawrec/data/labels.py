@@ -43,11 +43,16 @@ class LabelValues:
         return low if low == high else f"{low} to {high}"
 
     def remark(self, name: str) -> str:
-        """What a user should know of values other than 0 and 1; empty where there are none."""
-        if self.plain:
+        """What a user should know of values other than 0 and 1, and of a label that is positive in every row; empty
+        where there is nothing of the kind."""
+        always = 0 < self.rows == self.positive
+        if self.plain and not always:
             return ""
         count = len(self.distinct)
         several = f"{count:,} distinct values ({self.span()})" if count > 1 else f"always {self.span()}"
+        if always:
+            advice = ": import with --positive N if low values are none" if count > 1 else ""
+            return f"label {name}: {several}; it is never 0 or less, so every row is a positive{advice}"
         return f"label {name}: {several}; above 0 is positive, which {self.positive / self.rows:.1%} of the rows are"
 
 

@@ -22,6 +22,7 @@ from rawrec.errors import UserError
 from rawrec.sources._core import Core
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import WHOLE, Batch, Source, first_lines, open_delimited, open_objects
+from rawrec.sources.tables.label_columns import LABEL, LabelColumn
 from rawrec.sources.tables.rows import Rows
 
 pc: Any = pyarrow.compute
@@ -34,6 +35,8 @@ COLUMNS = {
 """What the releases call them; of several the first counts (2023: variants of a product are one item)."""
 PRESETS = {"lmm": 5}
 """Name -> k of the k-core. Every rating is a positive, the split is at random per user, 80/10/10."""
+RATING = "rating"
+"""What the column of ratings is called in the dataset."""
 IMAGE_URLS = ("all", "main", "keep")
 TAG = re.compile(r"<[^<>]*>")
 ITEMS_AT_ONCE = 4096
@@ -81,7 +84,9 @@ def import_amazon(
     report = ImportReport(source=f"Amazon {Path(reviews).name}")
     rows = _open_reviews(Path(reviews), report)
     user, item, rating, time = (_column(rows, what) for what in COLUMNS)
-    cleaner = Rows(report, user, item, time, [rating])
+    label = LabelColumn(rating, RATING if positive is None else LABEL, positive)
+    cleaner = Rows(report, user, item, time, [label], {} if positive is None else {rating: pa.float32()})
+    cleaner.names |= {rating: RATING}
     catalogue = open_objects(Path(meta), report) if meta is not None else None
     if catalogue is not None and not {"asin", "parent_asin"} & set(catalogue.columns):
         raise UserError(f"meta: {meta} has no column asin or parent_asin. Found: {', '.join(catalogue.columns[:30])}")
@@ -93,9 +98,9 @@ def import_amazon(
                 categorical=["brand", "categories"] if catalogue else [],
             ),
             source=report.source,
-            labels=[] if positive is None else ["label"],
-            label_rule="every rating is positive" if positive is None else f"rating >= {positive:g}",
-            extra={"rating": pa.float32()},
+            labels=[] if positive is None else [label.name],
+            label_rule="every rating is positive" if positive is None else f"{RATING} >= {positive:g}",
+            extra={RATING: pa.float32()},
             has_time=True,
             overwrite=overwrite,
             pictures=pictures,
@@ -104,17 +109,9 @@ def import_amazon(
     ):
         core = Core(k_core, report) if k_core is not None else None
         add = core.add if core else writer.add_interactions
-        positives = 0
         for batch in bar.track("ratings", rows, cleaner.columns):
-            found = cleaner.clean(batch)
-            found["rating"] = found.pop(rating)
-            if positive is not None:
-                found["label"] = (found["rating"] >= positive).astype(np.float32)
-                positives += int(found["label"].sum())
-            add(found)
+            add(cleaner.clean(batch))
         cleaner.finish(str(reviews))
-        if positive is not None and not positives:
-            report.note(f"no positive label: no rating is at least {positive:g}")
         wanted = None
         if core:
             wanted, left = core.finish()

@@ -27,6 +27,7 @@ from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import ids
+from rawrec.sources.tables.label_columns import Positive
 from rawrec.sources.tables.rows import Rows
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import open_users
@@ -42,7 +43,7 @@ def append(
     *,
     time: str | None = None,
     labels: Sequence[str] = (),
-    positive: float | None = None,
+    positive: Positive | None = None,
     extra: Sequence[str] = (),
     query: str | None = None,
     session: str | None = None,
@@ -73,7 +74,7 @@ def append(
 
     Tables and their columns are as for `import_table`; the fields are those of the dataset. A column with the name of
     a field is that field; others are named as "column" or "column=field". query, session: as there; by default the
-    columns so called. positive: a label from here on becomes 1,
+    columns so called. positive: as there; a label from a number on becomes 1,
     else 0. feature: columns of vectors, which are lists of numbers or texts of them. vectors: feature -> a file of
     vectors with item ids (a table, .npz, .npy), for the items of the table of items; without one for those of the
     interactions; without these for its own. image_field: needed where the dataset has several. frames: as there.
@@ -129,7 +130,7 @@ def append(
                 table.refuse = lambda batch: _new_items(batch, target, report)
             catalogue.write(target, bar)
         if rows is not None:
-            _add_interactions(rows, target, bar, positive)
+            _add_interactions(rows, target, bar)
             if table is None and (catalogue.folder or pictures or catalogue.vectors):
                 catalogue.write_met(target, None if update else target.known)
         if table is None and rows is None and vectors:
@@ -149,19 +150,14 @@ def _add_items_with_vectors(target: Appender, update: bool) -> None:
         target.add_items({"item_id": ids, **{name: values[some] for name, values in found.items()}})
 
 
-def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, positive: float | None) -> None:
+def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar) -> None:
     meta, types = target.data.meta, target.column_types()
     time = "timestamp" if meta.has_time else None
     asked = {name: name for name in meta.asked if name in rows.names}
-    cleaner = Rows(rows.report, "user_id", "item_id", time, meta.labels, rows.types, asked=asked)
+    cleaner = Rows(rows.report, "user_id", "item_id", time, rows.labels, rows.types, asked=asked)
     absent = [name for name in [*meta.extra, *meta.asked] if name not in rows.names]
     for batch in bar.track("interactions", rows, cleaner.columns):
         clean = cleaner.clean(batch)
-        if positive is not None:
-            clean |= {
-                name: np.where(np.isnan(clean[name]), clean[name], clean[name] >= positive).astype(np.float32)
-                for name in meta.labels
-            }
         target.add_interactions(clean | {name: pa.nulls(len(clean["user_id"]), types[name]) for name in absent})
     cleaner.finish(str(rows.path))
 

@@ -17,6 +17,7 @@ from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import as_text, row_name, stored_name
+from rawrec.sources.tables.label_columns import LabelColumn, Positive, Rule, parse_positive
 from rawrec.sources.tables.rows import asked_columns
 from rawrec.sources.users import Users
 
@@ -29,12 +30,14 @@ IMPORT_ANEW = (
 class NamedColumns(Source):
     """A table under the names of a dataset: `names` maps a field to the column that holds it.
 
-    types: the types of further columns, which the values are brought to. refuse: leaves rows out of a batch.
+    types: the types of further columns, which the values are brought to. labels: the dataset's, under its names.
+    refuse: leaves rows out of a batch.
     """
 
     def __init__(self, source: Source, names: Mapping[str, str], types: Mapping[str, pa.DataType] | None = None):
         super().__init__(source.path, source.report)
         self.source, self.names, self.types = source, dict(names), dict(types or {})
+        self.labels: list[LabelColumn] = []
         self.format, self.holds_bytes, self.columns = source.format, source.holds_bytes, list(names)
         self.refuse: Callable[[Batch], Batch] = lambda batch: batch
 
@@ -69,7 +72,7 @@ def interaction_columns(
     names: dict[str, str],
     time: str | None,
     labels: Sequence[str],
-    positive: float | None,
+    positive: Positive | None,
     extra: Sequence[str],
     asked: Mapping[str, str | None],
 ) -> NamedColumns:
@@ -85,7 +88,15 @@ def interaction_columns(
         raise UserError(f"time {time!r}: {data.path} was imported without times; leave it out, or import all anew")
     if positive is not None and not meta.labels:
         raise UserError(f"positive: {data.path} has no labels, every interaction is a positive; leave it out")
-    names |= _assigned("label", labels, meta.labels, source, row_name)
+    assigned = _assigned("label", labels, meta.labels, source, row_name)
+    least, rules = parse_positive(source, positive)
+    missing = [name for name in meta.labels if name not in assigned]
+    if len(missing) == 1 and len(spare := [column for column in rules if column not in assigned.values()]) == 1:
+        assigned[missing[0]] = spare[0]
+    names |= assigned
+    for column in rules:
+        if column not in assigned.values():
+            raise UserError(f"positive: column {column!r} is no label: name it (label {column}=FIELD)")
     for name in meta.labels:
         if name not in names:
             rule = f" ({meta.label_rule})" if meta.label_rule else ""
@@ -99,7 +110,9 @@ def interaction_columns(
         if name not in more and name not in names:
             source.report.note(f"{source.name} has no column {name!r}: it is empty in the rows appended")
     schema = pq.read_schema(data.path / ROWS)
-    return NamedColumns(source, names | more, {name: schema.field(name).type for name in more})
+    table = NamedColumns(source, names | more, {name: schema.field(name).type for name in more})
+    table.labels = [LabelColumn(name, name, *rules.get(assigned[name], Rule(least))) for name in meta.labels]
+    return table
 
 
 def _asked(data: Dataset, source: Source, given: Mapping[str, str | None]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.table import import_sources
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import ids
+from rawrec.sources.tables.label_columns import Positive, numeric_labels
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users
 
@@ -29,6 +30,7 @@ def import_huggingface(
     out: str | Path,
     time: str | None = None,
     labels: Sequence[str] = (),
+    positive: Positive | None = None,
     items: str | None = None,
     item_id: str | None = None,
     text: Sequence[str] = (),
@@ -58,7 +60,7 @@ def import_huggingface(
     JSON lines files) or a dataset of the hub, which is downloaded into the hub's own cache. Without @split all splits
     are read, one after the other.
     user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
-    of `import_table`; without labels every row is a positive.
+    of `import_table`, positive, too; without labels every row is a positive.
     item_id (default: the same name as `item`), text, category, numeric, feature, image: columns of the items. Without
     `items` they are columns of the interactions, and the first row of an item describes it. image: pictures as bytes,
     or as paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
@@ -73,7 +75,7 @@ def import_huggingface(
     cannot be found, reached or read, for absent configs, splits and columns, and when nothing is left to import.
     """
     report = ImportReport(source=f"Hugging Face {interactions}")
-    plain = {*labels, *user_numeric, *numeric, *context_numeric, *filter(None, [time])}
+    plain = {*numeric_labels(labels, positive), *user_numeric, *numeric, *context_numeric, *filter(None, [time])}
     rows = HubTable(interactions, find(interactions), report, image, plain)
     wanted = [*text, *category, *numeric, *feature, *image, *image_url]
     source: Source | None = None
@@ -90,9 +92,9 @@ def import_huggingface(
     table = HubTable(users, find(users), report, (), plain) if users is not None else None
     people = Users(report, table, user_id or user, user_category, user_numeric)
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, query=query, session=session, users=people, split=split, overwrite=overwrite,
-        progress=progress,
+        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, extra=extra,
+        context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,
+        split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

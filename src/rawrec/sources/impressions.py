@@ -97,8 +97,8 @@ def import_impressions(
     if texts := [name for name in context_numeric if own.get(name, "position") != "position"]:
         raise UserError(f"context_numeric: {texts[0]!r} is kept as text: name it in context_category")
     check_kinds("context", context_category, context_numeric)
-    others = ([name for name in names if name not in own] for names in (context_category, context_numeric))
-    types = further_types(source, extra, *others, asked=asked)
+    category_in, numeric_in = ([n for n in names if n not in own] for names in (context_category, context_numeric))
+    types = further_types(source, extra, category_in, numeric_in, asked=asked)
     cleaner = Rows(report, user, None, time, (), types, what="lists", asked=asked)
     own |= asked
     cleaner.names |= {name: f"source_{stored}" for name, stored in cleaner.names.items() if stored in OWN} | asked

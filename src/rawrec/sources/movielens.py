@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from rawrec.data.bar import Bar
@@ -18,6 +17,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import DoubleColon, Source, open_source
 from rawrec.sources.tables.convert import ids, string_lists
+from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept
 from rawrec.sources.tables.rows import Rows
 from rawrec.sources.users import Users
 
@@ -64,15 +64,16 @@ def import_movielens(
     table = Path(folder) / "users.dat"
     known = isinstance(ratings, DoubleColon) and table.is_file()
     users = Users(report, DoubleColon(table, report, PEOPLE) if known else None, "userId", PEOPLE[1:4] if known else ())
-    cleaner = Rows(report, "userId", "movieId", "timestamp", ["rating"])
+    label = LabelColumn("rating", LABEL, positive)
+    cleaner = Rows(report, "userId", "movieId", "timestamp", [label], kept([label]))
     with (
         DatasetWriter(
             out,
             fields=fields,
             source=report.source,
-            labels=["label"],
-            label_rule=f"rating >= {positive:g}",
-            extra={"rating": pa.float32()},
+            labels=[label.name],
+            label_rule=label.rule,
+            extra=cleaner.extra,
             users=users.fields,
             has_time=True,
             overwrite=overwrite,
@@ -104,15 +105,9 @@ def import_movielens(
         if plots:
             report.skip("text of a movie that is not in the catalogue", list(plots)[:20], len(plots))
         users.write(writer, bar)
-        positives = 0
         for batch in bar.track("ratings", ratings, cleaner.columns):
-            rows = cleaner.clean(batch)
-            rows["label"] = (rows["rating"] >= positive).astype(np.float32)
-            positives += int(rows["label"].sum())
-            writer.add_interactions(rows)
+            writer.add_interactions(cleaner.clean(batch))
         cleaner.finish(str(ratings.path))
-        if not positives:
-            report.note(f"no positive label: no rating is at least {positive:g}")
         return writer.finish(split or SplitSpec.model_validate({"kind": "time_user"}), report)
 
 

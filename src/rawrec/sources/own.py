@@ -25,6 +25,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.table import import_sources
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.columnar import plain, rows_at_once
+from rawrec.sources.tables.label_columns import Positive
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users
 
@@ -41,10 +42,11 @@ class SourceTables:
     None where they have no attributes.
 
     All else is as for `import_table`: user, item, time, labels, extra, context_category, context_numeric, query and
-    session are columns of the interactions, without labels every row is a positive; user_id (default: as `user`),
-    user_category and user_numeric are columns of the users; item_id (default: as `item`), text, category, numeric,
-    feature, image_column and image_url are columns of the items. vectors: feature -> a file. image_dir: a folder of
-    pictures called `image_name`, the field `image_field`; with frames so many of each item's folder or video there.
+    session are columns of the interactions, without labels every row is a positive, and positive says what of them is;
+    user_id (default: as `user`), user_category and user_numeric are columns of the users; item_id (default: as `item`),
+    text, category, numeric, feature, image_column and image_url are columns of the items. vectors: feature -> a file.
+    image_dir: a folder of pictures called `image_name`, the field `image_field`; with frames so many of each item's
+    folder or video there.
     """
 
     interactions: Iterable[Any]
@@ -53,6 +55,7 @@ class SourceTables:
     item: str = "item_id"
     time: str | None = None
     labels: Sequence[str] = ()
+    positive: Positive | None = None
     extra: Sequence[str] = ()
     context_category: Sequence[str] = ()
     context_numeric: Sequence[str] = ()
@@ -118,9 +121,10 @@ def import_own(
         frames=tables.frames, image_url=tables.image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
-        rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels, extra=tables.extra,
-        context_category=tables.context_category, context_numeric=tables.context_numeric, query=tables.query,
-        session=tables.session, users=people, split=split, overwrite=overwrite, progress=progress,
+        rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels,
+        positive=tables.positive, extra=tables.extra, context_category=tables.context_category,
+        context_numeric=tables.context_numeric, query=tables.query, session=tables.session, users=people, split=split,
+        overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
-from rawrec.sources.tables.convert import ids, numbers, stored_name, string_lists
+from rawrec.sources.tables.convert import ids, numbers, row_name, stored_name, string_lists
+from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept
 from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds
 from rawrec.sources.users import Users
 
@@ -95,13 +96,13 @@ def import_recbole(
             source.require(setting, columns)
         source.require("positive", needed)
         source.require("further columns", [*extra, *asked])
-    cleaner = Rows(report, user, item, time, [*labels, *needed], extra, asked=asked)
+    targets = [LabelColumn(name, row_name(name)) for name in labels]
+    targets += [LabelColumn(name, LABEL, positive) for name in needed]
+    cleaner = Rows(report, user, item, time, targets, kept(targets) | extra, asked=asked)
     parted = len(files) > 1
     clash = {PART: f"source_{PART}"} if parted else {}
     names = {n: clash.get(s, s) for n, s in cleaner.names.items()}
-    stored = {names[n]: kind for n, kind in extra.items()}
-    if positive is not None:
-        stored = {"rating": pa.float32()} | stored
+    stored = {names[n]: kind for n, kind in cleaner.extra.items()}
     if parted:
         stored[PART] = pa.int64()
     if split is None:
@@ -116,9 +117,8 @@ def import_recbole(
             out,
             fields=catalogue.fields,
             source=report.source,
-            labels=[names[n] for n in labels] + ["label"] * len(needed),
-            label_rule=", ".join(f"column {n}" for n in labels)
-            or ("every interaction is positive" if positive is None else f"rating >= {positive:g}"),
+            labels=[clash.get(label.name, label.name) for label in cleaner.labels],
+            label_rule=", ".join(label.rule for label in targets) or "every interaction is positive",
             extra=stored,
             context=Columns(
                 categorical=[names[name] for name in dict.fromkeys(context_category)],
@@ -134,19 +134,13 @@ def import_recbole(
     ):
         catalogue.write(writer, bar)
         people.write(writer, bar)
-        positives = 0
         for path, part in files.items():
             for batch in bar.track(path.name, sources[path][0], cleaner.columns):
                 rows = {clash.get(n, n): values for n, values in cleaner.clean(batch).items()}
-                if positive is not None:
-                    rows["label"] = (rows["rating"] >= positive).astype(np.float32)
-                    positives += int(rows["label"].sum())
                 if parted:
                     rows[PART] = np.full(len(rows["user_id"]), part)
                 writer.add_interactions(rows)
         cleaner.finish(str(first.path))
-        if positive is not None and not positives:
-            report.note(f"no positive label: no rating is at least {positive:g}")
         return writer.finish(split, report)
 
 

@@ -14,6 +14,7 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
+from rawrec.sources.tables.label_columns import Positive, label_columns
 from rawrec.sources.tables.rows import Rows, asked_columns, further_types
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
@@ -27,6 +28,7 @@ def import_table(
     out: str | Path,
     time: str | None = None,
     labels: Sequence[str] = (),
+    positive: Positive | None = None,
     items: str | Path | None = None,
     item_id: str | None = None,
     text: Sequence[str] = (),
@@ -56,7 +58,10 @@ def import_table(
 ) -> Dataset:
     """Import a table of interactions (CSV, TSV, JSON lines, Parquet; text also gzipped) into a dataset folder.
 
-    user, item, time, labels, extra: columns of the interactions; without labels every row is a positive.
+    user, item, time, labels, extra: columns of the interactions; without labels every row is a positive. A label is
+    named as "column" or "column=name". positive: a number, from which on a label is positive, or words:
+    "column>=number", or "column=value" for a value that is a positive, repeated for several. A label that is made so is
+    called `label` where it is the only one and has no name, and its column is kept beside it.
     context_category, context_numeric: further columns of them, which a ranker may read as the context of an impression.
     query, session: columns of what was asked for, as it was typed, and of what was shown together (any id, of one
     user); an empty one is none. A split that could tear a session apart keeps it whole.
@@ -86,9 +91,9 @@ def import_table(
         image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, query=query, session=session, users=people, split=split, overwrite=overwrite,
-        progress=progress,
+        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, extra=extra,
+        context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,
+        split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 
@@ -101,6 +106,7 @@ def import_sources(
     out: str | Path,
     time: str | None,
     labels: Sequence[str],
+    positive: Positive | None = None,
     extra: Sequence[str],
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
@@ -116,7 +122,7 @@ def import_sources(
     rows.require("user", [user])
     rows.require("item", [item])
     rows.require("time", [time])
-    rows.require("label", labels)
+    targets = label_columns(rows, labels, positive)
     asked = asked_columns(rows, query, session)
     split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})
     if split.kind == "column" and split.column is not None:
@@ -124,8 +130,8 @@ def import_sources(
         extra = [*extra, split.column]
     if session is not None:
         split = keeping_lists(split, "session")
-    types = further_types(rows, extra, context_category, context_numeric, labels, asked)
-    cleaner = Rows(report, user, item, time, labels, types, asked=asked)
+    types = further_types(rows, extra, context_category, context_numeric, targets, asked)
+    cleaner = Rows(report, user, item, time, targets, types, asked=asked)
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
         split = split.model_copy(update={"column": names[split.column]})
@@ -134,8 +140,8 @@ def import_sources(
             out,
             fields=catalogue.fields,
             source=report.source,
-            labels=[names[name] for name in labels],
-            label_rule=", ".join(f"column {name}" for name in labels),
+            labels=[label.name for label in cleaner.labels],
+            label_rule=", ".join(label.rule for label in targets),
             extra={names[name]: kind for name, kind in types.items()},
             context=Columns(
                 categorical=[names[name] for name in dict.fromkeys(context_category)],

@@ -15,6 +15,7 @@ from rawrec.sources.media.shards import KEY, Shards, expand
 from rawrec.sources.table import import_sources
 from rawrec.sources.tables import open_source
 from rawrec.sources.tables.convert import stored_name
+from rawrec.sources.tables.label_columns import Positive
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -28,6 +29,7 @@ def import_webdataset(
     out: str | Path,
     time: str | None = None,
     labels: Sequence[str] = (),
+    positive: Positive | None = None,
     item_key: str | None = None,
     text: Sequence[str] = (),
     category: Sequence[str] = (),
@@ -59,7 +61,7 @@ def import_webdataset(
     image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
     these are downloaded; or a table of addresses. vectors: as of `import_table`.
     user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
-    of `import_table`. users, user_id, user_category, user_numeric, split: as there.
+    of `import_table`, positive, too. users, user_id, user_category, user_numeric, split: as there.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
     """
@@ -82,7 +84,7 @@ def import_webdataset(
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
     people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, extra=extra, context_category=context_category,
-        context_numeric=context_numeric, query=query, session=session, users=people, split=split, overwrite=overwrite,
-        progress=progress,
+        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, extra=extra,
+        context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,
+        split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip

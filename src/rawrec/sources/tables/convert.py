@@ -16,6 +16,8 @@ from rawrec.errors import UserError
 UNITS = ((1e17, 10**9, "nanoseconds"), (1e14, 10**6, "microseconds"), (1e11, 10**3, "milliseconds"))
 """A typical time above the first number is in that unit: in seconds it would lie beyond the year 5000."""
 MAX_SECONDS = 1e15
+WORDS = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
+"""Words that are labels, in letters of any size."""
 RESERVED = ("user", "item", "user_id", "item_id", "timestamp", "split")
 DATES = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 
@@ -56,9 +58,13 @@ def numbers(column: pa.Array, where: str) -> np.ndarray:
 
 
 def labels(column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as float32 `[n]`, and where they are finite numbers `[n]`."""
+    """Labels as float32 `[n]`, and where they are finite numbers `[n]`; yes and no, true and false are 1 and 0."""
+    values = numbers(column, where)
+    if pa.types.is_string(column.type) and np.isnan(values).any():
+        words = pl.Series(column).str.strip_chars().str.to_lowercase().replace_strict(WORDS, default=None)
+        values = np.where(np.isnan(values), words.cast(pl.Float64).fill_null(np.nan).to_numpy(), values)
     with np.errstate(over="ignore"):  # what float32 cannot hold is inf, which is no label
-        values = numbers(column, where).astype(np.float32)
+        values = values.astype(np.float32)
     return values, np.isfinite(values)
 
 

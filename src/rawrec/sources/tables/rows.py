@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pyarrow as pa
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import Times, as_text, extra, extra_type, ids, labels, missing, numbers, row_name
+from rawrec.sources.tables.convert import Times, as_text, extra, extra_type, ids, missing, numbers, row_name
+from rawrec.sources.tables.label_columns import SEEN_VALUES, LabelColumn, kept
 
 IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "bool": "true or false"}
 """What types of Arrow are called in a message."""
@@ -21,10 +23,10 @@ class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
     named, or no label; it counts once, under the first of these reasons. Of several labels some may be empty.
 
-    item: None where a row is no single interaction. what: what a row is called in the report.
+    labels: of these columns. item: None where a row is no single interaction. what: what a row is called in the report.
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted. asked: see
-    `asked_columns`. names: label and further columns, and those of queries and sessions -> the names under which they
-    are stored.
+    `asked_columns`. names: further columns, and those of queries and sessions -> the names under which they are
+    stored.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Rows:
         user: str,
         item: str | None,
         time: str | None = None,
-        label_names: Sequence[str] = (),
+        labels: Sequence[LabelColumn] = (),
         extra: Mapping[str, pa.DataType] | None = None,
         what: str = "interactions",
         asked: Mapping[str, str] | None = None,
@@ -41,21 +43,23 @@ class Rows:
         self.report = report
         self.what = what
         self.user, self.item, self.time = user, item, time
-        self.label_names = list(label_names)
         self.extra = dict(extra or {})
         self.asked = dict(asked or {})
-        stored = {name: row_name(name) for name in [*label_names, *self.extra]}
-        taken = set(self.asked.values())
+        taken = {*self.asked.values()}
+        self.labels = [replace(one, name=f"source_{one.name}") if one.name in taken else one for one in labels]
+        taken |= {label.name for label in self.labels}
+        stored = {name: row_name(name) for name in self.extra}
         self.names = {name: f"source_{s}" if s in taken else s for name, s in stored.items()} | self.asked
         self.times = Times(report)
         self.kept = 0
-        self.positive = dict.fromkeys(label_names, 0)
-        self.empty = dict.fromkeys(label_names, 0)
+        self.positive = {label.name: 0 for label in self.labels}
+        self.empty = {label.name: 0 for label in self.labels}
+        self.found: dict[str, dict[str, None]] = {label.name: {} for label in self.labels}
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        further = [*self.label_names, *self.extra, *self.asked]
+        further = [*(label.column for label in self.labels), *self.extra, *self.asked]
         return list(dict.fromkeys([self.user, *filter(None, [self.item, self.time]), *further]))
 
     def clean(self, batch: Batch) -> dict[str, Any]:
@@ -64,9 +68,9 @@ class Rows:
         if not good.all():
             mask = pa.array(good)
             result = {n: v[good] if isinstance(v, np.ndarray) else v.filter(mask) for n, v in result.items()}
-        for name in self.label_names:
-            self.positive[name] += int((result[self.names[name]] > 0).sum())
-            self.empty[name] += int(np.isnan(result[self.names[name]]).sum())
+        for label in self.labels:
+            self.positive[label.name] += int((result[label.name] > 0).sum())
+            self.empty[label.name] += int(np.isnan(result[label.name]).sum())
         return result
 
     def check(self, batch: Batch) -> tuple[dict[str, Any], np.ndarray]:
@@ -85,29 +89,28 @@ class Rows:
             leave_out(column, reason, fits)
             result[name] = values
 
-        columns, several = batch.columns, len(self.label_names) > 1
+        columns, several = batch.columns, len(self.labels) > 1
         take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
         if self.item is not None:
             take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))
         if self.time is not None:
             values, fits = self.times(columns[self.time], f"{batch.file}: {self.time}")
             take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
-        for name in self.label_names:
-            values, fits = labels(columns[name], f"{batch.file}: {name}")
+        for label in self.labels:
+            where = f"{batch.file}: {label.column}"
+            values, fits = label.read(columns[label.column], where)
             if several:
-                fits |= missing(columns[name])
-            take(
-                self.names[name],
-                name,
-                f"no usable label in column {name!r}: give numbers, or true and false",
-                values,
-                fits,
-            )
+                fits = fits | missing(columns[label.column])
+            take(label.name, label.column, label.unusable(), values, fits)
+            if len(found := self.found[label.name]) < SEEN_VALUES:
+                found |= dict.fromkeys(label.some_values(columns[label.column], where))
         if several:
-            some = np.logical_or.reduce([np.isfinite(result[self.names[name]]) for name in self.label_names])
-            leave_out(self.label_names[0], f"no label in any of the columns {', '.join(self.label_names)}", some)
+            some = np.logical_or.reduce([np.isfinite(result[label.name]) for label in self.labels])
+            named = ", ".join(label.column for label in self.labels)
+            leave_out(self.labels[0].column, f"no label in any of the columns {named}", some)
         for name, kind in self.extra.items():
             values, lost = extra(columns[name], kind)
+            lost &= good
             if lost.any():
                 what = IN_WORDS.get(str(kind), str(kind))
                 reason = f"value of column {name!r} is no {what} (row kept, the value left empty)"
@@ -124,14 +127,14 @@ class Rows:
         if not self.kept and reason in self.report.skipped:
             found = ", ".join(self.report.skipped[reason].examples[:3])
             raise UserError(f"{file}: {reason} of any row ({found}): name another column, or import without times")
-        for name, count in self.empty.items():
-            if count:
+        for label in self.labels:
+            if count := self.empty[label.name]:
                 self.report.note(
-                    f"no label in column {name!r} of {count:,} rows, which are kept for their other labels"
+                    f"no label in column {label.column!r} of {count:,} rows, which are kept for their other labels"
                 )
-        for name, count in self.positive.items():
-            if self.kept and not count:
-                self.report.note(f"no positive label: column {name!r} is never above 0")
+        for label in self.labels:
+            if self.kept and not self.positive[label.name]:
+                self.report.note(label.never(list(self.found[label.name])[:SEEN_VALUES]))
 
 
 def asked_columns(source: Source, query: str | None, session: str | None) -> dict[str, str]:
@@ -149,7 +152,7 @@ def further_types(
     extra: Sequence[str],
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    labels: Sequence[LabelColumn] = (),
     asked: Collection[str] = (),
 ) -> dict[str, pa.DataType]:
     """Further columns of the interactions and their types: text of a category, float64 of a number of the context, else
@@ -158,8 +161,14 @@ def further_types(
     source.require("extra", extra)
     source.require("context_category", category)
     source.require("context_numeric", numeric)
-    for name in {*extra, *category, *numeric, *asked} & set(labels):
-        raise UserError(f"column {name!r} is named as a label and as a further column: name it once")
+    stored = {label.name: label.column for label in labels}
+    for name in dict.fromkeys([*extra, *category, *numeric, *asked]):
+        if (column := stored.get(row_name(name))) is not None:
+            what = "" if column == name else f" (of column {column!r})"
+            raise UserError(
+                f"column {name!r} is named as a label{what} and as a further column: name it once, or call the label "
+                f"otherwise (label {column}=NAME)"
+            )
     for name in {*extra} & {*asked}:
         raise UserError(f"column {name!r} is to be kept twice: name it once")
     for name in {*numeric} & {*asked}:
@@ -167,7 +176,9 @@ def further_types(
     check_kinds("context", category, numeric)
     category = [name for name in category if name not in asked]
     context = dict.fromkeys(category, pa.string()) | dict.fromkeys(numeric, pa.float64())
-    return extra_types(source, [name for name in dict.fromkeys(extra) if name not in context]) | context
+    known = {name: kind for name, kind in kept(labels).items() if name not in context}
+    further = [name for name in dict.fromkeys(extra) if name not in {*context, *known}]
+    return extra_types(source, further) | context | known
 
 
 def counted_numbers(batch: Batch, name: str, report: ImportReport, what: str) -> np.ndarray:
