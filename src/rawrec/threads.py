@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import torch
@@ -51,6 +53,27 @@ def each(work: Callable[[Part], object], parts: Iterable[Part], workers: int) ->
                 pass
     finally:
         torch.set_num_threads(threads)  # some of its libraries keep one number for all threads
+
+
+class Mutex:
+    """One thread at a time is inside. Copies, also pickled ones, and forked processes have one of their own, free."""
+
+    def __init__(self) -> None:
+        self._lock, self._process = Lock(), os.getpid()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self._lock, self._process = Lock(), os.getpid()
+
+    def __enter__(self) -> None:
+        if self._process != os.getpid():  # what a thread held that is not here can never be freed
+            self._lock, self._process = Lock(), os.getpid()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class Crowding:

@@ -70,7 +70,6 @@ def _write_words(tokenizer: Tokenizer, folder: Path) -> None:
     lower = isinstance(tokenizer, Cleaned) and tokenizer.clean is lower_case
     if not isinstance(inner, FastTokenizer) or (isinstance(tokenizer, Cleaned) and not lower):
         raise UserError("the run's tokenizer is written in Python and cannot be kept as a file; use one of tokenizers")
-    inner.backend.no_truncation()
-    write_text(folder / WORDS, inner.backend.to_str())
+    write_text(folder / WORDS, inner.words())
     if lower:
         writing.write_json(folder / LOWER, {"do_lower_case": True})

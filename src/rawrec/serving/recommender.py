@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from rawrec.evaluation.topk import rank_all
 from rawrec.models.ranking.context import Moments
 from rawrec.serving.new_items import Item, check_list
 from rawrec.serving.searching import Searching
-from rawrec.serving.served import ENCODE, Scored, check_k, cosines
+from rawrec.serving.served import ENCODE, Scored, check_k, cosines, of_one_state
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
@@ -51,6 +52,8 @@ class Recommender(Searching):
     >>> rec.similar("260", k=5)
 
     Of a run of several labels (`data.labels`) everything is by the main one, and `label` asks for another.
+
+    Any number of threads may ask one recommender at once, and add items to it.
     """
 
     @classmethod
@@ -70,6 +73,7 @@ class Recommender(Searching):
         return Retriever(system, folder)
 
     # ------------------------------------------------------------------------------------------------------ recommend
+    @of_one_state
     def recommend(
         self,
         user: str | None = None,
@@ -101,6 +105,7 @@ class Recommender(Searching):
         top = rank_all(lambda u: self._score_all(moments, past, place), users, ptr, seen, count)
         return self._scored(top.items[0], top.scores[0])
 
+    @of_one_state
     def recommend_all(
         self,
         out: str | Path,
@@ -162,6 +167,7 @@ class Recommender(Searching):
         rows = [pa.ListArray.from_arrays(offsets, values) for values in (items, scores)]
         return pa.Table.from_arrays([pa.array(self.data.user_ids[users], pa.string()), *rows], schema=LISTS)
 
+    @of_one_state
     def score(
         self,
         user: str | None = None,
@@ -186,6 +192,7 @@ class Recommender(Searching):
         asked = torch.tensor(rows)
         return torch.sigmoid(self.system.score_all(moments, past, table, place, asked))[0].tolist()
 
+    @of_one_state
     def similar(self, item: Item, k: int = 10) -> list[Scored]:
         """The items whose content is nearest (cosine), without the item itself.
 
@@ -210,6 +217,7 @@ class Recommender(Searching):
         return self._scored(best.indices.cpu().numpy(), best.values.cpu().numpy(), raw=True)
 
     # ---------------------------------------------------------------------------------------------------- new content
+    @of_one_state
     def embed(self, items: Sequence[Item]) -> np.ndarray:
         """Content embeddings `[n, dim]` float32 of items, known (id) or new (fields); zeros where there is no content.
 
@@ -233,13 +241,13 @@ class Recommender(Searching):
         """Take new items into the catalogue of this recommender (not of the dataset); how many they are.
 
         Each has `item_id` and any of the dataset's fields, see `Item`. Either all of them are taken or, after a
-        UserError, none.
+        UserError, none; who asks from another thread meanwhile sees the catalogue without them, or with all of them.
 
         >>> rec.add_items([{"item_id": "new1", "title": "A new film", "poster": "new.jpg"}])
         """
         if isinstance(items, str | Mapping):
             raise UserError("give a list of items, each with an item_id and its fields")
-        ids: dict[str, int] = {}
+        ids: dict[str, None] = {}
         tables: list[ContentTable] = []
         following = items.iter_rows(named=True) if isinstance(items, pl.DataFrame) else iter(items)
         while part := [dict(item) for item in islice(following, ENCODE)]:
@@ -250,15 +258,25 @@ class Recommender(Searching):
                     raise UserError(f"new item {len(ids)} has no item_id")
                 if name in self._rows or name in ids:
                     raise UserError(f"new item {len(ids)}: the catalogue has an item {name!r} already")
-                ids[name] = len(self._item_ids) + len(ids)
+                ids[name] = None
             tables.append(self._embed_rows(part, len(ids) - len(part)))
-        for table in tables:
-            self._table = self._extended(table)
-        self._rows |= ids
-        self._item_ids += ids
+        self._take(list(ids), tables)
         return len(ids)
 
+    def _take(self, ids: list[str], tables: list[ContentTable]) -> None:
+        """New items behind the others, all at once for who reads. UserError where another thread has taken one."""
+        with self._adding:
+            for n, name in enumerate(ids):
+                if name in self._rows:
+                    raise UserError(f"new item {n}: the catalogue has an item {name!r} already")
+            old, new = self._catalogue, copy(self)
+            for table in tables:
+                new._catalogue = new._catalogue._replace(table=new._extended(table))
+            rows = old.rows | {name: len(old.ids) + n for n, name in enumerate(ids)}
+            self._catalogue = new._catalogue._replace(ids=[*old.ids, *ids], rows=rows)
+
     # ------------------------------------------------------------------------------------------------------------ out
+    @of_one_state
     def export_vectors(self, out: str | Path, index: str | None = None) -> Path:
         """Vectors of all items with their ids: content embeddings, or id embeddings for a model on ids alone.
 

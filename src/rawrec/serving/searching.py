@@ -12,7 +12,7 @@ from torch import Tensor
 from rawrec.config.training import Seen
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
-from rawrec.serving.served import QUERY_NOW, Scored, Served, check_k, check_query, cosines
+from rawrec.serving.served import QUERY_NOW, Scored, Served, check_k, check_query, cosines, of_one_state
 from rawrec.training.tasks.queries import Queries
 
 By = Literal["score", "content"]
@@ -24,6 +24,7 @@ NOTHING = np.zeros(2, np.int64), np.zeros(0, np.int64)  # is left out of one lis
 class Searching(Served):
     """`search` of a recommender."""
 
+    @of_one_state
     def search(
         self,
         query: str,

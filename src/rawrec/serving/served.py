@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -23,11 +24,15 @@ from rawrec.data.sampling import Histories
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
 from rawrec.serving.new_items import Item, check_list, new_columns
+from rawrec.threads import Mutex
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.queries import Queries
 from rawrec.training.tasks.step_impressions import ContentTable
 
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
 SEEN: tuple[Seen, ...] = get_args(Seen)
 QUERY_NOW = "query"
 """The key by which a given context says what was typed, for a model that reads queries."""
@@ -41,8 +46,34 @@ class Scored(NamedTuple):
     score: float
 
 
+class Catalogue(NamedTuple):
+    """The items of a recommender, as they are at one moment: never changed, replaced whole.
+
+    ids: of every row. rows: the same the other way round. table: their content; None for a model on ids alone.
+    """
+
+    ids: list[str]
+    rows: dict[str, int]
+    table: ContentTable | None
+
+
+def of_one_state(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """A method that works from its begin to its end on the catalogue as it is when it is called, whatever other threads
+    add meanwhile: on a copy of the recommender that shares everything with it, and keeps its catalogue."""
+
+    @wraps(method)
+    def call(served: S, *args: P.args, **given: P.kwargs) -> R:
+        return method(copy(served), *args, **given)
+
+    return call
+
+
 class Served:
-    """A run of a ranking model with its dataset; a retrieval model's has some methods of its own."""
+    """A run of a ranking model with its dataset; a retrieval model's has some methods of its own.
+
+    Many threads may ask one at once. What is read is never written to: networks run in views of themselves
+    (`content/encoders/views.py`), and what changes is the `Catalogue` alone.
+    """
 
     measure = "probability"
     """What a recommendation's score is: a click probability, or for a retrieval model a score without a scale."""
@@ -50,20 +81,31 @@ class Served:
 
     def __init__(self, system: ImpressionTask, run: RunFolder):
         self.system = system.eval()
-        self._open(system.data, run, system.samples.positive)
-        self._table = system.table()
+        self._open(system.data, run, system.samples.positive, system.table())
 
-    def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray) -> None:
-        """The dataset's ids, and what its users did: the interactions that are `positive`, in order of time."""
+    def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray, table: ContentTable | None = None) -> None:
+        """The dataset's items, and what its users did: the interactions that are `positive`, in order of time."""
         self.data, self.run = data, run
         self._told: set[str] = set()
         self._usual: Seen = run.config().eval.exclude_seen
-        self._table: ContentTable | None = None
-        self._item_ids: list[str] = [str(i) for i in data.item_ids]
-        self._rows = {item: row for row, item in enumerate(self._item_ids)}
+        ids = [str(i) for i in data.item_ids]
+        self._catalogue = Catalogue(ids, {item: row for row, item in enumerate(ids)}, table)
+        self._adding, self._made = Mutex(), dict[str, Histories]()
         times = None if data.timestamps is None else data.timestamps[positive]
         rows = np.flatnonzero(positive) if self._reads_marks() else None
         self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
+
+    @property
+    def _item_ids(self) -> list[str]:
+        return self._catalogue.ids
+
+    @property
+    def _rows(self) -> dict[str, int]:
+        return self._catalogue.rows
+
+    @property
+    def _table(self) -> ContentTable | None:
+        return self._catalogue.table
 
     # --------------------------------------------------------------------------------------------- who is asked, when
     def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -179,10 +221,12 @@ class Served:
         ptr = source.ptr[users[0] : users[-1] + 2]
         return ptr - ptr[0], source.items[ptr[0] : ptr[-1]]
 
-    @cached_property
+    @property
     def _met(self) -> Histories:
         """All that users met, whatever the label."""
-        return Histories(self.data.users, self.data.items, None, self.data.n_users)
+        if "met" not in self._made:
+            self._made["met"] = Histories(self.data.users, self.data.items, None, self.data.n_users)
+        return self._made["met"]
 
     def _rows_of(self, items: Sequence[Item]) -> tuple[list[int], list[Mapping[str, Any]]]:
         """Rows of items in the catalogue, the new ones following its end; and the new ones."""
@@ -235,13 +279,15 @@ class Served:
         return self.system.ranker.inputs.ids.item_vectors()
 
     def _extended(self, extra: ContentTable | None) -> ContentTable | None:
-        if extra is None or self._table is None:
-            return self._table
-        columns = self._table.columns or self.system.ranker.inputs.columns
+        """The table of all items with that of new ones behind it."""
+        table = self._table
+        if extra is None or table is None:
+            return table
+        columns = table.columns or self.system.ranker.inputs.columns
         assert extra.columns is not None
         return ContentTable(
-            torch.cat([self._table.values, extra.values]),
-            torch.cat([self._table.valid, extra.valid]),
+            torch.cat([table.values, extra.values]),
+            torch.cat([table.valid, extra.valid]),
             columns.extended(extra.columns),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 from rawrec.config import FieldConfig
 from rawrec.content.encoders.base import Kind
 from rawrec.content.encoders.tried import Probe, TriedStack
+from rawrec.content.encoders.views import answering, twin, view
 from rawrec.errors import UserError
 
 
 class SequenceStack(TriedStack):
-    """The network's own `forward` runs every part of the way: layers below the part hand on what they are given, the
-    first one of it gets the states in its place, and behind the last one the forward is left.
+    """The network's own `forward` runs every part of the way, in a view of the network: layers below the part hand on
+    what they are given, the first one of it gets the states in its place, and behind the last one the forward is left.
 
     Layers are the outermost list of modules with the most parameters that `forward` calls in turn, each once, from one
     tensor to one, and that can be cut in its middle. A network
@@ -59,17 +59,20 @@ class SequenceStack(TriedStack):
         def start(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             return x.clone(), *args[1:]  # a layer may change in place what it is given
 
-        with ExitStack() as parts:
-            for layer in self._list[:first]:
-                parts.enter_context(_handing_on(layer))
-            if first:
-                parts.callback(self._list[first].register_forward_pre_hook(start).remove)
-            if last < self.depth:
-                parts.callback(self._list[last - 1].register_forward_hook(stop).remove)
-            try:
-                return self.whole(self.stand_in(x, mask) if first else x, mask)
-            except _Reached as reached:
-                return reached.states
+        put: dict[nn.Module, nn.Module] = {
+            layer: answering(layer, lambda x, *args, **kwargs: x) for layer in self._list[:first]
+        }
+        for k in {first, last - 1}:
+            put[self._list[k]] = twin(self._list[k])
+        if first:
+            put[self._list[first]].register_forward_pre_hook(start)
+        if last < self.depth:
+            put[self._list[last - 1]].register_forward_hook(stop)
+        part = view(self, put) if first or last < self.depth else self
+        try:
+            return part.whole(self.stand_in(x, mask) if first else x, mask)
+        except _Reached as reached:
+            return reached.states
 
     def can_split(self, boundary: int) -> bool:
         return not self.is_whole and super().can_split(boundary)
@@ -88,18 +91,6 @@ class _Reached(Exception):
 
     def __init__(self, states: Tensor) -> None:
         self.states = states
-
-
-@contextmanager
-def _handing_on(layer: nn.Module) -> Iterator[None]:
-    own = layer.__dict__.get("forward")  # of a layer that is computed again in the backward pass
-    layer.forward = lambda x, *args, **kwargs: x
-    try:
-        yield
-    finally:
-        del layer.forward
-        if own is not None:
-            layer.forward = own
 
 
 def _sequences(model: nn.Module, run: Callable[[], Any]) -> Iterator[list[nn.Module]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +11,8 @@ from torch import Tensor, nn
 
 from rawrec.content.encoders.base import Kind, Stack
 from rawrec.content.encoders.padding import pad
-from rawrec.content.encoders.tried import Probe, TriedStack, noted
+from rawrec.content.encoders.tried import Probe, TriedStack
+from rawrec.content.encoders.views import answering, noting, twin, view
 from rawrec.data.ragged import Ragged
 from rawrec.data.texts import Tokenizer
 from rawrec.errors import UserError
@@ -52,10 +51,10 @@ class ConvStack(Stack):
 class TransformerStack(TriedStack):
     """A transformers model with a list of layers, such as BERT, ViT, CLIP's towers, Swin, ConvNeXt.
 
-    The model's own `forward` runs every part of the way: its list of layers is shortened to those wanted, and what
-    comes from below the boundary is put in at the first of them. Whether a model stands this is tried out, with the
-    whole model as the judge, before it is relied upon. What the model's last layer puts out becomes the feature in
-    `feature`, which subclasses say.
+    The model's own `forward` runs every part of the way: in a view of the model, which itself stays as it is, the list
+    of layers is shortened to those wanted, and what comes from below the boundary is put in at the first of them.
+    Whether a model stands this is tried out, with the whole model as the judge, before it is relied upon. What the
+    model's last layer puts out becomes the feature in `feature`, which subclasses say.
     """
 
     def __init__(self, model: nn.Module, kind: Kind, probe: Probe, tower: str = "") -> None:
@@ -98,8 +97,8 @@ class TransformerStack(TriedStack):
         else:
             pixels = x if first == 0 else x.new_zeros(1).expand(len(x), 3, self._size, self._size)
             inputs = {"pixel_values": pixels, **self.positions()}
-        with self._window(x, first, last) as outputs:
-            feature = self.feature(inputs, mask)
+        outputs: list[Tensor] = []
+        feature = self._part(x, first, last, outputs).feature(inputs, mask)
         return feature if last == self.depth else outputs[0]
 
     def _attend(self, device: str) -> None:
@@ -117,30 +116,26 @@ class TransformerStack(TriedStack):
             return {}
         return {"interpolate_pos_encoding": self._size != (native_size(tower) or self._size)}
 
-    @contextmanager
-    def _window(self, x: Tensor, first: int, last: int) -> Iterator[list[Tensor]]:
-        """Within, the model has layers `first` to `last` only, starts from `x` if `first > 0`, and the output of the
-        last one is noted in the list that is handed out."""
-        layers, owner = self._layers(), self.model.get_submodule(self._owner)
-        part = nn.ModuleList(layers[first:last])
-        embeddings = getattr(self.model.get_submodule(self._tower), "embeddings", None) if first else None
+    def _part(self, x: Tensor, first: int, last: int, outputs: list[Tensor]) -> TransformerStack:
+        """This stack with layers `first` to `last` only. It starts from `x` if `first > 0`, and adds what the last one
+        puts out to `outputs` where that is not the model's own last."""
+        layers, put = self._layers(), dict[nn.Module, nn.Module]()
+        part = list(layers[first:last])
+        if last < self.depth:
+            part[-1] = noting(part[-1], outputs)
+        if first:
 
-        def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
-            return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
+            def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
+                return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
 
-        handle = part[0].register_forward_pre_hook(start, with_kwargs=True) if first else None
-        setattr(owner, self._attribute, part)
-        if embeddings is not None:
-            embeddings.forward = lambda *args, **kwargs: x  # saves the work: the first layer is given `x` anyway
-        try:
-            with noted([part[-1]]) as outputs:
-                yield outputs
-        finally:
-            setattr(owner, self._attribute, layers)
-            if handle is not None:
-                handle.remove()
-            if embeddings is not None:
-                del embeddings.forward
+            part[0] = twin(part[0])
+            part[0].register_forward_pre_hook(start, with_kwargs=True)
+            embeddings = getattr(self.model.get_submodule(self._tower), "embeddings", None)
+            if embeddings is not None:  # saves the work: the first layer is given `x` anyway
+                put[embeddings] = answering(embeddings, lambda *args, **kwargs: x)
+        if first or last < self.depth:
+            put[layers] = nn.ModuleList(part)
+        return view(self, put)
 
 
 def probe_tokens(tokenizer: Tokenizer) -> Probe:

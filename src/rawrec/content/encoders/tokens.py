@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rawrec.data.texts import Tokenizer
+from rawrec.threads import Mutex
 
 Ids = tuple[list[list[int]], list[bool]]
 
@@ -22,18 +23,38 @@ class Words:
 
 
 class FastTokenizer:
-    """A tokenizer of the tokenizers library, with its special tokens."""
+    """A tokenizer of the tokenizers library, with its special tokens.
+
+    Where texts are cut is a state of the library's object, which must not change while another thread is in it: for
+    each length there is one of its own, the first of which is `backend`.
+    """
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
         backend.no_padding()
         backend.no_truncation()
         self.identity = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self._cutting: dict[int, Any] = {}
+        self._one = Mutex()
 
     def __call__(self, texts: list[str], max_length: int) -> Ids:
-        self.backend.enable_truncation(max_length)
-        encodings = self.backend.encode_batch(texts)
+        backend = self._cutting.get(max_length) or self._cutting_at(max_length)
+        encodings = backend.encode_batch(texts)
         return [e.ids for e in encodings], [bool(e.overflowing) for e in encodings]
+
+    def words(self) -> str:
+        """What the library keeps in a file of it."""
+        made = type(self.backend).from_str(self.backend.to_str())
+        made.no_truncation()
+        return made.to_str()
+
+    def _cutting_at(self, max_length: int) -> Any:
+        with self._one:
+            if max_length not in self._cutting:
+                made = type(self.backend).from_str(self.backend.to_str()) if self._cutting else self.backend
+                made.enable_truncation(max_length)
+                self._cutting[max_length] = made
+            return self._cutting[max_length]
 
 
 class SlowTokenizer:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rawrec.content.encoders.base import TOLERANCE, Stack
+from rawrec.content.encoders.views import noting, twin, view
 
 Probe = tuple[Tensor, Tensor | None]
 """Token ids `[2, tokens]` and which of them are no padding, or pixels `[n, 3, size, size]` and None."""
@@ -42,14 +42,11 @@ class TriedStack(Stack):
 
     def above(self, boundary: int | None) -> list[nn.Parameter]:
         """Those that a gradient reaches when what enters layer `boundary` is held fixed."""
-        handle = None
-        if boundary is not None:
-            handle = self._layers()[boundary].register_forward_pre_hook(_detach, with_kwargs=True)
-        try:
+        if boundary is None:
             return self._reached(None)
-        finally:
-            if handle is not None:
-                handle.remove()
+        held = twin(self._layers()[boundary])
+        held.register_forward_pre_hook(_detach, with_kwargs=True)
+        return view(self, {self._layers()[boundary]: held})._reached(None)
 
     def below(self, boundary: int) -> list[nn.Parameter]:
         """Those that a gradient reaches from what enters layer `boundary`."""
@@ -61,8 +58,11 @@ class TriedStack(Stack):
         The whole network runs in any case: its end may bear no other width than that of its last layer.
         """
         self.requires_grad_(True)
-        with torch.enable_grad(), noted([] if boundary is None else [self._layers()[boundary - 1]]) as outputs:
-            outputs.append(self.run(self._probe, self._mask, 0, self.depth))
+        outputs: list[Tensor] = []
+        layers = [] if boundary is None else [self._layers()[boundary - 1]]
+        with torch.enable_grad():
+            heard = view(self, {layer: noting(layer, outputs) for layer in layers})
+            outputs.append(heard.run(self._probe, self._mask, 0, self.depth))
             outputs[0].sum().backward()
         reached = [p for p in self.parameters() if p.grad is not None]
         self.zero_grad(set_to_none=True)
@@ -72,28 +72,11 @@ class TriedStack(Stack):
         return list(self._layers()[boundary:])
 
     def states(self, x: Tensor, mask: Tensor | None, at: Sequence[int]) -> list[Tensor]:
-        layers = self._layers()
-        with noted([layers[boundary - 1] for boundary in at], lambda hidden: self.pooled(hidden, mask)) as found:
-            feature = self.run(x, mask, 0, self.depth)
+        layers, found = self._layers(), list[Tensor]()
+        below = [layers[boundary - 1] for boundary in at]
+        heard = view(self, {layer: noting(layer, found, lambda hidden: self.pooled(hidden, mask)) for layer in below})
+        feature = heard.run(x, mask, 0, self.depth)
         return [*found, feature]
-
-
-@contextmanager
-def noted(
-    layers: Sequence[nn.Module], what: Callable[[Tensor], Tensor] = lambda hidden: hidden
-) -> Iterator[list[Tensor]]:
-    """Within, `what` of the hidden states that each of the layers puts out is added to the list that is handed out."""
-    found: list[Tensor] = []
-
-    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        found.append(what(output if isinstance(output, Tensor) else output[0]))
-
-    handles = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _detach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
