@@ -57,7 +57,7 @@ class Served:
         """The dataset's ids, and what its users did: the interactions that are `positive`, in order of time."""
         self.data, self.run = data, run
         self._told: set[str] = set()
-        self._usual: Seen = run.config().eval.exclude_seen
+        self._usual: Seen = run.config().eval.seen
         self._table: ContentTable | None = None
         self._item_ids: list[str] = [str(i) for i in data.item_ids]
         self._rows = {item: row for row, item in enumerate(self._item_ids)}
