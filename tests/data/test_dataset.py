@@ -418,7 +418,7 @@ def test_not_a_dataset(tmp_path, data):
     file = data.path / "dataset.yaml"
     whole = file.read_text()
     for text, message in (
-        (whole.replace("schema_version: 3", "schema_version: 5"), "newer"),
+        (whole.replace("schema_version: 3", "schema_version: 6"), "newer"),
         (whole.replace("\nversion: 1", "\nversion: 2"), "damaged"),
         (whole.replace("file: interactions.parquet", "file: ../interactions.parquet"), "damaged"),
         (whole.replace("  items: 4", "  items: 5", 1), "damaged"),

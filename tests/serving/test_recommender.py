@@ -112,7 +112,7 @@ def test_recommend_agrees_with_score_and_leaves_out_what_was_taken(served: dict[
 
 
 @pytest.mark.parametrize("model", ["id", "bpr"])
-def test_what_lists_leave_out(tmp_path: Path, model: str) -> None:
+def test_what_lists_leave_out(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positives, as the run was evaluated with; all that was met, badly rated items too; or nothing."""
     rng = np.random.default_rng(0)
     rows = [(u, int(i), t, float(rng.random() < 0.7)) for u in range(8) for t, i in enumerate(rng.permutation(30)[:15])]
@@ -140,6 +140,15 @@ def test_what_lists_leave_out(tmp_path: Path, model: str) -> None:
         assert set(found) == expected
         lists = pl.read_parquet(made.recommend_all(tmp_path / "all.parquet", 30, wanted))
         assert lists.filter(pl.col("user_id") == "u3")["items"].to_list() == [found]
+    with monkeypatch.context() as patch:  # a dataset of ratings
+        patch.setattr(data.meta, "rated", "seen")
+        rated = rawrec.train(model, data, tmp_path / "rated", kept)
+    assert rated.config().eval.exclude_seen == "interactions"
+    found, same, other = (
+        json.loads((run / "metrics.json").read_text())["test"]["ndcg@20"] for run in (rated.path, given, path)
+    )
+    assert found == same != other
+    assert set(ids(Recommender.load(rated.path).recommend("u3", k=30))) == unmet
     with pytest.raises(UserError, match="exclude_seen='all': use positives, interactions, none"):
         served.recommend("u3", exclude_seen="all")  # type: ignore[arg-type]
 

@@ -52,7 +52,7 @@ def test_both_layouts(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.numeric("year"), [2001, np.nan, 1999])
     assert data.label().tolist() == [1, 0, 1, 1]
     assert data.column("rating").tolist() == [4.0, 3.5, 5.0, 4.0]
-    assert data.meta.label_rule == "rating >= 4"
+    assert data.meta.label_rule == "rating >= 4" and data.meta.rated == "seen"
     report = ImportReport.load(data.path / "import.json")
     assert report.skipped["text of a movie that is not in the catalogue"].examples == ["99"]
 

@@ -81,9 +81,27 @@ def test_a_label_that_is_never_0_is_told(log: Path) -> None:
     assert notes(run(log, labels=["rating"])) == [f"label rating: 5 distinct values (1 to 5); {advice}"]
 
 
+def test_what_was_rated_is_seen_and_what_happened_is_not(log: Path) -> None:
+    ratings: dict[str, Any] = {"labels": ["rating"], "positive": 4}
+    for options, expected in (
+        (ratings, "seen"),
+        (ratings | {"rated": "unseen"}, "unseen"),
+        ({"positive": "event=purchase"}, "unseen"),
+        ({"positive": "event=purchase", "rated": "seen"}, "seen"),
+        ({"labels": ["rating"]}, "unseen"),
+        ({}, "unseen"),
+    ):
+        data = run(log, **options)
+        text = (data.path / "dataset.yaml").read_text()
+        assert data.meta.rated == expected
+        assert ("rated: seen" in text, "schema_version: 5" in text) == (expected == "seen", expected == "seen")
+        assert "schema_version: 3" in text or expected == "seen"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"rated": "known"}, "rated='known': use seen"),
         ({"positive": 4}, "positive: say which column is the label"),
         ({"labels": ["rating"], "positive": "high"}, "positive 'high': give a number"),
         ({"labels": ["rating"], "positive": "stars=5"}, "positive: .*no column 'stars'"),

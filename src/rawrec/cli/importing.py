@@ -33,6 +33,7 @@ from rawrec.cli.options import (
     Pairs,
     Positive,
     Query,
+    Rated,
     Session,
     Text,
     Time,
@@ -58,6 +59,7 @@ def import_table(
     time: Time = None,
     labels: Labels = None,
     positive: Positive = None,
+    rated: Rated = None,
     items: Items = None,
     item_id: ItemId = None,
     text: Text = None,
@@ -94,6 +96,7 @@ def import_movielens(
     posters: Annotated[Path | None, typer.Option(help="folder of <movieId>.jpg")] = None,
     texts: Annotated[Path | None, typer.Option(help="table movieId, plot")] = None,
     positive: Annotated[float, typer.Option(help="a rating from here on is a positive")] = 4.0,
+    rated: Rated = None,
 ) -> Work:
     """Import a MovieLens folder, with posters and plots where you have them."""
     from rawrec.sources.movielens import import_movielens as work
@@ -118,6 +121,7 @@ def import_recbole(
     positive: Annotated[
         float | None, typer.Option(help="a rating from here on is a positive (default: every row is one)")
     ] = None,
+    rated: Rated = None,
     labels: Annotated[Many, typer.Option("--label", help="label column; repeatable (default: label)")] = None,
     text: Annotated[Many, typer.Option(help="token_seq column that is a text; repeatable")] = None,
     user: User = "user_id",
@@ -144,6 +148,7 @@ def import_amazon(
     positive: Annotated[
         float | None, typer.Option(help="a rating from here on is a positive (default: every one is)")
     ] = None,
+    rated: Rated = None,
     k_core: Annotated[
         int | None, typer.Option(min=1, help="only users and items with at least so many ratings")
     ] = None,
@@ -278,6 +283,7 @@ def import_huggingface(
     time: Time = None,
     labels: Labels = None,
     positive: Positive = None,
+    rated: Rated = None,
     items: Annotated[
         str | None,
         typer.Option(metavar="NAME[:CONFIG][@SPLIT]", help="the items (default: columns of the interactions)"),
@@ -317,6 +323,7 @@ def import_webdataset(
     time: Time = None,
     labels: Labels = None,
     positive: Positive = None,
+    rated: Rated = None,
     item_key: Annotated[str | None, typer.Option(help="key of the JSON that is the id (default: file name)")] = None,
     text: Annotated[Many, typer.Option(help="key of the JSON that is a text; repeatable")] = None,
     category: Annotated[Many, typer.Option(help="key that is a category; several values between |")] = None,

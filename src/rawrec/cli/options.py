@@ -63,6 +63,15 @@ Positive = Annotated[
         "repeatable",
     ),
 ]
+Rated = Annotated[
+    str | None,
+    typer.Option(
+        "--rated",
+        metavar="seen|unseen",
+        help="whether what a user rated, as bad too, counts as taken and stays out of lists (default: seen where "
+        "--positive is a number)",
+    ),
+]
 Extra = Annotated[Many, typer.Option("--extra", help="further column of the interactions to keep")]
 ContextCategory = Annotated[
     Many,

@@ -200,12 +200,13 @@ class EvalConfig(Record):
         "positives only, also at test, users unseen in training are dropped, early stopping compares values rounded to "
         "4 decimals and comes one evaluation after train.patience",
     )
-    exclude_seen: Seen = Field(
-        default="positives",
-        description="left out of a user's lists, in evaluation and by the run's recommender: earlier positives, as is "
-        "usual; all earlier interactions, whatever their label (ratings: what was rated badly does not come back); "
-        "or nothing (repeat purchases). true and false: positives and none. What is left out is not asked for, but "
-        "counted (topk_repeated)",
+    exclude_seen: Seen | None = Field(
+        default=None,
+        description="left out of a user's lists, in evaluation and by the run's recommender: earlier positives; all "
+        "earlier interactions, whatever their label (ratings: what was rated badly does not come back); or nothing "
+        "(repeat purchases). true and false: positives and none. null: interactions where the dataset says that what a "
+        "user rated is seen (--rated), else positives; the run's config says which. What is left out is not asked for, "
+        "but counted (topk_repeated)",
     )
     untrained_ids: UntrainedIds | None = Field(
         default=None,
@@ -226,6 +227,11 @@ class EvalConfig(Record):
         for name in value:
             own_metric(name)
         return list(dict.fromkeys(value))
+
+    @property
+    def seen(self) -> Seen:
+        """What `exclude_seen` comes to: a run has it resolved, unless it is from before it was a setting."""
+        return self.exclude_seen or "positives"
 
     @field_validator("exclude_seen", mode="before")
     @classmethod

@@ -47,6 +47,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
             name: {"statement": entry["statement"], **entry["counts"]} for name, entry in data.meta.splits.items()
         },
         "labels": {name: _label(name, data.label(name), split) for name in data.meta.labels},
+        "rated": data.meta.rated,
         "label_rule": data.meta.label_rule or ("positive only" if data.positive_only else ""),
         "time": _time(data.timestamps),
         "fields": {
@@ -355,6 +356,9 @@ def print_inspection(found: dict[str, Any], console: Console) -> None:
             console.print(Text(entry["remark"], style="dim"))
     if found["label_rule"]:
         console.print(Text(f"label: {found['label_rule']}", style="dim"))
+    if found["rated"] == "seen":
+        text = "rated: what a user rated counts as taken, whatever the label, and stays out of lists"
+        console.print(Text(text, style="dim"))
     if found["time"]:
         span = found["time"]
         first, last = span["first_date"] or span["first"], span["last_date"] or span["last"]

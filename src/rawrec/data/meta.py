@@ -22,9 +22,14 @@ from rawrec.errors import UserError
 from rawrec.files import write_text
 from rawrec.folders import beside, restore
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 WITHOUT_QUERIES = 3
-"""The schema version of a dataset without queries and sessions, which are all that is new in version 4."""
+"""The schema version of a dataset that has nothing of what came later: queries and sessions with version 4, `rated`
+with version 5. A dataset is of the version that it needs."""
+WITH_QUERIES = 4
+Rated = Literal["seen", "unseen"]
+"""Whether an item that a user rated counts as taken, whatever the label: `seen`, it is known to the user and need not
+come back; `unseen`, the label says whether it was taken (what was shown and not clicked may be shown again)."""
 ITEMS, ROWS, USERS = "items.lance", "interactions.parquet", "users.parquet"
 
 
@@ -90,7 +95,8 @@ class Meta(BaseModel):
     users: the attributes of users.
     splits: name -> the `SplitSpec`, a statement of it in words with counts, and the version that it was made of.
     versions: all up to this one, 1 being the import; a dataset of schema version 1 has that one only. Before schema
-    version 3 there were no context and no attributes of users, before version 4 no queries and no sessions.
+    version 3 there were no context and no attributes of users, before version 4 no queries and no sessions, before
+    version 5 no `rated` (see `Rated`), which is written where it is `seen`.
     counts: of users, items and interactions; of queries and of sessions, where the interactions have them.
     """
 
@@ -105,6 +111,7 @@ class Meta(BaseModel):
     extra: list[str] = Field(default_factory=list)
     context: Columns = Field(default_factory=Columns)
     users: Columns = Field(default_factory=Columns)
+    rated: Rated = "unseen"
     has_time: bool
     counts: dict[str, int]
     splits: dict[str, dict[str, Any]]
@@ -118,6 +125,8 @@ class Meta(BaseModel):
             values = {"counts": self.counts, "digest": "", "source": self.source}
             self.versions = [Version.model_validate({"version": 1, "file": ROWS, "items_version": 1, **values})]
         if self.asked:
+            self.schema_version = max(self.schema_version, WITH_QUERIES)
+        if self.rated != "unseen":
             self.schema_version = SCHEMA_VERSION
         for what, count in self.counts.items() if self.versions else ():
             if count != sum(entry.counts.get(what, 0) for entry in self.versions):
@@ -178,7 +187,8 @@ def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
 
 def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
     """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
-    text = yaml.safe_dump(meta.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    unsaid = {"rated"} if meta.rated == "unseen" else set[str]()
+    text = yaml.safe_dump(meta.model_dump(mode="json", exclude=unsaid), sort_keys=False, allow_unicode=True)
     write_text(folder / name, text)
 
 

@@ -22,7 +22,19 @@ from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
-from rawrec.data.meta import ITEMS, ROWS, USERS, Columns, Fields, Meta, Version, read_version, split_entry, write_meta
+from rawrec.data.meta import (
+    ITEMS,
+    ROWS,
+    USERS,
+    Columns,
+    Fields,
+    Meta,
+    Rated,
+    Version,
+    read_version,
+    split_entry,
+    write_meta,
+)
 from rawrec.data.names import unknown_name
 from rawrec.data.parts import PartWriter, check_names, item_schema
 from rawrec.data.queries import ASKED, Numbers
@@ -48,7 +60,7 @@ class DatasetWriter(PartWriter):
     that a ranker may read, by kind; of `query` and `session`, too. users: attributes of users, whose rows `users`
     takes. has_time, has_launched: whether interactions have a `timestamp`, items a `launched` time. overwrite: replace
     a dataset that is there. pictures: pictures given by address, which become one more image field. asked: which of
-    `query` and `session` the interactions have.
+    `query` and `session` the interactions have. rated: see `Rated`.
 
     Raises UserError where the place is taken, cannot be written, is full, or where a value is not acceptable.
     """
@@ -70,6 +82,7 @@ class DatasetWriter(PartWriter):
         has_launched: bool = False,
         pictures: Addresses | None = None,
         asked: Collection[str] = (),
+        rated: Rated = "unseen",
     ) -> None:
         if pictures is not None:
             fields = fields.model_copy(update={"image": [*fields.image, pictures.field]})
@@ -82,6 +95,7 @@ class DatasetWriter(PartWriter):
             "extra": list(extra or {}),
             "context": context or Columns(),
             "users": users or Columns(),
+            "rated": rated,
             "has_time": has_time,
         }
         numbers = {name: Numbers(name) for name in ASKED if name in asked}

@@ -295,7 +295,8 @@ def _check_same_data(runs: list[_Run]) -> None:
                 "or the dataset was changed, or added to, between them"
             )
         for key in ("data.split", "data.label", "eval.protocol", "eval.exclude_seen"):
-            a, b = first.settings[key], run.settings[key]
+            usual = "positives" if key == "eval.exclude_seen" else None  # of runs from before it was a setting
+            a, b = first.settings[key] or usual, run.settings[key] or usual
             if a != b:
                 raise UserError(f"{first.path} and {run.path} cannot be compared: {key}={a} there, {key}={b} here")
 

@@ -87,7 +87,7 @@ class Served:
         """The dataset's items, and what its users did: the interactions that are `positive`, in order of time."""
         self.data, self.run = data, run
         self._told: set[str] = set()
-        self._usual: Seen = run.config().eval.exclude_seen
+        self._usual: Seen = run.config().eval.seen
         ids = [str(i) for i in data.item_ids]
         self._catalogue = Catalogue(ids, {item: row for row, item in enumerate(ids)}, table)
         self._adding, self._made = Mutex(), dict[str, Histories]()

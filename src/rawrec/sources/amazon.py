@@ -22,7 +22,7 @@ from rawrec.errors import UserError
 from rawrec.sources._core import Core
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import WHOLE, Batch, Source, first_lines, open_delimited, open_objects
-from rawrec.sources.tables.label_columns import LABEL, LabelColumn
+from rawrec.sources.tables.label_columns import LABEL, LabelColumn, rated_as
 from rawrec.sources.tables.rows import Rows
 
 pc: Any = pyarrow.compute
@@ -48,6 +48,7 @@ def import_amazon(
     *,
     out: str | Path,
     positive: float | None = None,
+    rated: str | None = None,
     k_core: int | None = None,
     preset: str | None = None,
     split: SplitSpec | None = None,
@@ -64,7 +65,8 @@ def import_amazon(
     image_urls: `all`: download the pictures of every product, the main one first; `main`: that one only; `keep`: a text
     field `image_url` of their addresses, and nothing is downloaded. pictures: how pictures are downloaded; or a table
     of further addresses.
-    positive: label = rating >= positive; None: every rating is a positive. The rating is kept.
+    positive: label = rating >= positive; None: every rating is a positive. The rating is kept. rated: as of
+    `import_table`, `seen` with positive.
     k_core: keep only users and items with at least so many ratings, and of the catalogue only such items (see `Core`).
     preset: `lmm`, the protocol of the paper: 5-core, every rating a positive, at random per user 80/10/10.
     split: default by time per user.
@@ -104,6 +106,7 @@ def import_amazon(
             has_time=True,
             overwrite=overwrite,
             pictures=pictures,
+            rated=rated_as(rated, [label]),
         ) as writer,
         Bar(progress) as bar,
     ):

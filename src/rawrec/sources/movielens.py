@@ -17,7 +17,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import DoubleColon, Source, open_source
 from rawrec.sources.tables.convert import ids, string_lists
-from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept
+from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
 from rawrec.sources.tables.rows import Rows
 from rawrec.sources.users import Users
 
@@ -34,6 +34,7 @@ def import_movielens(
     texts: str | Path | None = None,
     positive: float = 4.0,
     *,
+    rated: str | None = None,
     out: str | Path,
     split: SplitSpec | None = None,
     pictures: UrlPictures | None = None,
@@ -46,7 +47,8 @@ def import_movielens(
     text field `plot`. Further fields: text `title`, categorical `genres`, numeric `year` (of the title). pictures: a
     table of addresses of pictures, to be downloaded. users.dat beside ratings.dat: gender, age (a code of an age group)
     and occupation (a code) of users, as categories.
-    label = rating >= `positive`; the rating is kept. split: default by time per user.
+    label = rating >= `positive`; the rating is kept. rated: `seen` (default) or `unseen`, as of `import_table`. split:
+    default by time per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
     """
@@ -78,6 +80,7 @@ def import_movielens(
             has_time=True,
             overwrite=overwrite,
             pictures=pictures,
+            rated=rated_as(rated, [label]),
         ) as writer,
         Bar(progress) as bar,
     ):

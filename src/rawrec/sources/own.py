@@ -42,11 +42,11 @@ class SourceTables:
     None where they have no attributes.
 
     All else is as for `import_table`: user, item, time, labels, extra, context_category, context_numeric, query and
-    session are columns of the interactions, without labels every row is a positive, and positive says what of them is;
-    user_id (default: as `user`), user_category and user_numeric are columns of the users; item_id (default: as `item`),
-    text, category, numeric, feature, image_column and image_url are columns of the items. vectors: feature -> a file.
-    image_dir: a folder of pictures called `image_name`, the field `image_field`; with frames so many of each item's
-    folder or video there.
+    session are columns of the interactions, without labels every row is a positive; positive and rated say more of
+    labels; user_id (default: as `user`), user_category and user_numeric are columns of the users; item_id (default: as
+    `item`), text, category, numeric, feature, image_column and image_url are columns of the items. vectors: feature ->
+    a file. image_dir: a folder of pictures called `image_name`, the field `image_field`; with frames so many of each
+    item's folder or video there.
     """
 
     interactions: Iterable[Any]
@@ -56,6 +56,7 @@ class SourceTables:
     time: str | None = None
     labels: Sequence[str] = ()
     positive: Positive | None = None
+    rated: str | None = None
     extra: Sequence[str] = ()
     context_category: Sequence[str] = ()
     context_numeric: Sequence[str] = ()
@@ -122,7 +123,7 @@ def import_own(
     )  # fmt: skip
     return import_sources(
         rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels,
-        positive=tables.positive, extra=tables.extra, context_category=tables.context_category,
+        positive=tables.positive, rated=tables.rated, extra=tables.extra, context_category=tables.context_category,
         context_numeric=tables.context_numeric, query=tables.query, session=tables.session, users=people, split=split,
         overwrite=overwrite, progress=progress,
     )  # fmt: skip

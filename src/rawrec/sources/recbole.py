@@ -20,7 +20,7 @@ from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import ids, numbers, row_name, stored_name, string_lists
-from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept
+from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
 from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds
 from rawrec.sources.users import Users
 
@@ -40,6 +40,7 @@ def import_recbole(
     time: str | None = None,
     labels: Sequence[str] = (),
     positive: float | None = None,
+    rated: str | None = None,
     text: Sequence[str] = (),
     seq_separator: str = " ",
     context_category: Sequence[str] = (),
@@ -55,9 +56,9 @@ def import_recbole(
     """Import `<name>.inter` and, where there is one, `<name>.item`, whose headers name and type each column.
 
     user, item, time, labels: columns of the interactions (time: `timestamp` if there is one; labels: `label` if there
-    is one). positive: label = rating >= positive. With neither every row is a positive. Further columns are kept: float
-    as numbers, the others as strings. context_category, context_numeric: those that a ranker may read as the context;
-    query, session: as of `import_table`.
+    is one). positive: label = rating >= positive. With neither every row is a positive. rated: as of `import_table`,
+    `seen` with positive. Further columns are kept: float as numbers, the others as strings. context_category,
+    context_numeric: those that a ranker may read as the context; query, session: as of `import_table`.
     Items: token and token_seq columns are categorical, those named in `text` one text each, float numeric, float_seq
     features. Users, of `<name>.user` where there is one: token and token_seq columns are categories, float numbers.
     seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
@@ -129,6 +130,7 @@ def import_recbole(
             overwrite=overwrite,
             pictures=catalogue.pictures,
             asked=asked.values(),
+            rated=rated_as(rated, targets),
         ) as writer,
         Bar(progress) as bar,
     ):

@@ -14,7 +14,7 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
-from rawrec.sources.tables.label_columns import Positive, label_columns
+from rawrec.sources.tables.label_columns import Positive, label_columns, rated_as
 from rawrec.sources.tables.rows import Rows, asked_columns, further_types
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
@@ -29,6 +29,7 @@ def import_table(
     time: str | None = None,
     labels: Sequence[str] = (),
     positive: Positive | None = None,
+    rated: str | None = None,
     items: str | Path | None = None,
     item_id: str | None = None,
     text: Sequence[str] = (),
@@ -61,7 +62,9 @@ def import_table(
     user, item, time, labels, extra: columns of the interactions; without labels every row is a positive. A label is
     named as "column" or "column=name". positive: a number, from which on a label is positive, or words:
     "column>=number", or "column=value" for a value that is a positive, repeated for several. A label that is made so is
-    called `label` where it is the only one and has no name, and its column is kept beside it.
+    called `label` where it is the only one and has no name, and its column is kept beside it. rated: `seen`, whatever
+    a user rated counts as taken, or `unseen`, the label says; default: `seen` where a label is made of numbers by
+    `positive`.
     context_category, context_numeric: further columns of them, which a ranker may read as the context of an impression.
     query, session: columns of what was asked for, as it was typed, and of what was shown together (any id, of one
     user); an empty one is none. A split that could tear a session apart keeps it whole.
@@ -91,7 +94,7 @@ def import_table(
         image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, extra=extra,
+        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, rated=rated, extra=extra,
         context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,
         split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
@@ -107,6 +110,7 @@ def import_sources(
     time: str | None,
     labels: Sequence[str],
     positive: Positive | None = None,
+    rated: str | None = None,
     extra: Sequence[str],
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
@@ -152,6 +156,7 @@ def import_sources(
             overwrite=overwrite,
             pictures=catalogue.pictures,
             asked=asked.values(),
+            rated=rated_as(rated, targets),
         ) as writer,
         Bar(progress) as bar,
     ):

@@ -201,7 +201,7 @@ def lists_of_part(system: Scorer, part: int) -> ListTask:
     samples = system.samples
     taken = (samples.part == part) & samples.positive
     earlier = samples.history_only | ((samples.part >= 0) & (samples.part < part))
-    left_out = seen_rows(system.cfg.eval.exclude_seen, samples.positive, earlier)
+    left_out = seen_rows(system.cfg.eval.seen, samples.positive, earlier)
     return ListTask.make(system.data, system.cfg, taken, left_out)
 
 

@@ -127,6 +127,9 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
         raise UserError(f"data.labels={cfg.data.labels}: {data.path} has no labels, every interaction is a positive")
     for name in cfg.data.label_names:
         data.label(name)
+    if cfg.eval.exclude_seen is None:
+        by_rating = data.meta.rated == "seen" and cfg.eval.protocol != "mmrec"
+        cfg.eval.exclude_seen = "interactions" if by_rating else "positives"
     return cfg
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.data.meta import Rated
 from rawrec.errors import UserError
 from rawrec.sources.tables.convert import as_text, labels, missing, row_name
 from rawrec.sources.tables.source import Source
@@ -167,6 +168,17 @@ def _number(word: float | str) -> float | None:
 def kept(columns: Iterable[LabelColumn]) -> dict[str, pa.DataType]:
     """The columns that are kept beside the labels that are made of them -> their types."""
     return {label.column: kind for label in columns if (kind := label.kept_as) is not None}
+
+
+def rated_as(rated: str | None, labels: Iterable[LabelColumn]) -> Rated:
+    """What the dataset says of items that a user rated: as given, else `seen` where a label is made of ratings by a
+    threshold. Raises UserError for another word."""
+    if rated is None:
+        return "seen" if any(label.least is not None for label in labels) else "unseen"
+    for known in get_args(Rated):
+        if rated == known:
+            return known
+    raise UserError(f"rated={rated!r}: use seen (a rating says that the user knows the item) or unseen")
 
 
 def numeric_labels(words: Sequence[str], positive: Positive | None) -> set[str]:

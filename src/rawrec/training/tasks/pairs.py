@@ -291,7 +291,7 @@ class PairTask(Task):
             if mmrec:
                 taken &= self.known_users[self.data.users]
             earlier = (self.part >= 0) & (self.part < (1 if mmrec else part))
-            left_out = seen_rows("positives" if mmrec else self.cfg.eval.exclude_seen, self.positive, earlier)
+            left_out = seen_rows("positives" if mmrec else self.cfg.eval.seen, self.positive, earlier)
             tasks[part] = ListTask.make(self.data, self.cfg, taken, left_out, keep=mmrec)
         return tasks
 
