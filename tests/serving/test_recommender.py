@@ -159,7 +159,7 @@ def test_the_latest_is_what_was_done_last(tmp_path: Path) -> None:
     data = small_dataset(tmp_path / "data", rows, 12, labelled=False, split=SplitSpec(kind="random_user"))
     chosen = {"train.epochs": 1, "train.threads": 1, "eval.full_ranking": False, "data.history": 3}
     served = Recommender.load(rawrec.train("id", data, tmp_path / "run", chosen).path)
-    _, past = served._who("u2", None)
+    past = served._who("u2", None).past
     assert data.item_ids[past[0]].tolist() == ["i4", "i3", "i2"]  # k = 2, 1, 0
     assert served.score("u2", ["i9"]) == pytest.approx(served.score("u2", ["i9"], history=["i4", "i3", "i2"]))
 

@@ -101,9 +101,3 @@ def _vector(value: Any, width: int, where: str) -> np.ndarray:
     if vector.shape != (width,) or not np.isfinite(vector).all():
         raise UserError(f"{where}: expected a vector of {width} finite numbers, found one of shape {vector.shape}")
     return vector
-
-
-def check_list(items: Any, name: str) -> None:
-    """Raises UserError where one thing stands in the place of a list."""
-    if isinstance(items, str | bytes | Mapping) or not (hasattr(items, "__len__") and hasattr(items, "__iter__")):
-        raise UserError(f"{name}={items!r}: give a list, for example {name}=[{items!r}]")

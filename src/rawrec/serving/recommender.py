@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from rawrec.arguments import COUNT
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
 from rawrec.content.joint_writing import write_joint
@@ -22,11 +23,13 @@ from rawrec.data.exporters import mmrec_items
 from rawrec.data.lists import LIST_FORMS, LISTS, write_lists
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
-from rawrec.evaluation.topk import rank_all
 from rawrec.models.ranking.context import Moments
-from rawrec.serving.new_items import Item, check_list
+from rawrec.serving.asked import Asked, Unknown, check_list
+from rawrec.serving.choosing import Choice, choose
+from rawrec.serving.filters import Where
+from rawrec.serving.new_items import Item
 from rawrec.serving.searching import Searching
-from rawrec.serving.served import ENCODE, Scored, check_k, cosines, of_one_state
+from rawrec.serving.served import ENCODE, Catalogue, Scored, cosines, of_one_state
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
@@ -35,6 +38,7 @@ from rawrec.training.tasks.step_impressions import ContentTable
 
 OWN_FILES = ("model.safetensors", "metrics.jsonl", "scores.parquet", "topk.parquet")
 WRITTEN = 4096  # users or items whose lists or vectors are written at once
+SCORED = 64  # users scored at once
 
 
 class Recommender(Searching):
@@ -73,36 +77,85 @@ class Recommender(Searching):
         return Retriever(system, folder)
 
     # ------------------------------------------------------------------------------------------------------ recommend
+    @overload
+    def recommend(
+        self, user: str | None = None, history: Sequence[Item] | None = None, k: int = 10, *, users: None = None,
+        exclude_seen: bool | Seen | None = None, context: Mapping[str, Any] | None = None, label: str | None = None,
+        items: Sequence[str] | None = None, exclude: Sequence[str] | None = None, where: Where | None = None,
+        max_per: Mapping[str, int] | None = None, diversity: float = 0.0, unknown: Unknown = "refuse",
+    ) -> list[Scored]: ...  # fmt: skip
+
+    @overload
+    def recommend(
+        self, user: None = None, history: None = None, k: int = 10, *, users: Sequence[str],
+        exclude_seen: bool | Seen | None = None, context: Mapping[str, Any] | None = None, label: str | None = None,
+        items: Sequence[str] | None = None, exclude: Sequence[str] | None = None, where: Where | None = None,
+        max_per: Mapping[str, int] | None = None, diversity: float = 0.0, unknown: Unknown = "refuse",
+    ) -> pa.Table: ...  # fmt: skip
+
     @of_one_state
     def recommend(
         self,
         user: str | None = None,
-        history: Sequence[str] | None = None,
+        history: Sequence[Item] | None = None,
         k: int = 10,
         exclude_seen: bool | Seen | None = None,
         context: Mapping[str, Any] | None = None,
         label: str | None = None,
-    ) -> list[Scored]:
+        *,
+        users: Sequence[str] | None = None,
+        items: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        where: Where | None = None,
+        max_per: Mapping[str, int] | None = None,
+        diversity: float = 0.0,
+        unknown: Unknown = "refuse",
+    ) -> list[Scored] | pa.Table:
         """The `k` best items of the whole catalogue, best first, with click probabilities (or scores, see `measure`).
 
-        user: a known user's id. history: item ids, oldest first; alone, for someone new; with `user`, instead of what
-        is known of them. exclude_seen: what is left out: "positives" that the user has, all their "interactions"
-        whatever the label, or "none"; of a `history`, that or none of it. None, the default: as `eval.exclude_seen` of
-        the run says; False: none. Fewer than `k` come back where the catalogue ends.
+        user: a known user's id. history: items, oldest first, ids or new ones by their fields; alone, for someone new;
+        with `user`, instead of what is known of them. users: ids of several known users in their place, whose lists are
+        a table as `recommend_all` writes it, a row per user in the same order. exclude_seen: what is left out:
+        "positives" that the user has, all their "interactions" whatever the label, or "none"; of a `history`, that or
+        none of it. None, the default: as `eval.exclude_seen` of the run says; False: none. Fewer than `k` come back
+        where the catalogue, or what is left of it, ends.
         context: values by column, where the model reads a context (`model.context`); `time`, seconds since 1970, says
         hour and weekday, and `seen` what was met in the session (`model.session`): items, oldest first, in a list, or
         with whether they were clicked in a mapping; `query` is what was typed, any text, where the model reads queries.
         What is not given is missing, which a warning tells once. label: by the probability of which label; None: the
         main one. Under `model.multi_label=esmm` the second one is a click
         that converts.
+
+        items: ids of the only ones that may be in a list; exclude: of those that may not. where: column -> what an item
+        must have there, all of it: `{"category": ["lamp", "chair"], "in_stock": True, "price": (None, 20.0)}`, see
+        `rawrec.serving.filters.Where`. max_per: categorical column -> how many items with one value of it a list may
+        hold; an item with several counts for each.
+        diversity: w from 0 to 1, the weight of unlikeness to what is in the list already (maximal marginal relevance).
+        One after the other the item is taken that has the largest `(1 - w) r_i - w max over j taken of cos(c_i, c_j)`.
+        r_i is its score, brought to 0 to 1 over the 10 k best items (100 at least) that may be in the list, among which
+        is chosen; c its content embedding (that of its id for a model on ids alone, a retrieval model's vector); a
+        cosine with an item that has none is 0.
+        unknown: "skip" leaves ids that are not in the catalogue, and values of `where` that no item has, aside with a
+        warning; otherwise they are refused.
         """
-        check_k(k)
-        exclude = self._excluded(exclude_seen)
-        users, past = self._who(user, history)
-        ptr, seen = self._seen_by(users, history, exclude)
-        count, place = min(k, len(self._item_ids)), self._label(label)
-        moments = self._now(users, context)._replace(past=self._events(users) if history is None else None)
-        top = rank_all(lambda u: self._score_all(moments, past, place), users, ptr, seen, count)
+        wanted = Asked(k, items, exclude, where, max_per, diversity, unknown).check()
+        left_out, place = self._excluded(exclude_seen), self._label(label)
+        if users is not None:
+            if user is not None or history is not None:
+                raise UserError("users=[...] are several at once: leave out user and history")
+            rows = self._user_rows(users)
+            if not len(rows):
+                return LISTS.empty_table()
+            return self._lists(rows, self._choice(wanted), left_out, SCORED, self._now(rows, context), None, place)
+        who = self._who(user, history, unknown)
+        ptr, seen = self._seen_by(who, left_out)
+        past = self._events(who.users) if history is None else None
+        moments = self._now(who.users, context)._replace(past=past)
+
+        def score(_: np.ndarray, only: Tensor | None) -> Tensor:
+            return self._score_all(moments, who.past, place, only, who.table)
+
+        top = choose(score, self._shown, who.users, ptr, seen, self._choice(wanted))
         return self._scored(top.items[0], top.scores[0])
 
     @of_one_state
@@ -111,55 +164,77 @@ class Recommender(Searching):
         out: str | Path,
         k: int = 10,
         exclude_seen: bool | Seen | None = None,
-        user_batch: int = 64,
+        user_batch: int = SCORED,
         context: Mapping[str, Any] | None = None,
         observer: Callable[..., None] | None = None,
         label: str | None = None,
+        *,
+        users: Sequence[str] | None = None,
+        items: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        where: Where | None = None,
+        max_per: Mapping[str, int] | None = None,
+        diversity: float = 0.0,
+        unknown: Unknown = "refuse",
     ) -> Path:
         """Lists for every user, the same as `recommend` gives user by user, in the form that the suffix of `out` names.
 
         `.parquet`, `.jsonl`: `user_id` and, best first, `items` (ids) and `scores` (see `measure`). `.csv`: a row
         user_id, rank, item_id, score per item. Also `.csv.gz`, `.jsonl.gz`. `user_batch` users are scored at once,
-        all in one `context`; label: as in `recommend`. observer: told how many users are done, as that of
-        `rawrec.train`.
+        all in one `context`. users: those alone, in their order. observer: told how many users are done, as that of
+        `rawrec.train`. All else: as in `recommend`.
         """
-        check_k(k)
-        exclude, place, path = self._excluded(exclude_seen), self._label(label), self._target(out, LIST_FORMS)
-        size = max(user_batch, WRITTEN)
-        users = np.arange(self.data.n_users)
-        parts = (users[at : at + size] for at in range(0, len(users), size))
-        now = self._now(users, context)
-        tell = None if observer is None else teller(observer, "lists of users", len(users))
-        write_lists((self._lists(part, k, exclude, user_batch, now, tell, place) for part in parts), path)
+        wanted = Asked(k, items, exclude, where, max_per, diversity, unknown).check()
+        COUNT.check("user_batch", user_batch)
+        left_out, place, path = self._excluded(exclude_seen), self._label(label), self._target(out, LIST_FORMS)
+        rows = np.arange(self.data.n_users) if users is None else self._user_rows(users)
+        choice, size = self._choice(wanted), max(user_batch, WRITTEN)
+        parts = (rows[at : at + size] for at in range(0, len(rows), size))
+        now = self._now(rows, context)
+        tell = None if observer is None else teller(observer, "lists of users", len(rows))
+        write_lists((self._lists(part, choice, left_out, user_batch, now, tell, place) for part in parts), path)
         return path
+
+    def _choice(self, wanted: Asked) -> Choice:
+        """What lists are chosen by. UserError for columns, values and items that the catalogue lacks."""
+        n, skipped = len(self._item_ids), list[str]()
+        allowed = None
+        if wanted.where:
+            allowed = self._columns.where(wanted.where, None if wanted.unknown == "refuse" else skipped)[:n]
+            for said in skipped:
+                self._warn(said)
+        if wanted.items is not None:
+            chosen, rows = np.zeros(n, bool), self._known_rows(wanted.items, "items", wanted.unknown)
+            chosen[rows[rows >= 0]] = True
+            allowed = chosen if allowed is None else allowed & chosen
+        if wanted.exclude is not None and len(wanted.exclude):
+            allowed, rows = (
+                np.ones(n, bool) if allowed is None else allowed,
+                self._known_rows(wanted.exclude, "exclude", wanted.unknown),
+            )
+            allowed[rows[rows >= 0]] = False
+        limits = self._columns.limits(wanted.max_per or {})
+        vectors = self._vectors() if wanted.diversity else None
+        return Choice(wanted.k, n, allowed, limits, wanted.diversity, vectors)
 
     def _lists(
         self,
         users: np.ndarray,
-        k: int,
+        choice: Choice,
         exclude: Seen,
         user_batch: int,
         now: Moments,
         tell: Callable[[int], None] | None,
         label: int,
     ) -> pa.Table:
-        """Lists of some users with consecutive rows, as `LISTS` has them."""
+        """Lists of some users, as `LISTS` has them."""
         ptr, seen = self._left_out(users, exclude)
 
-        def score(u: np.ndarray) -> Tensor:
+        def score(u: np.ndarray, only: Tensor | None) -> Tensor:
             moments = now._replace(users=u, rows=np.full(len(u), -1), past=self._events(u))
-            return self._score_all(moments, self._histories(u), label)
+            return self._score_all(moments, self._histories(u), label, only)
 
-        top = rank_all(
-            score,
-            users,
-            ptr,
-            seen,
-            min(k, len(self._item_ids)),
-            user_batch,
-            self._workers,
-            tell,
-        )
+        top = choose(score, self._shown, users, ptr, seen, choice, user_batch, self._workers, tell)
         found = (top.items >= 0) & np.isfinite(top.scores)
         offsets = pa.array(np.concatenate([[0], found.sum(1).cumsum()]).astype(np.int32))
         items = pa.array(self._item_ids, pa.string()).take(pa.array(top.items[found]))
@@ -172,9 +247,10 @@ class Recommender(Searching):
         self,
         user: str | None = None,
         items: Sequence[Item] = (),
-        history: Sequence[str] | None = None,
+        history: Sequence[Item] | None = None,
         context: Mapping[str, Any] | None = None,
         label: str | None = None,
+        unknown: Unknown = "refuse",
     ) -> list[float]:
         """Click probabilities of items, known ones by id or new ones by their fields; or those of another `label`.
 
@@ -182,15 +258,20 @@ class Recommender(Searching):
         the dataset without a training interaction.
         """
         check_list(items, "items")
-        users, past = self._who(user, history)
+        who = self._who(user, history, unknown)
         place = self._label(label)
         if not len(items):
             return []
+        table, n = who.table, len(self._item_ids)
         rows, new = self._rows_of(items)
-        table = self._extended(self._embed_rows(new)) if new else self._table
-        moments = self._now(users, context)._replace(past=self._events(users) if history is None else None)
-        asked = torch.tensor(rows)
-        return torch.sigmoid(self.system.score_all(moments, past, table, place, asked))[0].tolist()
+        if new:
+            made = self._embed_rows(new)
+            met = 0 if table is None else len(table.values) - n  # new items of the history come before these
+            rows = [row + met if row >= n else row for row in rows]
+            table = self._extended(made, table)
+        moments = self._now(who.users, context)._replace(past=self._events(who.users) if history is None else None)
+        logits = self._score_all(moments, who.past, place, torch.tensor(rows), table)
+        return torch.sigmoid(logits)[0].tolist()
 
     @of_one_state
     def similar(self, item: Item, k: int = 10) -> list[Scored]:
@@ -198,7 +279,7 @@ class Recommender(Searching):
 
         For a model on ids alone: nearest id embeddings, and only among items that training saw.
         """
-        check_k(k)
+        COUNT.check("k", k)
         vectors, valid = self._vectors()
         if not isinstance(item, Mapping):
             row = self._row(item)
@@ -249,6 +330,7 @@ class Recommender(Searching):
             raise UserError("give a list of items, each with an item_id and its fields")
         ids: dict[str, None] = {}
         tables: list[ContentTable] = []
+        values: list[dict[str, Any]] = []
         following = items.iter_rows(named=True) if isinstance(items, pl.DataFrame) else iter(items)
         while part := [dict(item) for item in islice(following, ENCODE)]:
             for row in part:
@@ -258,12 +340,13 @@ class Recommender(Searching):
                     raise UserError(f"new item {len(ids)} has no item_id")
                 if name in self._rows or name in ids:
                     raise UserError(f"new item {len(ids)}: the catalogue has an item {name!r} already")
+                values.append(self._columns.values_of(row, f"new item {len(ids)}"))
                 ids[name] = None
             tables.append(self._embed_rows(part, len(ids) - len(part)))
-        self._take(list(ids), tables)
+        self._take(list(ids), tables, values)
         return len(ids)
 
-    def _take(self, ids: list[str], tables: list[ContentTable]) -> None:
+    def _take(self, ids: list[str], tables: list[ContentTable], values: list[dict[str, Any]]) -> None:
         """New items behind the others, all at once for who reads. UserError where another thread has taken one."""
         with self._adding:
             for n, name in enumerate(ids):
@@ -273,7 +356,7 @@ class Recommender(Searching):
             for table in tables:
                 new._catalogue = new._catalogue._replace(table=new._extended(table))
             rows = old.rows | {name: len(old.ids) + n for n, name in enumerate(ids)}
-            self._catalogue = new._catalogue._replace(ids=[*old.ids, *ids], rows=rows)
+            self._catalogue = Catalogue([*old.ids, *ids], rows, new._table, old.columns.extended(values))
 
     # ------------------------------------------------------------------------------------------------------------ out
     @of_one_state

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
-from rawrec.serving.new_items import Item, check_list
+from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
+from rawrec.serving.new_items import Item
 from rawrec.serving.recommender import Recommender
-from rawrec.serving.served import unseen
+from rawrec.serving.served import Who, unseen
 from rawrec.threads import count
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.pairs import PairTask, product
@@ -42,13 +43,14 @@ class Retriever(Recommender):
         self,
         user: str | None = None,
         items: Sequence[Item] = (),
-        history: Sequence[str] | None = None,
+        history: Sequence[Item] | None = None,
         context: Mapping[str, Any] | None = None,
         label: str | None = None,
+        unknown: Unknown = "refuse",
     ) -> list[float]:
         """The model's scores of items, given by their ids, for a user whom training has seen."""
         check_list(items, "items")
-        users, _ = self._who(user, history)
+        users = self._who(user, history, unknown).users
         self._label(label)
         rows, new = self._rows_of(items)
         if new:
@@ -68,21 +70,23 @@ class Retriever(Recommender):
     def _ranks_by_queries(self) -> bool:
         return False
 
-    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    def _who(self, user: str | None, history: Sequence[Item] | None, unknown: Unknown = "refuse") -> Who:
+        check_user(user)
+        UNKNOWN.check("unknown", unknown)
         if history is not None:
             raise UserError(
                 f"this run is of model `{self._model()}`, which knows users by their id and reads no history: "
                 "give a user's id, or train em3"
             )
         if user is None:
-            raise UserError("say who: a user's id (user)")
+            raise UserError("say who: a user's id (user), or several (users)")
         row = int(self.data.user_rows([str(user)])[0])
         if not self._retrieval.known_users[row]:
             raise UserError(
                 f"user {user!r} has no training interaction, so model `{self._model()}` knows nothing of them; em3 "
                 "serves such users by their history"
             )
-        return np.array([row]), self._histories(np.array([row]))
+        return Who(np.array([row]), self._histories(np.array([row])), None, None)
 
     def _histories(self, users: np.ndarray) -> np.ndarray:
         return np.empty((len(users), 0), np.int64)
@@ -90,13 +94,22 @@ class Retriever(Recommender):
     def _events(self, users: np.ndarray) -> None:
         return None
 
-    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0, only: Tensor | None = None) -> Tensor:
+    def _score_all(
+        self,
+        moments: Moments,
+        past: np.ndarray,
+        label: int = 0,
+        only: Tensor | None = None,
+        table: ContentTable | None = None,
+    ) -> Tensor:
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
-        users = moments.users
-        rows = torch.from_numpy(users).to(self._items.device)
+        users, items, alike = moments.users, self._items, self._alike
+        rows = torch.from_numpy(users).to(items.device)
         known = torch.from_numpy(self._retrieval.known_users[users]).to(rows.device)
-        scores = product(self._users[rows], self._items, self._alike).masked_fill(~known[:, None], -torch.inf)
-        return scores if only is None else scores[:, only.to(scores.device)]
+        if only is not None:
+            only = only.to(items.device)
+            items, alike = items[only], torch.isin(only, alike).nonzero().squeeze(1)
+        return product(self._users[rows], items, alike).masked_fill_(~known[:, None], -torch.inf)
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         return scores

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.arguments import COUNT
 from rawrec.config.training import Seen
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
-from rawrec.serving.served import QUERY_NOW, Scored, Served, check_k, check_query, cosines, of_one_state
+from rawrec.serving.asked import Unknown
+from rawrec.serving.new_items import Item
+from rawrec.serving.served import QUERY_NOW, Scored, Served, check_query, cosines, of_one_state
 from rawrec.training.tasks.queries import Queries
 
 By = Literal["score", "content"]
@@ -30,18 +33,19 @@ class Searching(Served):
         query: str,
         *,
         user: str | None = None,
-        history: Sequence[str] | None = None,
+        history: Sequence[Item] | None = None,
         k: int = 10,
         by: By = "score",
         candidates: int | None = None,
         exclude_seen: bool | Seen | None = False,
         context: Mapping[str, Any] | None = None,
         label: str | None = None,
+        unknown: Unknown = "refuse",
     ) -> list[Scored]:
         """The `k` best items of the catalogue for what was typed, best first; items that were added are among them.
 
         query: any text, of any length (the first `content.query.max_length` words are read). An empty one is no query,
-        as in a dataset. user, history: as in `recommend`; without both, of somebody of whom nothing is known.
+        as in a dataset. user, history, unknown: as in `recommend`; without both, of somebody of whom nothing is known.
         by: "score", the probability that `score` gives with the context query=...; "content", the cosine of the query's
         vector with the item's content, whoever asks, of the items that have content. candidates: by "score" among so
         many items alone, which are the nearest by content; None: among all, exactly. exclude_seen: as in `recommend`,
@@ -56,26 +60,26 @@ class Searching(Served):
         """
         queries = self._readable()
         check_query(query, "query")
-        check_k(k)
+        COUNT.check("k", k)
         if by not in BY:
             raise UserError(f"by={by!r}: use {' or '.join(BY)}; the probability of a label is label=...")
         exclude = self._excluded(exclude_seen)
         self._check_asked(by, candidates, k, exclude, user, history, context, label)
         past_of = [] if user is None and history is None else history
-        users, past = self._who(user, past_of)
-        left_out = self._seen_by(users, past_of, exclude)
+        who = self._who(user, past_of, unknown)
+        left_out = self._seen_by(who, exclude)
         if by == "content":
             return self._scored(*self._nearest(queries, query, k, left_out), raw=True)
         place = self._label(label)
-        moments = self._now(users, self._with_query(context, query))._replace(
-            past=self._events(users) if past_of is None else None
+        moments = self._now(who.users, self._with_query(context, query))._replace(
+            past=self._events(who.users) if past_of is None else None
         )
         if candidates is None:
-            return self._scored(*_best(self._score_all(moments, past, place), left_out, k))
+            return self._scored(*_best(self._score_all(moments, who.past, place, None, who.table), left_out, k))
         rows, _ = self._nearest(queries, query, candidates, left_out)
         if not len(rows):
             return []
-        scores = self._score_all(moments, past, place, torch.from_numpy(rows))
+        scores = self._score_all(moments, who.past, place, torch.from_numpy(rows), who.table)
         found, best = _best(scores, NOTHING, k)
         return self._scored(rows[found], best)
 
@@ -106,7 +110,7 @@ class Searching(Served):
         k: int,
         exclude: Seen,
         user: str | None,
-        history: Sequence[str] | None,
+        history: Sequence[Item] | None,
         context: Mapping[str, Any] | None,
         label: str | None,
     ) -> None:
@@ -124,7 +128,7 @@ class Searching(Served):
                         "alone: leave it out, or use by='score'"
                     )
         if candidates is not None:
-            check_k(candidates, "candidates")
+            COUNT.check("candidates", candidates)
             if candidates < k:
                 raise UserError(f"candidates={candidates}: the {k} best are chosen among them, so give {k} at least")
         if by == "score" and candidates is None and not self._ranks_by_queries():

@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rawrec.arguments import IDS
 from rawrec.config.training import Seen
 from rawrec.data import texts
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Histories
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
-from rawrec.serving.new_items import Item, check_list, new_columns
+from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
+from rawrec.serving.filters import Columns
+from rawrec.serving.new_items import Item, new_columns
 from rawrec.threads import Mutex
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -50,11 +53,13 @@ class Catalogue(NamedTuple):
     """The items of a recommender, as they are at one moment: never changed, replaced whole.
 
     ids: of every row. rows: the same the other way round. table: their content; None for a model on ids alone.
+    columns: their categories and numbers.
     """
 
     ids: list[str]
     rows: dict[str, int]
     table: ContentTable | None
+    columns: Columns
 
 
 def of_one_state(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -66,6 +71,17 @@ def of_one_state(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate
         return method(copy(served), *args, **given)
 
     return call
+
+
+class Who(NamedTuple):
+    """Who is asked: user rows `[1]` (-1 = unknown) and the history as the model reads it, `[1, n]` item rows. own: all
+    of a history that was given in the place of what is known; None: none was. table: content, where new items of a
+    history go on behind those of the catalogue."""
+
+    users: np.ndarray
+    past: np.ndarray
+    own: np.ndarray | None
+    table: ContentTable | None
 
 
 class Served:
@@ -89,7 +105,7 @@ class Served:
         self._told: set[str] = set()
         self._usual: Seen = run.config().eval.seen
         ids = [str(i) for i in data.item_ids]
-        self._catalogue = Catalogue(ids, {item: row for row, item in enumerate(ids)}, table)
+        self._catalogue = Catalogue(ids, {item: row for row, item in enumerate(ids)}, table, Columns(data))
         self._adding, self._made = Mutex(), dict[str, Histories]()
         times = None if data.timestamps is None else data.timestamps[positive]
         rows = np.flatnonzero(positive) if self._reads_marks() else None
@@ -107,20 +123,36 @@ class Served:
     def _table(self) -> ContentTable | None:
         return self._catalogue.table
 
+    @property
+    def _columns(self) -> Columns:
+        return self._catalogue.columns
+
     # --------------------------------------------------------------------------------------------- who is asked, when
-    def _who(self, user: str | None, history: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
-        """User row `[1]` and history `[1, n]` as the model reads it."""
+    def _who(self, user: str | None, history: Sequence[Item] | None, unknown: Unknown = "refuse") -> Who:
+        """Who is asked. unknown: "skip" leaves items of a history aside that are not in the catalogue."""
+        check_user(user)
+        UNKNOWN.check("unknown", unknown)
         if user is None and history is None:
-            raise UserError("say who: a user's id (user), or a list of item ids (history)")
-        row = -1 if user is None else self._known_user(user)
+            raise UserError("say who: a user's id (user), several (users), or a list of item ids (history)")
+        users = np.array([-1 if user is None else self._known_user(user)])
         if history is None:
-            return np.array([row]), self._histories(np.array([row]))
+            return Who(users, self._histories(users), None, self._table)
         check_list(history, "history")
-        rows, length = self._known_rows(history), self.system.samples.history
+        new = [item for item in history if isinstance(item, Mapping)]
+        table = self._extended(self._embed_rows(new)) if new else self._table
+        following = iter(range(len(self._item_ids), len(self._item_ids) + len(new)))
+        known = iter(self._known_rows([i for i in history if not isinstance(i, Mapping)], "history", unknown).tolist())
+        found = [next(following) if isinstance(item, Mapping) else next(known) for item in history]
+        rows, length = np.array([row for row in found if row >= 0], np.int64), self.system.samples.history
         past = np.full((1, length), -1, np.int64)
         recent = rows[-length:] if length else rows[:0]
         past[0, length - len(recent) :] = recent
-        return np.array([row]), past
+        return Who(users, past, rows[rows < len(self._item_ids)], table)
+
+    def _user_rows(self, users: Sequence[str]) -> np.ndarray:
+        """Rows of known users. UserError for what is no list of ids, or an unknown one."""
+        IDS.check("users", users)
+        return self.data.user_rows([str(user) for user in users])
 
     def _known_user(self, user: str) -> int:
         try:
@@ -152,7 +184,7 @@ class Served:
             return Moments(users, None, nobody, query=query)
         self._tell_lacking(reader.lacking(context))
         clicked = _seen(context.pop(SEEN_NOW, ()))
-        seen = self._known_rows(list(clicked)), sum(clicked.values())
+        seen = self._known_rows(list(clicked), SEEN_NOW), sum(clicked.values())
         return Moments(users, None, nobody, context, seen=seen, query=query)
 
     def _tell_lacking(self, names: Sequence[str]) -> None:
@@ -167,6 +199,11 @@ class Served:
         if what not in self._told:
             self._told.add(what)
             _warn(text)
+
+    @staticmethod
+    def _warn(text: str) -> None:
+        """Warn, at the place that called this room."""
+        _warn(text)
 
     def _read_query(self, query: str) -> str | None:
         """A query as the model reads it, None where it is empty; what is not read of it is told."""
@@ -192,8 +229,25 @@ class Served:
     def _context_reader(self) -> ContextReader | None:
         return self.system.context
 
-    def _known_rows(self, items: Sequence[str]) -> np.ndarray:
-        return np.array([self._row(item) for item in items], np.int64)
+    def _known_rows(self, items: Sequence[str], what: str, unknown: Unknown = "refuse") -> np.ndarray:
+        """Rows of items in the catalogue. Of those that are not there, a UserError tells the first, or -1 stands for
+        them and a warning, which names `what`, tells how many they are."""
+        found = np.array([self._rows.get(str(item), -1) for item in items], np.int64)
+        lacking = np.flatnonzero(found < 0)
+        if len(lacking) and unknown == "skip":
+            some = f"{what}: {len(lacking)} of {len(items)} items are not in the catalogue and were left aside, first "
+            _warn(some + repr(str(items[int(lacking[0])])))
+        elif len(lacking):
+            self._refuse(items[int(lacking[0])], what)
+        return found
+
+    def _refuse(self, item: str, what: str) -> None:
+        """UserError for an item that the catalogue lacks."""
+        try:
+            self._row(item)
+        except UserError as error:
+            hint = "" if what == SEEN_NOW else ". unknown='skip' leaves such items aside"
+            raise UserError(f"{what}: {error}{hint}") from None
 
     def _excluded(self, exclude_seen: bool | Seen | None) -> Seen:
         """What lists leave out; True is what is usual, positives where nothing is."""
@@ -204,22 +258,21 @@ class Served:
                 return known
         raise UserError(f"exclude_seen={exclude_seen!r}: use {', '.join(SEEN)}, True or False")
 
-    def _seen_by(
-        self, users: np.ndarray, history: Sequence[str] | None, exclude: Seen
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What is left out of the list of one user, or of a `history` in the place of theirs, as `_left_out` has it."""
-        if history is None:
-            return self._left_out(users, exclude)
-        seen = self._known_rows(history if exclude != "none" else ())
+    def _seen_by(self, who: Who, exclude: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """What is left out of the list of one user, or of a history in the place of theirs, as `_left_out` has it."""
+        if who.own is None:
+            return self._left_out(who.users, exclude)
+        seen = who.own if exclude != "none" else who.own[:0]
         return np.array([0, len(seen)]), seen
 
     def _left_out(self, users: np.ndarray, exclude: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """What is left out of the lists of users with consecutive rows: ptr `[n + 1]` and item rows."""
+        """What is left out of the lists of users: ptr `[n + 1]` and item rows."""
         if exclude == "none":
             return np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)
         source = self._past if exclude == "positives" else self._met
-        ptr = source.ptr[users[0] : users[-1] + 2]
-        return ptr - ptr[0], source.items[ptr[0] : ptr[-1]]
+        lengths = source.ptr[users + 1] - source.ptr[users]
+        ptr = np.concatenate([[0], np.cumsum(lengths)])
+        return ptr, source.items[np.arange(ptr[-1]) + np.repeat(source.ptr[users] - ptr[:-1], lengths)]
 
     @property
     def _met(self) -> Histories:
@@ -260,9 +313,19 @@ class Served:
             raise UserError(f"label {name!r}: this run has learned {', '.join(names)}; see data.labels")
         return 0 if name is None else names.index(name)
 
-    def _score_all(self, moments: Moments, past: np.ndarray, label: int = 0, only: Tensor | None = None) -> Tensor:
-        """Of all items, or of rows `only`, `[users, items]`."""
-        return self.system.score_all(moments, past, self._table, label, only)
+    def _score_all(
+        self,
+        moments: Moments,
+        past: np.ndarray,
+        label: int = 0,
+        only: Tensor | None = None,
+        table: ContentTable | None = None,
+    ) -> Tensor:
+        """Of all items of the catalogue, or of rows `only`, `[users, items]`. table: in the place of the catalogue's,
+        which it begins with."""
+        if table is not None and table is not self._table and only is None:
+            only = torch.arange(len(self._item_ids))
+        return self.system.score_all(moments, past, self._table if table is None else table, label, only)
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         """What the user sees of a model's scores, see `measure`."""
@@ -278,9 +341,9 @@ class Served:
             return self._table.values, self._table.valid
         return self.system.ranker.inputs.ids.item_vectors()
 
-    def _extended(self, extra: ContentTable | None) -> ContentTable | None:
-        """The table of all items with that of new ones behind it."""
-        table = self._table
+    def _extended(self, extra: ContentTable | None, table: ContentTable | None = None) -> ContentTable | None:
+        """A table, the catalogue's unless another is given, which goes on with `extra`."""
+        table = self._table if table is None else table
         if extra is None or table is None:
             return table
         columns = table.columns or self.system.ranker.inputs.columns
@@ -335,14 +398,6 @@ def cosines(vector: Tensor, vectors: Tensor, valid: Tensor) -> Tensor:
     """Of a vector `[dim]` with each of `vectors` `[n, dim]`, `[n]`; -inf where that is not `valid`."""
     found = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(vector, dim=0)
     return found.masked_fill(~valid, -torch.inf)
-
-
-def check_k(k: int, name: str = "k") -> None:
-    """UserError for what is no number of items."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise UserError(f"{name}={k!r}: give a whole number of items")
-    if k < 1:
-        raise UserError(f"{name}={k}: ask for at least one item")
 
 
 def unseen(model: str) -> str:

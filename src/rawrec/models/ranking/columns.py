@@ -99,7 +99,7 @@ class Buckets:
 
     def read(self, value: Any, where: str) -> list[int]:
         """The code of a new value."""
-        return [int(self(np.array(_finite(value, where))))]
+        return [int(self(np.array(finite_number(value, where))))]
 
 
 @dataclass
@@ -129,14 +129,14 @@ class Scale:
 
     def read(self, value: Any, where: str) -> float | None:
         """A new value, standardised; None where it is missing or not finite, as in a dataset."""
-        number = _finite(value, where)
+        number = finite_number(value, where)
         return None if math.isnan(number) else float(self(np.array(number)))
 
 
 Reader = Categories | Buckets | Scale
 
 
-def _finite(value: Any, where: str) -> float:
+def finite_number(value: Any, where: str) -> float:
     """A number; nan where it is missing or not finite."""
     if value is None:
         return math.nan
