@@ -132,14 +132,23 @@ def _tuned(run: Any, as_json: bool) -> None:
     print(f"the encoder: {run.path}; use it as content.item.encoder={run.path}")
 
 
-@app.command(epilog="Example: rawrec resume runs/em3")
-def resume(run: RunArgument, data: Data = None, as_json: Json = False) -> None:
-    """Go on with a run that was stopped, as if it had not been."""
+@app.command(epilog="Example: rawrec resume runs/em3 train.epochs=30")
+def resume(
+    run: RunArgument,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="settings as key=value under which it goes on, such as train.epochs=30 (docs/runs.md)"),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was stopped, as if it had not been, or for more epochs."""
+    from rawrec.config import parse_overrides
     from rawrec.progress import Bars
     from rawrec.training.job import resume as work
 
     with Bars() as observer:
-        done = work(run, observer, data)
+        done = work(run, observer, data, parse_overrides(overrides or []))
     _done(done, as_json)
 
 

@@ -208,13 +208,7 @@ class Loop(Generic[AnyTask]):
                 state.bad_epochs += 1
         state.position, state.sums = 0, {}
         self._shown.zero_()
-        patience = self.schedule.patience + task.like_mmrec
-        ends = state.bad_epochs >= patience
-        state.finished = state.epoch >= self.schedule.epochs
-        if not state.finished and task.hands_over(state.epoch, ends):
-            self._hand_over()
-        else:
-            state.finished = state.finished or ends
+        self._decide()
         times = {"seconds": seconds, "samples_per_second": samples / seconds}
         times["validation_seconds"] = time.perf_counter() - begun
         self.run.append_metrics({**line, **times})
@@ -223,6 +217,16 @@ class Loop(Generic[AnyTask]):
         ):  # a resumed run does again, exactly, what was done since
             self.save()
         self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+
+    def _decide(self) -> None:
+        """Whether training ends with this epoch, or its second phase begins."""
+        state, task = self.progress, self.task
+        ends = state.bad_epochs >= self.schedule.patience + task.like_mmrec
+        state.finished = state.epoch >= self.schedule.epochs
+        if not state.finished and task.hands_over(state.epoch, ends):
+            self._hand_over()
+        else:
+            state.finished = state.finished or ends
 
     def _hand_over(self) -> None:
         """Begin the task's second phase. What is frozen are the averages, by which it has been evaluated."""
@@ -271,7 +275,10 @@ class Loop(Generic[AnyTask]):
         self._saving = self._saved - started
 
     def restore(self) -> None:
-        """Continue where the last checkpoint stands; lines of metrics written after it are taken back."""
+        """Continue where the last checkpoint stands; lines of metrics written after it are taken back.
+
+        A run that had come to its end goes on where train.epochs or train.patience now let it.
+        """
         path = self.run.path / "checkpoint" / "last.safetensors"
         tensors, state = checkpoint.load(path)
         if state.get("format") != FORMAT:
@@ -292,6 +299,8 @@ class Loop(Generic[AnyTask]):
         if self.task.bank is not None:
             self.task.bank.load_state(checkpoint.without_prefix("bank.", tensors))
         self.run.keep_metrics(state["metrics_lines"])
+        if self.progress.finished:
+            self._decide()
 
     def finish(self) -> None:
         """The best epoch's weights, one evaluation of test, and the files that make the run whole."""
