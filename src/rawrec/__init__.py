@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rawrec.config.retrieval import RetrievalConfig
     from rawrec.config.sources import SourceOptions, register_source
     from rawrec.data.dataset import Dataset
-    from rawrec.errors import RunStopped, UserError
+    from rawrec.errors import RunInterrupted, RunStopped, UserError
     from rawrec.models.retrieval.base import RetrievalModel
     from rawrec.report.comparison import compare
     from rawrec.serving.recommender import Recommender
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rawrec.studies.em3.study import study_em3
     from rawrec.studies.lemur.study import study_lemur
     from rawrec.studies.lmm.study import study_lmm
-    from rawrec.training.job import evaluate, finetune, resume, train
+    from rawrec.training.job import evaluate, finetune, finish, resume, train
     from rawrec.training.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "Recommender",
     "RetrievalConfig",
     "RetrievalModel",
+    "RunInterrupted",
     "RunStopped",
     "SourceOptions",
     "SourceTables",
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "evaluate",
     "finetune",
+    "finish",
     "register_encoder",
     "register_fusion",
     "register_metric",
@@ -66,6 +68,7 @@ _HOMES = {
     "Recommender": "rawrec.serving.recommender",
     "RetrievalConfig": "rawrec.config.retrieval",
     "RetrievalModel": "rawrec.models.retrieval.base",
+    "RunInterrupted": "rawrec.errors",
     "RunStopped": "rawrec.errors",
     "SourceOptions": "rawrec.config.sources",
     "SourceTables": "rawrec.sources.own",
@@ -73,6 +76,7 @@ _HOMES = {
     "compare": "rawrec.report.comparison",
     "evaluate": "rawrec.training.job",
     "finetune": "rawrec.training.job",
+    "finish": "rawrec.training.job",
     "register_encoder": "rawrec.config.parts",
     "register_fusion": "rawrec.config.parts",
     "register_metric": "rawrec.config.metrics",

@@ -21,3 +21,14 @@ class RunStopped(Exception):
 
     The command line prints it without a traceback and leaves with exit code 1.
     """
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A run that was ended by Ctrl-C or another signal, `number`: the message says where it stands and how to go on.
+
+    The command line prints it without a traceback and leaves with exit code 128 + number.
+    """
+
+    def __init__(self, message: str, number: int = 2) -> None:
+        super().__init__(message)
+        self.number = number

@@ -9,6 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+
+import forked
+from rawrec.training.runs import RunFolder
+from systems import settings
 
 BEGIN = """
 import signal, sys
@@ -69,3 +74,30 @@ def test_an_import_that_is_ended_leaves_nothing(tmp_path: Path, number: int, cod
     assert process.returncode == code and "Traceback" not in err, err
     assert err.splitlines()[-1].startswith(f"rawrec: {said}")
     assert not list(out.iterdir())
+
+
+def test_a_run_is_stopped_resumed_stopped_and_finished(shop: Path, tmp_path: Path) -> None:
+    """By Ctrl-C and by SIGTERM; what it says are commands that work."""
+    tree = settings(model__name="id", train__batch_size=16, train__epochs=500, train__patience=500)
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tree))
+    run = tmp_path / "run"
+    commands = [["train", str(tmp_path / "settings.yaml"), "--data", str(shop), "--out", str(run)]]
+    commands += [["resume", str(run)]]
+    for words, number, code in zip(commands, (signal.SIGINT, signal.SIGTERM), (130, 143), strict=True):
+        lines = len(RunFolder(run).metrics_lines())
+        command = [sys.executable, "-m", "rawrec.cli", *words]
+        process = forked.Process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while len(RunFolder(run).metrics_lines()) <= lines and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code and "Traceback" not in err, err
+        said = err[err.index("rawrec: ") :].splitlines()
+        assert "of 500 " in said[0] and said[0].endswith("; the checkpoint is written")
+        assert said[1].split() == ["rawrec", "resume", str(run), "goes", "on,", "exactly"]
+        assert said[3].split()[:3] == ["rawrec", "finish", str(run)]
+    assert not RunFolder.open(run).info()["finished"]
+    done = forked.run([sys.executable, "-m", "rawrec.cli", *said[3].split()[1:3]], capture_output=True, text=True)
+    assert done.returncode == 0 and "cut short after" in done.stdout, done.stderr
+    assert RunFolder.open(run).info()["finished"]

@@ -235,6 +235,16 @@ def test_tables_for_a_paper(make: Make) -> None:
     assert made.count(r"\\") == 4 and made.count("{") == made.count("}") and "†" not in made and "±" not in made
 
 
+def test_a_run_that_was_cut_short_is_named(make: Make) -> None:
+    paths = [make("a", lists=np.linspace(0, 1, USERS)), make("b_1", "vbpr", lists=np.linspace(1, 0, USERS))]
+    assert "Cut short" not in markdown(compare(paths, metrics=["recall@20"]))
+    RunFolder(paths[1]).write_info(cut_short={"epochs": 3, "of": 20})
+    found = compare(paths, metrics=["recall@20"])
+    assert found.cut_short == {str(paths[1]): "3 of 20 epochs"}
+    assert "Cut short: b_1 of vbpr after 3 of 20 epochs." in markdown(found)
+    assert r"b\_1 of vbpr" in latex(found)
+
+
 def test_the_command(make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [make("a", lists=values(0)), make("b", "lightgcn", values(1, 0.4))]
 

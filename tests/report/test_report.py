@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -298,6 +299,15 @@ def test_a_run_without_cold_test_items(runs, data):
     assert "Test AUC" in text and "AUC on cold items" not in text
 
 
+def test_a_run_that_was_cut_short(runs, data, tmp_path):
+    page = build_report(runs[0], data=data, out=tmp_path / "whole.html").read_text()
+    assert "Cut short." not in page
+    path = shutil.copytree(runs[0], tmp_path / "short")
+    info = json.loads((path / "run.json").read_text()) | {"cut_short": {"epochs": 2, "of": 6}}
+    (path / "run.json").write_text(json.dumps(info))
+    assert "Training was ended after 2 of 6 epochs" in build_report(path, data=data).read_text()
+
+
 def test_users_mistakes_are_explained(runs, data, tmp_path):
     mine, other = runs
     with pytest.raises(UserError, match=r"is not a run folder: it has no run\.json"):
@@ -313,7 +323,7 @@ def test_users_mistakes_are_explained(runs, data, tmp_path):
     with pytest.raises(UserError, match="cannot be compared: dataset is"):
         build_report(mine, other)
     (other / "run.json").write_text(json.dumps(info | {"finished": False}))
-    with pytest.raises(UserError, match="is not finished: complete it with `rawrec resume"):
+    with pytest.raises(UserError, match=r"is not finished: `rawrec resume .*then report"):
         build_report(other)
     (other / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json cannot be read"):

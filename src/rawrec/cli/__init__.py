@@ -10,15 +10,12 @@ import errno
 import os
 import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from rawrec.errors import RunStopped, UserError
-
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+from rawrec import interruption
+from rawrec.errors import RunInterrupted, RunStopped, UserError
 
 
 def __getattr__(name: str) -> Any:
@@ -31,7 +28,7 @@ def _commands() -> Any:
     """The app with all commands. Interrupted meanwhile, the process ends at once: there is nothing to be put in order,
     and libraries that are half imported make other errors of an interruption."""
     before = signal.getsignal(signal.SIGINT)
-    ours = _may_set_signals() and before is signal.default_int_handler
+    ours = interruption.may_set_signals() and before is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, _leave)
     try:
@@ -42,35 +39,9 @@ def _commands() -> Any:
     return app
 
 
-def _may_set_signals() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
 def _leave(*_: object) -> NoReturn:
     os.write(2, f"rawrec: {INTERRUPTED}\n".encode())
     os._exit(130)
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Inside, a signal that ends the process raises SystemExit, so that what is half written is taken back as after an
-    interruption. Only the first: the next does not disturb who puts things in order and leaves."""
-
-    def end(number: int, _: object) -> NoReturn:
-        for each in ENDING:
-            signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    before = {number: signal.getsignal(number) for number in ENDING if _may_set_signals()}
-    taken = [number for number, handler in before.items() if handler is signal.SIG_DFL]  # not under nohup
-    for number in taken:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in taken:
-            if signal.getsignal(number) is end:
-                signal.signal(number, before[number])
 
 
 def main() -> None:
@@ -78,28 +49,42 @@ def main() -> None:
     try:
         app = _commands()
         warnings.showwarning = _teller(warnings.showwarning)
-        with _ended_in_order():
+        with interruption.as_exceptions():
             app(standalone_mode=True)
     except UserError as error:
         _fail(str(error), 2)
     except RunStopped as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail(INTERRUPTED, 130)
+    except KeyboardInterrupt as error:
+        _fail(*_interrupted(error))
     except SystemExit as stop:  # typer turns an interruption into this
-        if stop.code == 130:
-            _fail(INTERRUPTED, 130)
-        if stop.code in [128 + number for number in ENDING]:
-            _fail(INTERRUPTED.replace("interrupted", "ended by a signal"), int(stop.code))
+        if interruption.seen or stop.code == 130:
+            _fail(*_interrupted(stop))
         raise
     except BrokenPipeError:
         sys.exit(1)
-    except OSError as error:
-        _fail(*_explain(error))
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
+        if interruption.seen:
+            _fail(*_interrupted(error))
+        if isinstance(error, OSError):
+            _fail(*_explain(error))
+        if not isinstance(error, MemoryError | RuntimeError):
+            raise
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
+
+
+def _interrupted(error: BaseException) -> tuple[str, int]:
+    """Message and exit code of an interruption, whatever other errors were made of it on the way."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, RunInterrupted):
+            return str(found), 128 + found.number
+        found = found.__cause__ or found.__context__
+    number = interruption.seen[0] if interruption.seen else signal.SIGINT
+    by = "interrupted" if number == signal.SIGINT else "ended by a signal"
+    return INTERRUPTED.replace("interrupted", by), 128 + number
 
 
 PACKAGE = __file__.rpartition("cli")[0]
@@ -118,9 +103,7 @@ def _teller(others: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
-INTERRUPTED = (
-    "interrupted; a training run goes on with `rawrec resume RUN`, an import, sweep or study with the same command"
-)
+INTERRUPTED = "interrupted; an import, sweep or study goes on with the same command, a run with `rawrec resume RUN`"
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 

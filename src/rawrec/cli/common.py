@@ -30,6 +30,7 @@ ORDER = [
     "finetune",
     "train",
     "resume",
+    "finish",
     "sweep",
     "evaluate",
     "compare",

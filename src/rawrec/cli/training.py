@@ -132,24 +132,52 @@ def _tuned(run: Any, as_json: bool) -> None:
     print(f"the encoder: {run.path}; use it as content.item.encoder={run.path}")
 
 
-@app.command(epilog="Example: rawrec resume runs/em3")
-def resume(run: RunArgument, data: Data = None, as_json: Json = False) -> None:
-    """Go on with a run that was stopped, as if it had not been."""
+@app.command(epilog="Example: rawrec resume runs/em3 train.epochs=30")
+def resume(
+    run: RunArgument,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="settings as key=value under which it goes on, such as train.epochs=30 (docs/runs.md)"),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was stopped, as if it had not been, or for more epochs."""
+    from rawrec.config import parse_overrides
     from rawrec.progress import Bars
     from rawrec.training.job import resume as work
 
     with Bars() as observer:
+        done = work(run, observer, data, parse_overrides(overrides or []))
+    _done(done, as_json)
+
+
+@app.command(epilog="Example: rawrec finish runs/em3")
+def finish(run: RunArgument, data: Data = None, as_json: Json = False) -> None:
+    """End a run that was stopped with its best epoch so far."""
+    from rawrec.progress import Bars
+    from rawrec.training.job import finish as work
+
+    with Bars() as observer:
         done = work(run, observer, data)
-    (_tuned if done.info().get("task") == "finetune" else _finished)(done, as_json)
+    _done(done, as_json)
+
+
+def _done(run: Any, as_json: bool) -> None:
+    (_tuned if run.info().get("task") == "finetune" else _finished)(run, as_json)
 
 
 def _finished(run: Any, as_json: bool) -> None:
+    from rawrec.training.runs import cut_short
+
     metrics = json.loads((run.path / "metrics.json").read_text())
     if as_json:
         print_json({"run": str(run.path), **metrics})
         return
     parts = {name: metrics[name] for name in ("valid", "test")}
     console().print(_metrics_table(parts, _main_metrics(metrics["test"])))
+    if after := cut_short(run.info()):
+        print(f"cut short after {after}: the weights are those of the best of them")
     print(f"run folder: {run.path}; all metrics are in its metrics.json; look at it with: rawrec report {run.path}")
 
 

@@ -29,6 +29,7 @@ SHARED = (
     "precision",
     "checkpoint_every",
     "checkpoint_share",
+    "on_interrupt",
     "threads",
 )
 """What it has in common with the training of models."""
@@ -105,6 +106,9 @@ class FinetuneConfig(Record):
     )
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
     checkpoint_share: float = Field(default=0.05, gt=0, le=1, description="checkpoints take at most this share of time")
+    on_interrupt: Literal["keep", "finish"] = Field(
+        default="keep", description="what Ctrl-C leaves: keep, a run to resume; finish, the best epoch so far"
+    )
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads; null: those that are there")
 
     @field_validator("loss", "image_fields", "text_fields", mode="before")

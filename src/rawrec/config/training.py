@@ -165,6 +165,11 @@ class TrainConfig(Record):
     checkpoint_share: float = Field(
         default=0.05, gt=0, le=1, description="checkpoints take at most this share of the time; 1: none is left out"
     )
+    on_interrupt: Literal["keep", "finish"] = Field(
+        default="keep",
+        description="what Ctrl-C (or SIGTERM) leaves: keep, a run to resume, exactly; finish, the best epoch so far, "
+        "evaluated on test as if by `rawrec finish`, where one is done",
+    )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads; null: the cores that are there for this process"
     )

@@ -19,7 +19,7 @@ from rawrec.report.pictures import Tiles
 from rawrec.report.popularity import health_of, standings
 from rawrec.report.run import Run
 from rawrec.report.samples import Recommending, sample_cold_items, sample_users
-from rawrec.training.runs import RunFolder
+from rawrec.training.runs import RunFolder, cut_short
 
 
 def build_report(
@@ -82,6 +82,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "other": other,
         "data": data,
         "metric": mine.config.train.metric,
+        "cut_short": cut_short(mine.info),
         "blocks": blocks,
         "compared": compared,
         "curves": curves(mine, other),

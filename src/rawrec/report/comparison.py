@@ -36,11 +36,19 @@ from rawrec.evaluation.significance import (
 )
 from rawrec.report.labels import by_label, session_values
 from rawrec.report.popularity import GAINS, Gain, Health, bucket_masks, gains, health_of
-from rawrec.training.runs import RunFolder
+from rawrec.training.runs import RunFolder, cut_short, not_finished
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-OF_THE_MACHINE = ("seed", "train.threads", "train.device")  # runs that differ in nothing else are seeds of one model
+OF_THE_MACHINE = (
+    "seed",
+    "train.threads",
+    "train.device",
+    "train.checkpoint_every",
+    "train.checkpoint_share",
+    "train.on_interrupt",
+)
+"""Runs that differ in nothing else are seeds of one model."""
 TEST_PART = 2
 T_TEST, BOOTSTRAP = "paired t-test over users", "bootstrap over users"
 
@@ -89,6 +97,8 @@ class Comparison:
     """By bucket, then by model: the gain in QAUC, without queries in GAUC, and the bank's health; empty where no run
     logged its bank by bucket, or that metric is not among `metrics`."""
     popularity_missing: str | None = None  # why `popularity` could not be made
+    cut_short: dict[str, str] = field(default_factory=dict)
+    """Of the run folders that `rawrec finish` ended: after how many epochs."""
 
     def dump(self) -> dict[str, Any]:
         """Plain values that fit into JSON."""
@@ -104,7 +114,7 @@ class _Run:
         self.info = self.folder.info()
         if not self.info["finished"]:
             pruned = self.info.get("pruned")
-            why = "was pruned by its sweep" if pruned else f"is not finished: `rawrec resume {path}` goes on with it"
+            why = "was pruned by its sweep" if pruned else not_finished(path)
             raise UserError(f"{path} {why}, so it has no test metrics to compare")
         self.cfg = self.folder.config()
         self.settings = dict(_flat(self.cfg.dump()))
@@ -217,6 +227,7 @@ def compare(
         resamplings=bootstrap,
         popularity=popularity,
         popularity_missing=missing,
+        cut_short={str(run.path): after for run in everyone if (after := cut_short(run.info))},
     )
 
 

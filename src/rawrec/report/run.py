@@ -15,6 +15,7 @@ from rawrec import config
 from rawrec.errors import UserError
 from rawrec.report import plots
 from rawrec.report.labels import by_label
+from rawrec.training.runs import not_finished
 
 TEST = 2
 
@@ -29,7 +30,7 @@ class Run:
             raise UserError(f"{path} is not a run folder: it has no run.json (make one with `rawrec train`)")
         self.info: dict[str, Any] = self._read("run.json", json.loads)
         if not self.info.get("finished"):
-            raise UserError(f"{path} is not finished: complete it with `rawrec resume {path}`, then report")
+            raise UserError(f"{path} {not_finished(path)}; then report")
         self.config = config.validate(self._read("config.yaml", yaml.safe_load))
         self.metrics: dict[str, Any] = self._read("metrics.json", json.loads)
         self.judges_impressions = not self.config.retrieval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -118,8 +119,15 @@ def caption(
         *([f"Lower is better: {', '.join(lower)}."] if lower else []),
         f"{better} better, {worse} worse than {escaped(found.baseline)} with p below {1 - found.level:.2g} "
         f"({' and '.join(tests)}, Holm-Bonferroni over {comparisons} comparison{'s' * (comparisons > 1)}).",
+        *([f"Cut short: {escaped(', '.join(_cut_short(found)))}."] if found.cut_short else []),
     ]
     return " ".join(parts)
+
+
+def _cut_short(found: Comparison) -> list[str]:
+    """The runs that were ended before they were done, by the model that they are of."""
+    names = {path: name for name, paths in found.runs.items() for path in paths}
+    return [f"{Path(path).name} of {names[path]} after {after}" for path, after in found.cut_short.items()]
 
 
 def mark(result: Result) -> str:

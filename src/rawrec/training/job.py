@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,14 +15,15 @@ from rawrec.config.metrics import followed
 from rawrec.config.resolution import single
 from rawrec.content.encoders import JOINT, known_or_whole
 from rawrec.data.dataset import Dataset
-from rawrec.errors import IdleSetting, UserError
+from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.files import filling
 from rawrec.threads import Crowding, computing
+from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.loop import Loop
-from rawrec.training.runs import RunFolder, Settings, running
+from rawrec.training.runs import RunFolder, Settings, not_finished, running
 from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -91,11 +92,15 @@ def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, obser
     with running(out):
         run = RunFolder.create(out, cfg, data, overwrite)
         try:
-            return _work(run, cfg, data, observer, fresh=True)
+            return _work(run, cfg, data, observer, _How(fresh=True))
         except Exception as error:
             if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
                 run.withdraw()
             raise
+        except RunInterrupted:
+            raise
+        except KeyboardInterrupt as error:
+            raise ending.not_begun(run, error) from error
 
 
 def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, overrides: Mapping[str, Any]) -> Config:
@@ -155,22 +160,69 @@ def _default_label(data: Dataset) -> str:
     return DataConfig().label if DataConfig().label in labels else labels[0]
 
 
-def resume(path: str | Path, observer: Any = None, data: Dataset | str | Path | None = None) -> RunFolder:
-    """Go on with a run from its last checkpoint, exactly as if it had never stopped. A finished run stays as it is.
+def resume(
+    path: str | Path,
+    observer: Any = None,
+    data: Dataset | str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunFolder:
+    """Go on with a run from its last checkpoint, exactly as if it had never stopped, or as if `overrides` had been its
+    settings from the beginning. A finished run stays as it is, unless `finish` has cut it short or `overrides` lets it
+    go on.
 
-    data: where the dataset is now, if it has moved.
+    data: where the dataset is now, if it has moved. overrides: of `changing.CHANGEABLE`; they are kept in `config.yaml`
+    and told in `run.json` (`changed`). Raises UserError for other settings, and where the run would not go on.
 
     >>> rawrec.resume("runs/em3")
+    >>> rawrec.resume("runs/em3", overrides={"train.epochs": 30})
     """
     run = RunFolder.open(path)
-    if run.info()["finished"]:
-        return run
+    return run if _rests(run) and not overrides else _go_on(run, observer, data, overrides=overrides or {})
+
+
+def _rests(run: RunFolder) -> bool:
+    """Whether a run is done: finished, and not cut short."""
+    info = run.info()
+    return bool(info["finished"]) and not info.get("cut_short")
+
+
+def finish(path: str | Path, observer: Any = None, data: Dataset | str | Path | None = None) -> RunFolder:
+    """End a run that was stopped, as it stands: the weights of its best epoch so far, content made anew, one evaluation
+    of test. `run.json` says `cut_short`. A finished run stays as it is.
+
+    data: where the dataset is now, if it has moved. Raises UserError where no epoch was finished and kept.
+
+    >>> rawrec.finish("runs/em3")
+    """
+    run = RunFolder.open(path)
+    return run if run.info()["finished"] else _go_on(run, observer, data, train=False)
+
+
+class _How(NamedTuple):
+    """fresh: a run that has just been made. train: to its end, or is it ended as it stands? changes: see `changing`."""
+
+    fresh: bool = False
+    train: bool = True
+    changes: Mapping[str, list[Any]] = {}
+
+
+def _go_on(
+    run: RunFolder, observer: Any, data: Dataset | str | Path | None, train: bool = True, overrides: Any = None
+) -> RunFolder:
     with running(run.path):
-        if run.info()["finished"]:  # by another process, since
-            return run
         found = run.dataset(data)
+        if not train and not run.info()["finished"]:
+            ending.check_finish(run)
+        cfg, changes = changing.changed(run, overrides or {})
+        if (_rests(run) and not changes) or (not train and run.info()["finished"]):  # by another process, since
+            return run
         run.write_info(dataset=str(found.path.absolute()))
-        return _work(run, run.settings(), found, observer, fresh=False)
+        try:
+            return _work(run, cfg, found, observer, _How(train=train, changes=changes))
+        except RunInterrupted:
+            raise
+        except KeyboardInterrupt as error:
+            raise ending.not_resumed(run, error) from error
 
 
 def load_task(
@@ -178,7 +230,7 @@ def load_task(
 ) -> ImpressionTask | PairTask:
     """What a finished run trained, with its weights and a fresh bank."""
     if not run.info()["finished"]:
-        raise UserError(f"{run.path} is not finished: `rawrec resume {run.path}` goes on with it")
+        raise UserError(f"{run.path} {not_finished(run.path)}")
     cfg = run.config()
     if device is not None:
         choose_device(device, "device")
@@ -218,13 +270,13 @@ def evaluate(
     return metrics
 
 
-def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
+def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:
     threads = cfg.threads if isinstance(cfg, FinetuneConfig) else cfg.train.threads
     with computing(threads), filling(run.path):
-        return _train(run, cfg, data, observer, fresh)
+        return _train(run, cfg, data, observer, how)
 
 
-def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: bool) -> RunFolder:
+def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:
     started = time.perf_counter()
     run.prepare()
     strict: Any = torch.utils.deterministic
@@ -236,8 +288,11 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: b
         strict.fill_uninitialized_memory = False  # it finds bugs, and costs a fifth of an epoch
         loop = Loop(_task(run, cfg, data, observe), run, observe)
         last = run.path / "checkpoint" / "last.safetensors"
-        if not fresh and last.is_file():
+        if not how.fresh and last.is_file():
             loop.restore()
+            changing.record(run, how.changes, loop.progress.epoch, loop.progress.step)
+            if how.train and not loop.progress.finished:
+                run.write_info(finished=False, cut_short=None)
             run.log(f"resumed at epoch {loop.progress.epoch + 1}, step {loop.progress.step}")
         else:
             run.keep_metrics(0)
@@ -245,16 +300,35 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, fresh: b
             for note in loop.task.notes:
                 run.log(note)
                 observe("note", text=note)
-        loop.train()
-        loop.finish()
+        try:
+            if how.train:
+                _to_the_end(loop)
+            loop.finish()
+        except KeyboardInterrupt as error:
+            if isinstance(error, RunInterrupted) or (not run.begun and how.fresh):
+                raise
+            raise ending.stopped(run, error, loop.progress, loop.kept, loop.schedule.epochs) from error
     finally:
         run.write_info(seconds=before + time.perf_counter() - started)
         torch.set_deterministic_debug_mode(mode)
         strict.fill_uninitialized_memory = filling
     run.settle()
-    run.write_info(finished=True, best_epoch=loop.progress.best_epoch, steps=loop.progress.step)
-    run.log("finished")
+    state = loop.progress
+    short = None if state.finished else {"epochs": state.epoch, "of": loop.schedule.epochs}
+    run.write_info(finished=True, best_epoch=state.best_epoch, steps=state.step, cut_short=short)
+    run.log(f"finished, cut short after {state.epoch} of {loop.schedule.epochs} epochs" if short else "finished")
     return run
+
+
+def _to_the_end(loop: Loop[Any]) -> None:
+    """Train, or as far as a signal lets it where train.on_interrupt=finish."""
+    try:
+        loop.train()
+    except RunInterrupted as stop:
+        if loop.schedule.on_interrupt == "keep" or loop.kept is None or not loop.kept.best_epoch:
+            raise
+        note = f"{str(stop).splitlines()[0]}\ntrain.on_interrupt=finish: ending with epoch {loop.progress.best_epoch}"
+        loop.observe("note", text=note)
 
 
 def _task(run: RunFolder, cfg: Settings, data: Dataset, observe: Any) -> Task:

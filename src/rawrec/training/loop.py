@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,28 +18,17 @@ from torch import Tensor
 from rawrec.content.live import LiveContent
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
+from rawrec.interruption import Ended, Ending, at_a_step
 from rawrec.memory import begin_peak, keep_freed_memory, peak_mb
 from rawrec.training import state as checkpoint
+from rawrec.training.ending import WAIT, stopped
 from rawrec.training.optimiser import Optimiser
 from rawrec.training.runs import RunFolder
+from rawrec.training.state import Progress
 from rawrec.training.tasks.base import COUNTED, Batch, Result, Task
 
 FORMAT = 2  # of checkpoints
 AnyTask = TypeVar("AnyTask", bound=Task)
-
-
-@dataclass
-class Progress:
-    """Where a run stands; with the tensors of a checkpoint, all that a resumed run needs."""
-
-    epoch: int = 0  # epochs finished
-    position: int = 0  # training samples of the current epoch that are done
-    step: int = 0  # optimiser updates made
-    best: float | None = None
-    best_epoch: int = 0
-    bad_epochs: int = 0
-    finished: bool = False  # training, not the final evaluation
-    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch, for its line of metrics
 
 
 class Loop(Generic[AnyTask]):
@@ -62,14 +51,23 @@ class Loop(Generic[AnyTask]):
         self._waiting: set[str] = set()  # those among them that have had items
         self._best: dict[str, Tensor] = {}  # the state of the best epoch
         self._saved, self._saving = time.perf_counter(), 0.0
+        self.kept: Progress | None = None  # what the last checkpoint knows of
+        self._ending = Ending()
         self._monitored(task.probe())
 
     # ---------------------------------------------------------------------------------------------------------- steps
     def train(self) -> None:
-        """Train to the last epoch or to early stopping, from wherever `progress` stands."""
-        state = self.progress
-        if state.step == 0:
+        """Train to the last epoch or to early stopping, from wherever `progress` stands.
+
+        Raises RunInterrupted after the step, or the validation, during which a signal has asked for the end.
+        """
+        if self.progress.step == 0:
             self.task.begin()
+        with at_a_step(lambda: self.observe("note", text=WAIT)) as self._ending:
+            self._epochs()
+
+    def _epochs(self) -> None:
+        state = self.progress
         while not state.finished:
             started, first, step = time.perf_counter(), state.position, state.step
             if self.task.phase():
@@ -79,6 +77,7 @@ class Loop(Generic[AnyTask]):
             for note in self.task.closing_notes() if state.finished else ():
                 self.run.log(note)
                 self.observe("note", text=note)
+            self._end_if_asked()
 
     def _epoch(self) -> int:
         """The rest of an epoch; how many samples it has."""
@@ -90,10 +89,20 @@ class Loop(Generic[AnyTask]):
             self._step(rows)
             state.position += len(rows)
             self.observe("step", samples=len(rows), loss=state.sums["loss"] / state.sums["steps"])
+            self._end_if_asked()
             due = state.step % train.checkpoint_every == 0 and state.position < len(order)
             if due and self.task.resumes_within_epoch() and self._may_save():
                 self.save()
         return len(order)
+
+    def _end_if_asked(self) -> None:
+        """Between two steps, or after a validation, whose checkpoint is written by then."""
+        number, state = self._ending.asked, self.progress
+        if number is None:
+            return
+        if state.position and self.task.resumes_within_epoch():
+            self.save()
+        raise stopped(self.run, Ended(number), state, self.kept, self.schedule.epochs)
 
     def _step(self, rows: Any) -> None:
         """One optimiser step: live items made once, losses, gradients checked, then weights and bank written."""
@@ -199,19 +208,25 @@ class Loop(Generic[AnyTask]):
                 state.bad_epochs += 1
         state.position, state.sums = 0, {}
         self._shown.zero_()
-        patience = self.schedule.patience + task.like_mmrec
-        ends = state.bad_epochs >= patience
+        self._decide()
+        times = {"seconds": seconds, "samples_per_second": samples / seconds}
+        times["validation_seconds"] = time.perf_counter() - begun
+        self.run.append_metrics({**line, **times})
+        if (
+            state.finished or self._ending.asked or self._may_save()
+        ):  # a resumed run does again, exactly, what was done since
+            self.save()
+        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+
+    def _decide(self) -> None:
+        """Whether training ends with this epoch, or its second phase begins."""
+        state, task = self.progress, self.task
+        ends = state.bad_epochs >= self.schedule.patience + task.like_mmrec
         state.finished = state.epoch >= self.schedule.epochs
         if not state.finished and task.hands_over(state.epoch, ends):
             self._hand_over()
         else:
             state.finished = state.finished or ends
-        times = {"seconds": seconds, "samples_per_second": samples / seconds}
-        times["validation_seconds"] = time.perf_counter() - begun
-        self.run.append_metrics({**line, **times})
-        if state.finished or self._may_save():  # a resumed run does again, exactly, what was done since
-            self.save()
-        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
 
     def _hand_over(self) -> None:
         """Begin the task's second phase. What is frozen are the averages, by which it has been evaluated."""
@@ -256,11 +271,14 @@ class Loop(Generic[AnyTask]):
         encoders = {"unproven": sorted(self._unproven), "waiting": sorted(self._waiting)}
         state = {"format": FORMAT, "progress": asdict(self.progress), "metrics_lines": self.progress.epoch, **encoders}
         checkpoint.save(self.run.path / "checkpoint" / "last.safetensors", tensors, state)
-        self._saved = time.perf_counter()
+        self._saved, self.kept = time.perf_counter(), replace(self.progress)
         self._saving = self._saved - started
 
     def restore(self) -> None:
-        """Continue where the last checkpoint stands; lines of metrics written after it are taken back."""
+        """Continue where the last checkpoint stands; lines of metrics written after it are taken back.
+
+        A run that had come to its end goes on where train.epochs or train.patience now let it.
+        """
         path = self.run.path / "checkpoint" / "last.safetensors"
         tensors, state = checkpoint.load(path)
         if state.get("format") != FORMAT:
@@ -268,7 +286,7 @@ class Loop(Generic[AnyTask]):
                 f"{path} is of another version of rawrec: go on with the one that began this run (its "
                 "environment.json names it), or train again"
             )
-        self.progress = Progress(**state["progress"])
+        self.progress, self.kept = Progress(**state["progress"]), Progress(**state["progress"])
         self.task.load_state(checkpoint.without_prefix("model.", tensors))
         self._best = checkpoint.without_prefix("best.", tensors)
         self.task.load_kept(checkpoint.without_prefix("kept.", tensors))
@@ -281,6 +299,8 @@ class Loop(Generic[AnyTask]):
         if self.task.bank is not None:
             self.task.bank.load_state(checkpoint.without_prefix("bank.", tensors))
         self.run.keep_metrics(state["metrics_lines"])
+        if self.progress.finished:
+            self._decide()
 
     def finish(self) -> None:
         """The best epoch's weights, one evaluation of test, and the files that make the run whole."""

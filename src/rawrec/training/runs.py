@@ -8,7 +8,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -347,3 +347,14 @@ class RunFolder:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
         with appending(self.path / "log.txt") as file:
             file.write(line.encode("utf-8", "backslashreplace"))
+
+
+def not_finished(path: Path) -> str:
+    """What is said of a run that is not finished, with the ways on."""
+    return f"is not finished: `rawrec resume {path}` goes on, `rawrec finish {path}` ends it with its best epoch so far"
+
+
+def cut_short(info: Mapping[str, Any]) -> str:
+    """After how many epochs a run was ended before it was done, of what its `run.json` says; empty where it was not."""
+    found = info.get("cut_short")
+    return f"{found['epochs']} of {found['of']} epochs" if found else ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,20 @@ OTHER_MODEL = (
     "the saved weights are not of this model: another version of rawrec made them, or config.yaml was changed. Train "
     "again with this version"
 )
+
+
+@dataclass
+class Progress:
+    """Where a run stands; with the tensors of a checkpoint, all that a resumed run needs."""
+
+    epoch: int = 0  # epochs finished
+    position: int = 0  # training samples of the current epoch that are done
+    step: int = 0  # optimiser updates made
+    best: float | None = None
+    best_epoch: int = 0
+    bad_epochs: int = 0
+    finished: bool = False  # training, not the final evaluation
+    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch, for its line of metrics
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -37,10 +53,22 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save` wrote. Raises UserError for a file that is missing or is not whole."""
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return tensors, json.loads((file.metadata() or {})["rawrec"])
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The state alone; raises as `load` does."""
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {})["rawrec"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, json.loads((file.metadata() or {})["rawrec"])
+            yield file
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist: the run has not come so far; `rawrec resume` goes on with it"
