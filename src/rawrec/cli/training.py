@@ -142,7 +142,7 @@ def resume(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with a run that was stopped, as if it had not been, or for more epochs."""
+    """Go on with a stopped run exactly, or for more epochs."""
     from rawrec.config import parse_overrides
     from rawrec.progress import Bars
     from rawrec.training.job import resume as work
