@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from killing import killed_everywhere
 from rawrec import folders
 from rawrec.errors import UserError
 from rawrec.folders import beside, exchange, is_within, own_folder, placing, restore
@@ -41,46 +40,18 @@ def test_a_folder_is_replaced_whole(tmp_path: Path, way: str) -> None:
     assert len(list(target.parent.iterdir())) == 2
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """End this process at its `number`-th operation that changes names."""
-    left = [number]
-
-    def counted(call: Any) -> Any:
-        def counting(*args: Any, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                os._exit(9)
-            return call(*args, **kwargs)
-
-        return counting
-
-    for name in ("rename", "mkdir", "unlink", "rmdir", "replace"):
-        monkeypatch.setattr(os, name, counted(getattr(os, name)))
-    if (call := folders._exchanger()) is not None:
-        monkeypatch.setattr(folders, "_exchanger", lambda: counted(call))
-
-
 @pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
-def test_killed_anywhere_the_old_or_the_new_is_there(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_anywhere_the_old_or_the_new_is_there(tmp_path: Path, way: str) -> None:
     target, seen = tmp_path / "place", set()
     fill(target, "old")
-    for number in range(40):
-        process = os.fork()
-        if not process:
-            kill_at(monkeypatch, number)
-            fill(target, "new")
-            os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    for _ in killed_everywhere(lambda: fill(target, "new")):
         if way == "exchange":
             assert target.is_dir() and not beside(target).exists()
         restore(target)
-        found = (target / "deep" / "x").read_text()
-        seen.add(found)
+        seen.add((target / "deep" / "x").read_text())
         fill(target, "old")
         assert [path.name for path in tmp_path.iterdir()] == ["place"]  # what was left is gone
-        if code == 0:
-            break
-    assert seen == {"old", "new"} and number > 3
+    assert seen == {"old", "new"}
 
 
 def test_exchange(tmp_path: Path) -> None:

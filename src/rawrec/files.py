@@ -19,7 +19,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 HOLDER = 200
 """Bytes of what a lock's file says of who has it."""
 LEFT = 3600.0
@@ -105,6 +106,12 @@ def create(path: Path) -> BinaryIO:
     return os.fdopen(handle, "wb")
 
 
+def copy(source: Path, target: Path) -> None:
+    """What a file holds, in a file of our own, see `create`."""
+    with source.open("rb") as given, create(target) as file:
+        shutil.copyfileobj(given, file, 1 << 20)
+
+
 def appending(path: Path, readable: bool = False) -> BinaryIO:
     """A file to add to at its end, made where there is none. readable: it can be read and cut, too.
 
@@ -127,7 +134,7 @@ def appending(path: Path, readable: bool = False) -> BinaryIO:
             break
         os.close(handle)
         with replacing(path) as partial:
-            shutil.copyfile(path, partial)
+            copy(path, partial)
     return os.fdopen(handle, "a+b" if readable else "ab")
 
 
@@ -151,7 +158,7 @@ def move(path: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         with replacing(target) as partial:
-            shutil.copyfile(path, partial)
+            copy(path, partial)
         path.unlink()
 
 
@@ -297,6 +304,19 @@ class Lock:
             self._file.unlink(missing_ok=True)
             os.close(self._handle)
             self._handle = None
+
+
+@contextmanager
+def alone(place: Path, busy: str) -> Iterator[None]:
+    """Inside, nobody else who asks writes to `place`, whatever links lead there: see `Lock`. Where the folder cannot be
+    written, or its file system knows no locks, nobody is kept out."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(Lock(place.absolute().parent.resolve() / place.name, busy))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
 
 
 def make_folder(path: Path) -> list[Path]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,8 +17,11 @@ from safetensors.numpy import load_file
 
 import rawrec
 from rawrec import Recommender, UserError
+from rawrec.data import vectors
 from rawrec.data.exporters import export_mmrec
 from rawrec.data.splits import SplitSpec
+from rawrec.files import replacing
+from rawrec.report import build_report
 from rawrec.serving import recommender
 from rawrec.sources.mmrec import import_mmrec
 from rawrec.sources.table import import_table
@@ -421,6 +426,55 @@ def test_features_ask_for_a_field(served: dict[str, Recommender], tmp_path: Path
     with pytest.raises(UserError, match="file of the run"):
         served["hybrid"].recommend_all(served["hybrid"].run.path / "metrics.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_export_stands_among_the_files_of_a_run_or_a_dataset(served: dict[str, Recommender], tmp_path: Path) -> None:
+    """Whatever links and dots lead there."""
+    rec = served["hybrid"]
+    (tmp_path / "run").symlink_to(rec.run.path)
+    (tmp_path / "data").symlink_to(rec.data.path)
+    (rec.run.path / "checkpoint").mkdir(exist_ok=True)
+    run = (
+        "topk.parquet",
+        "TOPK.parquet",
+        "../RUN/topk.parquet",
+        "checkpoint/last.parquet",
+        ".hidden.parquet",
+        "x/y.csv",
+    )
+    for name in run:
+        for place in (rec.run.path, tmp_path / "run"):
+            with pytest.raises(UserError, match="file of the run"):
+                rec.recommend_all(place / name.replace("RUN", rec.run.path.name))
+    for name in ("interactions.parquet", "cache/x.npy", "splits/default.parquet", "items.lance/x.npy", "new.parquet"):
+        for place in (rec.data.path, tmp_path / "data", tmp_path / "data" / ".." / rec.data.path.name):
+            with pytest.raises(UserError, match="folder of the dataset"):
+                rec.export_vectors(place / name)
+    with pytest.raises(UserError, match="file of the run"):
+        build_report(rec.run.path, out=rec.run.path / "config.yaml")
+    assert rec.export_vectors(tmp_path / "run" / "mine.parquet").is_file()
+
+
+def test_two_exports_to_one_file(
+    served: dict[str, Recommender], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one file both succeed; of two files that belong together the second is told."""
+    rec, write = served["hybrid"], vectors.create
+    said = []
+
+    def meanwhile(path: Path) -> Any:
+        if not said:
+            said.append("")
+            with suppress(UserError):
+                rec.export_vectors(tmp_path / "x.npy")
+                said.append("both")
+        return write(path)
+
+    monkeypatch.setattr(vectors, "create", meanwhile)
+    rec.export_vectors(tmp_path / "x.npy")
+    assert said == [""] and sorted(path.name for path in tmp_path.iterdir()) == ["x.ids.jsonl", "x.npy"]
+    with replacing(tmp_path / "x.parquet"):
+        assert rec.export_vectors(tmp_path / "x.parquet").is_file()
 
 
 def test_features_for_a_folder_of_mmrec(tmp_path: Path) -> None:

@@ -279,14 +279,19 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Test runs against a baseline, several seeds each."""
+    from itertools import chain
+
     from rawrec.files import write_text
     from rawrec.report import tables
     from rawrec.report.comparison import compare as work
+    from rawrec.training.runs import RunFolder
 
     groups = dict(_named(word) for word in group or [])
     found = work(runs or [], baseline, groups, metric, level, bootstrap)
     for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
         if path is not None:
+            for run in chain(*found.runs.values()):
+                RunFolder(Path(run)).check_export(path)
             write_text(path, text(found))
     if as_json:
         print_json(found.dump())

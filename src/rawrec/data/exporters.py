@@ -22,7 +22,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.queries import ASKED
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
-from rawrec.files import write_text
+from rawrec.files import create, write_text
 from rawrec.folders import placing
 
 
@@ -58,7 +58,7 @@ def export_mmrec(data: Dataset, out: str | Path, *, split: str = "default", labe
     further = [name for name in ("rating",) if name in data.meta.extra] + ["timestamp"] * data.meta.has_time
     with _folder(Path(out)) as folder:
         done = Exported(Path(out), _counts(parts[positive]))
-        with (folder / f"{Path(out).resolve().name}.inter").open("wb") as file:
+        with create(folder / f"{Path(out).resolve().name}.inter") as file:
             _header(file, ["userID", "itemID", *further, "x_label"])
             for start, batch in _batches(data, ["user", "item", *further]):
                 rows = slice(start, start + len(batch))
@@ -70,7 +70,7 @@ def export_mmrec(data: Dataset, out: str | Path, *, split: str = "default", labe
                 }
                 _rows(file, pl.DataFrame(columns).filter(pl.Series(positive[rows])))
         for name, head, found in (("i", ["asin", "itemID"], item_ids), ("u", ["user_id", "userID"], user_ids)):
-            with (folder / f"{name}_id_mapping.csv").open("wb") as file:
+            with create(folder / f"{name}_id_mapping.csv") as file:
                 _header(file, head)
                 _rows(file, pl.DataFrame({"id": found, "number": np.arange(len(found))}))
         for name in data.fields.feature:
@@ -114,7 +114,7 @@ def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") ->
     kinds: dict[str, str] = {"user_id": "token", "item_id": "token", "timestamp": "float"}
     with _folder(Path(out)) as folder, ExitStack() as stack:
         name = Path(out).resolve().name
-        files = [stack.enter_context((folder / f"{name}.{part}.inter").open("wb")) for part in PARTS]
+        files = [stack.enter_context(create(folder / f"{name}.{part}.inter")) for part in PARTS]
         for start, batch in _batches(data, names):
             batch = batch.with_columns(**{name: words[start : start + len(batch)] for name, words in asked.items()})
             if not start:
@@ -125,7 +125,7 @@ def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") ->
             for part, file in enumerate(files):
                 _rows(file, batch.filter(pl.Series(parts[start : start + len(batch)] == part)))
         columns = _item_columns(data)
-        with (folder / f"{name}.item").open("wb") as file:
+        with create(folder / f"{name}.item") as file:
             _header(file, ["item_id:token", *(f"{n}:{kind}" for n, (kind, _) in columns.items())])
             for batch in data.item_batches(["item_id", *columns]):
                 table = pl.DataFrame({n: _series(batch.column(n)) for n in ["item_id", *columns]})

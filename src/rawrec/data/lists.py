@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rawrec.files import replacing
+from rawrec.files import create, replacing
 
 LIST_FORMS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 LISTS = pa.schema([("user_id", pa.string()), ("items", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
@@ -32,7 +32,7 @@ def write_lists(tables: Iterable[pa.Table], path: Path) -> None:
                     writer.write_table(table)
             return
         table_of_items = path.name.removesuffix(".gz").endswith(".csv")
-        with partial.open("wb") as raw, _stream(raw, path) as file:
+        with create(partial) as raw, _stream(raw, path) as file:
             if table_of_items:
                 file.write(b"user_id,rank,item_id,score\n")
             for table in tables:

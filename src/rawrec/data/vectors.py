@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.errors import UserError
-from rawrec.files import replacing
+from rawrec.files import alone, create, replacing
 
 VECTOR_FORMS = (".parquet", ".npy", ".safetensors", ".faiss")
 INDEXES = ("flat", "hnsw", "ivf")
@@ -53,12 +53,14 @@ def write_vectors(vectors: Vectors, path: Path, index: str | None = None) -> Non
 
     Raises UserError where no item has a vector for a Faiss index, OSError where a file cannot be written.
     """
-    if path.suffix == ".faiss":
-        _faiss(vectors, path, index or "flat")
-    elif path.suffix == ".parquet":
+    if path.suffix == ".parquet":
         _parquet(vectors, path)
-    else:
-        _plain(vectors, path)
+        return
+    with alone(path, f"{path} is being written by another process: wait until it is done, or give another name"):
+        if path.suffix == ".faiss":  # two files, which must be of one writer
+            _faiss(vectors, path, index or "flat")
+        else:
+            _plain(vectors, path)
 
 
 def check_form(path: Path, index: str | None) -> None:
@@ -98,7 +100,7 @@ def _plain(vectors: Vectors, path: Path) -> None:
     rows, tensors = len(vectors.ids), path.suffix == ".safetensors"
     total, known = np.zeros(vectors.width), [np.zeros(0, bool)]
     with replacing(path) as partial, replacing(path.with_suffix(".ids.jsonl")) as beside:
-        with partial.open("wb") as file:
+        with create(partial) as file:
             file.write(_safetensors_head(rows, vectors.width) if tensors else _npy_head(rows, vectors.width))
             for values, valid in vectors.pieces:
                 file.write(values.astype("<f4").tobytes())
@@ -110,7 +112,8 @@ def _plain(vectors: Vectors, path: Path) -> None:
         if vectors.mean_for_missing and valid.any() and not valid.all():
             np.lib.format.open_memmap(partial, "r+")[~valid] = total / valid.sum()
         ids = pl.DataFrame({"item_id": vectors.ids, "valid": valid})
-        beside.write_text(ids.write_ndjson(), encoding="utf-8")
+        with create(beside) as file:
+            file.write(ids.write_ndjson().encode())
 
 
 def _npy_head(rows: int, width: int) -> bytes:
@@ -148,7 +151,7 @@ def _faiss(vectors: Vectors, path: Path, kind: str) -> None:
         index.make_direct_map()  # so that the vector of an id can be asked for, as of the other kinds
     ids = pl.DataFrame({"item_id": vectors.ids}).filter(pl.Series(known))
     with replacing(path) as partial, replacing(path.with_suffix(".ids.parquet")) as beside:
-        with partial.open("wb") as file:  # by a file of ours: a full disk is an OSError then
+        with create(partial) as file:  # by a file of ours: a full disk is an OSError then
             faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
         pq.write_table(ids.to_arrow(), beside)
 

@@ -42,8 +42,10 @@ def build_report(
         _check_comparable(mine, other)
         if not mine.judges_impressions and other.topk is None:
             raise UserError(f"{mine.path} and {other.path} cannot be compared: {other.name} was trained without lists")
+    target = mine.path / "report.html" if out is None else Path(out)
+    RunFolder(mine.path).check_export(target, found)
     page = render(_gather(mine, other, found, recommender))
-    return write(page, Path(out) if out else mine.path / "report.html")
+    return write(page, target)
 
 
 def _check_comparable(mine: Run, other: Run) -> None:

@@ -18,7 +18,7 @@ from rawrec.content.units import ITEM, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
-from rawrec.folders import own_folder
+from rawrec.folders import is_within, own_folder
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.job import configure, observed
 
@@ -64,6 +64,8 @@ def encode(
         if path.suffix not in VECTOR_FORMS:
             raise UserError(f"{path}: the name of a file of vectors ends with {', '.join(VECTOR_FORMS)}")
         check_form(path, index)
+        if is_within(path, data.path):
+            raise UserError(f"{path} is in the folder of the dataset: give another one")
     given = _settings(data, encoder, field) | ({"content.features": [feature]} if feature else {})
     cfg = configure("em3", data, {"paradigm": "frozen", **given, **(overrides or {})})
     units = content_units(cfg, data.fields)

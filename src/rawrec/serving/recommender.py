@@ -36,7 +36,6 @@ from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.step_impressions import ContentTable
 
-OWN_FILES = ("model.safetensors", "metrics.jsonl", "scores.parquet", "topk.parquet")
 WRITTEN = 4096  # users or items whose lists or vectors are written at once
 SCORED = 64  # users scored at once
 
@@ -419,6 +418,7 @@ class Recommender(Searching):
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"--out {path} is there already: give a new folder")
+        self.run.check_export(path, self.data)
         write_joint(document, item_model.query, path)
         return path
 
@@ -431,10 +431,7 @@ class Recommender(Searching):
             raise UserError(f"{path.name or path}: use a name that ends in {known}")
         if path.is_dir():
             raise UserError(f"{path} is a folder: give the name of a file")
-        if path.absolute().parent == self.run.path and path.name in OWN_FILES:
-            raise UserError(f"{path} is a file of the run itself: give another name")
-        if path.resolve().parent == self.data.path.resolve():
-            raise UserError(f"{path} is in the folder of the dataset: give another one")
+        self.run.check_export(path, self.data)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from rawrec.config.own import lacking, own_parts
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.files import (
-    Lock,
+    alone,
     appending,
     clean,
     filling,
@@ -36,13 +35,15 @@ from rawrec.files import (
     sync,
     write_text,
 )
-from rawrec.folders import check_own_folder, discard, is_empty, own_folder, swap, swap_keeping
+from rawrec.folders import check_own_folder, discard, is_empty, is_within, own_folder, swap, swap_keeping
 from rawrec.training.state import write_json
 
 FINETUNE = "finetune"
 BEGINNING = ("run.json", "environment.json", "config.yaml")
 """What a run folder has before anything is trained, in the order in which they come into a folder that is there."""
-NO_LOCKS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+OWN_FILES = {*BEGINNING, "metrics.jsonl", "metrics.json", "model.safetensors", "scores.parquet", "topk.parquet"}
+OWN_FILES |= {"log.txt", "config.json", "digests.json", "manifest.json"}
+"""What is never an export's name in a run folder."""
 Settings = Config | FinetuneConfig
 PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
 
@@ -57,14 +58,11 @@ def running(path: str | Path) -> Iterator[None]:
     place = Path(path).resolve()  # one lock whatever link leads there
     busy = f"another run is going on in {place} now: wait until it is done, or choose another place with --out"
     made = make_folder(place.parent)
-    with ExitStack() as stack:
-        stack.callback(remove_empty, made)
-        try:
-            stack.enter_context(Lock(place, busy))
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-        yield
+    try:
+        with alone(place, busy):
+            yield
+    finally:
+        remove_empty(made)
 
 
 class RunFolder:
@@ -314,6 +312,16 @@ class RunFolder:
             return shared
         except OSError:
             return self.path / "cache"
+
+    def check_export(self, path: Path, data: Dataset | None = None) -> None:
+        """UserError where a file that is exported to `path` would stand among what the run, or its dataset, consists
+        of, whatever links lead there. Beside the run's own files it may stand, under another name."""
+        if is_within(path, self.path):
+            top = path.absolute().parent.resolve() == self.path.resolve()
+            if not top or path.name.casefold() in OWN_FILES or path.name.startswith("."):
+                raise UserError(f"{path} is a file of the run itself, or among them: give another name")
+        if data is not None and is_within(path, data.path):
+            raise UserError(f"{path} is in the folder of the dataset: give another one")
 
     # -------------------------------------------------------------------------------------------------------- metrics
     def append_metrics(self, line: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from rawrec.content.convert.reading import Checkpoint
 from rawrec.content.encoders.loading import read_json
 from rawrec.errors import UserError
-from rawrec.files import write_tensors, write_text
+from rawrec.files import copy, write_tensors, write_text
 from rawrec.folders import placing
 
 RECORD = "conversion.json"
@@ -87,7 +86,7 @@ def write(made: Made, given: Checkpoint, out: Path, tokenizer: Path | None, over
         for name, value in made.files.items():
             _write_json(folder / name, value)
         for file in words:
-            shutil.copyfile(file, folder / file.name)
+            copy(file, folder / file.name)
         if made.words.usual is not None and not (folder / MORE[0]).exists():
             _write_json(folder / MORE[0], made.words.usual)
         done = Converted(out, made.family, made.what, notes, missing)

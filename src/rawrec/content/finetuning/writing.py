@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from rawrec.content import lora
-from rawrec.files import replacing, write_tensors, write_text
+from rawrec.files import copy, replacing, write_tensors, write_text
+from rawrec.folders import own_folder
 
 WORDS = ("*.json", "*.txt", "*.model", "*.jinja", "*/config.json")
 """Files beside the weights that an encoder's folder may have: settings, tokenizer, image processor, pooling."""
@@ -49,9 +49,10 @@ def copy_words(source: Path, folder: Path, but: tuple[str, ...] = ()) -> None:
             place = file.relative_to(source)
             index = file.name.endswith(".index.json")
             if file.is_file() and not index and place.name not in OURS and str(place) not in but:
-                (folder / place).parent.mkdir(exist_ok=True)
+                if len(place.parts) > 1:
+                    own_folder((folder / place).parent)
                 with replacing(folder / place) as partial:
-                    shutil.copyfile(file, partial)
+                    copy(file, partial)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rawrec.data.given import Found
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
+from rawrec.files import create
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import ids, numbers
 from rawrec.sources.tables.vector_columns import VectorColumn, column_width, other_width
@@ -138,7 +139,7 @@ def _table(file: VectorFile, width: int, place: Path, report: ImportReport) -> F
     item, vector, valid = file.names(source.columns)
     column = VectorColumn(source, vector, file.field, width)
     found, total = [pl.Series([], dtype=pl.String)], 0
-    with place.open("wb") as target:
+    with create(place) as target:
         for batch in source.batches([item, vector, *valid]):
             columns = {"item_id": batch.columns[item], **{name: batch.columns[name] for name in valid}}
             known, kept = _ids(Batch(batch.file, batch.rows, columns), report)
@@ -190,7 +191,7 @@ def _npz(file: VectorFile, width: int, place: Path) -> tuple[Iterator[Batch], ND
             with packed.open(f"{name}.npy") as stream:
                 columns[of] = pa.array(np.lib.format.read_array(stream, allow_pickle=False))
         _checked_head(file, packed, vector, width)
-        with packed.open(f"{vector}.npy") as stream, place.open("wb") as target:
+        with packed.open(f"{vector}.npy") as stream, create(place) as target:
             shutil.copyfileobj(stream, target, 1 << 20)
         values = np.load(place, mmap_mode="r", allow_pickle=False)
         rows = np.arange(1, len(columns["item_id"]) + 1)
