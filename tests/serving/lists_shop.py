@@ -53,7 +53,7 @@ def make_shop(out: Path) -> Dataset:
                 "label": [float(rng.random() < 0.5) for _ in rows],
             }
         )
-        return writer.finish(SplitSpec(kind="random_user"), ImportReport(source="test"))
+        return writer.finish(SplitSpec(kind="time_user"), ImportReport(source="test"))
 
 
 def make_runs(data: Dataset, folder: Path) -> dict[str, Path]:

@@ -7,10 +7,15 @@ on how many users and items there are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 
 MARK = "touched_by_rows"
+_left_out: ContextVar[bool] = ContextVar("ids are left out", default=False)
 
 
 def touch_by_rows(*tables: Tensor) -> None:
@@ -29,6 +34,16 @@ def lookup(table: Tensor, rows: Tensor) -> Tensor:
     if table.ndim == 1:
         return torch.gather(table, 0, rows.flatten(), sparse_grad=sparse).view(rows.shape)
     return nn.functional.embedding(rows, table, sparse=sparse)
+
+
+@contextmanager
+def ids_left_out() -> Iterator[None]:
+    """Inside, for this thread, every user and item reads the row of what training never saw in every `IdTable`."""
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
 
 
 class IdTable(nn.Module):
@@ -57,7 +72,7 @@ class IdTable(nn.Module):
         ids = torch.where(inside & self.known[rows.clamp(0, max(count - 1, 0))], rows + 1, 0)
         if self.training and dropout:
             ids = ids * (torch.rand(ids.shape, device=ids.device) >= dropout)
-        return ids
+        return torch.zeros_like(ids) if _left_out.get() else ids
 
     def forward(self, ids: Tensor) -> Tensor:
         """`[*ids.shape, dim]`; see `ids`."""

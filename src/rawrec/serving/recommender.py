@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rawrec.arguments import COUNT
+from rawrec.arguments import COUNT, YES_OR_NO
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
 from rawrec.content.joint_writing import write_joint
@@ -26,9 +26,9 @@ from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.serving.asked import Asked, Unknown, check_list
 from rawrec.serving.choosing import Choice, choose
+from rawrec.serving.explaining import Explained, Explaining
 from rawrec.serving.filters import Where
 from rawrec.serving.new_items import Item
-from rawrec.serving.searching import Searching
 from rawrec.serving.served import ENCODE, Catalogue, Scored, cosines, of_one_state
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
@@ -40,7 +40,21 @@ WRITTEN = 4096  # users or items whose lists or vectors are written at once
 SCORED = 64  # users scored at once
 
 
-class Recommender(Searching):
+class Further(TypedDict, total=False):
+    """The arguments of `recommend` that say what a list is of."""
+
+    exclude_seen: bool | Seen | None
+    context: Mapping[str, Any] | None
+    label: str | None
+    items: Sequence[str] | None
+    exclude: Sequence[str] | None
+    where: Where | None
+    max_per: Mapping[str, int] | None
+    diversity: float
+    unknown: Unknown
+
+
+class Recommender(Explaining):
     """Serves a finished run. Make one with `Recommender.load`.
 
     Users that training never saw are served by their history alone; items it never saw, by their content. What a known
@@ -78,18 +92,19 @@ class Recommender(Searching):
     # ------------------------------------------------------------------------------------------------------ recommend
     @overload
     def recommend(
-        self, user: str | None = None, history: Sequence[Item] | None = None, k: int = 10, *, users: None = None,
-        exclude_seen: bool | Seen | None = None, context: Mapping[str, Any] | None = None, label: str | None = None,
-        items: Sequence[str] | None = None, exclude: Sequence[str] | None = None, where: Where | None = None,
-        max_per: Mapping[str, int] | None = None, diversity: float = 0.0, unknown: Unknown = "refuse",
+        self, user: str | None = None, history: Sequence[Item] | None = None, k: int = 10, *,
+        explain: Literal[False] = False, **more: Unpack[Further],
     ) -> list[Scored]: ...  # fmt: skip
 
     @overload
     def recommend(
-        self, user: None = None, history: None = None, k: int = 10, *, users: Sequence[str],
-        exclude_seen: bool | Seen | None = None, context: Mapping[str, Any] | None = None, label: str | None = None,
-        items: Sequence[str] | None = None, exclude: Sequence[str] | None = None, where: Where | None = None,
-        max_per: Mapping[str, int] | None = None, diversity: float = 0.0, unknown: Unknown = "refuse",
+        self, user: str | None = None, history: Sequence[Item] | None = None, k: int = 10, *,
+        explain: Literal[True], **more: Unpack[Further],
+    ) -> list[Explained]: ...  # fmt: skip
+
+    @overload
+    def recommend(
+        self, user: None = None, history: None = None, k: int = 10, *, users: Sequence[str], **more: Unpack[Further],
     ) -> pa.Table: ...  # fmt: skip
 
     @of_one_state
@@ -109,7 +124,8 @@ class Recommender(Searching):
         max_per: Mapping[str, int] | None = None,
         diversity: float = 0.0,
         unknown: Unknown = "refuse",
-    ) -> list[Scored] | pa.Table:
+        explain: bool = False,
+    ) -> list[Scored] | list[Explained] | pa.Table:
         """The `k` best items of the whole catalogue, best first, with click probabilities (or scores, see `measure`).
 
         user: a known user's id. history: items, oldest first, ids or new ones by their fields; alone, for someone new;
@@ -135,27 +151,33 @@ class Recommender(Searching):
         is chosen; c its content embedding (that of its id for a model on ids alone, a retrieval model's vector); a
         cosine with an item that has none is 0.
         unknown: "skip" leaves ids that are not in the catalogue, and values of `where` that no item has, aside with a
-        warning; otherwise they are refused.
+        warning; otherwise they are refused. explain: with what is behind each item, see `Recommender.explain`.
         """
+        YES_OR_NO.check("explain", explain)
         wanted = Asked(k, items, exclude, where, max_per, diversity, unknown).check()
         left_out, place = self._excluded(exclude_seen), self._label(label)
         if users is not None:
             if user is not None or history is not None:
                 raise UserError("users=[...] are several at once: leave out user and history")
+            if explain:
+                raise UserError("explain=True is of one list: give user or history in the place of users")
             rows = self._user_rows(users)
             if not len(rows):
                 return LISTS.empty_table()
             return self._lists(rows, self._choice(wanted), left_out, SCORED, self._now(rows, context), None, place)
         who = self._who(user, history, unknown)
         ptr, seen = self._seen_by(who, left_out)
-        past = self._events(who.users) if history is None else None
-        moments = self._now(who.users, context)._replace(past=past)
+        moments = self._moments(who, context)
 
         def score(_: np.ndarray, only: Tensor | None) -> Tensor:
             return self._score_all(moments, who.past, place, only, who.table)
 
         top = choose(score, self._shown, who.users, ptr, seen, self._choice(wanted))
-        return self._scored(top.items[0], top.scores[0])
+        found = self._scored(top.items[0], top.scores[0])
+        if not explain:
+            return found
+        rows = top.items[0][: len(found)].tolist()
+        return self._explained([one.item for one in found], rows, who, who.table, moments, place, history)
 
     @of_one_state
     def recommend_all(
@@ -261,15 +283,8 @@ class Recommender(Searching):
         place = self._label(label)
         if not len(items):
             return []
-        table, n = who.table, len(self._item_ids)
-        rows, new = self._rows_of(items)
-        if new:
-            made = self._embed_rows(new)
-            met = 0 if table is None else len(table.values) - n  # new items of the history come before these
-            rows = [row + met if row >= n else row for row in rows]
-            table = self._extended(made, table)
-        moments = self._now(who.users, context)._replace(past=self._events(who.users) if history is None else None)
-        logits = self._score_all(moments, who.past, place, torch.tensor(rows), table)
+        rows, table = self._rows_and_table(items, who.table)
+        logits = self._score_all(self._moments(who, context), who.past, place, torch.tensor(rows), table)
         return torch.sigmoid(logits)[0].tolist()
 
     @of_one_state

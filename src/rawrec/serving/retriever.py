@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
+from rawrec.serving.explaining import Asking
 from rawrec.serving.new_items import Item
 from rawrec.serving.recommender import Recommender
 from rawrec.serving.served import Who, unseen
@@ -110,6 +112,33 @@ class Retriever(Recommender):
             only = only.to(items.device)
             items, alike = items[only], torch.isin(only, alike).nonzero().squeeze(1)
         return product(self._users[rows], items, alike).masked_fill_(~known[:, None], -torch.inf)
+
+    def _read(self, who: Who) -> np.ndarray:
+        """All positives of the user."""
+        user = int(who.users[0])
+        return self._past.items[self._past.ptr[user] : self._past.ptr[user + 1]]
+
+    @torch.no_grad()
+    def _parts(self, asking: Asking, scores: np.ndarray) -> dict[str, np.ndarray]:
+        system, rows = self._retrieval, asking.rows.to(self._items.device)
+        model, filling = copy(system.model), system.cfg.untrained_ids  # a copy: its parts are left out for us alone
+        lacking = model.untaught[:0] if filling == "as_is" else model.untaught
+        fill: Literal["zero", "mean"] = "zero" if filling == "as_is" else filling
+        without: dict[str, np.ndarray] = {}
+
+        def score() -> np.ndarray:
+            users, items = model.embeddings()
+            user = torch.from_numpy(asking.who.users).to(users.device)
+            return product(users[user], items[rows], rows[:0])[0].float().cpu().numpy()
+
+        with model.without_ids(torch.cat([lacking, rows]).unique(), fill):
+            without["ids"] = score()
+        if system.described[asking.rows.numpy()].any():
+            own = rows.unique()
+            model.live = {name: (own, own.new_zeros(len(own), model.width(name)).float()) for name in model.modalities}
+            with model.without_ids(lacking, fill):
+                without["content"] = score()
+        return {name: scores - values for name, values in without.items()}
 
     def _shown(self, scores: np.ndarray) -> np.ndarray:
         return scores

@@ -71,9 +71,7 @@ class Searching(Served):
         if by == "content":
             return self._scored(*self._nearest(queries, query, k, left_out), raw=True)
         place = self._label(label)
-        moments = self._now(who.users, self._with_query(context, query))._replace(
-            past=self._events(who.users) if past_of is None else None
-        )
+        moments = self._moments(who, self._with_query(context, query))
         if candidates is None:
             return self._scored(*_best(self._score_all(moments, who.past, place, None, who.table), left_out, k))
         rows, _ = self._nearest(queries, query, candidates, left_out)

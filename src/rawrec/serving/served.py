@@ -187,6 +187,10 @@ class Served:
         seen = self._known_rows(list(clicked), SEEN_NOW), sum(clicked.values())
         return Moments(users, None, nobody, context, seen=seen, query=query)
 
+    def _moments(self, who: Who, context: Mapping[str, Any] | None) -> Moments:
+        """The moment when somebody asks, see `_now`, and what the history is of, where it is the known one."""
+        return self._now(who.users, context)._replace(past=self._events(who.users) if who.own is None else None)
+
     def _tell_lacking(self, names: Sequence[str]) -> None:
         """Warn, once of each, of what is read as missing."""
         lacking = [name for name in names if name not in self._told]
@@ -286,6 +290,17 @@ class Served:
         new = [item for item in items if isinstance(item, Mapping)]
         following = iter(range(len(self._item_ids), len(self._item_ids) + len(new)))
         return [next(following) if isinstance(item, Mapping) else self._row(item) for item in items], new
+
+    def _rows_and_table(
+        self, items: Sequence[Item], table: ContentTable | None
+    ) -> tuple[list[int], ContentTable | None]:
+        """Rows of items in the table, and the table, which new ones among them go on behind."""
+        rows, new = self._rows_of(items)
+        if not new:
+            return rows, table
+        made, n = self._embed_rows(new), len(self._item_ids)
+        met = 0 if table is None else len(table.values) - n  # new items of a history come before these
+        return [row + met if row >= n else row for row in rows], self._extended(made, table)
 
     def _row(self, item: str) -> int:
         row = self._rows.get(str(item))

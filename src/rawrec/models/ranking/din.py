@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rawrec.config.heads import DINConfig
 from rawrec.errors import UserError
+from rawrec.models.ranking.history import watch
 from rawrec.models.ranking.layers import Dice, activation_of, begin, mlp
 from rawrec.models.ranking.tokens import Head, Tokens
 from rawrec.onednn import Linear, linear
@@ -59,6 +60,7 @@ class AttentionUnit(nn.Module):
         logits = self.logits(candidate, rows, valid)
         if self.cfg.softmax:
             logits = torch.softmax(logits.masked_fill(~valid[:, None], -1e9), 2)
+        watch("unit", None, logits * valid[:, None])
         return logits @ rows
 
     def in_pieces(self, candidate: Tensor, rows: Tensor, valid: Tensor) -> Tensor:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +16,46 @@ TINY = 1e-12
 """Vectors shorter than this have no direction."""
 
 
+class Attention(NamedTuple):
+    """Weights that a model gave the events of a history, `[batch, m, history]`; m: candidates, or several vectors of
+    each. name: of what, see `watch`."""
+
+    name: str
+    weights: Tensor
+
+
+_watching: ContextVar[list[Attention] | None] = ContextVar("attention is watched", default=None)
+
+
+@contextmanager
+def watched() -> Iterator[list[Attention]]:
+    """Inside, for this thread, what models attend to is put into the list."""
+    seen: list[Attention] = []
+    token = _watching.set(seen)
+    try:
+        yield seen
+    finally:
+        _watching.reset(token)
+
+
+def watch(name: str, history: HistoryContent | None, weights: Tensor) -> None:
+    """Tell who watches of weights `[batch, m, history]` of whole histories; those of picked events are not told.
+
+    name: "ids" for the history of ids, "unit" for a head's own attention in its place, else what is attended to.
+    """
+    seen = _watching.get()
+    if seen is not None and (history is None or not history.picked):
+        seen.append(Attention(name, weights.detach()))
+
+
 @dataclass
 class HistoryContent:
     """Content of the histories of a batch: bank rows, with live rows in their place (DESIGN, rule 1).
 
     bank: `[batch, history, dim]`, detached. valid: `[batch, history]`, False = padding or no content.
     position: `[batch, history]` index into `live` `[n, dim]`, -1 = take the bank's row. live carries gradient.
-    marks: `[batch, history, n]` int64, codes of what else is known of the events, 0 = nothing (`Marks`).
+    marks: `[batch, history, n]` int64, codes of what else is known of the events, 0 = nothing (`Marks`). picked: these
+    are events chosen for one candidate, whose places say nothing of the history.
     """
 
     bank: Tensor
@@ -26,6 +63,7 @@ class HistoryContent:
     position: Tensor | None = None
     live: Tensor | None = None
     marks: Tensor | None = None
+    picked: bool = False
 
     def __post_init__(self) -> None:
         """Few live rows: keep them apart, so that no gradient of the size of the history is ever made."""
@@ -58,7 +96,8 @@ class HistoryContent:
             return rows.gather(1, index).unflatten(1, (candidates, n)).flatten(0, 1)
 
         valid = valid.expand(batch, candidates, n).flatten(0, 1) & of(self.valid)
-        return HistoryContent(of(self.bank), valid, None if self.position is None else of(self.position), self.live)
+        position = None if self.position is None else of(self.position)
+        return HistoryContent(of(self.bank), valid, position, self.live, picked=True)
 
     def scores(self, query: Tensor) -> Tensor:
         """Dot products of `query` `[batch, candidates, dim]` with the history, `[batch, candidates, history]`."""
@@ -125,7 +164,7 @@ class TableHistory(HistoryContent):
         flat = place.flatten(1)
         valid = valid.expand_as(place) & self.valid.gather(1, flat).view_as(place)
         rows = self.index.gather(1, flat).view_as(place).flatten(0, 1)
-        return HistoryContent(nn.functional.embedding(rows, self.bank), valid.flatten(0, 1))
+        return HistoryContent(nn.functional.embedding(rows, self.bank), valid.flatten(0, 1), picked=True)
 
     def scores(self, query: Tensor) -> Tensor:
         scores = query @ self.bank.T
@@ -142,12 +181,14 @@ class TableHistory(HistoryContent):
         return sums.scatter_add(2, self.index[:, None].expand_as(weights), weights) @ self.bank
 
 
-def attend(history: HistoryContent, query: Tensor, dim: int) -> Tensor:
+def attend(history: HistoryContent, query: Tensor, dim: int, name: str = "content") -> Tensor:
     """User interest, eq. 7-8: `[batch, candidates, width of the history]`, zero for an empty history.
 
     query: `[batch or 1, candidates, width of the history]`. dim: the width of attention, which scales the scores.
+    name: what `watch` tells of it.
     """
     valid = history.valid[:, None]
     scores = history.scores(query.expand(len(history.valid), -1, -1)) / math.sqrt(dim)
     weights = torch.softmax(scores.masked_fill(~valid, -1e9), 2) * valid
+    watch(name, history, weights)
     return history.mix(weights)

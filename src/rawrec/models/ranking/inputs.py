@@ -181,7 +181,7 @@ class Inputs(nn.Module):
         if self.reads_past:
             past = ids.item(ids.item_codes(recent)) + past_categories
             history = HistoryContent(past, recent >= 0)
-            interest, some = attend(history, self.id_query(item), self.cfg.dim), history.valid.any(1)[:, None]
+            interest, some = attend(history, self.id_query(item), self.cfg.dim, "ids"), history.valid.any(1)[:, None]
             part.tokens += [Token("interest", interest, some), Token("item*interest", item * interest, some)]
             part.histories["ids"] = Past(item, history)
         if self.user_columns is not None:

@@ -24,7 +24,7 @@ from rawrec.config.ranking import ContentPartConfig
 from rawrec.errors import UserError
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.content_part import Around, ContentPart
-from rawrec.models.ranking.history import TINY, HistoryContent, attend
+from rawrec.models.ranking.history import TINY, HistoryContent, attend, watch
 from rawrec.models.ranking.readouts import SimTier, descending, last, most_similar
 from rawrec.models.ranking.sata import SATA
 from rawrec.models.ranking.search import LongHistory
@@ -79,6 +79,7 @@ class Decoder(nn.Module):
         for codes, table in tables:
             scores = scores + (q @ table.T).gather(2, codes.expand_as(scores))
         weights = torch.softmax(scores.masked_fill(~valid, -1e9), 2) * valid
+        watch("content", history, weights)
         mixed = history.mix(weights)
         for codes, table in tables:
             sums = weights.new_zeros(*weights.shape[:2], len(table))

@@ -67,7 +67,7 @@ class LongHistory:
             found = self.items[at].masked_fill(places < 0, -1)
             marks = None if self.marks is None else self.marks[at] * (places >= 0)[..., None]
         position = None if self.locate is None else self.locate(found)
-        return HistoryContent(self.table.rows(found.clamp(min=0)), found >= 0, position, self.live, marks)
+        return HistoryContent(self.table.rows(found.clamp(min=0)), found >= 0, position, self.live, marks, picked=True)
 
     def _best(self, cosines: Tensor, users: Tensor, keep: int) -> Tensor:
         """Places `[n, keep]` of the largest of `cosines` `[n, history]` in the histories of `users` `[n]`, -1 in front
