@@ -18,7 +18,7 @@ from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import DoubleColon, Source, open_source
 from rawrec.sources.tables.convert import ids, string_lists
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
-from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.rows import Rows, times_of
 from rawrec.sources.users import Users
 
 RATINGS = ["userId", "movieId", "rating", "timestamp"]
@@ -67,7 +67,8 @@ def import_movielens(
     known = isinstance(ratings, DoubleColon) and table.is_file()
     users = Users(report, DoubleColon(table, report, PEOPLE) if known else None, "userId", PEOPLE[1:4] if known else ())
     label = LabelColumn("rating", LABEL, positive)
-    cleaner = Rows(report, "userId", "movieId", "timestamp", [label], kept([label]))
+    times = times_of(report, [ratings], "timestamp")
+    cleaner = Rows(report, "userId", "movieId", "timestamp", [label], kept([label]), times=times)
     with (
         DatasetWriter(
             out,
