@@ -188,7 +188,7 @@ def test_k_core_is_iterated_and_repeats_go(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_preset_lmm(tmp_path: Path) -> None:
-    rows = [old(f"u{u}", f"i{i}", 1 + i % 5, 100 + i) for u in range(6) for i in range(10)] + [old("one", "i1")]
+    rows = [old(f"u{u}", f"i{i}", 1 + i % 5, 1_370_000_100) for u in range(6) for i in range(10)] + [old("one", "i1")]
     reviews = write(tmp_path / "r.json", rows)
     data = import_amazon(reviews, out=tmp_path / "a", preset="lmm", progress=False)
     assert (data.n_users, data.n_items, data.positive_only) == (6, 10, True)
@@ -228,7 +228,7 @@ def test_nothing_is_executed_and_the_good_lines_are_in(tmp_path: Path) -> None:
         "{'asin': 'C', 'title': 7, 'categories': [[['x'], True], None], 'images': {'hi_res': [1], 'large': 'x'}}",
     ]
     reviews = write(tmp_path / "r.json", [old("u1", A), "nonsense", "{'reviewerID': 'u2', 'asin': 'B', 'overall': 3.0, "
-                    "'unixReviewTime': 5}", {**old("u3", A), "overall": None}, {"asin": A}])  # fmt: skip
+                    "'unixReviewTime': 1370000005}", {**old("u3", A), "overall": None}, {"asin": A}])  # fmt: skip
     data = import_amazon(
         reviews, write(tmp_path / "m.json", lines, repr), out=tmp_path / "out", image_urls="keep", progress=False
     )

@@ -157,7 +157,7 @@ def test_pictures_of_a_column(tmp_path: Path, run: Import) -> None:
         ([1577959200.9] * 5, [1577959200] * 5, ""),
         (["2020-01-02T10:00:00Z"] * 5, [1577959200] * 5, ""),
         (["2020-01-02 10:00", "2020-01-02T12:00:00.5+02:00", "2020-01-02 10:00:00", "1577959200", "2020-01-02"],
-         [1577959200] * 4 + [1577923200], ""),
+         [1577959200] * 4 + [1577923200], "1 say their zone, 3 do not and are read as UTC"),
     ],
 )  # fmt: skip
 def test_times(values: list[Any], expected: list[int], note: str, tmp_path: Path, run: Import) -> None:

@@ -22,6 +22,7 @@ from rawrec.cli.options import (
     Query,
     Ratios,
     Session,
+    TimeFormat,
     Timestamp,
     User,
     UserId,
@@ -41,6 +42,7 @@ def append(
     user: User = "user_id",
     item: Item = "item_id",
     time: Timestamp = None,
+    time_format: TimeFormat = None,
     label: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="label; repeatable")] = None,
     positive: Positive = None,
     extra: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="further column")] = None,
@@ -84,10 +86,10 @@ def append(
     from rawrec.sources.append import append as work
 
     data = work(
-        dataset, interactions, user, item, time=time, labels=label or [], positive=positive, extra=extra or [],
-        query=query, session=session, items=items, item_id=item_id, text=text or [], category=category or [],
-        numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
-        image_name=image_name, image_column=image_column or [], image_field=image_field,
+        dataset, interactions, user, item, time=time, time_format=time_format, labels=label or [], positive=positive,
+        extra=extra or [], query=query, session=session, items=items, item_id=item_id, text=text or [],
+        category=category or [], numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors),
+        image_dir=image_dir, image_name=image_name, image_column=image_column or [], image_field=image_field,
         frames=frames, image_url=image_url or [], pictures=pictures, users=users, user_id=user_id,
         user_category=user_category or [], user_numeric=user_numeric or [], update=update, part=part,
         moved=dict(map(_moved, move or [])),

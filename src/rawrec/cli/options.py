@@ -55,8 +55,16 @@ Context = Annotated[
 Interactions = Annotated[Path, typer.Option("--interactions", help="CSV, TSV, JSON lines or Parquet; text also as .gz")]
 User = Annotated[str, typer.Option("--user", help="column of the user's id")]
 Item = Annotated[str, typer.Option("--item", help="column of the item's id")]
-Time = Annotated[str | None, typer.Option("--time", help="column of the time (seconds, ms or ISO)")]
+Time = Annotated[str | None, typer.Option("--time", help="column of the time (seconds, ms, a date ...)")]
 Timestamp = Annotated[str | None, typer.Option("--time", help="column of the time (default: timestamp)")]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--time-format",
+        metavar="FORM",
+        help="what the times are, not to be judged: s | ms | us | ns | order, or a form of strptime, as '%d/%m/%Y'",
+    ),
+]
 Labels = Annotated[
     Many,
     typer.Option("--label", metavar="COLUMN[=NAME]", help="label column; repeatable; none: all are positives"),

@@ -22,7 +22,7 @@ from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import numbers, string_lists
 from rawrec.sources.tables.lists import words
-from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, read_ids
+from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, read_ids, times_of
 
 USERS = ("user", "user_id", "userid")
 ITEMS = ("item", "item_id", "itemid", "video", "video_id", "videoid")
@@ -102,7 +102,8 @@ def write_videos(
 def _timed(source: Source, report: ImportReport, bar: Bar, timed: bool) -> Iterator[dict[str, Any]]:
     """Rows of user, item and, if there is one, time."""
     time = _column(source, "times", TIMES) if timed else None
-    cleaner = Rows(report, _column(source, "users", USERS), _column(source, "items", ITEMS), time)
+    user, item = _column(source, "users", USERS), _column(source, "items", ITEMS)
+    cleaner = Rows(report, user, item, time, times=times_of(report, [source], time))
     for batch in bar.track("interactions", source, cleaner.columns):
         yield cleaner.clean(batch)
     cleaner.finish(str(source.path))

@@ -23,7 +23,7 @@ from rawrec.sources._core import Core
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import WHOLE, Batch, Source, first_lines, open_delimited, open_objects
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, rated_as
-from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.rows import Rows, times_of
 
 pc: Any = pyarrow.compute
 COLUMNS = {
@@ -89,7 +89,8 @@ def import_amazon(
     rows = _open_reviews(Path(reviews), report, encoding)
     user, item, rating, time = (_column(rows, what) for what in COLUMNS)
     label = LabelColumn(rating, RATING if positive is None else LABEL, positive)
-    cleaner = Rows(report, user, item, time, [label], {} if positive is None else {rating: pa.float32()})
+    more, times = {} if positive is None else {rating: pa.float32()}, times_of(report, [rows], time)
+    cleaner = Rows(report, user, item, time, [label], more, times=times)
     cleaner.names |= {rating: RATING}
     catalogue = open_objects(Path(meta), report, encoding) if meta is not None else None
     if catalogue is not None and not {"asin", "parent_asin"} & set(catalogue.columns):

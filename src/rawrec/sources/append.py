@@ -28,7 +28,8 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import ids
 from rawrec.sources.tables.label_columns import Positive
-from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.rows import Rows, times_of
+from rawrec.sources.tables.times import SINCE
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import open_users
 
@@ -42,6 +43,7 @@ def append(
     item: str = "item_id",
     *,
     time: str | None = None,
+    time_format: str | None = None,
     labels: Sequence[str] = (),
     positive: Positive | None = None,
     extra: Sequence[str] = (),
@@ -74,11 +76,11 @@ def append(
     """Append interactions, items, or vectors of items, or all of them, to the dataset at `path`, as its next version.
 
     Tables and their columns are as for `import_table`; the fields are those of the dataset. A column with the name of
-    a field is that field; others are named as "column" or "column=field". query, session: as there; by default the
-    columns so called. positive: as there; a label from a number on becomes 1,
-    else 0. feature: columns of vectors, which are lists of numbers or texts of them. vectors: feature -> a file of
-    vectors with item ids (a table, .npz, .npy), for the items of the table of items; without one for those of the
-    interactions; without these for its own. image_field: needed where the dataset has several. frames: as there.
+    a field is that field; others are named as "column" or "column=field". time_format, query, session: as there; by
+    default the columns so called. positive: as there; a label from a number on becomes 1, else 0. feature: columns of
+    vectors, which are lists of numbers or texts of them. vectors: feature -> a file of vectors with item ids (a table,
+    .npz, .npy), for the items of the table of items; without one for those of the interactions; without these for its
+    own. image_field: needed where the dataset has several. frames: as there.
     image_url: columns of addresses of pictures; pictures: how they are downloaded, or a table of addresses. users:
     table of users, with the id in `user_id` (default: the same name as `user`). update: replace the content of items
     and the attributes of users that are there. part: of the new interactions in the default split. moved: part -> part,
@@ -131,7 +133,7 @@ def append(
                 table.refuse = lambda batch: _new_items(batch, target, report)
             catalogue.write(target, bar)
         if rows is not None:
-            _add_interactions(rows, target, bar)
+            _add_interactions(rows, target, bar, time_format)
             if table is None and (catalogue.folder or pictures or catalogue.vectors):
                 catalogue.write_met(target, None if update else target.known)
         if table is None and rows is None and vectors:
@@ -151,11 +153,13 @@ def _add_items_with_vectors(target: Appender, update: bool) -> None:
         target.add_items({"item_id": ids, **{name: values[some] for name, values in found.items()}})
 
 
-def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar) -> None:
+def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, time_format: str | None) -> None:
     meta, types = target.data.meta, target.column_types()
     time = "timestamp" if meta.has_time else None
     asked = {name: name for name in meta.asked if name in rows.names}
-    cleaner = Rows(rows.report, "user_id", "item_id", time, rows.labels, rows.types, asked=asked)
+    known = target.data.timestamps is not None and bool((target.data.timestamps >= SINCE).any())
+    times = times_of(rows.report, [rows], time, time_format, known)
+    cleaner = Rows(rows.report, "user_id", "item_id", time, rows.labels, rows.types, asked=asked, times=times)
     absent = [name for name in [*meta.extra, *meta.asked] if name not in rows.names]
     for batch in bar.track("interactions", rows, cleaner.columns):
         clean = cleaner.clean(batch)

@@ -41,6 +41,12 @@ class NamedColumns(Source):
         self.format, self.holds_bytes, self.columns = source.format, source.holds_bytes, list(names)
         self.refuse: Callable[[Batch], Batch] = lambda batch: batch
 
+    def again(self) -> NamedColumns:
+        other = super().again()
+        assert isinstance(other, NamedColumns)
+        other.source = self.source.again()
+        return other
+
     def name_in_file(self, column: str) -> str:
         return self.names[column]
 

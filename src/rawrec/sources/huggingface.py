@@ -29,6 +29,7 @@ def import_huggingface(
     *,
     out: str | Path,
     time: str | None = None,
+    time_format: str | None = None,
     labels: Sequence[str] = (),
     positive: Positive | None = None,
     rated: str | None = None,
@@ -62,7 +63,7 @@ def import_huggingface(
     JSON lines files) or a dataset of the hub, which is downloaded into the hub's own cache. Without @split all splits
     are read, one after the other.
     user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
-    of `import_table`, positive and rated, too; without labels every row is a positive.
+    of `import_table`, positive, rated and time_format, too; without labels every row is a positive.
     item_id (default: the same name as `item`), text, category, numeric, feature, image: columns of the items. Without
     `items` they are columns of the interactions, and the first row of an item describes it. image: pictures as bytes,
     or as paths of files in the folder; stored as they are. Class labels become their names, but for labels, times and
@@ -96,9 +97,9 @@ def import_huggingface(
     table = HubTable(users, find(users), report, (), plain, encoding) if users is not None else None
     people = Users(report, table, user_id or user, user_category, user_numeric)
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, rated=rated, extra=extra,
-        context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,
-        split=split, overwrite=overwrite, progress=progress,
+        rows, user, item, catalogue, out=out, time=time, time_format=time_format, labels=labels, positive=positive,
+        rated=rated, extra=extra, context_category=context_category, context_numeric=context_numeric, query=query,
+        session=session, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

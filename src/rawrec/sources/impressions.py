@@ -22,7 +22,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import numbers
 from rawrec.sources.tables.lists import ListReader, Lists
-from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, asked_columns, check_kinds, further_types
+from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, asked_columns, check_kinds, further_types, times_of
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -43,6 +43,7 @@ def import_impressions(
     query: str | None = None,
     session: str | None = None,
     time: str | None = None,
+    time_format: str | None = None,
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
     context_numeric: Sequence[str] = (),
@@ -76,9 +77,9 @@ def import_impressions(
     as the first rows say, which is noted). clicks_are: `ids` of the items clicked, or `flags`, as many 0 and 1 as items
     shown; None: what fits more of the first lists, which is noted. The label is `click`. session, query: columns of the
     sessions and queries; without a session it is the number of the row. `position` is the place in the list, from 0.
-    user, time, extra, context_category, context_numeric, all about users and about items: as in `import_table`, but
-    item_id; `position`, `session` and `query` are of the context where they are named there. encoding: as there. split:
-    default by time per user where there are times, else at random per user. A split that could tear a list apart keeps
+    user, time, time_format, extra, context_category, context_numeric, all about users and about items: as in
+    `import_table`, but item_id; `position`, `session` and `query` are of the context where they are named there.
+    encoding: as there. split: default by time per user where there are times, else at random per user. A split that could tear a list apart keeps
     sessions whole. A `column` split names a column of the table.
 
     Raises UserError for absent files and columns, files that cannot be read, clicks that can be read either way, and
@@ -100,7 +101,8 @@ def import_impressions(
     check_kinds("context", context_category, context_numeric)
     category_in, numeric_in = ([n for n in names if n not in own] for names in (context_category, context_numeric))
     types = further_types(source, extra, category_in, numeric_in, asked=asked)
-    cleaner = Rows(report, user, None, time, (), types, what="lists", asked=asked)
+    times = times_of(report, [source], time, time_format)
+    cleaner = Rows(report, user, None, time, (), types, what="lists", asked=asked, times=times)
     own |= asked
     cleaner.names |= {name: f"source_{stored}" for name, stored in cleaner.names.items() if stored in OWN} | asked
     if split.column is not None:

@@ -18,7 +18,7 @@ from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_delimited, open_source
 from rawrec.sources.tables.convert import as_text, stored_name
-from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.rows import Rows, times_of
 
 FEATURE = "_feat.npy"
 FIRST = ("image", "text")  # the order of features, which gives them their roles; the others follow by name
@@ -67,7 +67,7 @@ def import_mmrec(
         split = given if "x_label" in source.columns else SplitSpec.model_validate({"kind": "random_user"})
     features = _features(folder, report)
     item_names, user_names = (_names(folder, kind, report, encoding) for kind in ("item", "user"))
-    cleaner = Rows(report, "userID", "itemID", time, extra=extra)
+    cleaner = Rows(report, "userID", "itemID", time, extra=extra, times=times_of(report, [source], time))
     with (
         DatasetWriter(
             out,

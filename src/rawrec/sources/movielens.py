@@ -18,7 +18,7 @@ from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import DoubleColon, Source, open_double_colon, open_source
 from rawrec.sources.tables.convert import string_lists
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
-from rawrec.sources.tables.rows import Rows, read_ids
+from rawrec.sources.tables.rows import Rows, read_ids, times_of
 from rawrec.sources.users import Users
 
 RATINGS = ["userId", "movieId", "rating", "timestamp"]
@@ -70,7 +70,8 @@ def import_movielens(
     people = open_double_colon(table, report, PEOPLE, encoding) if known else None
     users = Users(report, people, "userId", PEOPLE[1:4] if known else ())
     label = LabelColumn("rating", LABEL, positive)
-    cleaner = Rows(report, "userId", "movieId", "timestamp", [label], kept([label]))
+    times = times_of(report, [ratings], "timestamp")
+    cleaner = Rows(report, "userId", "movieId", "timestamp", [label], kept([label]), times=times)
     with (
         DatasetWriter(
             out,

@@ -43,10 +43,10 @@ class SourceTables:
 
     All else is as for `import_table`: user, item, time, labels, extra, context_category, context_numeric, query and
     session are columns of the interactions, without labels every row is a positive; positive and rated say more of
-    labels; user_id (default: as `user`), user_category and user_numeric are columns of the users; item_id (default: as
-    `item`), text, category, numeric, feature, image_column and image_url are columns of the items. vectors: feature ->
-    a file. image_dir: a folder of pictures called `image_name`, the field `image_field`; with frames so many of each
-    item's folder or video there. encoding: of files of vectors that are text.
+    labels, time_format of times; user_id (default: as `user`), user_category and user_numeric are columns of the users;
+    item_id (default: as `item`), text, category, numeric, feature, image_column and image_url are columns of the items.
+    vectors: feature -> a file. image_dir: a folder of pictures called `image_name`, the field `image_field`; with
+    frames so many of each item's folder or video there. encoding: of files of vectors that are text.
     """
 
     interactions: Iterable[Any]
@@ -54,6 +54,7 @@ class SourceTables:
     user: str = "user_id"
     item: str = "item_id"
     time: str | None = None
+    time_format: str | None = None
     labels: Sequence[str] = ()
     positive: Positive | None = None
     rated: str | None = None
@@ -123,10 +124,10 @@ def import_own(
         image_field=tables.image_field, frames=tables.frames, image_url=tables.image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
-        rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels,
-        positive=tables.positive, rated=tables.rated, extra=tables.extra, context_category=tables.context_category,
-        context_numeric=tables.context_numeric, query=tables.query, session=tables.session, users=people, split=split,
-        overwrite=overwrite, progress=progress,
+        rows, tables.user, tables.item, catalogue, out=out, time=tables.time, time_format=tables.time_format,
+        labels=tables.labels, positive=tables.positive, rated=tables.rated, extra=tables.extra,
+        context_category=tables.context_category, context_numeric=tables.context_numeric, query=tables.query,
+        session=tables.session, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 
@@ -143,6 +144,7 @@ class Given(Source):
 
     format = "arrow"
     holds_bytes = True
+    rereadable = False
 
     def __init__(self, name: str, what: str, batches: Iterable[Any], report: ImportReport) -> None:
         super().__init__(Path(f"{name}:{what}"), report)

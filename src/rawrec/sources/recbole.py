@@ -21,7 +21,7 @@ from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import numbers, row_name, stored_name, string_lists
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
-from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds, read_ids
+from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds, read_ids, times_of
 from rawrec.sources.users import Users
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -38,6 +38,7 @@ def import_recbole(
     user: str = "user_id",
     item: str = "item_id",
     time: str | None = None,
+    time_format: str | None = None,
     labels: Sequence[str] = (),
     positive: float | None = None,
     rated: str | None = None,
@@ -59,7 +60,8 @@ def import_recbole(
     user, item, time, labels: columns of the interactions (time: `timestamp` if there is one; labels: `label` if there
     is one). positive: label = rating >= positive. With neither every row is a positive. rated: as of `import_table`,
     `seen` with positive. Further columns are kept: float as numbers, the others as strings. context_category,
-    context_numeric: those that a ranker may read as the context; query, session: as of `import_table`.
+    context_numeric: those that a ranker may read as the context; query, session, time_format: as of
+    `import_table`.
     Items: token and token_seq columns are categorical, those named in `text` one text each, float numeric, float_seq
     features. Users, of `<name>.user` where there is one: token and token_seq columns are categories, float numbers.
     seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
@@ -101,7 +103,8 @@ def import_recbole(
         source.require("further columns", [*extra, *asked])
     targets = [LabelColumn(name, row_name(name)) for name in labels]
     targets += [LabelColumn(name, LABEL, positive) for name in needed]
-    cleaner = Rows(report, user, item, time, targets, kept(targets) | extra, asked=asked)
+    times = times_of(report, [source for source, _ in sources.values()], time, time_format)
+    cleaner = Rows(report, user, item, time, targets, kept(targets) | extra, asked=asked, times=times)
     parted = len(files) > 1
     clash = {PART: f"source_{PART}"} if parted else {}
     names = {n: clash.get(s, s) for n, s in cleaner.names.items()}

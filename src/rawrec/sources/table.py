@@ -15,7 +15,7 @@ from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
 from rawrec.sources.tables.label_columns import Positive, label_columns, rated_as
-from rawrec.sources.tables.rows import Rows, asked_columns, further_types
+from rawrec.sources.tables.rows import Rows, asked_columns, further_types, times_of
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -27,6 +27,7 @@ def import_table(
     *,
     out: str | Path,
     time: str | None = None,
+    time_format: str | None = None,
     labels: Sequence[str] = (),
     positive: Positive | None = None,
     rated: str | None = None,
@@ -65,7 +66,8 @@ def import_table(
     "column>=number", or "column=value" for a value that is a positive, repeated for several. A label that is made so is
     called `label` where it is the only one and has no name, and its column is kept beside it. rated: `seen`, whatever
     a user rated counts as taken, or `unseen`, the label says; default: `seen` where a label is made of numbers by
-    `positive`.
+    `positive`. time_format: what the times are, where
+    that is not to be judged: `s`, `ms`, `us`, `ns`, `order`, or a form of `datetime.strptime`.
     context_category, context_numeric: further columns of them, which a ranker may read as the context of an impression.
     query, session: columns of what was asked for, as it was typed, and of what was shown together (any id, of one
     user); an empty one is none. A split that could tear a session apart keeps it whole.
@@ -96,9 +98,9 @@ def import_table(
         image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, rated=rated, extra=extra,
-        context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,
-        split=split, overwrite=overwrite, progress=progress,
+        rows, user, item, catalogue, out=out, time=time, time_format=time_format, labels=labels, positive=positive,
+        rated=rated, extra=extra, context_category=context_category, context_numeric=context_numeric, query=query,
+        session=session, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 
@@ -110,6 +112,7 @@ def import_sources(
     *,
     out: str | Path,
     time: str | None,
+    time_format: str | None = None,
     labels: Sequence[str],
     positive: Positive | None = None,
     rated: str | None = None,
@@ -137,7 +140,8 @@ def import_sources(
     if session is not None:
         split = keeping_lists(split, "session")
     types = further_types(rows, extra, context_category, context_numeric, targets, asked)
-    cleaner = Rows(report, user, item, time, targets, types, asked=asked)
+    times = times_of(report, [rows], time, time_format)
+    cleaner = Rows(report, user, item, time, targets, types, asked=asked, times=times)
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
         split = split.model_copy(update={"column": names[split.column]})

@@ -28,6 +28,7 @@ def import_webdataset(
     *,
     out: str | Path,
     time: str | None = None,
+    time_format: str | None = None,
     labels: Sequence[str] = (),
     positive: Positive | None = None,
     rated: str | None = None,
@@ -63,7 +64,8 @@ def import_webdataset(
     image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
     these are downloaded; or a table of addresses. vectors: as of `import_table`.
     user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
-    of `import_table`, positive and rated, too. users, user_id, user_category, user_numeric, encoding, split: as there.
+    of `import_table`, positive, rated and time_format, too. users, user_id, user_category, user_numeric, encoding,
+    split: as there.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
     """
@@ -86,7 +88,7 @@ def import_webdataset(
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
     people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     return import_sources(
-        rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, rated=rated, extra=extra,
-        context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,
-        split=split, overwrite=overwrite, progress=progress,
+        rows, user, item, catalogue, out=out, time=time, time_format=time_format, labels=labels, positive=positive,
+        rated=rated, extra=extra, context_category=context_category, context_numeric=context_numeric, query=query,
+        session=session, users=people, split=split, overwrite=overwrite, progress=progress,
     )  # fmt: skip

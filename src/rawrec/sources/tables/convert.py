@@ -10,16 +10,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 
-UNITS = ((1e17, 10**9, "nanoseconds"), (1e14, 10**6, "microseconds"), (1e11, 10**3, "milliseconds"))
-"""A typical time above the first number is in that unit: in seconds it would lie beyond the year 5000."""
-MAX_SECONDS = 1e15
 WORDS = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
 """Words that are labels, in letters of any size."""
 RESERVED = ("user", "item", "user_id", "item_id", "timestamp", "split")
-DATES = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 
 
 def as_text(column: pa.Array, where: str = "column") -> pa.Array:
@@ -75,54 +70,6 @@ def missing(column: pa.Array) -> np.ndarray:
     if pa.types.is_string(column.type):
         return (pl.Series(column).str.strip_chars().fill_null("") == "").to_numpy()
     return column.is_null().to_numpy(zero_copy_only=False)
-
-
-class Times:
-    """Times as whole seconds since 1970: numbers, ISO dates, or Arrow's own dates and timestamps.
-
-    Numbers are seconds, or a finer unit if the typical time of the first rows says so; the report states it. A mere
-    order (1, 2, 3 ...) passes as seconds. Fractions of a second are dropped.
-    """
-
-    def __init__(self, report: ImportReport) -> None:
-        self.report = report
-        self.divisor: int | None = None
-
-    def __call__(self, column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """int64 `[n]`, and where there is a time that is not negative `[n]`."""
-        kind = column.type
-        if pa.types.is_date(kind):
-            column = column.cast(pa.timestamp("s"))
-        if pa.types.is_timestamp(column.type):
-            per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
-            valid = column.is_valid().to_numpy(zero_copy_only=False)
-            seconds = pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // per_second
-            return seconds, valid & (seconds >= 0)
-        values = numbers(column, where)
-        if self.divisor is None and np.isfinite(values).any():
-            typical = float(np.median(values[np.isfinite(values)]))
-            unit = next(((d, name) for least, d, name in UNITS if typical > least), None)
-            self.divisor, name = unit or (1, "seconds")
-            if unit:
-                self.report.note(f"times are in {name}; divided by {self.divisor:,}")
-        values = np.floor(values / (self.divisor or 1))
-        if np.isnan(values).any() and pa.types.is_string(kind):
-            dates = _dates(pl.Series(column))
-            values = np.where(np.isnan(values), dates, values)
-        good = (values >= 0) & (values < MAX_SECONDS)
-        return np.where(good, values, 0).astype(np.int64), good
-
-
-def _dates(text: pl.Series) -> np.ndarray:
-    """Seconds of ISO dates, float64 `[n]`, nan where there is none; without a zone they are UTC."""
-    text = text.str.strip_chars().str.replace(" ", "T", literal=True).str.replace("[zZ]$", "+00:00")
-    values = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(text))
-    for form in DATES:
-        if not values.null_count():
-            break
-        found = text.str.strptime(pl.Datetime("us"), form, strict=False)
-        values = values.fill_null(found.dt.epoch("s").cast(pl.Float64))
-    return values.fill_null(np.nan).to_numpy()
 
 
 def extra_type(column: pa.Array, where: str) -> pa.DataType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import pyarrow as pa
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import Times, as_text, extra, extra_type, ids, missing, numbers, row_name
+from rawrec.sources.tables.convert import as_text, extra, extra_type, ids, missing, numbers, row_name
 from rawrec.sources.tables.label_columns import SEEN_VALUES, LabelColumn, kept
+from rawrec.sources.tables.times import Times
 
 IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "bool": "true or false"}
 """What types of Arrow are called in a message."""
@@ -47,8 +48,8 @@ class Rows:
 
     labels: of these columns. item: None where a row is no single interaction. what: what a row is called in the report.
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted. asked: see
-    `asked_columns`. names: further columns, and those of queries and sessions -> the names under which they are
-    stored.
+    `asked_columns`. times: how those of `time` are read, see `times_of`. names: further columns, and those of queries
+    and sessions -> the names under which they are stored.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Rows:
         extra: Mapping[str, pa.DataType] | None = None,
         what: str = "interactions",
         asked: Mapping[str, str] | None = None,
+        times: Times | None = None,
     ) -> None:
         self.report = report
         self.what = what
@@ -72,8 +74,9 @@ class Rows:
         taken |= {label.name for label in self.labels}
         stored = {name: row_name(name) for name in self.extra}
         self.names = {name: f"source_{s}" if s in taken else s for name, s in stored.items()} | self.asked
-        self.times = Times(report)
+        self.times = times or (Times(report, time) if time is not None else None)
         self.kept = 0
+        self.untimely: dict[str, None] = {}
         self.positive = {label.name: 0 for label in self.labels}
         self.empty = {label.name: 0 for label in self.labels}
         self.found: dict[str, dict[str, None]] = {label.name: {} for label in self.labels}
@@ -118,9 +121,12 @@ class Rows:
         take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
         if self.item is not None:
             take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))
-        if self.time is not None:
-            values, fits = self.times(columns[self.time], f"{batch.file}: {self.time}")
-            take("timestamp", self.time, f"no usable time in column {self.time!r}", values, fits)
+        if self.time is not None and self.times is not None:
+            found = self.times(columns[self.time], f"{batch.file}: {self.time}")
+            for reason, rows in found.odd.items():
+                leave_out(self.time, reason, ~rows)
+            take("timestamp", self.time, f"no usable time in column {self.time!r}", found.seconds, found.good)
+            self.untimely |= dict.fromkeys([*found.odd, f"no usable time in column {self.time!r}"])
         for label in self.labels:
             where = f"{batch.file}: {label.column}"
             values, fits = label.read(columns[label.column], where)
@@ -148,10 +154,15 @@ class Rows:
 
     def finish(self, file: str) -> None:
         """UserError if no row was left for want of times; a note for a label that is never positive."""
-        reason = f"no usable time in column {self.time!r}"
-        if not self.kept and reason in self.report.skipped:
-            found = ", ".join(self.report.skipped[reason].examples[:3])
-            raise UserError(f"{file}: {reason} of any row ({found}): name another column, or import without times")
+        if self.times is not None:
+            self.times.finish()
+        if not self.kept and (reasons := [reason for reason in self.untimely if reason in self.report.skipped]):
+            found = ", ".join(self.report.skipped[reasons[0]].examples[:3])
+            further = "" if reasons[0].startswith("no usable time") else f": {reasons[0]}"
+            raise UserError(
+                f"{file}: no usable time in column {self.time!r} of any row ({found}){further}. Name another column, "
+                "say how times are written (time_format), or import without times"
+            )
         for label in self.labels:
             if count := self.empty[label.name]:
                 self.report.note(
@@ -160,6 +171,25 @@ class Rows:
         for label in self.labels:
             if self.kept and not self.positive[label.name]:
                 self.report.note(label.never(list(self.found[label.name])[:SEEN_VALUES]))
+
+
+def times_of(
+    report: ImportReport, sources: Sequence[Source], column: str | None, form: str | None = None, known: bool = False
+) -> Times | None:
+    """How the times in `column` of these tables are read, see `Times`; a table that can be read again is looked at
+    where some rows alone do not tell. None without a column. UserError for a `form` that is none, or has no column."""
+    if column is None:
+        if form is not None:
+            raise UserError(f"time_format {form!r}: name the column of the times (time)")
+        return None
+
+    def look() -> Iterator[pa.Array]:
+        for source in sources:
+            for batch in source.again().batches([column]):
+                yield batch.columns[column]
+
+    again = all(source.rereadable for source in sources)
+    return Times(report, column, form, look if again and sources else None, known)
 
 
 def asked_columns(source: Source, query: str | None, session: str | None) -> dict[str, str]:

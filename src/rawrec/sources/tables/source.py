@@ -72,11 +72,12 @@ class Batch:
 
 class Source:
     """One table on disk. `columns`: the names found; `fraction`: how much of it has been read, 0 to 1; `holds_bytes`:
-    whether its values can be bytes, as of pictures."""
+    whether its values can be bytes, as of pictures; `rereadable`: whether it can be read again without being held."""
 
     format: str
     columns: list[str]
     holds_bytes = False
+    rereadable = True
 
     def __init__(self, path: Path, report: ImportReport) -> None:
         self.path = path
