@@ -169,9 +169,13 @@ class ItemModel(nn.Module):
 
     def forward(self, columns: dict[str, Ragged]) -> Tensor:
         """Content `[n, dim]` of `n` items given as their rows of the static columns; zeros where nothing is there."""
+        return self.fuse(*self.features(columns))
+
+    def features(self, columns: dict[str, Ragged]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Features of all fields `[n, width]`, zeros where missing, and which are there `[n]` bool, of such items."""
         columns = {name: columns[self.column(name)].to(self._place.device) for name in self.fields}
-        features = {name: self._feature(name, column) for name, column in columns.items()}
-        return self.fuse(features, {name: column.lengths > 0 for name, column in columns.items()})
+        made = {name: self._feature(name, column) for name, column in columns.items()}
+        return made, {name: column.lengths > 0 for name, column in columns.items()}
 
     def _feature(self, name: str, column: Ragged) -> Tensor:
         """What is above a field's static column up to its feature `[n, width]` float32, zeros where it is missing."""

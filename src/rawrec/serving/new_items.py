@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from rawrec.content.item_model import ItemModel
 from rawrec.data import images
@@ -19,9 +21,9 @@ Item = str | Mapping[str, Any]
 """An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name.
 
 Fields are those of the dataset; `image` and `text` stand for the only one of their kind. A text field takes a string or
-a list of strings, an image field a file's path, its bytes or a list of them, a feature field a vector, a categorical
-field a string or a list of strings, a numeric field a number. Fields that the model does not read are left aside, so
-that a whole row of a catalogue can be given.
+a list of strings, an image field a file's path, its bytes, a picture of Pillow or a list of them, a feature field a
+vector, a categorical field a string or a list of strings, a numeric field a number. Fields that the model does not read
+are left aside, so that a whole row of a catalogue can be given.
 """
 
 
@@ -75,6 +77,8 @@ def _pictures(value: Any, where: str) -> list[bytes]:
             if not Path(picture).is_file():
                 raise UserError(f"{where}: there is no file {picture}")
             picture = Path(picture).read_bytes()
+        if isinstance(picture, Image.Image):
+            picture = _written(picture)
         if not isinstance(picture, bytes | bytearray | memoryview):
             raise UserError(f"{where}: expected a picture's path or bytes, found {type(picture).__name__}")
         picture = bytes(picture)
@@ -83,6 +87,13 @@ def _pictures(value: Any, where: str) -> list[bytes]:
             raise UserError(f"{where}: the picture cannot be used: {reason}")
         result.append(picture)
     return result
+
+
+def _written(picture: Image.Image) -> bytes:
+    """A picture of Pillow as a file, nothing lost but for colours that no PNG has."""
+    stream = io.BytesIO()
+    (picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA") else picture.convert("RGB")).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _strings(value: Any, where: str) -> list[str]:

@@ -26,10 +26,11 @@ from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.serving.asked import Asked, Unknown, check_list
 from rawrec.serving.choosing import Choice, choose
-from rawrec.serving.explaining import Explained, Explaining
+from rawrec.serving.explaining import Explained
 from rawrec.serving.filters import Where
 from rawrec.serving.new_items import Item
-from rawrec.serving.served import ENCODE, Catalogue, Scored, cosines, of_one_state
+from rawrec.serving.served import ENCODE, Catalogue, Scored, of_one_state
+from rawrec.serving.similar import Similar
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
@@ -54,7 +55,7 @@ class Further(TypedDict, total=False):
     unknown: Unknown
 
 
-class Recommender(Explaining):
+class Recommender(Similar):
     """Serves a finished run. Make one with `Recommender.load`.
 
     Users that training never saw are served by their history alone; items it never saw, by their content. What a known
@@ -287,30 +288,6 @@ class Recommender(Explaining):
         logits = self._score_all(self._moments(who, context), who.past, place, torch.tensor(rows), table)
         return torch.sigmoid(logits)[0].tolist()
 
-    @of_one_state
-    def similar(self, item: Item, k: int = 10) -> list[Scored]:
-        """The items whose content is nearest (cosine), without the item itself.
-
-        For a model on ids alone: nearest id embeddings, and only among items that training saw.
-        """
-        COUNT.check("k", k)
-        vectors, valid = self._vectors()
-        if not isinstance(item, Mapping):
-            row = self._row(item)
-            if not valid[row]:
-                raise UserError(f"item {item!r} has {self._lacking()}, so there is nothing to compare")
-            query = vectors[row]
-        else:
-            made = self._embed_rows([item])
-            if not made.valid[0]:
-                raise UserError("the new item has no content that this model reads, so there is nothing to compare")
-            row, query = -1, made.values[0]
-        scores = cosines(query, vectors, valid)
-        if row >= 0:
-            scores[row] = -torch.inf
-        best = scores.topk(min(k, len(scores)))
-        return self._scored(best.indices.cpu().numpy(), best.values.cpu().numpy(), raw=True)
-
     # ---------------------------------------------------------------------------------------------------- new content
     @of_one_state
     def embed(self, items: Sequence[Item]) -> np.ndarray:
@@ -449,15 +426,3 @@ class Recommender(Explaining):
         self.run.check_export(path, self.data)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    def _feature_widths(self) -> dict[str, int]:
-        """Field -> width of its features, for all that the model reads."""
-        return {} if self.system.item_model is None else self.system.item_model.widths
-
-    @torch.no_grad()
-    def _features(self, field: str, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Features `[n, width]` of the dataset's items `rows` on the CPU, zeros where missing; and which are there."""
-        item_model, bank = self.system.item_model, self.system.bank
-        assert item_model is not None and bank is not None
-        values = torch.cat([item_model.feature(bank, field, part) for part in rows.split(ENCODE)])
-        return values.cpu().numpy(), bank.present[item_model.column(field)].cpu()[rows].numpy()

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.content.item_model import ItemModel
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
+from rawrec.models.retrieval.base import field_of
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
 from rawrec.serving.explaining import Asking
-from rawrec.serving.new_items import Item
+from rawrec.serving.new_items import Item, new_columns
 from rawrec.serving.recommender import Recommender
-from rawrec.serving.served import Who, unseen
+from rawrec.serving.served import Features, Who, unseen
+from rawrec.serving.similar import KINDS
 from rawrec.threads import count
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.pairs import PairTask, product
@@ -39,6 +42,7 @@ class Retriever(Recommender):
         self._alike = system.alike(self._items)
         self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
         self._valid[self._alike] = False
+        self._encoders: list[ItemModel] = []  # one, once a new item was asked for
         self._workers = count() if self._items.device.type == "cpu" else 1
 
     def score(
@@ -155,6 +159,33 @@ class Retriever(Recommender):
         model = self._retrieval.model
         rows = rows.to(self._items.device)
         return model.feature(field, rows).cpu().numpy(), model.present(field)[rows].cpu().numpy()
+
+    def _vectors_by(self, by: str | None) -> tuple[Tensor, Tensor]:
+        if by is not None:
+            raise UserError(
+                f"by={by!r}: of model `{self._model()}` an item has one vector, made of all that is known of it: leave "
+                "it out, or name image, text or a field"
+            )
+        return self._vectors()
+
+    def _kinds_of_features(self) -> dict[str, str]:
+        fields = self.data.fields
+        kinds = dict.fromkeys(fields.image, "image") | dict.fromkeys(fields.text, "text")
+        return {name: kinds.get(field_of(name), name if name in KINDS else "") for name in self._feature_widths()}
+
+    @torch.no_grad()
+    def _features_of_new(self, item: Mapping[str, Any]) -> Features:
+        model = self._retrieval.model
+        if model.train_features and set(model.modalities) - model.followed:
+            raise UserError(
+                f"model `{self._model()}` learned the features of its items themselves (model.train_features), so that "
+                "a new picture or text has none: give an item's id"
+            )
+        if not self._encoders:
+            self._encoders.append(self._retrieval.item_model or self._retrieval.encoders_anew())
+        encoders = self._encoders[0]
+        made, present = encoders.features(new_columns([item], 0, self.data.fields, encoders))
+        return {name: (values, present[name]) for name, values in made.items()}
 
     def _lacking(self) -> str:
         reads = self._retrieval.reads_features and self._retrieval.model.content_in_vectors

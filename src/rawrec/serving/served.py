@@ -36,6 +36,8 @@ from rawrec.training.tasks.step_impressions import ContentTable
 S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
+Features = Mapping[str, tuple[Tensor, Tensor]]
+"""By field: what encoders made of some items `[n, width]`, zeros where missing, and which have it `[n]`."""
 SEEN: tuple[Seen, ...] = get_args(Seen)
 QUERY_NOW = "query"
 """The key by which a given context says what was typed, for a model that reads queries."""
@@ -107,6 +109,7 @@ class Served:
         ids = [str(i) for i in data.item_ids]
         self._catalogue = Catalogue(ids, {item: row for row, item in enumerate(ids)}, table, Columns(data))
         self._adding, self._made = Mutex(), dict[str, Histories]()
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}  # features of the dataset's items, once they were asked for
         times = None if data.timestamps is None else data.timestamps[positive]
         rows = np.flatnonzero(positive) if self._reads_marks() else None
         self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
@@ -367,6 +370,7 @@ class Served:
             torch.cat([table.values, extra.values]),
             torch.cat([table.valid, extra.valid]),
             columns.extended(extra.columns),
+            _joined(table.features, extra.features),
         )
 
     @torch.no_grad()
@@ -376,15 +380,26 @@ class Served:
         if item_model is None:
             raise UserError(unseen(self._model()))
         parts = [self._embed_part(items[at : at + ENCODE], first + at) for at in range(0, len(items), ENCODE)]
-        values, valid = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return ContentTable(values, valid, self.system.ranker.inputs.columns.of_new(items, first))
+        values, valid = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        features = None
+        for part in parts:
+            features = _joined(features, part[2])
+        return ContentTable(values, valid, self.system.ranker.inputs.columns.of_new(items, first), features)
 
-    def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> tuple[Tensor, Tensor]:
+    def _embed_part(self, items: Sequence[Mapping[str, Any]], first: int) -> tuple[Tensor, Tensor, Features]:
         item_model = self.system.item_model
         assert item_model is not None
-        columns = new_columns(items, first, self.data.fields, item_model)
-        valid = torch.stack([columns[item_model.column(name)].lengths > 0 for name in item_model.fields]).any(0)
-        return self.system.read_content(item_model(columns)), valid.to(self.system.device)
+        features, present = item_model.features(new_columns(items, first, self.data.fields, item_model))
+        content = self.system.read_content(item_model.fuse(features, present))
+        kept = {name: (values, present[name].to(values.device)) for name, values in features.items()}
+        return content, torch.stack(list(present.values())).any(0).to(self.system.device), kept
+
+
+def _joined(one: Features | None, other: Features | None) -> Features | None:
+    """Features of some items, followed by those of others."""
+    if one is None or other is None:
+        return other if one is None else one
+    return {name: (torch.cat([v, other[name][0]]), torch.cat([p, other[name][1]])) for name, (v, p) in one.items()}
 
 
 def _seen(given: Any) -> dict[str, bool]:

@@ -170,6 +170,12 @@ class PairTask(Task):
             features |= {name: values.cpu() for name, values in self.bank.features.items()}
         return features, present
 
+    def encoders_anew(self) -> ItemModel:
+        """The frozen encoders of the features that the model reads, for items that are not in the dataset."""
+        item_model, _ = encoders_of(self.cfg.model_copy(deep=True), self.data.fields)
+        item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
+        return item_model.to(self.device).eval()
+
     # ------------------------------------------------------------------------------------------------------- training
     def begin_epoch(self, epoch: int) -> Tensor:
         generator = generator_of(self.cfg.seed, 0, epoch)

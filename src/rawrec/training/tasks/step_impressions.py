@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,12 +21,14 @@ class ContentTable(NamedTuple):
     """Content of items as a ranker reads it: values `[rows, content.dim]`, valid `[rows]` (False = nothing known).
 
     The first rows are the dataset's items; a recommender appends those that it met later, and then gives the columns of
-    all rows too.
+    all rows too. features: of those later ones alone, by field, what encoders made of them `[later rows, width]` and
+    which have any.
     """
 
     values: Tensor
     valid: Tensor
     columns: ItemColumns | None = None
+    features: Mapping[str, tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass
