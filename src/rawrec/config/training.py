@@ -152,6 +152,11 @@ class TrainConfig(Record):
         "qauc, of data with queries; shown/ndcg@K, shown/mrr, with sessions; retrieval models: recall@K, ndcg@K, "
         "precision@K, map@K, hit@K, mrr@K; a registered one; or one of them within a bucket, as cold/auc",
     )
+    init: str | None = Field(
+        default=None,
+        description="a finished run of the same model whose weights this one begins with; users and items by their "
+        "ids, those that it does not know as unknown ones (docs/runs.md)",
+    )
     device: str = Field(default="auto", description="auto | cpu | cuda | cuda:<n>")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"

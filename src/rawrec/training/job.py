@@ -31,6 +31,7 @@ from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
+from rawrec.training.warm_start import warm_start
 
 _settling = Mutex()
 _training: tuple[int, int] | None = None  # the process and the thread that trains
@@ -151,6 +152,8 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
             "(--session COLUMN)",
         )
     _check_metric(cfg.train.metric, data)
+    if cfg.train.init is not None:  # a run may be resumed from another place
+        cfg.train.init = str(Path(cfg.train.init).absolute())
     if cfg.data.split not in data.meta.splits:
         known = ", ".join(data.meta.splits)
         raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
@@ -318,9 +321,13 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     try:
         torch.set_deterministic_debug_mode("warn")
         strict.fill_uninitialized_memory = False  # it finds bugs, and costs a fifth of an epoch
-        loop = Loop(_task(run, cfg, data, observe), run, observe)
         last = run.path / "checkpoint" / "last.safetensors"
-        if not how.fresh and last.is_file():
+        goes_on = not how.fresh and last.is_file()
+        task = _task(run, cfg, data, observe)
+        if not goes_on and isinstance(task, ImpressionTask | PairTask) and task.cfg.train.init is not None:
+            task.notes = [*task.notes, warm_start(task, run)]
+        loop = Loop(task, run, observe)
+        if goes_on:
             loop.restore()
             changing.record(run, how.changes, loop.progress.epoch, loop.progress.step)
             if how.train and not loop.progress.finished:

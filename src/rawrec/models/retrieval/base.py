@@ -44,6 +44,8 @@ class RetrievalModel(nn.Module):
     uses_negatives: ClassVar[bool] = True
     content_in_vectors: ClassVar[bool] = True
     """Whether an item's features, where the model reads any, have a part in its vector, or in losses alone."""
+    of_the_epoch: ClassVar[tuple[str, ...]] = ()
+    """How names of persistent buffers begin that are drawn anew for every epoch: no other run begins with them."""
 
     edge_users: Tensor
     edge_items: Tensor

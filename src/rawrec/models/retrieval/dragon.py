@@ -56,6 +56,8 @@ class DRAGON(RetrievalModel):
     user_neighbours: Tensor
     user_neighbour_weights: Tensor
 
+    of_the_epoch = ("user_neighbour",)
+
     def __init__(
         self,
         cfg: DRAGONConfig,

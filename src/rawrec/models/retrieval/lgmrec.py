@@ -31,6 +31,8 @@ class LGMRec(RetrievalModel):
     trained model always says the same.
     """
 
+    of_the_epoch = ("gumbel_",)
+
     def __init__(
         self,
         cfg: LGMRecConfig,

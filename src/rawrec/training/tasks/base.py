@@ -180,6 +180,9 @@ class Task:
         if value is not None:
             yield {"loss": self.cfg.content.itc_weight * value.double(), "itc": value}
 
+    def begun_with_other_weights(self) -> None:
+        """Weights of another run have taken the place of those that it was made with: what was made by them is anew."""
+
     def begin(self) -> None:
         """What happens before the first step of a run."""
 

@@ -66,17 +66,7 @@ class ImpressionTask(Task, Scoring):
         nn.Module.__init__(self)
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
-        self.samples = Samples(
-            data,
-            cfg.data.split,
-            cfg.data.label,
-            cfg.data.history,
-            cfg.data.history_mode,
-            cfg.data.negatives,
-            cfg.data.further_labels,
-            cfg.model.multi_label == "esmm",
-            bool(cfg.model.history_marks),
-        )
+        self.samples = samples_of(cfg, data)
         check_parts(cfg, data, self.samples)  # before hours of encoding
         self.train_counts = self.samples.train_counts
         self.past = PastContent(cfg)
@@ -458,3 +448,18 @@ class ImpressionTask(Task, Scoring):
 def saved_name(name: str) -> str:
     """What files, of checkpoints above all, call a parameter of the task."""
     return SAVED + name.removeprefix("item_model.") if name.startswith("item_model.") else name
+
+
+def samples_of(cfg: Config, data: Dataset) -> Samples:
+    """What a ranker learns from under these settings."""
+    return Samples(
+        data,
+        cfg.data.split,
+        cfg.data.label,
+        cfg.data.history,
+        cfg.data.history_mode,
+        cfg.data.negatives,
+        cfg.data.further_labels,
+        cfg.model.multi_label == "esmm",
+        bool(cfg.model.history_marks),
+    )

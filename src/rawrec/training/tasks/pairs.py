@@ -261,6 +261,11 @@ class PairTask(Task):
             self.model.follow(self.bank.features)
 
     @torch.no_grad()
+    def begun_with_other_weights(self) -> None:
+        if self.item_model is not None and self.bank is not None:
+            self.item_model.refresh(self.bank, self.bank.valid.nonzero()[:, 0], 0, self.cfg.bank.micro_batch)
+
+    @torch.no_grad()
     def refresh(self, step: int) -> None:
         """Encode anew, in eval mode, whatever trained encoders made before `step`: every item may be recommended."""
         if self.item_model is not None and self.bank is not None:
