@@ -79,7 +79,8 @@ def import_impressions(
     sessions and queries; without a session it is the number of the row. `position` is the place in the list, from 0.
     user, time, time_format, extra, context_category, context_numeric, all about users and about items: as in
     `import_table`, but item_id; `position`, `session` and `query` are of the context where they are named there.
-    encoding: as there. split: default by time per user where there are times, else at random per user. A split that could tear a list apart keeps
+    encoding: as there. split: default by time per user where there are times, else at random per user. A split that
+    could tear a list apart keeps
     sessions whole. A `column` split names a column of the table.
 
     Raises UserError for absent files and columns, files that cannot be read, clicks that can be read either way, and
