@@ -13,6 +13,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Several workers share one server of forked processes."""
+    if getattr(config.option, "numprocesses", None):  # of the process that starts them
+        import forked
+
+        forked.start()
+
+
 def pytest_collection_finish() -> None:
     """What was loaded until now stays: from here on the collector of garbage leaves it alone, which is quicker."""
     gc.collect()

@@ -7,8 +7,9 @@ costs its own work. Tests whose subject is how a process begins (what is importe
 before `main`) start a real one.
 
 A child is a process like any other: its own pid, streams, folder, environment, `sys.path` and exit code. Its parent is
-the server, which the first child of a session starts, and which ends with it. What
-libraries read as they are loaded (OMP_NUM_THREADS) they have read in the server.
+the server, which the first child of a session starts, or the process that starts several workers, for all of them
+(conftest.py), and which ends with it. What libraries read as they are loaded (OMP_NUM_THREADS) they have read in the
+server.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -170,38 +172,43 @@ def command(folder: Path, name: str, *words: str) -> None:
 
 @cache
 def _server() -> str:
-    """The address of this session's server, which runs as long as its standard input is open. Children know it."""
-    if known := os.environ.get(ADDRESS):
-        return known
+    """The address of this session's server, started where none is. Children know it."""
+    if ADDRESS not in os.environ:
+        start()
+    address = os.environ[ADDRESS]
+    while not Path(address).exists():  # loading what is heavy, in another worker's stead perhaps
+        assert Path(address).parent.exists(), "the server of forked processes has gone"
+        time.sleep(0.02)
+    return address
+
+
+def start() -> None:
+    """Start a server that runs as long as this process does; it is not waited for. The environment names it."""
     folder = tempfile.mkdtemp(prefix="rawrec-forked-")
-    address = f"{folder}/socket"
+    address = os.environ[ADDRESS] = f"{folder}/socket"
     server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, __file__, "--serve", address], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
     def end() -> None:
-        server.communicate()
+        server.communicate()  # closes its input
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-    os.environ[ADDRESS] = address
-    return address
 
 
 # ----------------------------------------------------------------------------------------------------------- the server
 def serve(address: str) -> list[str]:
     """Forks a process whenever one is asked for. Returns in those alone: the words that each is to do."""
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(address)
+    listening.bind(f"{address}.new")
     listening.listen()
+    Path(f"{address}.new").rename(address)
     ended, tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(tell)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session, which then ends us
-    os.write(1, b"ready\n")
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     gc.freeze()  # so that the memory of what is loaded stays shared with the children
     going: dict[int, socket.socket] = {}
     while True:
@@ -289,8 +296,12 @@ def begin(address: str) -> None:
 
     atexit.register(leave)
     ours = {str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
-    for name in HEAVY:
-        importlib.import_module(name)
+    try:
+        for name in HEAVY:
+            importlib.import_module(name)
+    except BaseException:
+        shutil.rmtree(Path(address).parent, ignore_errors=True)  # so that nobody waits for it
+        raise
     sys.path = [place for place in sys.path if place not in ours]
     words = serve(address)
     try:

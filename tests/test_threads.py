@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import forked
 from rawrec import cores, threads
 from rawrec.threads import Crowding, computing, count, crowded, schedule
 
@@ -123,7 +123,7 @@ finally:
     loop.kill(); loop.wait()
 print(waited() >= before + 3e8)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = forked.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
 
 

@@ -29,7 +29,7 @@ class TestId(RankingMixin):
 
     settings = {  # noqa: RUF012
         "model": {**MODEL, "name": "id", "popularity": False},
-        "train": {"epochs": 20, "patience": 20},
+        "train": {"epochs": 10, "patience": 10},
     }
     reads_content = False
 

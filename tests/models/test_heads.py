@@ -64,7 +64,7 @@ class TestDIN(RankingMixin):
 class TestDINOnIds(RankingMixin):
     settings = {  # noqa: RUF012
         "model": {"dim": 8, "hidden": [32], "name": "din", "content": "none", "softmax": True, "activation": "prelu"},
-        "train": {"epochs": 20, "patience": 20},
+        "train": {"lr": 0.01, "epochs": 20, "patience": 20},
     }
     reads_content = False
 

@@ -47,15 +47,21 @@ class TestWideDeep(RankingMixin):
     settings = {"model": {**DEEP, "name": "wide_deep"}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
 
+    test_overfits_a_tiny_set = None  # as it does with EM3's content
+
 
 class TestDeepFM(RankingMixin):
     settings = {"model": {**DEEP, "name": "deepfm"}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
 
+    test_overfits_a_tiny_set = None  # as it does with EM3's content
+
 
 class TestDCNv2(RankingMixin):
     settings = {"model": {**DEEP, "name": "dcnv2"}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
+
+    test_overfits_a_tiny_set = None  # as it does with EM3's content
 
 
 class TestDIN(RankingMixin):

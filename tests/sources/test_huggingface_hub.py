@@ -145,10 +145,18 @@ def imported(folder: Path, endpoint: str, *names: str, **more: str) -> list[Any]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_datasets_by_name(hub: str, tmp_path: Path) -> None:
-    small, train, again = imported(
-        tmp_path, hub, "shop/clicks:small", "shop/clicks:small@train", "shop/clicks:small@train"
-    )
+GOOD = ("shop/clicks:small", "shop/clicks:small@train", "shop/clicks:small@train")
+BAD = ("shop/clicks", "shop/clicks:tiny", "shop/clicks:small@dev", "shop/gated", "shop/absent", "shop/script")
+
+
+@pytest.fixture(scope="module")
+def said(hub: str, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What comes of all of them."""
+    return imported(tmp_path_factory.mktemp("said"), hub, *GOOD, *BAD, "shop/outside")
+
+
+def test_datasets_by_name(said: list[Any]) -> None:
+    small, train, again, *_ = said
     assert (small["items"], small["split"]) == (["a", "b", "a", "b"], [0, 0, 0, 2])
     assert small["notes"] == [f"shop/clicks:small is of revision {COMMIT}"]
     assert train["items"] == ["a", "b", "a"] and train == again
@@ -156,11 +164,9 @@ def test_datasets_by_name(hub: str, tmp_path: Path) -> None:
     assert [name for name in got if name.endswith(".parquet")] == ["train-0.parquet", "test-0.parquet"]
 
 
-def test_what_cannot_be_imported_by_name(hub: str, tmp_path: Path) -> None:
-    names = ["shop/clicks", "shop/clicks:tiny", "shop/clicks:small@dev", "shop/gated", "shop/absent", "shop/script"]
-    said = imported(tmp_path, hub, *names, "shop/outside")
+def test_what_cannot_be_imported_by_name(hub: str, said: list[Any], tmp_path: Path) -> None:
     for text, words in zip(
-        said,
+        said[len(GOOD) :],
         [
             "has several configs: name one, as in shop/clicks:small. It has: small, large",
             "has no config 'tiny'. It has: small, large",

@@ -31,11 +31,14 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+SMALL: dict[str, Any] = {"content__description__use": False}
+
+
 def tree_of(case: str) -> dict[str, Any]:
-    words = CASES[case]
+    words = CASES[case] | SMALL
     if "paradigm" in words:
         words = {**words, "content__image__train": "none", "content__text__train": "none"}
-    return settings(train__batch_size=128, train__checkpoint_every=3, train__epochs=2, train__lr=0.01, **words)
+    return settings(train__checkpoint_every=3, train__lr=0.01, **words)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -68,7 +71,8 @@ def test_stopped_and_resumed(shop: Path, tmp_path: Path, case: str) -> None:
 
 def test_a_share_of_the_rows_changes_what_is_learned(shop: Path, tmp_path: Path) -> None:
     """Each option does something: the weights are others than without it."""
-    base = digest(train(settings(train__epochs=1), shop, tmp_path / "base").path)["model.safetensors"]
+    small = {"train__epochs": 1, "train__batch_size": 512, **SMALL}
+    base = digest(train(settings(**small), shop, tmp_path / "base").path)["model.safetensors"]
     words: list[dict[str, Any]] = [
         {"bank__forward_rate": 40},
         {"bank__backward_rate": 40},
@@ -78,5 +82,5 @@ def test_a_share_of_the_rows_changes_what_is_learned(shop: Path, tmp_path: Path)
         {"bank__refresh_share": 0.5},
     ]
     for k, word in enumerate(words):
-        run = train(settings(train__epochs=1, **word), shop, tmp_path / f"run{k}")
+        run = train(settings(**small, **word), shop, tmp_path / f"run{k}")
         assert digest(run.path)["model.safetensors"] != base, word

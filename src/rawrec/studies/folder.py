@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
+from rawrec.config import strict_yaml
 from rawrec.config.records import Record
 from rawrec.data.dataset import Dataset
 from rawrec.files import write_text
@@ -50,7 +50,7 @@ def begun(
     with alone_in(out, SETTINGS, "study"):
         if overwrite:
             _empty(out)
-        text = yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        text = strict_yaml.dump(cfg.model_dump(mode="json"))
         write_text(out / SETTINGS, text)
         for note in notes:
             observe("note", text=note)

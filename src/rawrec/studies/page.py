@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
+from rawrec.config import strict_yaml
 from rawrec.report.page import render, write
 from rawrec.report.plots import bars
 from rawrec.studies.printing import GENERATED, cells, heads, number
@@ -34,7 +34,7 @@ def write_page(
         "counts": found["data"]["counts"],
         "points": found["points"],
         "pictures": pictures,
-        "settings": yaml.safe_dump(found["settings"], sort_keys=False, allow_unicode=True),
+        "settings": strict_yaml.dump(found["settings"]),
     }
     return write(render(context, "rawrec.studies", "study.html"), out)
 

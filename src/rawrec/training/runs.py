@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from rawrec.config import Config, validate
+from rawrec.config import Config, strict_yaml, validate
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.own import lacking, own_parts
 from rawrec.data.dataset import Dataset
@@ -46,6 +47,15 @@ OWN_FILES |= {"log.txt", "config.json", "digests.json", "manifest.json"}
 """What is never an export's name in a run folder."""
 Settings = Config | FinetuneConfig
 PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
+
+
+@cache
+def _version(package: str) -> str | None:
+    """The version that is installed, if any."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager
@@ -165,13 +175,8 @@ class RunFolder:
             finished=False,
             seconds=0.0,
         )
-        versions = {}
         own = [] if isinstance(cfg, FinetuneConfig) else own_parts(cfg)
-        for name in (*PACKAGES, *(used.package for used in own if used.package)):
-            try:
-                versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                versions[name] = None
+        named = (*PACKAGES, *(used.package for used in own if used.package))
         write_json(
             self.path / "environment.json",
             {
@@ -180,7 +185,7 @@ class RunFolder:
                 "processor": platform.processor() or platform.machine(),
                 "cpu_threads": torch.get_num_threads(),
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                "packages": versions,
+                "packages": {name: _version(name) for name in named},
             },
         )
 
@@ -243,7 +248,7 @@ class RunFolder:
             raise UserError(f"{path}: {error}") from None
 
     def write_config(self, cfg: Settings) -> None:
-        write_text(self.path / "config.yaml", yaml.safe_dump(cfg.dump(), sort_keys=False, allow_unicode=True))
+        write_text(self.path / "config.yaml", strict_yaml.dump(cfg.dump()))
 
     def info(self) -> dict[str, Any]:
         path = self.path / "run.json"

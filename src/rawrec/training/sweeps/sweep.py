@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rawrec.config import strict_yaml
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.files import remove, write_text
@@ -88,7 +88,7 @@ def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
                     f"{out} holds another sweep, with {changed[0]}: {before[changed[0]]}. Choose another `out`, or "
                     "begin anew with --overwrite"
                 )
-        write_text(path, yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        write_text(path, strict_yaml.dump(cfg.model_dump(mode="json")))
         try:
             yield
         except UserError:
