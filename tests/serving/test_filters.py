@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from lists_shop import ITEMS, KINDS, MODELS, PRICES, TAGS, USERS, make_runs, make_shop
 
+from lists_shop import ITEMS, KINDS, MODELS, PRICES, TAGS, USERS, make_runs, make_shop
 from rawrec import Recommender, UserError
 
 ALL = [f"i{k}" for k in range(ITEMS)]

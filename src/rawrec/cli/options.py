@@ -51,6 +51,34 @@ Context = Annotated[
     ),
 ]
 
+Skip = Annotated[
+    bool,
+    typer.Option("--skip-unknown", help="leave ids, and values of --where, aside that are not there, with a warning"),
+]
+Explain = Annotated[
+    bool,
+    typer.Option("--explain", help="what of the history is behind each item, and what its score loses without parts"),
+]
+OnlyItems = Annotated[
+    str | None, typer.Option("--items", metavar="FILE|ID,ID", help="these alone: ids, or a file of one id a line")
+]
+Exclude = Annotated[str | None, typer.Option("--exclude", metavar="FILE|ID,ID", help="none of these")]
+WhereOption = Annotated[
+    Many,
+    typer.Option(
+        "--where",
+        metavar="COLUMN=VALUE,...",
+        help="only items that have one of these values; COLUMN!=VALUE: none of them; of numbers COLUMN=5..20, ..20 or "
+        "5..; repeatable",
+    ),
+]
+MaxPer = Annotated[
+    Many, typer.Option("--max-per", metavar="COLUMN=N", help="at most N items with one value of a column; repeatable")
+]
+Diversity = Annotated[
+    float, typer.Option("--diversity", help="from 0, scores alone, to 1: items unlike each other (see docs/serving.md)")
+]
+
 # --------------------------------------------------------------------------------------------------------- interactions
 Interactions = Annotated[Path, typer.Option("--interactions", help="CSV, TSV, JSON lines or Parquet; text also as .gz")]
 User = Annotated[str, typer.Option("--user", help="column of the user's id")]

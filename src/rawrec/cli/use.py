@@ -12,11 +12,26 @@ from rich.table import Table
 from rich.text import Text
 
 from rawrec.cli.common import app, console, print_json, tell
-from rawrec.cli.options import Context, Data, History, Json, K, KnownUser, RunArgument
+from rawrec.cli.options import (
+    Context,
+    Data,
+    Diversity,
+    Exclude,
+    Explain,
+    History,
+    Json,
+    K,
+    KnownUser,
+    MaxPer,
+    OnlyItems,
+    RunArgument,
+    Skip,
+    WhereOption,
+)
 from rawrec.errors import UserError
 
 
-@app.command(epilog="Example: rawrec recommend runs/em3 --user 42 -k 10")
+@app.command(epilog="Example: rawrec recommend runs/em3 --user 42 -k 10 --where category=mugs,lamps --where price=..20")
 def recommend(
     run: RunArgument,
     user: KnownUser = None,
@@ -25,6 +40,16 @@ def recommend(
     all_users: Annotated[
         Path | None, typer.Option(help="lists for every user into this file: .parquet, .csv, .jsonl")
     ] = None,
+    users: Annotated[
+        str | None, typer.Option("--users", metavar="FILE|ID,ID", help="with --all-users: lists for these alone")
+    ] = None,
+    items: OnlyItems = None,
+    exclude: Exclude = None,
+    where: WhereOption = None,
+    max_per: MaxPer = None,
+    diversity: Diversity = 0.0,
+    explain: Explain = False,
+    skip_unknown: Skip = False,
     seen: Annotated[bool, typer.Option("--seen", help="also what the user has taken before")] = False,
     exclude_seen: Annotated[
         str | None,
@@ -40,31 +65,49 @@ def recommend(
     """The best items for a user, a history, or everybody."""
     from rawrec.models.ranking.context import parse_context
     from rawrec.progress import Bars
+    from rawrec.serving.filters import parse_max_per, parse_where
     from rawrec.serving.recommender import Recommender
 
     past = _ids(history) if history is not None else None
     if all_users is not None and (user is not None or past is not None):
         raise UserError("--all-users makes lists for everybody: leave out --user and --history")
+    if all_users is None and users is not None:
+        raise UserError("--users says for whom --all-users FILE makes lists: give the file, too")
     if all_users is None and user is None and past is None:
         raise UserError("say who: --user ID, --history ID,ID,... or --all-users FILE")
+    if all_users is not None and explain:
+        raise UserError("--explain is of one list: leave out --all-users")
     if seen and exclude_seen is not None:
         raise UserError("--seen is --exclude-seen none: give one of them")
-    exclude: Any = False if seen else exclude_seen
-    given = parse_context(context or [])
+    left_out: Any = False if seen else exclude_seen
+    given, limits = parse_context(context or []), parse_max_per(max_per or [])
     recommender = Recommender.load(run, data)
+    asked: dict[str, Any] = {
+        "items": _ids_or_file(items),
+        "exclude": _ids_or_file(exclude),
+        "where": parse_where(where or [], recommender.data.fields.numeric) or None,
+        "max_per": limits or None,
+        "diversity": diversity,
+        "unknown": "skip" if skip_unknown else "refuse",
+    }
     if all_users is not None:
         with Bars() as bars:
-            path = recommender.recommend_all(all_users, k, exclude, context=given, observer=bars, label=by)
+            path = recommender.recommend_all(
+                all_users, k, left_out, context=given, observer=bars, label=by, users=_ids_or_file(users), **asked
+            )
         tell(f"wrote {path}", {"file": str(path)}, as_json)
         return
-    found = recommender.recommend(user, past, k, exclude, given, by)
+    found: Any = recommender.recommend(
+        user, past, k, exclude_seen=left_out, context=given, label=by, explain=explain, **asked
+    )
     _tell_both(user, past, left_out=True)
+    said = {"context": given, "by": by} | asked | {"unknown": "skip" if skip_unknown else None}
     _show(
         recommender,
         found,
         f"{recommender.measure} of {by}" if by else recommender.measure,
         as_json,
-        {"user": user, "history": past, "k": k} | ({"context": given} if given else {}) | ({"by": by} if by else {}),
+        {"user": user, "history": past, "k": k} | {name: value for name, value in said.items() if value},
     )
 
 
@@ -131,39 +174,98 @@ def _ids(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-@app.command(epilog="Example: rawrec similar runs/em3 --item 260 -k 10")
+def _ids_or_file(text: str | None) -> list[str] | None:
+    """Ids of an option: of the lines of a file of this name, or as `_ids` reads them."""
+    if text is None or not Path(text).is_file():
+        return None if text is None else _ids(text)
+    try:
+        lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{text} cannot be read as a list of ids, one a line: {error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+@app.command(epilog="Example: rawrec similar runs/em3 --item 260 -k 10; rawrec similar runs/em3 --image photo.jpg")
 def similar(
     run: RunArgument,
-    item: Annotated[str, typer.Option(help="an item's id")],
+    item: Annotated[str | None, typer.Option(help="an item's id")] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="a picture in its place; compared with pictures")
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="a text in its place; compared with texts")] = None,
+    field: Annotated[
+        str | None, typer.Option("--field", help="which field --image or --text is of, where there are several")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="content|id|image|text|FIELD", help="compare by this (default: content, see docs/serving.md)"
+        ),
+    ] = None,
     k: K = 10,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """The items whose content is nearest to an item's."""
+    """The items that are nearest to an item, to a picture or to a text."""
     from rawrec.serving.recommender import Recommender
 
+    new = {name: value for name, value in (("image", image), ("text", text)) if value is not None}
+    if (item is None) == (not new):
+        raise UserError("say what: --item ID, or --image FILE, --text TEXT or both")
+    if field is not None and len(new) != 1:
+        raise UserError("--field says which field --image or --text is of: give one of them with it")
+    if field is not None:
+        new = {field: image or text}
+    if by is None and len(new) == 1:
+        by = next(iter(new))
     recommender = Recommender.load(run, data)
-    _show(recommender, recommender.similar(item, k), "similarity", as_json, {"item": item, "k": k})
+    found = recommender.similar(new if item is None else item, k, by)
+    asked = {"item": item, "by": by, **{name: str(value) for name, value in new.items()}}
+    query = {name: value for name, value in asked.items() if value is not None}
+    _show(recommender, found, "similarity", as_json, {**query, "k": k})
 
 
 def _show(recommender: Any, found: list[Any], what: str, as_json: bool, query: dict[str, Any]) -> None:
+    """Items with their scores, and what is behind them where they are explained."""
+    explained = bool(found) and hasattr(found[0], "because")
     if as_json:
-        print_json({"recommendations": [{"item": i, "score": s} for i, s in found], "query": query})
+        print_json({"recommendations": [_plain(one, explained) for one in found], "query": query})
         return
     if not found:
         print("no other item has content to compare" if what == "similarity" else "nothing is left to recommend")
         return
-    data = recommender.data
-    field = next(iter(data.fields.text), None)
-    texts = data.texts(field, data.item_rows([i for i, _ in found])) if field else [[]] * len(found)
     table = Table("", "item", box=None, pad_edge=False)
-    for head in ([field] if field else []) + [what]:
+    texts, field = _texts(recommender, [one.item for one in found])
+    heads = [f"without {name}" for name in found[0].parts] if explained else []
+    for head in ([field] if field else []) + [what, *heads] + (["because"] if explained else []):
         table.add_column(Text(head))
-    for place, ((item, score), text) in enumerate(zip(found, texts, strict=True), 1):
+    for place, (one, text) in enumerate(zip(found, texts, strict=True), 1):
         words = " ".join(text).replace("\n", " ")
         shown = [Text(words if len(words) <= 70 else words[:69] + "…")] if field else []
-        table.add_row(str(place), Text(item), *shown, f"{score:.4f}")  # Text: what users wrote is never markup
+        more = [f"{-loss:+.4f}" for loss in one.parts.values()] if explained else []
+        reasons = [Text(", ".join(f"{item} {weight:.2f}" for item, weight in one.because))] if explained else []
+        table.add_row(str(place), Text(one.item), *shown, f"{one.score:.4f}", *more, *reasons)  # Text: never markup
     console().print(table)
+
+
+def _plain(one: Any, explained: bool) -> dict[str, Any]:
+    found = {"item": one.item, "score": one.score}
+    if not explained:
+        return found
+    because = [{"item": item, "weight": weight} for item, weight in one.because]
+    return found | {"because": because, "by": one.by, "parts": one.parts}
+
+
+def _texts(recommender: Any, items: list[str]) -> tuple[list[list[str]], str | None]:
+    """The first text field of items, of which some may not be of the dataset, and its name."""
+    data = recommender.data
+    field = next(iter(data.fields.text), None)
+    if field is None:
+        return [[]] * len(items), None
+    known = set(data.item_ids)
+    there = [item for item in items if item in known]
+    found = dict(zip(there, data.texts(field, data.item_rows(there)), strict=True))
+    return [found.get(item, []) for item in items], field
 
 
 @app.command(epilog="Example: rawrec report runs/em3 --against runs/id")
@@ -187,12 +289,13 @@ def report(
              "rawrec export data/ml --to recbole --out recbole/ml")  # fmt: skip
 def export(
     source: Annotated[Path, typer.Argument(metavar="RUN|DATASET", help="run folder; mmrec, recbole: dataset folder")],
-    to: Annotated[str, typer.Option(help="vectors | features | encoder | mmrec | recbole")] = "vectors",
+    to: Annotated[str, typer.Option(help="vectors | user-vectors | features | encoder | mmrec | recbole")] = "vectors",
     out: Annotated[
         Path | None,
         typer.Option(
             help="vectors (default: RUN/vectors.parquet), features: a .parquet, .npy, .safetensors or .faiss file; "
-            "encoder, mmrec, recbole: a new folder"
+            "user-vectors, of retrieval models: a .parquet, .npy or .safetensors file; encoder, mmrec, recbole: a new "
+            "folder"
         ),
     ] = None,
     field: Annotated[str | None, typer.Option(help="features: the field whose encoder is used")] = None,
@@ -205,6 +308,7 @@ def export(
     """Vectors and features of a run, or a dataset, for other tools."""
     idle = {
         "vectors": {"field": field, "split": split, "label": label},
+        "user-vectors": {"field": field, "split": split, "label": label, "index": index},
         "features": {"split": split, "label": label},
         "encoder": {"field": field, "split": split, "label": label, "index": index},
         "mmrec": {"data": data, "field": field, "index": index},
@@ -216,13 +320,15 @@ def export(
         if value is not None:
             raise UserError(f"--{name} means nothing to --to {to}, leave it out")
     if out is None and to != "vectors":
-        raise UserError(f"--to {to} needs --out {'FILE' if to == 'features' else 'FOLDER'}")
-    if out is None or to in ("vectors", "features", "encoder"):
+        raise UserError(f"--to {to} needs --out {'FILE' if to in ('features', 'user-vectors') else 'FOLDER'}")
+    if out is None or to in ("vectors", "user-vectors", "features", "encoder"):
         from rawrec.serving.recommender import Recommender
 
         recommender, target = Recommender.load(source, data), out or source / "vectors.parquet"
         if to == "encoder":
             path = recommender.export_encoder(target)
+        elif to == "user-vectors":
+            path = recommender.export_user_vectors(target)
         elif to == "features":
             path = recommender.export_features(target, field, index)
         else:

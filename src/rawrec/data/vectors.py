@@ -33,13 +33,14 @@ class Vectors:
 
     pieces: in the order of ids, values `[m, width]` float32 and which of the m items have one, `[m]` bool.
     mean_for_missing: a `.npy` file holds the mean of all vectors where an item has none, for tools that take every row
-    for a vector.
+    for a vector. of: `item` or `user`: whose they are; their ids are in the column `<of>_id`.
     """
 
     ids: Sequence[str]
     width: int
     pieces: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]
     mean_for_missing: bool = False
+    of: str = "item"
 
 
 def write_vectors(vectors: Vectors, path: Path, index: str | None = None) -> None:
@@ -85,7 +86,7 @@ def _faiss_library() -> Any:
 
 def _parquet(vectors: Vectors, path: Path) -> None:
     vector = pa.list_(pa.float32(), vectors.width)
-    schema = pa.schema([("item_id", pa.string()), ("vector", vector), ("valid", pa.bool_())])
+    schema = pa.schema([(f"{vectors.of}_id", pa.string()), ("vector", vector), ("valid", pa.bool_())])
     with replacing(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         at = 0
         for values, valid in vectors.pieces:
@@ -111,7 +112,7 @@ def _plain(vectors: Vectors, path: Path) -> None:
                 file.write(valid.tobytes())
         if vectors.mean_for_missing and valid.any() and not valid.all():
             np.lib.format.open_memmap(partial, "r+")[~valid] = total / valid.sum()
-        ids = pl.DataFrame({"item_id": vectors.ids, "valid": valid})
+        ids = pl.DataFrame({f"{vectors.of}_id": vectors.ids, "valid": valid})
         with create(beside) as file:
             file.write(ids.write_ndjson().encode())
 
@@ -149,7 +150,7 @@ def _faiss(vectors: Vectors, path: Path, kind: str) -> None:
     index.add(array)
     if kind == "ivf":
         index.make_direct_map()  # so that the vector of an id can be asked for, as of the other kinds
-    ids = pl.DataFrame({"item_id": vectors.ids}).filter(pl.Series(known))
+    ids = pl.DataFrame({f"{vectors.of}_id": vectors.ids}).filter(pl.Series(known))
     with replacing(path) as partial, replacing(path.with_suffix(".ids.parquet")) as beside:
         with create(partial) as file:  # by a file of ours: a full disk is an OSError then
             faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))

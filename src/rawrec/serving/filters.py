@@ -162,7 +162,7 @@ class Columns:
                     f"; close to it: {', '.join(near)}" if near else ""
                 )
                 if skip is None:
-                    raise UserError(f"{said}. unknown='skip' leaves such values aside")
+                    raise UserError(f"{said}. unknown='skip' (--skip-unknown) leaves such values aside")
                 skip.append(said)
         return groups.having(codes)
 
@@ -201,3 +201,50 @@ def _words(value: Any, where: str) -> list[str]:
         if word is not None and not isinstance(word, str):
             raise UserError(f"{where}: expected a category (text) or a list of them, found {word!r}")
     return [word for word in values if word]
+
+
+def parse_where(words: Sequence[str], numeric: Sequence[str]) -> dict[str, Any]:
+    """`Where` of words as a command line has them; numeric: the columns of numbers.
+
+    `COLUMN=a,b` is one of these, `COLUMN!=a,b` none of them; of numbers also `COLUMN=5..20`, `..20`, `5..`; `true` and
+    `false` are True and False. UserError for a word that is none of these.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        reverse, name = name.endswith("!"), name.removesuffix("!")
+        if not equals or not name:
+            raise UserError(f"--where {word!r}: give COLUMN=VALUE,VALUE or, of numbers, COLUMN=LEAST..MOST")
+        if name in found:
+            raise UserError(f"--where gives {name!r} twice: give it once, with all values between commas")
+        values: Any = [part.strip() for part in text.split(",") if part.strip()]
+        least, dots, most = text.partition("..")
+        if name in numeric and dots:
+            values = tuple(_parsed(part, word) if part.strip() else None for part in (least, most))
+        elif name in numeric:
+            values = [_parsed(part, word) for part in values]
+        else:
+            values = [{"true": True, "false": False}.get(part.casefold(), part) for part in values]
+        found[name] = {NOT: values} if reverse else values
+    return found
+
+
+def _parsed(text: str, word: str) -> float:
+    truth = {"true": 1.0, "false": 0.0}.get(text.strip().casefold())
+    try:
+        return float(text) if truth is None else truth
+    except ValueError:
+        raise UserError(f"--where {word!r}: {text.strip()!r} is no number, and the column is one of numbers") from None
+
+
+def parse_max_per(words: Sequence[str]) -> dict[str, int]:
+    """Column -> how many of each value, of words `COLUMN=N`. UserError for another form."""
+    found: dict[str, int] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if not name or not text.strip().isdecimal():
+            raise UserError(f"--max-per {word!r}: give COLUMN=N, for example brand=2")
+        if name in found:
+            raise UserError(f"--max-per gives {name!r} twice: give it once")
+        found[name] = int(text)
+    return found

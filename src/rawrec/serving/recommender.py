@@ -368,6 +368,19 @@ class Recommender(Similar):
         write_vectors(Vectors(self._item_ids, values.shape[1], pieces), path, index)
         return path
 
+    def export_user_vectors(self, out: str | Path) -> Path:
+        """Vectors of all users with their ids, for a store of vectors that makes lists: of retrieval models alone.
+
+        A user's score of an item is the inner product of this vector and the item's, as `export_vectors` writes it:
+        nothing is added and nothing is brought to length 1, biases being among the numbers of the vectors. Forms:
+        `.parquet` (user_id, vector, valid), `.npy` or `.safetensors` with `<name>.ids.jsonl` beside. `valid` is False
+        for users whom training has not seen. Raises UserError for a ranking model.
+        """
+        raise UserError(
+            f"this run is of model `{self._model()}`, a ranking model, which scores user and item together and has no "
+            "vector of a user; train a retrieval model (rawrec models), or write lists with recommend_all"
+        )
+
     def export_features(self, out: str | Path, field: str | None = None, index: str | None = None) -> Path:
         """What the encoder of `field` makes of every item of the dataset, in the forms of `export_vectors`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,19 +12,23 @@ import torch
 from torch import Tensor
 
 from rawrec.content.item_model import ItemModel
+from rawrec.data.vectors import VECTOR_FORMS, Vectors, write_vectors
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.models.retrieval.base import field_of
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
 from rawrec.serving.explaining import Asking
 from rawrec.serving.new_items import Item, new_columns
-from rawrec.serving.recommender import Recommender
+from rawrec.serving.recommender import WRITTEN, Recommender
 from rawrec.serving.served import Features, Who, unseen
 from rawrec.serving.similar import KINDS
 from rawrec.threads import count
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.pairs import PairTask, product
 from rawrec.training.tasks.step_impressions import ContentTable
+
+USER_FORMS = tuple(form for form in VECTOR_FORMS if form != ".faiss")
+"""A Faiss index is searched by users, not in them; and its vectors are of length 1."""
 
 
 class Retriever(Recommender):
@@ -186,6 +191,15 @@ class Retriever(Recommender):
         encoders = self._encoders[0]
         made, present = encoders.features(new_columns([item], 0, self.data.fields, encoders))
         return {name: (values, present[name]) for name, values in made.items()}
+
+    def export_user_vectors(self, out: str | Path) -> Path:
+        path = self._target(out, USER_FORMS)
+        known = torch.from_numpy(self._retrieval.known_users)
+        split = zip(self._users.split(WRITTEN), known.split(WRITTEN), strict=True)
+        pieces = ((part.float().cpu().numpy(), there.numpy()) for part, there in split)
+        ids = [str(user) for user in self.data.user_ids]
+        write_vectors(Vectors(ids, self._users.shape[1], pieces, of="user"), path)
+        return path
 
     def _lacking(self) -> str:
         reads = self._retrieval.reads_features and self._retrieval.model.content_in_vectors

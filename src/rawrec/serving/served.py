@@ -253,7 +253,7 @@ class Served:
         try:
             self._row(item)
         except UserError as error:
-            hint = "" if what == SEEN_NOW else ". unknown='skip' leaves such items aside"
+            hint = "" if what == SEEN_NOW else ". unknown='skip' (--skip-unknown) leaves such items aside"
             raise UserError(f"{what}: {error}{hint}") from None
 
     def _excluded(self, exclude_seen: bool | Seen | None) -> Seen:
