@@ -24,7 +24,19 @@ from rawrec.training import state as checkpoint
 
 QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "finetune", "train", "resume"]
-COMMANDS += ["finish", "sweep", "evaluate", "compare", "study", "recommend", "search", "similar", "report", "export"]
+COMMANDS += [
+    "finish",
+    "runs",
+    "sweep",
+    "evaluate",
+    "compare",
+    "study",
+    "recommend",
+    "search",
+    "similar",
+    "report",
+    "export",
+]
 COMMANDS += ["models", "sources", "settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]

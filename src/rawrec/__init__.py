@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from rawrec.studies.em3.study import study_em3
     from rawrec.studies.lemur.study import study_lemur
     from rawrec.studies.lmm.study import study_lmm
+    from rawrec.training.dry_run import plan
     from rawrec.training.job import evaluate, finetune, finish, resume, train
+    from rawrec.training.run_list import list_runs
     from rawrec.training.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
@@ -47,6 +49,8 @@ __all__ = [
     "evaluate",
     "finetune",
     "finish",
+    "list_runs",
+    "plan",
     "register_encoder",
     "register_fusion",
     "register_metric",
@@ -77,6 +81,8 @@ _HOMES = {
     "evaluate": "rawrec.training.job",
     "finetune": "rawrec.training.job",
     "finish": "rawrec.training.job",
+    "list_runs": "rawrec.training.run_list",
+    "plan": "rawrec.training.dry_run",
     "register_encoder": "rawrec.config.parts",
     "register_fusion": "rawrec.config.parts",
     "register_metric": "rawrec.config.metrics",

@@ -31,6 +31,7 @@ ORDER = [
     "train",
     "resume",
     "finish",
+    "runs",
     "sweep",
     "evaluate",
     "compare",
@@ -85,7 +86,6 @@ app = App(
     epilog="Example: rawrec import synthetic --out data/shop && rawrec train em3 --data data/shop --out runs/em3",
     cls=Ordered,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -31,6 +31,14 @@ class OfAModel(Once):
         return super().parse_args(ctx, args)
 
 
+def _models_that_begin(incomplete: str) -> list[str]:
+    """For the completion of shells."""
+    from rawrec.config import presets
+    from rawrec.config.models import model_names
+
+    return [name for name in sorted({*presets(), *model_names()}) if name.startswith(incomplete)]
+
+
 def _show_model(name: str, overrides: list[str]) -> None:
     from rawrec.config import parse_overrides
     from rawrec.config.listing import page
@@ -62,7 +70,8 @@ def train(
         str,
         typer.Argument(
             help="a model (`rawrec models` lists them, `rawrec train MODEL --help` tells of one) or the path of a "
-            ".yaml file"
+            ".yaml file",
+            autocompletion=_models_that_begin,
         ),
     ],
     data: Annotated[Path, typer.Option(help="dataset folder")],
@@ -71,10 +80,17 @@ def train(
         list[str] | None, typer.Argument(help="settings as key=value (`rawrec settings MODEL` lists them)")
     ] = None,
     overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what the run would be: settings, data, steps; writes nothing")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model, evaluate it on test, leave a run folder."""
     from rawrec.config import parse_overrides
+
+    if dry_run:
+        _show_plan(model, data, out, parse_overrides(overrides or []), overwrite, as_json)
+        return
     from rawrec.progress import Bars
     from rawrec.training.job import train as work
 
@@ -82,6 +98,63 @@ def train(
         observer.say(f"training {model} on {data}")
         run = work(model, data, out, parse_overrides(overrides or []), overwrite, observer)
     _finished(run, as_json)
+
+
+def _show_plan(model: str, data: Path, out: Path, given: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+    from rawrec.config.page import written
+    from rawrec.training.dry_run import plan
+
+    found = plan(model, data, given)
+    stands = out.is_dir() and any(out.iterdir()) and not overwrite
+    if as_json:
+        print_json({**found.dump(), "out": str(out), "out_is_taken": stands})
+        return
+    table = Table("setting", "preset", "here", box=None, pad_edge=False)
+    for key, (before, now) in found.changed.items():
+        table.add_row(key, *(Text("" if value is None else written(value)) for value in (before, now)))
+    if found.changed:
+        console().print(table)
+    facts, sizes = found.data, [f"{name} {size:,.1f} MB" for name, size in found.memory_mb.items()]
+    fields = [f"{kind} {', '.join(names)}" for kind, names in facts["fields"].items()]
+    learn = [f"{name}: {encoder}, train={train}" for name, (encoder, train) in found.encoders.items()]
+    lines = [
+        f"model: {found.model} on {found.device}",
+        f"data: {facts['path']}: {facts['users']:,} users, {facts['items']:,} items, {facts['train']:,} train, "
+        f"{facts['valid']:,} valid and {facts['test']:,} test of {facts['interactions']:,} interactions",
+        *([f"fields: {'; '.join(fields)}"] if fields else []),
+        *([f"encoders: {'; '.join(learn)}"] if learn else []),
+        f"steps: {found.samples:,} samples an epoch, {found.steps_per_epoch:,} steps; at most {found.steps:,} in all",
+        *([f"memory, beside features and activations: {', '.join(sizes)}"] if sizes else []),
+        *([f"{out} is not empty: choose another --out, or --overwrite"] if stands else []),
+    ]
+    console().print(Text("\n".join(lines)), soft_wrap=True)
+
+
+@app.command(epilog="Example: rawrec runs runs --metric recall@20")
+def runs(
+    folder: Annotated[Path, typer.Argument(help="folder that holds run folders, at any depth")] = Path("runs"),
+    metric: Annotated[str | None, typer.Option(help="metric to show (default: the one that a run follows)")] = None,
+    by: Annotated[str, typer.Option(help="order: valid (best first, by dataset), name, started")] = "valid",
+    as_json: Json = False,
+) -> None:
+    """List runs: what they are of, how far they are, how good."""
+    from rawrec.training.run_list import list_runs
+
+    found = list_runs(folder, metric, by)
+    if as_json:
+        print_json([line.dump() for line in found])
+        return
+    heads = ("run", "state", "model", "data", "seed", "epochs", "seconds", "metric", "valid", "test")
+    table = Table(*heads, box=None, pad_edge=False)
+    for line in found:
+        name = str(line.path.relative_to(folder)) if line.path != folder else line.path.resolve().name
+        epochs = f"{line.epochs} of {line.of}" if line.of else str(line.epochs)
+        cells = [name, line.state, line.model, line.data, _cell(line.seed), epochs, f"{line.seconds:,.0f}", line.metric]
+        damaged = [name, line.state, *[""] * 5, line.reason]
+        table.add_row(*map(Text, [*cells, _cell(line.valid), _cell(line.test)] if not line.reason else damaged))
+    for column in table.columns[4:7]:
+        column.justify = "right"
+    console().print(table if found else Text(f"no runs in {folder}"))
 
 
 @app.command(
