@@ -27,6 +27,7 @@ from rawrec.cli.options import (
     Items,
     Json,
     Labels,
+    Launched,
     Many,
     Numeric,
     Out,
@@ -76,6 +77,7 @@ def import_table(
     image_field: ImageField = "image",
     frames: Frames = None,
     image_url: ImageUrl = None,
+    launched: Launched = None,
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
@@ -280,6 +282,7 @@ def import_impressions(
     frames: Frames = None,
     image_url: ImageUrl = None,
     encoding: Encoding = None,
+    launched: Launched = None,
 ) -> Work:
     """Import a table of shown lists with their clicks, as search engines and feeds log them."""
     from rawrec.sources.impressions import import_impressions as work
@@ -311,6 +314,7 @@ def import_huggingface(
     vectors: Vectors = None,
     image: Annotated[Many, typer.Option(help="column of pictures; repeatable")] = None,
     image_url: ImageUrl = None,
+    launched: Launched = None,
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
@@ -349,6 +353,7 @@ def import_webdataset(
     vectors: Vectors = None,
     image: Annotated[Many, typer.Option(help="take only pictures with this extension; repeatable")] = None,
     image_url: ImageUrl = None,
+    launched: Launched = None,
     extra: Extra = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,

@@ -172,6 +172,10 @@ Frames = Annotated[
         "{item}, with or without a suffix, unless --image-name says otherwise",
     ),
 ]
+Launched = Annotated[
+    str | None,
+    typer.Option("--launched", metavar="COLUMN", help="when each item began to exist; needs --time"),
+]
 ImageUrl = Annotated[Many, typer.Option("--image-url", help="column of addresses of pictures to download; repeatable")]
 
 # --------------------------------------------------------------------------------------- folders of MicroLens, PixelRec

@@ -26,7 +26,7 @@ class ItemUpdates:
 
     def __init__(self, items: lance.LanceDataset, ids: pa.Array, place: Path, fields: Fields) -> None:
         self._items, self._ids, self._place = items, ids, str(place)
-        self._names = fields.names()
+        self._names = fields.names() + [name for name in ("launched",) if name in items.schema.names]
         self._fragments: list[Any] = []
         self._rows: list[NDArray[np.int64]] = []
         self._fields: set[str] = set()

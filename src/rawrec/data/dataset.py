@@ -366,10 +366,18 @@ class Dataset:
 
     @cached_property
     def launched(self) -> NDArray[np.int64] | None:
-        """Time from which each item existed, `[n_items]`, or None where that is unknown."""
+        """Time from which each item existed, `[n_items]`, or None where that is unknown. An item without one, of a
+        dataset whose items have such a time, existed from its first interaction."""
         if not self.has_launched:
             return None
-        return self._item_column("launched").to_numpy()
+        column = self._item_column("launched")
+        if not column.null_count:
+            return column.to_numpy()
+        first = np.full(self.n_items, np.iinfo(np.int64).max)
+        if self.timestamps is not None:
+            np.minimum.at(first, self.items, self.timestamps)
+        there = column.is_valid().to_numpy(zero_copy_only=False)
+        return np.where(there, column.fill_null(0).to_numpy(), first)
 
     def item_table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
         """Columns (default: all) of the items `start` to `stop`, media included."""

@@ -62,6 +62,7 @@ def append(
     image_field: str | None = None,
     frames: int | None = None,
     image_url: Sequence[str] = (),
+    launched: str | None = None,
     pictures: UrlPictures | None = None,
     users: str | Path | None = None,
     user_id: str | None = None,
@@ -117,12 +118,13 @@ def append(
         found.require("item_id", [item_id or item])
         found.require("image_url", image_url)
         elsewhere = {folder_field} | ({pictures.field} if pictures else set())
-        table, columns = item_columns(data, found, item_id or item, columns, image_url, elsewhere, vectors)
+        table, columns = item_columns(data, found, item_id or item, columns, image_url, elsewhere, vectors, launched)
+        launched = "launched" if "launched" in table.columns else None
     catalogue = Catalogue(
         report, table, "item_id", text=columns["text"], category=columns["category"], numeric=columns["numeric"],
         feature=columns["feature"], vectors=vector_files(vectors, item_id or item, encoding),
         widths=data.fields.feature, image_column=columns["image_column"], image_dir=image_dir, image_name=image_name,
-        image_field=folder_field, frames=frames, image_url=image_url, pictures=pictures,
+        image_field=folder_field, frames=frames, image_url=image_url, pictures=pictures, launched=launched,
     )  # fmt: skip
     people = user_columns(data, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     with Appender(path, part, moved, update, pictures) as target, Bar(progress) as bar:

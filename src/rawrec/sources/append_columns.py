@@ -142,9 +142,11 @@ def item_columns(
     addresses: Sequence[str],
     elsewhere: set[str],
     files: Collection[str],
+    launched: str | None = None,
 ) -> tuple[NamedColumns, dict[str, Sequence[str]]]:
     """The table of items under the names of the dataset, and its fields by setting.
 
+    launched: the column of the times of launch (default: the one so called, where the dataset has such times).
     addresses: columns that are read as they are. elsewhere: image fields that do not come from the table; files:
     features that do not.
     """
@@ -156,6 +158,13 @@ def item_columns(
     found = {name: _assigned(name, columns[name], known[name], source, stored_name) for name in known}
     names = {field: column for columns in found.values() for field, column in columns.items()}
     names = {**{name: name for name in addresses}, "item_id": item_id, **names}
+    if launched is not None and not data.has_launched:
+        raise UserError(
+            f"launched {launched!r}: the items of {data.path} have no time of launch: import it anew with it"
+        )
+    source.require("launched", [launched])
+    if data.has_launched and (launched is not None or "launched" in source.columns):
+        names["launched"] = launched or "launched"
     return NamedColumns(source, names), {name: list(columns) for name, columns in found.items()}
 
 

@@ -20,8 +20,8 @@ from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.media.frames import media_folder
 from rawrec.sources.media.pictures import WORKERS, Pictures, check_many, spans
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import binary_lists, stored_name, string_lists
-from rawrec.sources.tables.rows import counted_numbers, read_ids
+from rawrec.sources.tables.convert import binary_lists, missing, stored_name, string_lists
+from rawrec.sources.tables.rows import counted_numbers, read_ids, times_of
 from rawrec.sources.tables.vector_columns import VectorColumn, column_width
 from rawrec.sources.tables.vector_files import VectorFile, vector_width
 
@@ -38,7 +38,8 @@ class Catalogue:
     which the writer is to take. widths: of features; without it as the columns and files have them.
     image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. frames: so many of each item,
     of folders of frames, videos and animations there, see `media_folder`. image_url: columns of the
-    addresses of pictures. pictures: how they are downloaded, or a table of addresses.
+    addresses of pictures. pictures: how they are downloaded, or a table of addresses. launched: column of the times
+    from which the items existed.
 
     Raises UserError for columns that do not exist, for columns where there is no table, and for files of vectors that
     cannot be used.
@@ -63,6 +64,7 @@ class Catalogue:
         frames: int | None = None,
         image_url: Sequence[str] = (),
         pictures: UrlPictures | None = None,
+        launched: str | None = None,
     ) -> None:
         self.report, self.source, self.item_id, self.image_field = report, source, item_id, image_field
         self.text, self.category, self.numeric, self.image_column = text, category, numeric, image_column
@@ -73,12 +75,15 @@ class Catalogue:
                 source.require(setting, columns)
             source.require("image_column", image_column)
             source.require("image_url", image_url)
+            source.require("launched", [launched])
             if image_column and not source.holds_bytes:
                 raise UserError(
                     f"image_column: pictures in a column need a Parquet table, {source.path} is none; use image_dir"
                 )
-        elif wanted := [*text, *category, *numeric, *feature, *image_column, *image_url]:
+        elif wanted := [*text, *category, *numeric, *feature, *image_column, *image_url, *filter(None, [launched])]:
             raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
+        self.launched, self._times = launched, times_of(report, [source] if source is not None else [], launched)
+        self._late = 0  # items without a time of launch
         self.vectors, self.feature = vectors, self._vector_columns(feature, vectors, widths)
         self.folder = media_folder(image_dir, image_name, frames, report)
         self.fields = Fields(
@@ -112,7 +117,15 @@ class Catalogue:
         """The columns to read."""
         features = [column.name for column in self.feature]
         fields = [*self.text, *self.category, *self.numeric, *features, *self.image_column]
-        return list(dict.fromkeys([self.item_id, *fields, *self.image_url]))
+        return list(dict.fromkeys([self.item_id, *fields, *self.image_url, *filter(None, [self.launched])]))
+
+    def check_time(self, time: str | None) -> None:
+        """UserError for times of launch beside interactions without times."""
+        if self.launched is not None and time is None:
+            raise UserError(
+                f"launched {self.launched!r}: items are launched before some interactions and after others: name the "
+                "column of their times (time)"
+            )
 
     def write(self, writer: PartWriter, bar: Bar) -> None:
         """Add the items of the table; rows without an id are left out and counted."""
@@ -145,6 +158,10 @@ class Catalogue:
             writer.add_items(batch | ({} if pictures is None else {self.image_field: pictures}))
 
     def _finish(self) -> None:
+        if self._times is not None:
+            self._times.finish()
+        if self._late:
+            self.report.note(f"{self._late:,} items have no time of launch: they count from their first interaction on")
         if self.folder is not None:
             self.folder.count_unused()
 
@@ -164,6 +181,8 @@ class Catalogue:
                 columns[stored_name(name)] = string_lists(
                     batch.columns[name], f"{batch.file}: {name}", json_lists=is_json, separator=separator
                 )
+        if self.launched is not None:
+            columns["launched"] = self._launches(batch, self.launched)
         for name in self.numeric:
             columns[stored_name(name)] = counted_numbers(batch, name, self.report, "items")
         for column in self.feature:
@@ -180,6 +199,18 @@ class Catalogue:
         if self.pictures is not None and self.image_url:
             columns[self.pictures.column] = column_addresses(batch, self.image_url)
         return found.to_pylist(), columns, pictures_of
+
+    def _launches(self, batch: Batch, name: str) -> pa.Array:
+        """The times of launch, null where there is none."""
+        assert self._times is not None
+        column = batch.columns[name]
+        found = self._times(column, f"{batch.file}: {name}")
+        lost = ~found.good & ~missing(column)
+        if lost.any():
+            reason = f"items: no usable time of launch in column {name!r} (kept, without one)"
+            self.report.skip(reason, batch.examples(lost, name), int(lost.sum()))
+        self._late += int((~found.good).sum())
+        return pa.array(found.seconds, mask=~found.good)
 
     def _finite(self, column: VectorColumn, batch: Batch) -> np.ndarray:
         """Vectors `[n, width]`; those that are not finite, which are counted, are missing."""

@@ -42,6 +42,7 @@ def import_huggingface(
     vectors: Mapping[str, str | Path] | None = None,
     image: Sequence[str] = (),
     image_url: Sequence[str] = (),
+    launched: str | None = None,
     pictures: UrlPictures | None = None,
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
@@ -90,7 +91,7 @@ def import_huggingface(
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
         vectors=vector_files(vectors, item_id or item, encoding), image_column=image, image_url=image_url,
-        pictures=pictures,
+        pictures=pictures, launched=launched,
     )  # fmt: skip
     if split is None and rows.parts:
         split = SplitSpec.model_validate({"kind": "column", "column": PART})
@@ -114,6 +115,12 @@ class _FirstRows(Source):
         self.rows, self.item = rows.again(), item
         self.rows.values = rows.report  # rows that cannot be read are counted with the interactions, values here
         self.columns, self.format = rows.columns, rows.format
+
+    def again(self) -> _FirstRows:
+        other = super().again()
+        assert isinstance(other, _FirstRows)
+        other.rows = self.rows.again()
+        return other
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         seen: set[str] = set()

@@ -65,6 +65,7 @@ def import_impressions(
     image_field: str = "image",
     frames: int | None = None,
     image_url: Sequence[str] = (),
+    launched: str | None = None,
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
     split: SplitSpec | None = None,
@@ -80,8 +81,7 @@ def import_impressions(
     user, time, time_format, extra, context_category, context_numeric, all about users and about items: as in
     `import_table`, but item_id; `position`, `session` and `query` are of the context where they are named there.
     encoding: as there. split: default by time per user where there are times, else at random per user. A split that
-    could tear a list apart keeps
-    sessions whole. A `column` split names a column of the table.
+    could tear a list apart keeps sessions whole. A `column` split names a column of the table.
 
     Raises UserError for absent files and columns, files that cannot be read, clicks that can be read either way, and
     when nothing is left to import.
@@ -113,8 +113,9 @@ def import_impressions(
         report, open_source(Path(items), report, encoding) if items is not None else None, item_id, text=text,
         category=category, numeric=numeric, feature=feature, vectors=vector_files(vectors, item_id, encoding),
         image_column=image_column, image_dir=image_dir, image_name=image_name, image_field=image_field, frames=frames,
-        image_url=image_url, pictures=pictures,
+        image_url=image_url, pictures=pictures, launched=launched,
     )  # fmt: skip
+    catalogue.check_time(time)
     people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     shown = _Shown(report, items_shown, clicks, clicks_are, separator)
     with (
@@ -131,6 +132,7 @@ def import_impressions(
             ),
             users=people.fields,
             has_time=time is not None,
+            has_launched=launched is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
             asked={"session", *asked.values()},

@@ -44,7 +44,8 @@ class SourceTables:
     All else is as for `import_table`: user, item, time, labels, extra, context_category, context_numeric, query and
     session are columns of the interactions, without labels every row is a positive; positive and rated say more of
     labels, time_format of times; user_id (default: as `user`), user_category and user_numeric are columns of the users;
-    item_id (default: as `item`), text, category, numeric, feature, image_column and image_url are columns of the items.
+    item_id (default: as `item`), text, category, numeric, feature, image_column, image_url and launched are columns of
+    the items.
     vectors: feature -> a file. image_dir: a folder of pictures called `image_name`, the field `image_field`; with
     frames so many of each item's folder or video there. encoding: of files of vectors that are text.
     """
@@ -80,6 +81,7 @@ class SourceTables:
     frames: int | None = None
     image_url: Sequence[str] = ()
     encoding: str | None = None
+    launched: str | None = None
 
 
 def import_own(
@@ -122,6 +124,7 @@ def import_own(
         feature=tables.feature, vectors=vector_files(tables.vectors, item_id, tables.encoding),
         image_column=tables.image_column, image_dir=tables.image_dir, image_name=tables.image_name,
         image_field=tables.image_field, frames=tables.frames, image_url=tables.image_url, pictures=pictures,
+        launched=tables.launched,
     )  # fmt: skip
     return import_sources(
         rows, tables.user, tables.item, catalogue, out=out, time=tables.time, time_format=tables.time_format,

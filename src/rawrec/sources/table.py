@@ -44,6 +44,7 @@ def import_table(
     image_field: str = "image",
     frames: int | None = None,
     image_url: Sequence[str] = (),
+    launched: str | None = None,
     pictures: UrlPictures | None = None,
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
@@ -79,7 +80,8 @@ def import_table(
     `image_name`, stored as the field `image_field`. frames: there an item has a folder of frames, a video or an
     animation, of which so many frames, evenly sampled, are its pictures. image_url: the addresses of pictures, one or
     several in a value.
-    pictures: how these are downloaded; or a table of addresses.
+    pictures: how these are downloaded; or a table of addresses. launched: when each item began to exist, before which
+    it is no negative.
     users: table of users, whose column `user_id` (default: the same name as `user`) holds the id; user_category,
     user_numeric: its columns, which a ranker may read. Users without an interaction are left out.
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
@@ -96,6 +98,7 @@ def import_table(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
         vectors=vector_files(vectors, item_id or item, encoding), image_column=image_column, image_dir=image_dir,
         image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
+        launched=launched,
     )  # fmt: skip
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, time_format=time_format, labels=labels, positive=positive,
@@ -128,6 +131,7 @@ def import_sources(
 ) -> Dataset:
     """Import the interactions of an open table and the items of a catalogue; all else as `import_table`."""
     report = rows.report
+    catalogue.check_time(time)
     rows.require("user", [user])
     rows.require("item", [item])
     rows.require("time", [time])
@@ -159,6 +163,7 @@ def import_sources(
             ),
             users=users.fields if users else None,
             has_time=time is not None,
+            has_launched=catalogue.launched is not None,
             overwrite=overwrite,
             pictures=catalogue.pictures,
             asked=asked.values(),

@@ -40,6 +40,7 @@ def import_webdataset(
     vectors: Mapping[str, str | Path] | None = None,
     image: Sequence[str] = (),
     image_url: Sequence[str] = (),
+    launched: str | None = None,
     pictures: UrlPictures | None = None,
     extra: Sequence[str] = (),
     context_category: Sequence[str] = (),
@@ -82,7 +83,7 @@ def import_webdataset(
     catalogue = Catalogue(
         report, samples, item_key or KEY, text=[*own["text"], *text], category=[*own["cls"], *category],
         numeric=numeric, feature=feature, vectors=vector_files(vectors, item, encoding), image_column=own["image"],
-        image_url=image_url, pictures=pictures,
+        image_url=image_url, pictures=pictures, launched=launched,
     )  # fmt: skip
     if unused := [name for name in samples.keys if name not in catalogue.columns]:
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
