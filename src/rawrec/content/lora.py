@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rawrec.errors import UserError
 from rawrec.onednn import Linear, linear
+from rawrec.randomness import seeded
 
 QUERY_VALUE = (
     "query",
@@ -48,8 +49,7 @@ def inject(model: nn.Module, layers: Sequence[nn.Module], rank: int, seed: int) 
             f"higher rank is no smaller; use at most {widest}, or train=all"
         )
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         peft.inject_adapter_in_model(config, model)
     return adapters(model)
 
@@ -118,8 +118,7 @@ def check_rank(layers: Iterable[tuple[str, nn.Linear]], rank: int) -> None:
 
 def adapt(layers: Iterable[Linear], rank: int, stop_gradient: bool, seed: int) -> None:
     """Make the layers `LowRankLinear` in place, their matrices frozen; biases go on learning."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for layer in layers:
             a = torch.empty(rank, layer.in_features)
             nn.init.kaiming_uniform_(a, math.sqrt(5))

@@ -19,6 +19,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.folders import is_within, own_folder
+from rawrec.randomness import drawing
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.job import configure, observed
 
@@ -77,7 +78,8 @@ def encode(
             "with --feature; without --out all of them go into the dataset's cache"
         )
     device = choose_device(cfg.train.device)
-    item_model = build_item_model(cfg, data.fields.model_copy(update={"feature": {}}), units).to(device)
+    with drawing():
+        item_model = build_item_model(cfg, data.fields.model_copy(update={"feature": {}}), units).to(device)
     item_model.autocast = choose_precision(cfg.train.precision, device)
     began = time.perf_counter()
     observe = observer or (lambda event, **values: None)

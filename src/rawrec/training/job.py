@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +20,7 @@ from rawrec.content.encoders import JOINT, known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.files import filling
-from rawrec.threads import Crowding, computing
+from rawrec.threads import Crowding, Mutex, computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
@@ -28,6 +31,31 @@ from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
+
+_settling = Mutex()
+_training: tuple[int, int] | None = None  # the process and the thread that trains
+
+
+@contextmanager
+def one_training() -> Iterator[None]:
+    """Inside, no other thread of this process trains: it hears a UserError.
+
+    How many threads torch has, and what it does where an operation is not deterministic, is settled for a process.
+    """
+    global _training
+    me = os.getpid(), threading.get_ident()
+    with _settling:
+        before = _training
+        if before is not None and before[0] == me[0] and before != me:
+            raise UserError(
+                "another thread of this process is training now, and torch has one state for both: wait until it is "
+                "done, or train in processes (rawrec train, rawrec sweep --jobs 2)"
+            )
+        _training = me
+    try:
+        yield
+    finally:
+        _training = before
 
 
 def train(
@@ -42,7 +70,8 @@ def train(
 
     preset: name of a preset, path of a YAML file, nested settings or a `Config`. overrides: `{"train.epochs": 5}`.
     observer: told of progress, see `Loop`. Raises UserError for a mistake in settings or data, RunStopped where
-    training diverges, OSError where the disk is full or read-only. A run that cannot begin leaves nothing behind.
+    training diverges, OSError where the disk is full or read-only. A run that cannot begin leaves nothing behind. One
+    thread of a process trains at a time; others may use recommenders meanwhile, and change nothing of what is trained.
 
     >>> run = rawrec.train("em3", data="data/ml", out="runs/em3", overrides={"train.epochs": 5})
     >>> run.path
@@ -89,7 +118,7 @@ def _whole(encoder: str) -> str:
 
 
 def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any) -> RunFolder:
-    with running(out):
+    with one_training(), running(out):
         run = RunFolder.create(out, cfg, data, overwrite)
         try:
             return _work(run, cfg, data, observer, _How(fresh=True))
@@ -209,7 +238,7 @@ class _How(NamedTuple):
 def _go_on(
     run: RunFolder, observer: Any, data: Dataset | str | Path | None, train: bool = True, overrides: Any = None
 ) -> RunFolder:
-    with running(run.path):
+    with one_training(), running(run.path):
         found = run.dataset(data)
         if not train and not run.info()["finished"]:
             ending.check_finish(run)
@@ -273,7 +302,10 @@ def evaluate(
 def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:
     threads = cfg.threads if isinstance(cfg, FinetuneConfig) else cfg.train.threads
     with computing(threads), filling(run.path):
-        return _train(run, cfg, data, observer, how)
+        try:
+            return _train(run, cfg, data, observer, how)
+        finally:
+            run.close()
 
 
 def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:

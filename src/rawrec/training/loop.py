@@ -20,6 +20,7 @@ from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.interruption import Ended, Ending, at_a_step
 from rawrec.memory import begin_peak, keep_freed_memory, peak_mb
+from rawrec.randomness import drawing
 from rawrec.training import state as checkpoint
 from rawrec.training.ending import WAIT, stopped
 from rawrec.training.optimiser import Optimiser
@@ -86,7 +87,8 @@ class Loop(Generic[AnyTask]):
         self.observe("epoch", epoch=state.epoch, total=len(order), position=state.position)
         while state.position < len(order):
             rows = order[state.position : state.position + train.batch_size * train.accumulate]
-            self._step(rows)
+            with drawing():
+                self._step(rows)
             state.position += len(rows)
             self.observe("step", samples=len(rows), loss=state.sums["loss"] / state.sums["steps"])
             self._end_if_asked()

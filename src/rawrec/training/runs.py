@@ -341,6 +341,12 @@ class RunFolder:
                 self._board.add_scalar(name, value, step)
         self._board.flush()
 
+    def close(self) -> None:
+        """End TensorBoard's writer, which is a thread and a file; what comes later begins another."""
+        board, self._board = self._board, None
+        if board is not None:
+            board.close()
+
     def keep_metrics(self, lines: int) -> None:
         """Cut `metrics.jsonl` back to its first lines: those that the checkpoint knows of."""
         path = self.path / "metrics.jsonl"

@@ -53,6 +53,7 @@ from rawrec.content.encoders.whole import WHOLE, reads_whole_items, whole, whole
 from rawrec.errors import UserError
 from rawrec.onednn import quicken
 from rawrec.plugins import own_code
+from rawrec.randomness import seeded
 
 __all__ = [
     "DEFAULTS",
@@ -137,8 +138,7 @@ def make_encoder(
     if cfg.encoder is not None:
         cfg = cfg.model_copy(update={"encoder": known_or_whole(cfg.encoder)})
     if cfg.encoder is not None and reads_whole_items(cfg.encoder):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             _has_one_feature(cfg, cfg.encoder)
             place, own = (networks.frozen, _frozen(cfg)) if cfg.side else (networks, cfg)
             net, how = place.get("whole", cfg.encoder, own, lambda name=cfg.encoder: whole(name, cfg))
@@ -155,8 +155,7 @@ def make_encoder(
             f"encoder {name!r}: it reads all texts of an item as one sequence, not a field alone; use "
             f"content.item.encoder={name}"
         )
-    with torch.random.fork_rng(devices=[]), _packages(name):
-        torch.manual_seed(seed)
+    with seeded(seed), _packages(name):
         place, own = (networks.frozen, _frozen(cfg)) if cfg.side else (networks, cfg)
         stack, reading = place.get(kind, name, own, lambda: _network(kind, name, cfg))
         if not isinstance(stack, TwoTowerStack | OpenClipStack) and not _is_registered(name):
@@ -179,8 +178,7 @@ def make_joint(
 ) -> JointEncoder:
     """LEMUR's transformer of whole items, `cfg.encoder`; see `joint.joint_encoder`, and `make_encoder` for the rest."""
     name = cfg.encoder or ""
-    with torch.random.fork_rng(devices=[]), _packages(name.removeprefix(JOINT)):
-        torch.manual_seed(seed)
+    with seeded(seed), _packages(name.removeprefix(JOINT)):
         return quicken(joint_encoder(fields, images, cfg, out, query_length, seed, hidden_dtype, _network))
 
 
@@ -202,8 +200,7 @@ def make_query(
         return shared_query(joint, length)
     if name is None or name == "own":
         name = f"{JOINT}paper" if joint is None else joint.name
-    with torch.random.fork_rng(devices=[]), _packages(name.removeprefix(JOINT)):
-        torch.manual_seed(seed)
+    with seeded(seed), _packages(name.removeprefix(JOINT)):
         base = base_of(name, layers, 1, length + 2, _network, query=True, out=out)
         made = own_query(base, out, length, learns)
         made.name, made.digest = name, hash_weights(made)
@@ -239,8 +236,7 @@ def _is_registered(name: str) -> bool:
 
 def tower_of_pair(kind: Kind, folder: str, cfg: FieldConfig, seed: int) -> tuple[Encoder, pair.Tower]:
     """One side of a trained pair, its encoder without the map to the space of both, for training both anew."""
-    with torch.random.fork_rng(devices=[]), _packages(folder):
-        torch.manual_seed(seed)
+    with seeded(seed), _packages(folder):
         found = pair.tower(kind, folder, cfg, _network)
         return _reader(kind, folder, found.stack, found.reading, cfg, seed, torch.float16), found
 

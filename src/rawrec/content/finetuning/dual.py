@@ -21,6 +21,7 @@ from rawrec.content.encoders.two_towers import TwoTowerStack
 from rawrec.content.finetuning import writing
 from rawrec.content.finetuning.base import Columns, Features, Tuned, field_settings
 from rawrec.errors import UserError
+from rawrec.randomness import seeded
 
 KINDS: tuple[Kind, ...] = ("image", "text")
 LARGEST = 100.0
@@ -56,8 +57,7 @@ class DualStream(Tuned):
         for kind, name in pair.names(cfg.encoder).items():
             self.encoders[kind] = make_encoder(kind, field_settings(cfg, name, cfg.train), cfg.seed)
             self.specs[kind] = {"encoder": name, "size": cfg.size, "max_length": cfg.max_length, "output": "projected"}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(cfg.seed)
+        with seeded(cfg.seed):
             self.maps.update({kind: pair.projection(self.encoders[kind].width, cfg.dim) for kind in KINDS})
         return torch.tensor(-math.log(TEMPERATURE))
 

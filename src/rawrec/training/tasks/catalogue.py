@@ -28,7 +28,7 @@ from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 from rawrec.evaluation.embeddings import alignment, uniformity
 from rawrec.evaluation.retrieval import pair_recall
-from rawrec.randomness import generator_of
+from rawrec.randomness import drawing, generator_of
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import Result, Task
@@ -55,7 +55,8 @@ class CatalogueTask(Task):
         self.train_counts = np.zeros(data.n_items, np.int64)
         images, words = pair_fields(data.fields, settings.image_fields, settings.text_fields)
         settings.image_fields, settings.text_fields = images, words
-        self.model = tuned(settings).to(self.device)
+        with drawing():
+            self.model = tuned(settings).to(self.device)
         encoders = {str(kind): encoder.to(self.device) for kind, encoder in self.model.encoders.items()}
         reads = {"image": (tuple(images),), "text": (tuple(words),)}
         item_model = ItemModel(encoders, {}, ContentConfig(), True, reads)

@@ -32,7 +32,7 @@ from rawrec.models.ranking.columns import item_columns, user_columns
 from rawrec.models.ranking.context import ContextReader
 from rawrec.models.ranking.marks import Marks
 from rawrec.models.ranking.ranker import Ranker, present_name
-from rawrec.randomness import mixed, seed_draws
+from rawrec.randomness import drawing, mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import ListTask, evaluate_part, evaluate_topk, list_users, lists_of_part
 from rawrec.training.metrics import impression_metrics
@@ -78,7 +78,6 @@ class ImpressionTask(Task, Scoring):
             bool(cfg.model.history_marks),
         )
         check_parts(cfg, data, self.samples)  # before hours of encoding
-        torch.manual_seed(cfg.seed)
         self.train_counts = self.samples.train_counts
         self.past = PastContent(cfg)
         lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
@@ -93,7 +92,6 @@ class ImpressionTask(Task, Scoring):
         self.phases: LoraPhases | None = None
         if self.item_model is not None and cfg.content.lora.handover != "none":
             self.phases = LoraPhases(cfg, self.item_model, self.samples)
-        torch.manual_seed(cfg.seed)
         known_users = torch.from_numpy(self.samples.train_users > 0)
         known_items = torch.from_numpy(self.samples.train_counts > 0)
         columns = item_columns(data, self.samples, cfg.model).to(self.device)
@@ -108,13 +106,15 @@ class ImpressionTask(Task, Scoring):
         names = cfg.model.history_marks
         self.marks = Marks(names, data, self.samples) if names else None
         sizes = cfg.longest_history, self.ranks_by_queries, self.marks.sizes if self.marks is not None else ()
-        self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, *sizes)
-        if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
-            self.ranker.content.same = equal_content(self.item_model, data, cache)
         # The frozen paradigm's content is as wide as its features: the ranker brings a trained map of its own, unless
         # it is to be read as it is (content.fusion.kind=none).
         frozen = self.item_model is not None and self.item_model.frozen and not self.item_model.plain
-        self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
+        with drawing():
+            torch.manual_seed(cfg.seed)
+            self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, *sizes)
+            self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
+        if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
+            self.ranker.content.same = equal_content(self.item_model, data, cache)
         self.live: LiveItems | None = None
         if self.item_model is not None and self.bank is not None:
             policy = LivePolicy(cfg.bank, self.train_counts)
@@ -149,7 +149,10 @@ class ImpressionTask(Task, Scoring):
         if not units and not fields.feature:
             raise UserError(f"every content field has use=false: leave at least one in, or {without}")
         self.cfg.content.fields = resolved(self.cfg, fields, units)
-        item_model = build_item_model(self.cfg, fields, units, reads_queries=self._decide_on_queries())
+        queries = self._decide_on_queries()
+        with drawing():
+            torch.manual_seed(self.cfg.seed)
+            item_model = build_item_model(self.cfg, fields, units, reads_queries=queries)
         item_model.to(self.device)
         self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)

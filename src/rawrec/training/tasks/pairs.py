@@ -32,7 +32,7 @@ from rawrec.models.ids import touch_by_rows
 from rawrec.models.retrieval import retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.onednn import linear
-from rawrec.randomness import generator_of
+from rawrec.randomness import drawing, generator_of
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device, choose_precision
@@ -99,9 +99,10 @@ class PairTask(Task):
         described = [torch.zeros(data.n_items, dtype=torch.bool), *present.values()]
         # [n_items]: features of the item have a part in its vector
         self.described = torch.stack(described).any(0).numpy() & kind.content_in_vectors
-        torch.manual_seed(cfg.seed)
         pairs = Interactions(users, items, data.n_users, data.n_items)
-        self.model = kind(cfg.model, pairs, features, present).to(self.device)
+        with drawing():
+            torch.manual_seed(cfg.seed)
+            self.model = kind(cfg.model, pairs, features, present).to(self.device)
         if self.bank is not None:
             self.model.follow(self.bank.features)
         if cfg.train.optimizer == "sparse_adam":
@@ -147,7 +148,8 @@ class PairTask(Task):
         content.order says; of a field with tokens=each one for each of its pieces. With trained encoders among them
         this makes `item_model` and `bank`, filled.
         """
-        item_model, order = encoders_of(self.cfg, self.data.fields)
+        with drawing():
+            item_model, order = encoders_of(self.cfg, self.data.fields)
         item_model = item_model.to(self.device)
         self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
