@@ -9,7 +9,7 @@ import torch
 
 from rawrec import Recommender, UserError, train
 from rawrec.config import resolve
-from rawrec.training import job, runs
+from rawrec.training import job
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.runs import RunFolder
 
@@ -136,7 +136,7 @@ def test_a_run_where_nothing_can_be_locked(shop: Path, tmp_path: Path, monkeypat
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(runs, "Lock", refuse)
+    monkeypatch.setattr("rawrec.files.Lock", refuse)
     assert train("id", shop, tmp_path / "run", QUICK).info()["finished"]
 
 
