@@ -249,7 +249,7 @@ def test_rows_that_cannot_be_used(data: Dataset, tmp_path: Path) -> None:
     new = append(data.path, vectors={"clip": file}, progress=False)
     assert vectors(new) == {**vectors(data), "a": [1, 2]} and new.n_items == 7
     found = skipped(new)
-    assert found["vector without an item id"] == (1, ["given.csv:4"])
+    assert found["vector without an item id"] == (1, ["given.csv:4 ''"])
     assert found["feature clip: not 2 numbers (missing)"] == (1, ["given.csv:3"])
     assert found["feature clip: a value is not finite (missing)"] == (2, ["c", "e"])
 

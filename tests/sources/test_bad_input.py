@@ -251,9 +251,11 @@ def test_bad_lines_of_json(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
-    data = go(tmp_path, HEADER.encode() + b"\nu,caf\xe9,1,1\nu,\xff,2\nu,b,3,0\n")
-    assert data.item_ids.tolist() == ["caf�", "b"]
-    assert sorted(count for count, _ in skipped(data).values()) == [1, 2]
+    rows = HEADER.encode() + b"\nu,caf\xe9,1,1\nu,\xff,2\nu,b,3,0\n"
+    assert go(tmp_path, rows).item_ids.tolist() == ["café", "b"]
+    data = go(tmp_path, rows, encoding="utf-8", overwrite=True)
+    assert data.item_ids.tolist() == ["b"]
+    assert sorted(count for count, _ in skipped(data).values()) == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
         (b"", "clicks.csv", "is empty"),
         (b"\n\n", "clicks.csv", "nothing but blank lines"),
         (HEADER.encode(), "clicks.csv", "no interaction"),
-        (("\ufeff" + HEADER + "\nu,a,1,1\n").encode("utf-16"), "clicks.csv", "UTF-16"),
+        ((HEADER + "\nu,a,1,1\n").encode("utf-16-le"), "clicks.csv", "--encoding utf-16-le"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "clicks.csv", "binary"),
         (b"no gzip", "clicks.csv.gz", "cannot be read"),
         (b"no parquet", "clicks.parquet", "not a Parquet file"),
@@ -301,7 +303,7 @@ def test_a_truncated_gzip_and_an_unpaired_quotation_mark(tmp_path: Path) -> None
 def test_a_table_that_is_left_early_calls_nobody_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow reads ahead in threads of its own: one that calls Python while the interpreter ends aborts the process."""
     calls = []
-    whole = lines.line_blocks
+    whole = lines.TextFile.blocks
 
     def slow(*args: Any) -> Iterator[bytes]:
         for block in whole(*args):
@@ -309,7 +311,7 @@ def test_a_table_that_is_left_early_calls_nobody_any_more(tmp_path: Path, monkey
             time.sleep(0.005)
             yield block
 
-    monkeypatch.setattr(lines, "line_blocks", slow)
+    monkeypatch.setattr(lines.TextFile, "blocks", slow)
     monkeypatch.setattr(lines, "BLOCK", 1 << 10)
     path = tmp_path / "clicks.csv"
     path.write_text("a,b\n" + "1,2\n1,2,3\n" * 20_000)

@@ -21,6 +21,7 @@ from rawrec.errors import UserError
 from rawrec.sources.media import shards as shard_files
 from rawrec.sources.media import tar
 from rawrec.sources.media.shards import expand
+from rawrec.sources.tables.json_lines import HALF
 from rawrec.sources.webdataset import import_webdataset
 
 Import = Callable[..., Dataset]
@@ -37,10 +38,12 @@ def sample(key: str, **meta: Any) -> list[Entry]:
     return [(f"{key}.jpg", picture()), (f"{key}.json", json.dumps(meta).encode())]
 
 
-def shard(path: Path, entries: Sequence[Entry | tarfile.TarInfo], form: int = tarfile.PAX_FORMAT) -> Path:
+def shard(
+    path: Path, entries: Sequence[Entry | tarfile.TarInfo], form: int = tarfile.PAX_FORMAT, encoding: str = "utf-8"
+) -> Path:
     """Writes a tar archive, gzipped if it is called so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w", format=form) as file:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w", format=form, encoding=encoding) as file:
         for entry in entries:
             if isinstance(entry, tarfile.TarInfo):
                 file.addfile(entry)
@@ -87,12 +90,12 @@ def test_samples_become_items(name: str, form: int, tmp_path: Path, run: Import)
     assert data.images("image_front", [0, 1]) == [[front], []]
     assert data.texts("text", [0, 1]) == [["Grüße"], []]
     assert data.texts("title", [0, 1]) == [["One"], []]
-    assert data.texts("odd", [0]) == [["?"]]
+    assert data.texts("odd", [0]) == [["\\ud800"]]
     assert data.categorical("cls")[2] == ["7"]
     ends, codes, words = data.categorical("tags")
     assert [[words[c] for c in codes[ends[i] : ends[i + 1]]] for i in range(3)] == [["x", "y"], ["y", "z"], []]
     assert data.numeric("price")[0] == 3.5
-    assert counts(data) == {"items: price is no number (kept, empty)": 1}
+    assert counts(data) == {"items: price is no number (kept, empty)": 1, HALF: 1}
     assert report(data).kept["images"] == 4
 
 
@@ -160,12 +163,12 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, run: Import, monkeypatch
     data = run(shard(tmp_path / "s.tar", entries))
     assert data.item_ids.tolist() == ["a", "b", "c"]
     assert data.images("image", [0, 1, 2]) == [[picture()], [], []]
-    assert data.texts("text", [0, 1]) == [["caf\ufffd"], []]
+    assert data.texts("text", [0, 1]) == [["caf\\xe9"], []]
     assert counts(data) == {
         "JSON of a sample is no object (sample kept without)": 2,
         "file that its sample has already (the first is kept)": 1,
         "file of a kind that is not read": 1,
-        "bytes that are not UTF-8 (kept, the bytes replaced by \ufffd)": 1,
+        "bytes that are not utf-8 (kept, such a byte as \\xe9; a row whose id holds one is left out)": 1,
         "file of a shard larger than 0 MiB": 1,
         "image: not a picture of a known format": 1,
         "link in a shard (not followed)": 1,
@@ -304,3 +307,19 @@ def test_command(
     made = json.loads(capsys.readouterr().out)
     assert made["kept"]["items"] == made["kept"]["images"] == 3
     assert Dataset.open(made["dataset"]).texts("title", [1]) == [["b"]]
+
+
+def test_names_and_words_of_another_encoding(tmp_path: Path, run: Import) -> None:
+    """Names that differ in bytes that are none of the encoding do not become one item; NaN is missing."""
+    names = ["José", "Josè", "plain"]
+    entries = [(f"{name}.{kind}", data) for name in names for kind, data in (
+        ("json", json.dumps({"title": name, "price": float("nan")}, ensure_ascii=False).encode("latin-1")),
+        ("txt", name.encode("latin-1")))]  # fmt: skip
+    path = shard(tmp_path / "s.tar", entries, tarfile.GNU_FORMAT, "latin-1")
+    data = run(path, text=["title"], numeric=["price"], encoding="latin-1")
+    assert data.item_ids.tolist()[:3] == names
+    assert data.texts("title", range(3)) == data.texts("text", range(3)) == [[name] for name in names]
+    assert not data.present("price").any() and counts(data) == {}
+    data = run(path, text=["title"])
+    assert "plain" in data.item_ids and not [name for name in data.item_ids if "Jos" in name]
+    assert counts(data)["items: id with bytes that are not of the file's encoding (see --encoding)"] == 2

@@ -9,6 +9,7 @@ import typer
 
 from rawrec.cli.common import app, console, print_json, split_spec, tell, vector_files
 from rawrec.cli.options import (
+    Encoding,
     Feature,
     Frames,
     ImageDir,
@@ -74,6 +75,7 @@ def append(
         Many, typer.Option(metavar="FROM:TO", help="parts that earlier interactions change; repeatable")
     ] = None,
     as_json: Json = False,
+    encoding: Encoding = None,
     *,
     pictures: Any = None,
 ) -> None:
@@ -89,6 +91,7 @@ def append(
         frames=frames, image_url=image_url or [], pictures=pictures, users=users, user_id=user_id,
         user_category=user_category or [], user_numeric=user_numeric or [], update=update, part=part,
         moved=dict(map(_moved, move or [])),
+        encoding=encoding,
     )  # fmt: skip
     report = ImportReport.load(data.path / f"import-{data.version}.json")
     if as_json:

@@ -12,6 +12,7 @@ from rawrec.cli.options import (
     ContextCategory,
     ContextNumeric,
     Covers,
+    Encoding,
     Extra,
     Feature,
     Frames,
@@ -82,6 +83,7 @@ def import_table(
     user_id: UserId = None,
     user_category: UserCategory = None,
     user_numeric: UserNumeric = None,
+    encoding: Encoding = None,
 ) -> Work:
     """Import tables of interactions and items, and a folder of pictures."""
     from rawrec.sources.table import import_table as work
@@ -97,6 +99,7 @@ def import_movielens(
     texts: Annotated[Path | None, typer.Option(help="table movieId, plot")] = None,
     positive: Annotated[float, typer.Option(help="a rating from here on is a positive")] = 4.0,
     rated: Rated = None,
+    encoding: Encoding = None,
 ) -> Work:
     """Import a MovieLens folder, with posters and plots where you have them."""
     from rawrec.sources.movielens import import_movielens as work
@@ -107,6 +110,7 @@ def import_movielens(
 @source("mmrec", "rawrec import mmrec baby --out data/baby")
 def import_mmrec(
     folder: Annotated[Path, typer.Argument(help="folder with <name>.inter and any *_feat.npy")],
+    encoding: Encoding = None,
 ) -> Work:
     """Import a dataset in MMRec's format; ready-made features become feature columns."""
     from rawrec.sources.mmrec import import_mmrec as work
@@ -133,6 +137,7 @@ def import_recbole(
     query: Query = None,
     session: Session = None,
     image_url: ImageUrl = None,
+    encoding: Encoding = None,
 ) -> Work:
     """Import RecBole's atomic files; <name>.train.inter and so on become the split."""
     from rawrec.sources.recbole import import_recbole as work
@@ -161,6 +166,7 @@ def import_amazon(
             help="download all pictures or the main one of each product, or keep the addresses", metavar="all|main|keep"
         ),
     ] = None,
+    encoding: Encoding = None,
 ) -> Work:
     """Import Amazon's reviews and catalogue, releases 2014, 2018 and 2023."""
     from rawrec.sources.amazon import import_amazon as work
@@ -177,6 +183,7 @@ def import_microlens(
     counts: Annotated[
         bool, typer.Option("--counts", help="also likes and views, which were counted after the interactions")
     ] = False,
+    encoding: Encoding = None,
 ) -> Work:
     """Import MicroLens: who watched what in which order, titles, tags and covers."""
     from rawrec.sources.microlens import import_microlens as work
@@ -193,6 +200,7 @@ def import_pixelrec(
     counts: Annotated[
         bool, typer.Option("--counts", help="also the columns *_number, which were counted after the interactions")
     ] = False,
+    encoding: Encoding = None,
 ) -> Work:
     """Import PixelRec: who watched what and when, titles, tags, descriptions and covers."""
     from rawrec.sources.microlens import import_pixelrec as work
@@ -208,6 +216,7 @@ def import_mind(
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="add the clicks that the first impression lists as earlier")
     ] = True,
+    encoding: Encoding = None,
 ) -> Work:
     """Import MIND, Microsoft's news: what was shown, what was clicked, and the news."""
     from rawrec.sources.mind import import_mind as work
@@ -266,6 +275,7 @@ def import_impressions(
     image_field: ImageField = "image",
     frames: Frames = None,
     image_url: ImageUrl = None,
+    encoding: Encoding = None,
 ) -> Work:
     """Import a table of shown lists with their clicks, as search engines and feeds log them."""
     from rawrec.sources.impressions import import_impressions as work
@@ -305,6 +315,7 @@ def import_huggingface(
     user_id: UserId = None,
     user_category: UserCategory = None,
     user_numeric: UserNumeric = None,
+    encoding: Encoding = None,
 ) -> Work:
     """Import datasets of the Hugging Face hub, or folders of the same layout."""
     from rawrec.sources.huggingface import import_huggingface as work
@@ -341,6 +352,7 @@ def import_webdataset(
     user_id: UserId = None,
     user_category: UserCategory = None,
     user_numeric: UserNumeric = None,
+    encoding: Encoding = None,
 ) -> Work:
     """Import items of WebDataset's tar shards, and a table of interactions."""
     from rawrec.sources.webdataset import import_webdataset as work

@@ -14,6 +14,13 @@ Many = list[str] | None
 Out = Annotated[Path, typer.Option("--out", help="folder to write")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what rawrec wrote there before")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="encoding of the tables that are text, as gb18030, shift_jis, cp1251 (default: UTF-8, or as is found out)",
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,10 @@ def picture_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         options = {p.name: given.pop(p.name) for p in shared}
         columns = bool(given.get("image_url")) or given.get("image_urls") not in (None, KEEP)
-        command(**given, pictures=_pictures(columns, **options))
+        pictures = _pictures(columns, **options)
+        if pictures is not None:
+            pictures = replace(pictures, encoding=given.get("encoding"))
+        command(**given, pictures=pictures)
 
     with_signature(run, [*own, *shared], command)
     return run

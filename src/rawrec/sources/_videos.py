@@ -20,9 +20,9 @@ from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import ids, numbers, string_lists
+from rawrec.sources.tables.convert import numbers, string_lists
 from rawrec.sources.tables.lists import words
-from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, read_ids
 
 USERS = ("user", "user_id", "userid")
 ITEMS = ("item", "item_id", "itemid", "video", "video_id", "videoid")
@@ -123,6 +123,9 @@ def _ordered(source: Source, report: ImportReport, bar: Bar) -> Iterator[dict[st
     cleaner = Rows(report, "user", None, what="lists")
     for batch in bar.track("interactions", source, ["user", "items"]):
         columns, good = cleaner.check(batch)
+        if (bad := good & ~batch.readable("items")).any():
+            report.skip(f"item {UNREADABLE_ID}", batch.examples(bad, "items"), int(bad.sum()))
+            good &= ~bad
         lists = words(pl.Series(batch.columns["items"]).str.replace_all(",", " ", literal=True).to_arrow())
         if (empty := good & (lists.lengths == 0)).any():
             report.skip("user without items", batch.examples(empty, "user"), int(empty.sum()))
@@ -161,9 +164,8 @@ class _Items:
 
     def _read(self, batch: Batch, table: ItemTable) -> tuple[list[str], dict[str, Any]]:
         """The ids of items and their fields; rows without an id are left out and counted."""
-        found, good = ids(batch.columns[table.item], f"{batch.file}: {table.item}")
+        found, good = read_ids(batch, table.item, self.report)
         if not good.all():
-            self.report.skip("items: empty item id", batch.examples(~good), int((~good).sum()))
             found, batch = found.filter(pa.array(good)), batch.keep(good)
         fields: dict[str, Any] = {}
         for name, kind in table.kinds.items():

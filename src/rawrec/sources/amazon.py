@@ -54,6 +54,7 @@ def import_amazon(
     split: SplitSpec | None = None,
     image_urls: str | None = None,
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -69,6 +70,7 @@ def import_amazon(
     `import_table`, `seen` with positive.
     k_core: keep only users and items with at least so many ratings, and of the catalogue only such items (see `Core`).
     preset: `lmm`, the protocol of the paper: 5-core, every rating a positive, at random per user 80/10/10.
+    encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default by time per user.
 
     Raises UserError for absent files and columns, files that cannot be read, and a preset beside what it sets.
@@ -84,12 +86,12 @@ def import_amazon(
     if k_core is not None and k_core < 1:
         raise UserError(f"k_core={k_core} must be at least 1")
     report = ImportReport(source=f"Amazon {Path(reviews).name}")
-    rows = _open_reviews(Path(reviews), report)
+    rows = _open_reviews(Path(reviews), report, encoding)
     user, item, rating, time = (_column(rows, what) for what in COLUMNS)
     label = LabelColumn(rating, RATING if positive is None else LABEL, positive)
     cleaner = Rows(report, user, item, time, [label], {} if positive is None else {rating: pa.float32()})
     cleaner.names |= {rating: RATING}
-    catalogue = open_objects(Path(meta), report) if meta is not None else None
+    catalogue = open_objects(Path(meta), report, encoding) if meta is not None else None
     if catalogue is not None and not {"asin", "parent_asin"} & set(catalogue.columns):
         raise UserError(f"meta: {meta} has no column asin or parent_asin. Found: {', '.join(catalogue.columns[:30])}")
     with (
@@ -139,21 +141,21 @@ def _preset(preset: str, positive: float | None, k_core: int | None, split: Spli
 
 
 # -------------------------------------------------------------------------------------------------------------- ratings
-def _open_reviews(path: Path, report: ImportReport) -> Source:
+def _open_reviews(path: Path, report: ImportReport, encoding: str | None) -> Source:
     """A file of objects, or of values between commas, with or without a header."""
-    head = first_lines(path, 1000)
+    head = first_lines(path, 1000, encoding)
     if any(line.lstrip().startswith("{") for line in head):
-        return open_objects(path, report)
+        return open_objects(path, report, encoding)
     cells = [[cell.strip() for cell in line.split(",")] for line in head]
     known = {name for names in COLUMNS.values() for name in names}
     rows = [row for row in cells if len(row) == 4 and _is_number(row[2])]
     if not rows or known & set(cells[0]):
-        return open_delimited(path, report, ",")
+        return open_delimited(path, report, ",", encoding=encoding)
     # Products have ids of ten characters, customers longer ones; the releases differ in which comes first.
     first, second = ({len(row[i]) for row in rows} for i in (0, 1))
     columns = ["item", "user"] if first == {10} and second != {10} else ["user", "item"]
     report.note(f"{path.name} has no header: read as {', '.join(columns)}, rating, time")
-    return open_delimited(path, report, ",", columns=[*columns, "rating", "time"])
+    return open_delimited(path, report, ",", columns=[*columns, "rating", "time"], encoding=encoding)
 
 
 def _is_number(text: str) -> bool:

@@ -68,6 +68,7 @@ def append(
     update: bool = False,
     part: str = "train",
     moved: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Append interactions, items, or vectors of items, or all of them, to the dataset at `path`, as its next version.
@@ -81,7 +82,7 @@ def append(
     image_url: columns of addresses of pictures; pictures: how they are downloaded, or a table of addresses. users:
     table of users, with the id in `user_id` (default: the same name as `user`). update: replace the content of items
     and the attributes of users that are there. part: of the new interactions in the default split. moved: part -> part,
-    of all earlier ones there.
+    of all earlier ones there. encoding: as for `import_table`.
 
     Users, items and interactions that were there keep their numbers; further splits have the new interactions in no
     part. Raises UserError for what `import_table` does, fields that the dataset has not, and where nothing is new.
@@ -98,7 +99,7 @@ def append(
     report = ImportReport(source=", ".join(named + [f"vectors {Path(file).name}" for file in vectors.values()]))
     rows, table, found = None, None, None
     if interactions is not None:
-        source = open_source(Path(interactions), report)
+        source = open_source(Path(interactions), report, encoding)
         source.require("user", [user])
         source.require("item", [item])
         names, asked = {"user_id": user, "item_id": item}, {"query": query, "session": session}
@@ -110,18 +111,18 @@ def append(
     if image_url or pictures:
         pictures = downloads(data, pictures or UrlPictures(), folder_field)
     if items is not None:
-        found = open_source(Path(items), report)
+        found = open_source(Path(items), report, encoding)
         found.require("item_id", [item_id or item])
         found.require("image_url", image_url)
         elsewhere = {folder_field} | ({pictures.field} if pictures else set())
         table, columns = item_columns(data, found, item_id or item, columns, image_url, elsewhere, vectors)
     catalogue = Catalogue(
         report, table, "item_id", text=columns["text"], category=columns["category"], numeric=columns["numeric"],
-        feature=columns["feature"], vectors=vector_files(vectors, item_id or item), widths=data.fields.feature,
-        image_column=columns["image_column"], image_dir=image_dir, image_name=image_name, image_field=folder_field,
-        frames=frames, image_url=image_url, pictures=pictures,
+        feature=columns["feature"], vectors=vector_files(vectors, item_id or item, encoding),
+        widths=data.fields.feature, image_column=columns["image_column"], image_dir=image_dir, image_name=image_name,
+        image_field=folder_field, frames=frames, image_url=image_url, pictures=pictures,
     )  # fmt: skip
-    people = user_columns(data, open_users(users, report), user_id or user, user_category, user_numeric)
+    people = user_columns(data, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     with Appender(path, part, moved, update, pictures) as target, Bar(progress) as bar:
         target.take_vectors(catalogue.vectors, report)
         people.write(target, bar)
@@ -165,7 +166,7 @@ def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar) -> None:
 def _new_items(batch: Batch, target: Appender, report: ImportReport) -> Batch:
     """The rows of a catalogue whose items the dataset has not; the others are counted."""
     found, _ = ids(batch.columns["item_id"], f"{batch.file}: item_id")
-    known = target.known(found)
+    known = target.known(found) & batch.readable("item_id")
     if known.any():
         report.add_read("items", int(known.sum()))
         reason = "item is in the dataset already (kept as it is; --update replaces its content)"

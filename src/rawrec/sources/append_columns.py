@@ -48,9 +48,10 @@ class NamedColumns(Source):
         for batch in self.source.batches(list(dict.fromkeys(self.names[name] for name in columns))):
             self.fraction = self.source.fraction
             values = {name: batch.columns[self.names[name]] for name in columns}
+            bad = {name: batch.unreadable[of] for name in columns if (of := self.names[name]) in batch.unreadable}
             for name in self.types.keys() & values.keys():
                 values[name] = _fitted(values[name], self.types[name], f"{batch.file}: {self.names[name]}")
-            yield self.refuse(Batch(batch.file, batch.rows, values))
+            yield self.refuse(Batch(batch.file, batch.rows, values, bad))
 
 
 def _fitted(column: pa.Array, kind: pa.DataType, where: str) -> pa.Array:
@@ -79,6 +80,7 @@ def interaction_columns(
     """The table of interactions under the names of the dataset; `names` are those of the ids, asked: of `query` and
     `session`, where they are named."""
     meta, path = data.meta, source.path
+    source.seek([*(["timestamp"] if meta.has_time and time is None else []), *meta.asked])
     if meta.has_time:
         if time is None and "timestamp" not in source.columns:
             raise UserError(f"{data.path} has times: name the column of {path} that holds them (time)")
@@ -215,6 +217,7 @@ def _assigned(
         if field in found:
             raise UserError(f"{setting}: {found[field]!r} and {column!r} are both to be the field {field!r}: name one")
         found[field] = column
+    source.seek([field for field in fields if field not in found])
     for column in source.columns:
         field = stored(column)
         if field in fields and field not in found:

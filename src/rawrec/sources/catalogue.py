@@ -20,8 +20,8 @@ from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.media.frames import media_folder
 from rawrec.sources.media.pictures import WORKERS, Pictures, check_many, spans
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import binary_lists, ids, stored_name, string_lists
-from rawrec.sources.tables.rows import counted_numbers
+from rawrec.sources.tables.convert import binary_lists, stored_name, string_lists
+from rawrec.sources.tables.rows import counted_numbers, read_ids
 from rawrec.sources.tables.vector_columns import VectorColumn, column_width
 from rawrec.sources.tables.vector_files import VectorFile, vector_width
 
@@ -154,9 +154,8 @@ class Catalogue:
         """The ids, every field's values by its stored name, and of columns of pictures, which are being checked, what
         gives their values; rows without an id are left out and counted."""
         self.report.add_read("items", len(batch.rows))
-        found, good = ids(batch.columns[self.item_id], f"{batch.file}: {self.item_id}")
+        found, good = read_ids(batch, self.item_id, self.report)
         if not good.all():
-            self.report.skip("items: empty item id", batch.examples(~good, self.item_id), int((~good).sum()))
             found, batch = found.filter(pa.array(good)), batch.keep(good)
         columns: dict[str, Any] = {}
         is_json = source.format == "jsonl"

@@ -51,6 +51,7 @@ def import_huggingface(
     user_id: str | None = None,
     user_category: Sequence[str] = (),
     user_numeric: Sequence[str] = (),
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -69,6 +70,7 @@ def import_huggingface(
     pictures. pictures: how these are downloaded; or a table of addresses.
     users: a dataset of users, as interactions and items; user_id (default: the same name as `user`), user_category,
     user_numeric: its columns.
+    encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default as the splits of the interactions say where there are several, else by time per user where there are
     times, else at random per user.
 
@@ -77,20 +79,21 @@ def import_huggingface(
     """
     report = ImportReport(source=f"Hugging Face {interactions}")
     plain = {*numeric_labels(labels, positive), *user_numeric, *numeric, *context_numeric, *filter(None, [time])}
-    rows = HubTable(interactions, find(interactions), report, image, plain)
+    rows = HubTable(interactions, find(interactions), report, image, plain, encoding)
     wanted = [*text, *category, *numeric, *feature, *image, *image_url]
     source: Source | None = None
     if items is not None:
-        source = HubTable(items, find(items), report, image, plain)
+        source = HubTable(items, find(items), report, image, plain, encoding)
     elif wanted:
         source = _FirstRows(rows, item)
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
-        vectors=vector_files(vectors, item_id or item), image_column=image, image_url=image_url, pictures=pictures,
+        vectors=vector_files(vectors, item_id or item, encoding), image_column=image, image_url=image_url,
+        pictures=pictures,
     )  # fmt: skip
     if split is None and rows.parts:
         split = SplitSpec.model_validate({"kind": "column", "column": PART})
-    table = HubTable(users, find(users), report, (), plain) if users is not None else None
+    table = HubTable(users, find(users), report, (), plain, encoding) if users is not None else None
     people = Users(report, table, user_id or user, user_category, user_numeric)
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, rated=rated, extra=extra,

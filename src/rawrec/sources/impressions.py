@@ -22,7 +22,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import numbers
 from rawrec.sources.tables.lists import ListReader, Lists
-from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds, further_types
+from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, asked_columns, check_kinds, further_types
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -65,6 +65,7 @@ def import_impressions(
     frames: int | None = None,
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -76,9 +77,9 @@ def import_impressions(
     shown; None: what fits more of the first lists, which is noted. The label is `click`. session, query: columns of the
     sessions and queries; without a session it is the number of the row. `position` is the place in the list, from 0.
     user, time, extra, context_category, context_numeric, all about users and about items: as in `import_table`, but
-    item_id; `position`, `session` and `query` are of the context where they are named there. split: default by time per
-    user where there are times, else at random per user. A split that could tear a list apart keeps sessions whole. A
-    `column` split names a column of the table.
+    item_id; `position`, `session` and `query` are of the context where they are named there. encoding: as there. split:
+    default by time per user where there are times, else at random per user. A split that could tear a list apart keeps
+    sessions whole. A `column` split names a column of the table.
 
     Raises UserError for absent files and columns, files that cannot be read, clicks that can be read either way, and
     when nothing is left to import.
@@ -86,7 +87,7 @@ def import_impressions(
     if clicks_are not in (None, *CLICKS):
         raise UserError(f"clicks_are={clicks_are!r}: use {' or '.join(CLICKS)}")
     report = ImportReport(source=f"impressions {Path(impressions).name}")
-    source = open_source(Path(impressions), report)
+    source = open_source(Path(impressions), report, encoding)
     split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})
     if split.column is not None and split.column not in [session, query]:
         extra = [*extra, split.column]
@@ -106,12 +107,12 @@ def import_impressions(
         split = split.model_copy(update={"column": cleaner.names[split.column]})
     split = keeping_lists(split, "session")
     catalogue = Catalogue(
-        report, open_source(Path(items), report) if items is not None else None, item_id, text=text, category=category,
-        numeric=numeric, feature=feature, vectors=vector_files(vectors, item_id), image_column=image_column,
-        image_dir=image_dir, image_name=image_name, image_field=image_field, frames=frames, image_url=image_url,
-        pictures=pictures,
+        report, open_source(Path(items), report, encoding) if items is not None else None, item_id, text=text,
+        category=category, numeric=numeric, feature=feature, vectors=vector_files(vectors, item_id, encoding),
+        image_column=image_column, image_dir=image_dir, image_name=image_name, image_field=image_field, frames=frames,
+        image_url=image_url, pictures=pictures,
     )  # fmt: skip
-    people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
+    people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     shown = _Shown(report, items_shown, clicks, clicks_are, separator)
     with (
         DatasetWriter(
@@ -167,6 +168,8 @@ class _Shown:
         """Interactions, in parts of bounded size. columns: those of the lists; good: which lists to use `[n]`."""
         shown, shown_fits = self.read(batch, self.items)
         clicked, clicked_fits = self.read(batch, self.clicks)
+        for column in (self.items, self.clicks):
+            good = self._leave_out(batch, good, batch.readable(column), column, UNREADABLE_ID)
         good = self._leave_out(batch, good, shown_fits, self.items, "no list of items can be read")
         good = self._leave_out(batch, good, shown.lengths > 0, self.items, "no items shown")
         good = self._leave_out(batch, good, clicked_fits, self.clicks, "no list of clicks can be read")

@@ -26,6 +26,7 @@ def import_microlens(
     covers: str | Path | None = None,
     counts: bool = False,
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -36,7 +37,8 @@ def import_microlens(
     pairs, titles, covers: these, where they have other names or places. counts: also `*_likes_and_views.txt`, as
     numeric `likes` and `views`, which tell of the time after the interactions. Fields: image `cover`, text `title`,
     categorical `tag`. In a `.tsv` the place in a user's list stands for the time. pictures: a table of addresses of
-    pictures, to be downloaded. split: default leave one out.
+    pictures, to be downloaded. encoding: of the tables (default: UTF-8, else as each is found to be). split: default
+    leave one out.
 
     Raises UserError for files that are absent, ambiguous or cannot be read.
     """
@@ -45,24 +47,24 @@ def import_microlens(
     path = _file(folder, "pairs", pairs, ("*pairs.csv", "*pairs.tsv"))
     if path is None:
         raise UserError(f"{folder} holds no *_pairs.csv or *_pairs.tsv: name the interactions with pairs (--pairs)")
-    line = _first_line(path)
+    line = _first_line(path, encoding)
     lists = line.count("\t") == 1 and not _header(line, "\t")
     if lists:
-        source = open_delimited(path, report, "\t", columns=["user", "items"], quotes=False)
+        source = open_delimited(path, report, "\t", columns=["user", "items"], quotes=False, encoding=encoding)
     else:
-        source = _open(path, report, ",", ["user", "item", "timestamp"])
+        source = _open(path, report, ",", ["user", "item", "timestamp"], encoding)
     found = _file(folder, "titles", titles, ("*_titles.csv", "*_title_en.csv"))
     videos = Videos(
         pairs=source,
         lists=lists,
-        catalogue=_table(found, report, ",", {"title": "text"}) if found is not None else None,
+        catalogue=_table(found, report, ",", {"title": "text"}, encoding) if found is not None else None,
         covers=_one(folder, "covers", covers, [path for path in sorted(folder.glob("*covers")) if path.is_dir()]),
     )
     if (found := _file(folder, "tags", None, ("*tags_to_summary.csv",))) is not None:
-        videos.beside.append(_table(found, report, ",", {"tag": "categorical"}))
+        videos.beside.append(_table(found, report, ",", {"tag": "categorical"}, encoding))
     if (found := _file(folder, "counts", None, ("*likes_and_views.txt",))) is not None:
         if counts:
-            videos.beside.append(_table(found, report, "\t", {"likes": "numeric", "views": "numeric"}))
+            videos.beside.append(_table(found, report, "\t", {"likes": "numeric", "views": "numeric"}, encoding))
         else:
             report.note(f"{found.name}: {COUNTED_LATER}")
     return write_videos(videos, report, out, split, overwrite, progress, pictures)
@@ -77,6 +79,7 @@ def import_pixelrec(
     covers: str | Path | None = None,
     counts: bool = False,
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -87,22 +90,22 @@ def import_pixelrec(
     pairs, titles, covers: these, where there are several or elsewhere. counts: also the columns `*_number` of the
     items, as numeric fields, which tell of the time after the interactions. Fields: image `cover`, text `title`,
     `title_en` and `description`, categorical `tag`. pictures: a table of addresses of pictures, to be
-    downloaded. split: default leave one out.
+    downloaded. encoding: of the tables (default: UTF-8, else as each is found to be). split: default leave one out.
 
     Raises UserError for files that are absent, ambiguous or cannot be read.
     """
     folder = _folder(folder)
     report = ImportReport(source=f"PixelRec {folder.name}")
     files = [path for path in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")]) if path.stat().st_size]
-    heads = {path: _header(_first_line(path), ",") for path in files}
+    heads = {path: _header(_first_line(path, encoding), ",") for path in files}
     found = _one(folder, "pairs", pairs, [path for path, head in heads.items() if {"item_id", "user_id"} <= head])
     if found is None:
         raise UserError(f"{folder} holds no CSV with the columns item_id and user_id: name it with pairs (--pairs)")
-    source = _named(folder, found, report)
+    source = _named(folder, found, report, encoding)
     found = _one(folder, "titles", titles, [path for path, head in heads.items() if head & set(TEXTS)])
     catalogue = None
     if found is not None:
-        items = _named(folder, found, report)
+        items = _named(folder, found, report, encoding)
         items.require("titles", ["item_id"])
         kinds = {name: "text" for name in TEXTS if name in items.columns}
         kinds |= {"tag": "categorical"} if "tag" in items.columns else {}
@@ -139,16 +142,16 @@ def _one(folder: Path, what: str, given: str | Path | None, found: list[Path]) -
     return found[0] if found else None
 
 
-def _named(folder: Path, path: Path, report: ImportReport) -> Source:
+def _named(folder: Path, path: Path, report: ImportReport, encoding: str | None) -> Source:
     """A table with a header, which reports call by its place in the folder: two may have the same name."""
-    source = open_delimited(path, report, ",")
+    source = open_delimited(path, report, ",", encoding=encoding)
     if path.is_relative_to(folder):
         source.name = str(path.relative_to(folder))
     return source
 
 
-def _first_line(path: Path) -> str:
-    return next(iter(first_lines(path, 1)), "")
+def _first_line(path: Path, encoding: str | None) -> str:
+    return next(iter(first_lines(path, 1, encoding)), "")
 
 
 def _header(line: str, separator: str) -> set[str]:
@@ -157,17 +160,17 @@ def _header(line: str, separator: str) -> set[str]:
     return values if values & set(ITEMS) else set()
 
 
-def _open(path: Path, report: ImportReport, separator: str, columns: list[str]) -> Source:
+def _open(path: Path, report: ImportReport, separator: str, columns: list[str], encoding: str | None) -> Source:
     """A table with or without a header; without one, with these columns, which is noted."""
-    if _header(_first_line(path), separator):
-        return open_delimited(path, report, separator)
+    if _header(_first_line(path, encoding), separator):
+        return open_delimited(path, report, separator, encoding=encoding)
     report.note(f"{path.name} has no header: read as {', '.join(columns)}")
-    return open_delimited(path, report, separator, columns=columns)
+    return open_delimited(path, report, separator, columns=columns, encoding=encoding)
 
 
-def _table(path: Path, report: ImportReport, separator: str, kinds: dict[str, str]) -> ItemTable:
+def _table(path: Path, report: ImportReport, separator: str, kinds: dict[str, str], encoding: str | None) -> ItemTable:
     """A table of an item's id and then, in this order, these fields, whatever its header calls them."""
-    source = _open(path, report, separator, ["item", *kinds])
+    source = _open(path, report, separator, ["item", *kinds], encoding)
     if len(source.columns) != len(kinds) + 1:
         found = ", ".join(source.columns)
         raise UserError(

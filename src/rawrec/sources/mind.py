@@ -22,6 +22,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import ids, string_lists
 from rawrec.sources.tables.lists import Lists, words
+from rawrec.sources.tables.rows import UNREADABLE_ID, read_ids
 
 BEHAVIORS = ["impression", "user", "time", "history", "shown"]
 NEWS = ["item", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"]
@@ -42,6 +43,7 @@ class _Part:
 
     role: str
     folder: Path
+    encoding: str | None
     last: int = 0
     first: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
@@ -52,6 +54,7 @@ def import_mind(
     out: str | Path,
     history: bool = True,
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -63,6 +66,7 @@ def import_mind(
     second apart, before the first impression of all; they are in no part and make histories only. Items: text `title`
     and `abstract`, categorical `category` and `subcategory`. pictures: a table of addresses of pictures, to be
     downloaded.
+    encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default as the folders say (of two, the other one is test and the last day of train is valid); for one folder
     by global time. A split that could tear an impression apart keeps it whole. A folder without clicks is left out.
 
@@ -70,7 +74,7 @@ def import_mind(
     """
     folder = Path(folder)
     report = ImportReport(source=f"MIND {folder.name}")
-    parts = _parts(folder, report)
+    parts = _parts(folder, report, encoding)
     several = len(parts) > 1
     if split is None:
         kind = {"kind": "column", "column": PART} if several else {"kind": "time_global"}
@@ -103,7 +107,7 @@ def import_mind(
         return writer.finish(split, report)
 
 
-def _parts(folder: Path, report: ImportReport) -> list[_Part]:
+def _parts(folder: Path, report: ImportReport, encoding: str | None) -> list[_Part]:
     """The folders to read, train first; one without clicks is left out and noted."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist or is not a folder")
@@ -124,7 +128,7 @@ def _parts(folder: Path, report: ImportReport) -> list[_Part]:
     parts = []
     for role, path in roles.items():
         tried = ImportReport()
-        first = next(_open(path, "behaviors.tsv", BEHAVIORS, tried).batches(["shown"]), None)
+        first = next(_open(_Part(role, path, encoding), "behaviors.tsv", BEHAVIORS, tried).batches(["shown"]), None)
         if tried.skipped and (first is None or not len(first.rows)):
             example = next(iter(tried.skipped.values())).examples[0]
             raise UserError(
@@ -132,7 +136,7 @@ def _parts(folder: Path, report: ImportReport) -> list[_Part]:
                 f"{example}"
             )
         if first is not None and not np.isnan(_clicks(words(first.columns["shown"]))[1]).all():
-            parts.append(_Part(role, path))
+            parts.append(_Part(role, path, encoding))
         else:
             report.note(f"{path.name}: left out, the impressions do not say what was clicked (N1-0 N2-1)")
     if not parts:
@@ -144,9 +148,10 @@ def _parts(folder: Path, report: ImportReport) -> list[_Part]:
     return parts
 
 
-def _open(folder: Path, name: str, columns: list[str], report: ImportReport) -> Source:
-    source = open_delimited(folder / name, report, "\t", columns=list(columns), quotes=False)
-    source.name = f"{folder.name}/{name}"
+def _open(part: _Part, name: str, columns: list[str], report: ImportReport) -> Source:
+    path = part.folder / name
+    source = open_delimited(path, report, "\t", columns=list(columns), quotes=False, encoding=part.encoding)
+    source.name = f"{part.folder.name}/{name}"
     return source
 
 
@@ -154,13 +159,11 @@ def _write_news(writer: DatasetWriter, bar: Bar, parts: list[_Part], report: Imp
     """Add the news of all parts; what is in several is stored as the first of them has it."""
     known: set[str] = set()
     for part in parts:
-        source = _open(part.folder, "news.tsv", NEWS, report)
+        source = _open(part, "news.tsv", NEWS, report)
         new: set[str] = set()
         for batch in bar.track(f"news {part.role}", source, ["item", *TEXTS, *CATEGORIES]):
             report.add_read("items", len(batch.rows))
-            found, good = ids(batch.columns["item"], f"{batch.file}: item")
-            if not good.all():
-                report.skip("items: empty news id", batch.examples(~good), int((~good).sum()))
+            found, good = read_ids(batch, "item", report, empty="items: empty news id")
             good &= ~np.fromiter((i in known for i in found.to_pylist()), bool, len(found))
             batch = batch.keep(good)
             item_ids = found.filter(pa.array(good)).to_pylist()
@@ -184,7 +187,7 @@ class _Behaviors:
         start = self._first_impressions()
         for part in self.parts:
             columns = [name for name in BEHAVIORS if history or name != "history"]
-            source = _open(part.folder, "behaviors.tsv", BEHAVIORS, self.report)
+            source = _open(part, "behaviors.tsv", BEHAVIORS, self.report)
             for batch in self.bar.track(f"impressions {part.role}", source, columns):
                 batch, times = self._good(batch, count=True)
                 if history:
@@ -203,7 +206,7 @@ class _Behaviors:
         times, places = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
         earliest = np.iinfo(np.int64).max
         for number, part in enumerate(self.parts):
-            source, rows = _open(part.folder, "behaviors.tsv", BEHAVIORS, ImportReport()), 0
+            source, rows = _open(part, "behaviors.tsv", BEHAVIORS, ImportReport()), 0
             for batch in self.bar.track(f"users {part.role}", source, BEHAVIORS[:3]):
                 rows = max(rows, int(batch.rows.max(initial=0)))
                 batch, moments = self._good(batch, count=False)
@@ -228,15 +231,21 @@ class _Behaviors:
     def _good(self, batch: Batch, *, count: bool) -> tuple[Batch, np.ndarray]:
         """The impressions with a user and a time, the user's id stripped, and their times in seconds `[n]`."""
         users, good = ids(batch.columns["user"], f"{batch.file}: user")
+        told = [(column, batch.readable(column)) for column in ("user", "shown", "history")]
         moments = pl.Series(batch.columns["time"]).str.strptime(pl.Datetime("us"), TIME, strict=False).dt.epoch("s")
         timed = ((moments >= 0).fill_null(False)).to_numpy()
         if count:
             self.report.add_read("impressions", len(batch.rows))
-            for column, bad in (("user", ~good), ("time", good & ~timed)):
-                if bad.any():
-                    what = "empty user id" if column == "user" else "time is not like 11/15/2019 8:55:22 AM"
+            left = np.ones(len(good), bool)
+            for column, what, fits in (
+                ("user", "empty user id", good),
+                ("time", "time is not like 11/15/2019 8:55:22 AM", timed),
+                *((column, UNREADABLE_ID, fits) for column, fits in told),
+            ):
+                if (bad := left & ~fits).any():
                     self.report.skip(f"{what} (impression left out)", batch.examples(bad, column), int(bad.sum()))
-        good &= timed
+                    left &= fits
+        good = np.logical_and.reduce([good, timed, *(fits for _, fits in told)])
         batch = Batch(batch.file, batch.rows, batch.columns | {"user": users}).keep(good)
         return batch, moments.fill_null(0).to_numpy()[good]
 

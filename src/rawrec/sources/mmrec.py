@@ -34,6 +34,7 @@ def import_mmrec(
     out: str | Path,
     split: SplitSpec | None = None,
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -44,6 +45,7 @@ def import_mmrec(
     becomes the feature `<field>`, its row being the itemID; a row with a value that is not finite is missing. Features
     stand in the order image, text, all others by name. Files that hold pickled objects are never read, but counted.
     pictures: a table of addresses of pictures, to be downloaded.
+    encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default the column x_label (0 train, 1 valid, 2 test), without it at random per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
@@ -56,7 +58,7 @@ def import_mmrec(
         found = ", ".join(path.name for path in files or sorted(folder.iterdir())[:20]) or "nothing"
         raise UserError(f"{folder} must hold one .inter file; found: {found}")
     report = ImportReport(source=f"MMRec {files[0].stem}")
-    source = open_source(files[0], report)
+    source = open_source(files[0], report, encoding)
     source.require("userID and itemID", ["userID", "itemID"])
     time = "timestamp" if "timestamp" in source.columns else None
     extra = {n: t for n, t in {"rating": pa.float64(), "x_label": pa.int64()}.items() if n in source.columns}
@@ -64,7 +66,7 @@ def import_mmrec(
         given = SplitSpec.model_validate({"kind": "column", "column": "x_label"})
         split = given if "x_label" in source.columns else SplitSpec.model_validate({"kind": "random_user"})
     features = _features(folder, report)
-    item_names, user_names = (_names(folder, kind, report) for kind in ("item", "user"))
+    item_names, user_names = (_names(folder, kind, report, encoding) for kind in ("item", "user"))
     cleaner = Rows(report, "userID", "itemID", time, extra=extra)
     with (
         DatasetWriter(
@@ -122,7 +124,7 @@ def _numbered(batch: Batch, report: ImportReport, names: dict[str, int]) -> Batc
     for name, known in names.items():
         most = known - 1 if known else MAX_ID
         values = pl.Series(as_text(columns[name], name)).str.strip_chars().cast(pl.Int64, strict=False)
-        fits = values.is_between(0, most).fill_null(False).to_numpy()
+        fits = values.is_between(0, most).fill_null(False).to_numpy() & batch.readable(name)
         if (bad := good & ~fits).any():
             report.add_read("interactions", int(bad.sum()))
             report.skip(f"{name} is no whole number from 0 to {most:,}", batch.examples(bad, name), int(bad.sum()))
@@ -131,14 +133,14 @@ def _numbered(batch: Batch, report: ImportReport, names: dict[str, int]) -> Batc
     return Batch(batch.file, batch.rows, columns).keep(good)
 
 
-def _names(folder: Path, kind: str, report: ImportReport) -> pa.Array:
+def _names(folder: Path, kind: str, report: ImportReport, encoding: str | None) -> pa.Array:
     """The ids behind the numbers 0, 1, 2 ..., of `i_id_mapping.csv` or `u_id_mapping.csv`; empty without a good one."""
     path, column = folder / f"{kind[0]}_id_mapping.csv", f"{kind}ID"
     nothing = pa.array([], pa.string())
     if not path.exists():
         return nothing
     try:
-        source = open_delimited(path, report, "\t", quotes=False)
+        source = open_delimited(path, report, "\t", quotes=False, encoding=encoding)
     except UserError as error:
         report.note(f"not used: {error}")
         return nothing

@@ -15,10 +15,10 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.pictures import ImageFolder, spans
-from rawrec.sources.tables import DoubleColon, Source, open_source
-from rawrec.sources.tables.convert import ids, string_lists
+from rawrec.sources.tables import DoubleColon, Source, open_double_colon, open_source
+from rawrec.sources.tables.convert import string_lists
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
-from rawrec.sources.tables.rows import Rows
+from rawrec.sources.tables.rows import Rows, read_ids
 from rawrec.sources.users import Users
 
 RATINGS = ["userId", "movieId", "rating", "timestamp"]
@@ -38,6 +38,7 @@ def import_movielens(
     out: str | Path,
     split: SplitSpec | None = None,
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -47,15 +48,16 @@ def import_movielens(
     text field `plot`. Further fields: text `title`, categorical `genres`, numeric `year` (of the title). pictures: a
     table of addresses of pictures, to be downloaded. users.dat beside ratings.dat: gender, age (a code of an age group)
     and occupation (a code) of users, as categories.
+    encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     label = rating >= `positive`; the rating is kept. rated: `seen` (default) or `unseen`, as of `import_table`. split:
     default by time per user.
 
     Raises UserError for absent files and columns and files that cannot be read.
     """
     report = ImportReport(source=f"MovieLens {Path(folder).name}")
-    ratings, movies = _open(Path(folder), report)
+    ratings, movies = _open(Path(folder), report, encoding)
     folder_of_posters = ImageFolder(Path(posters), "{item}.jpg", report) if posters is not None else None
-    plots = _plots(Path(texts), report) if texts is not None else None
+    plots = _plots(Path(texts), report, encoding) if texts is not None else None
     fields = Fields(
         image=["poster"] if folder_of_posters else [],
         text=["title"] if plots is None else ["title", "plot"],
@@ -65,7 +67,8 @@ def import_movielens(
     )
     table = Path(folder) / "users.dat"
     known = isinstance(ratings, DoubleColon) and table.is_file()
-    users = Users(report, DoubleColon(table, report, PEOPLE) if known else None, "userId", PEOPLE[1:4] if known else ())
+    people = open_double_colon(table, report, PEOPLE, encoding) if known else None
+    users = Users(report, people, "userId", PEOPLE[1:4] if known else ())
     label = LabelColumn("rating", LABEL, positive)
     cleaner = Rows(report, "userId", "movieId", "timestamp", [label], kept([label]))
     with (
@@ -86,9 +89,8 @@ def import_movielens(
     ):
         for batch in bar.track("movies", movies, MOVIES):
             report.add_read("items", len(batch.rows))
-            found, good = ids(batch.columns["movieId"], f"{batch.file}: movieId")
+            found, good = read_ids(batch, "movieId", report, empty="items: empty movieId")
             if not good.all():
-                report.skip("items: empty movieId", batch.examples(~good), int((~good).sum()))
                 found, batch = found.filter(pa.array(good)), batch.keep(good)
             item_ids = found.to_pylist()
             titles = string_lists(batch.columns["title"], "title", json_lists=False, separator=None)
@@ -114,31 +116,33 @@ def import_movielens(
         return writer.finish(split or SplitSpec.model_validate({"kind": "time_user"}), report)
 
 
-def _open(folder: Path, report: ImportReport) -> tuple[Source, Source]:
+def _open(folder: Path, report: ImportReport, encoding: str | None) -> tuple[Source, Source]:
     if (folder / "ratings.csv").is_file() and (folder / "movies.csv").is_file():
-        ratings, movies = (open_source(folder / name, report) for name in ("ratings.csv", "movies.csv"))
+        ratings, movies = (open_source(folder / name, report, encoding) for name in ("ratings.csv", "movies.csv"))
         ratings.require("ratings", RATINGS)
         movies.require("movies", MOVIES)
         return ratings, movies
     if (folder / "ratings.dat").is_file() and (folder / "movies.dat").is_file():
-        ratings = DoubleColon(folder / "ratings.dat", report, RATINGS)
-        return ratings, DoubleColon(folder / "movies.dat", report, MOVIES)
+        ratings = open_double_colon(folder / "ratings.dat", report, RATINGS, encoding)
+        return ratings, open_double_colon(folder / "movies.dat", report, MOVIES, encoding)
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist or is not a folder")
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
     raise UserError(f"{folder} holds neither ratings.csv and movies.csv nor ratings.dat and movies.dat; found: {found}")
 
 
-def _plots(path: Path, report: ImportReport) -> dict[str, list[str]]:
+def _plots(path: Path, report: ImportReport, encoding: str | None) -> dict[str, list[str]]:
     """movieId -> its plots."""
-    source = open_source(path, report)
+    source = open_source(path, report, encoding)
     source.require("texts", ["movieId", "plot"])
     result: dict[str, list[str]] = {}
     for batch in source.batches(["movieId", "plot"]):
         report.add_read("texts", len(batch.rows))
-        found, _ = ids(batch.columns["movieId"], f"{batch.file}: movieId")
+        found, good = read_ids(batch, "movieId", report, "texts", "text without a movieId")
         texts = string_lists(batch.columns["plot"], "plot", json_lists=source.format == "jsonl", separator=None)
-        for movie, plot in zip(found.to_pylist(), texts, strict=True):
+        for movie, plot, there in zip(found.to_pylist(), texts, good.tolist(), strict=True):
+            if not there:
+                continue
             result.setdefault(movie, []).extend(plot)
     return result
 

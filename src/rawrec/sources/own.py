@@ -45,8 +45,8 @@ class SourceTables:
     session are columns of the interactions, without labels every row is a positive; positive and rated say more of
     labels; user_id (default: as `user`), user_category and user_numeric are columns of the users; item_id (default: as
     `item`), text, category, numeric, feature, image_column and image_url are columns of the items. vectors: feature ->
-    a file. image_dir: a folder of pictures called `image_name`, the field `image_field`; with frames so many of each
-    item's folder or video there.
+    a file; encoding: of those that are text. image_dir: a folder of pictures called `image_name`, the field
+    `image_field`; with frames so many of each item's folder or video there.
     """
 
     interactions: Iterable[Any]
@@ -78,6 +78,7 @@ class SourceTables:
     image_field: str = "image"
     frames: int | None = None
     image_url: Sequence[str] = ()
+    encoding: str | None = None
 
 
 def import_own(
@@ -117,9 +118,9 @@ def import_own(
     people = Users(report, users, tables.user_id or tables.user, tables.user_category, tables.user_numeric)
     catalogue = Catalogue(
         report, items, item_id, text=tables.text, category=tables.category, numeric=tables.numeric,
-        feature=tables.feature, vectors=vector_files(tables.vectors, item_id), image_column=tables.image_column,
-        image_dir=tables.image_dir, image_name=tables.image_name, image_field=tables.image_field,
-        frames=tables.frames, image_url=tables.image_url, pictures=pictures,
+        feature=tables.feature, vectors=vector_files(tables.vectors, item_id, tables.encoding),
+        image_column=tables.image_column, image_dir=tables.image_dir, image_name=tables.image_name,
+        image_field=tables.image_field, frames=tables.frames, image_url=tables.image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(
         rows, tables.user, tables.item, catalogue, out=out, time=tables.time, labels=tables.labels,

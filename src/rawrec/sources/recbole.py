@@ -19,9 +19,9 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
-from rawrec.sources.tables.convert import ids, numbers, row_name, stored_name, string_lists
+from rawrec.sources.tables.convert import numbers, row_name, stored_name, string_lists
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
-from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds
+from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds, read_ids
 from rawrec.sources.users import Users
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -49,6 +49,7 @@ def import_recbole(
     session: str | None = None,
     image_url: Sequence[str] = (),
     pictures: UrlPictures | None = None,
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -63,6 +64,7 @@ def import_recbole(
     features. Users, of `<name>.user` where there is one: token and token_seq columns are categories, float numbers.
     seq_separator: between the values of a sequence. image_url: columns of the addresses of pictures, one or
     several in a value. pictures: how these are downloaded; or a table of addresses.
+    encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default as the files `<name>.train.inter`, `.valid.inter` and `.test.inter` (or part1 to part3) say, which
     are read instead of `<name>.inter`; without them by time per user, without times at random per user.
 
@@ -74,7 +76,7 @@ def import_recbole(
     report = ImportReport()
     name, files = _files(folder, report)
     report.source = f"RecBole {name}"
-    sources = {path: _open(path, report) for path in files}
+    sources = {path: _open(path, report, encoding) for path in files}
     first, types = next(iter(sources.values()))
     time = time or ("timestamp" if "timestamp" in types else None)
     labels = labels or (["label"] if "label" in types and positive is None else [])
@@ -111,8 +113,8 @@ def import_recbole(
         split = SplitSpec.model_validate(kind)
     if session is not None:
         split = keeping_lists(split, "session")
-    catalogue = _Items(folder / f"{name}.item", item, text, seq_separator, report, image_url, pictures)
-    people = _users(folder / f"{name}.user", user, seq_separator, report)
+    catalogue = _Items(folder / f"{name}.item", item, text, seq_separator, report, image_url, pictures, encoding)
+    people = _users(folder / f"{name}.user", user, seq_separator, report, encoding)
     with (
         DatasetWriter(
             out,
@@ -170,11 +172,11 @@ def _files(folder: Path, report: ImportReport) -> tuple[str, dict[Path, int]]:
     return name, files
 
 
-def _users(path: Path, user: str, separator: str, report: ImportReport) -> Users:
+def _users(path: Path, user: str, separator: str, report: ImportReport, encoding: str | None) -> Users:
     """The file of the users, if there is one; columns of vectors are left out and noted."""
     if not path.exists():
         return Users(report, None, user)
-    source, types = _open(path, report)
+    source, types = _open(path, report, encoding)
     source.require("user", [user])
     category = [name for name, kind in types.items() if "token" in kind and name != user]
     numeric = [name for name, kind in types.items() if kind == "float" and name != user]
@@ -186,9 +188,9 @@ def _users(path: Path, user: str, separator: str, report: ImportReport) -> Users
     return Users(report, source, user, category, numeric, separators)
 
 
-def _open(path: Path, report: ImportReport) -> tuple[Source, dict[str, str]]:
+def _open(path: Path, report: ImportReport, encoding: str | None) -> tuple[Source, dict[str, str]]:
     """A file, its columns known by their names alone, and the type of each; what has no known type is a token."""
-    source = open_delimited(path, report, "\t", quotes=False)
+    source = open_delimited(path, report, "\t", quotes=False, encoding=encoding)
     types: dict[str, str] = {}
     for i, head in enumerate(source.columns):
         name, _, kind = head.partition(":")
@@ -212,8 +214,9 @@ class _Items:
         report: ImportReport,
         image_url: Sequence[str],
         pictures: UrlPictures | None,
+        encoding: str | None,
     ) -> None:
-        self.fields = Fields()
+        self.fields, self.encoding = Fields(), encoding
         self.image_url, self.pictures = list(image_url), pictures or (UrlPictures() if image_url else None)
         self.item, self.text, self.separator, self.report = item, text, separator, report
         self.source: Source | None = None
@@ -221,7 +224,7 @@ class _Items:
             if wanted := [*text, *image_url]:
                 raise UserError(f"column {wanted[0]!r} describes items, and there is no file {path}")
             return
-        self.source, self.types = _open(path, report)
+        self.source, self.types = _open(path, report, encoding)
         self.source.require("item", [item])
         self.source.require("text", text)
         self.source.require("image_url", image_url)
@@ -248,7 +251,7 @@ class _Items:
         names = [name for name, kind in self.types.items() if kind == "float_seq"]
         if not names:
             return {}
-        source, _ = _open(self.source.path, ImportReport())
+        source, _ = _open(self.source.path, ImportReport(), self.encoding)
         first = next(source.batches(names), None)
         result: dict[str, int] = {}
         for name in names:
@@ -264,9 +267,8 @@ class _Items:
             return
         for batch in bar.track("items", self.source, [self.item, *self.types, *self.image_url]):
             self.report.add_read("items", len(batch.rows))
-            found, good = ids(batch.columns[self.item], f"{batch.file}: {self.item}")
+            found, good = read_ids(batch, self.item, self.report)
             if not good.all():
-                self.report.skip("items: empty item id", batch.examples(~good, self.item), int((~good).sum()))
                 found, batch = found.filter(pa.array(good)), batch.keep(good)
             columns: dict[str, Any] = {"item_id": found}
             for name, kind in self.types.items():

@@ -53,6 +53,7 @@ def import_table(
     user_id: str | None = None,
     user_category: Sequence[str] = (),
     user_numeric: Sequence[str] = (),
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -79,18 +80,19 @@ def import_table(
     pictures: how these are downloaded; or a table of addresses.
     users: table of users, whose column `user_id` (default: the same name as `user`) holds the id; user_category,
     user_numeric: its columns, which a ranker may read. Users without an interaction are left out.
+    encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default by time per user where there are times, else at random per user. A `column` split names a column of
     the interactions.
 
     Raises UserError for absent files and columns, files that cannot be read, and when nothing is left to import.
     """
     report = ImportReport(source=f"table {Path(interactions).name}")
-    rows = open_source(Path(interactions), report)
-    source = open_source(Path(items), report) if items is not None else None
-    people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
+    rows = open_source(Path(interactions), report, encoding)
+    source = open_source(Path(items), report, encoding) if items is not None else None
+    people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
-        vectors=vector_files(vectors, item_id or item), image_column=image_column, image_dir=image_dir,
+        vectors=vector_files(vectors, item_id or item, encoding), image_column=image_column, image_dir=image_dir,
         image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
     )  # fmt: skip
     return import_sources(

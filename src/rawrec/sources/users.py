@@ -14,15 +14,15 @@ from rawrec.data.meta import Columns
 from rawrec.data.users import UserRows
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source, open_source
-from rawrec.sources.tables.convert import ids, stored_name, string_lists
-from rawrec.sources.tables.rows import check_kinds, counted_numbers
+from rawrec.sources.tables.convert import stored_name, string_lists
+from rawrec.sources.tables.rows import check_kinds, counted_numbers, read_ids
 
 NONE: Mapping[str, str] = {}
 
 
-def open_users(path: str | Path | None, report: ImportReport) -> Source | None:
+def open_users(path: str | Path | None, report: ImportReport, encoding: str | None = None) -> Source | None:
     """The table of users at `path`, if one is named."""
-    return None if path is None else open_source(Path(path), report)
+    return None if path is None else open_source(Path(path), report, encoding)
 
 
 class Target(Protocol):
@@ -74,9 +74,8 @@ class Users:
 
     def _clean(self, batch: Batch, is_json: bool) -> dict[str, Any]:
         self.report.add_read("users", len(batch.rows))
-        found, good = ids(batch.columns[self.user_id], f"{batch.file}: {self.user_id}")
+        found, good = read_ids(batch, self.user_id, self.report, "users")
         if not good.all():
-            self.report.skip("users: empty user id", batch.examples(~good, self.user_id), int((~good).sum()))
             found, batch = found.filter(pa.array(good)), batch.keep(good)
         columns: dict[str, Any] = {"user_id": found}
         for name in self.category:

@@ -49,6 +49,7 @@ def import_webdataset(
     user_id: str | None = None,
     user_category: Sequence[str] = (),
     user_numeric: Sequence[str] = (),
+    encoding: str | None = None,
     split: SplitSpec | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -62,14 +63,14 @@ def import_webdataset(
     image_url: keys of `.json`; of image_url the values are addresses of pictures, of feature vectors. pictures: how
     these are downloaded; or a table of addresses. vectors: as of `import_table`.
     user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
-    of `import_table`, positive and rated, too. users, user_id, user_category, user_numeric, split: as there.
+    of `import_table`, positive and rated, too. users, user_id, user_category, user_numeric, encoding, split: as there.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
     """
     names = [shards] if isinstance(shards, str) else list(shards)
     report = ImportReport(source=f"WebDataset {' '.join(names)}")
-    rows = open_source(Path(interactions), report)
-    samples = Shards(expand(names), names[0], image, report)
+    rows = open_source(Path(interactions), report, encoding)
+    samples = Shards(expand(names), names[0], image, report, encoding)
     known = [*text, *category, *numeric]
     own = {kind: [n for n, k in samples.fields.items() if k == kind] for kind in ("image", "text", "cls")}
     if both := [name for name in own["image"] + own["text"] + own["cls"] if name in map(stored_name, known)]:
@@ -78,12 +79,12 @@ def import_webdataset(
         )
     catalogue = Catalogue(
         report, samples, item_key or KEY, text=[*own["text"], *text], category=[*own["cls"], *category],
-        numeric=numeric, feature=feature, vectors=vector_files(vectors, item), image_column=own["image"],
+        numeric=numeric, feature=feature, vectors=vector_files(vectors, item, encoding), image_column=own["image"],
         image_url=image_url, pictures=pictures,
     )  # fmt: skip
     if unused := [name for name in samples.keys if name not in catalogue.columns]:
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
-    people = Users(report, open_users(users, report), user_id or user, user_category, user_numeric)
+    people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, labels=labels, positive=positive, rated=rated, extra=extra,
         context_category=context_category, context_numeric=context_numeric, query=query, session=session, users=people,

@@ -31,16 +31,23 @@ PART = "part"
 class HubTable(Source):
     """A dataset as one table: file after file, class labels as names, pictures as bytes.
 
-    images: columns of pictures. plain: columns whose class labels stay numbers. Where there are several splits, all
-    with known names, `parts` is true and there is a column `PART`.
+    images: columns of pictures. plain: columns whose class labels stay numbers. encoding: of files of text. Where there
+    are several splits, all with known names, `parts` is true and there is a column `PART`.
     """
 
     holds_bytes = True
 
     def __init__(
-        self, name: str, found: Found, report: ImportReport, images: Collection[str], plain: Collection[str]
+        self,
+        name: str,
+        found: Found,
+        report: ImportReport,
+        images: Collection[str],
+        plain: Collection[str],
+        encoding: str | None = None,
     ) -> None:
         super().__init__(Path(name), report)
+        self.encoding = encoding
         if found.revision is not None:
             report.note(f"{name} is of revision {found.revision}")
         self.files = [(split, path) for split, paths in found.files.items() for path in paths]
@@ -58,6 +65,15 @@ class HubTable(Source):
                 raise UserError(f"{name} has several splits and a column {PART!r}: name one split, as in {name}@train")
             self.columns.append(PART)
 
+    def seek(self, names: Sequence[str | None]) -> None:
+        for _, path in self.files:
+            sought = [name for name in names if name is not None and name not in self.columns]
+            if not sought:
+                return
+            source = self._open(path).again()
+            source.seek(sought)
+            self.columns += [name for name in sought if name in source.columns]
+
     def again(self) -> HubTable:
         other = super().again()
         assert isinstance(other, HubTable)
@@ -68,13 +84,14 @@ class HubTable(Source):
         if path.suffix == ".arrow":
             return ArrowTable(path, self.report)
         is_json = path.name.removesuffix(".gz").endswith(".json")
-        return open_objects(path, self.report) if is_json else open_source(path, self.report)
+        return (open_objects if is_json else open_source)(path, self.report, self.encoding)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         inner = [name for name in columns if name != PART or not self.parts] or self.columns[:1]
         for i, (split, path) in enumerate(self.files):
             source = self._open(path)
-            source.require("a file lacks a column of the first", inner)
+            if source.format != "jsonl":  # there a key may be absent
+                source.require("a file lacks a column of the first", inner)
             for batch in source.batches(inner):
                 self.fraction = (i + source.fraction) / len(self.files)
                 for name in set(inner) & set(self.classes):
@@ -105,7 +122,8 @@ class HubTable(Source):
             return
         for at in range(0, len(batch.rows), ROWS_WITH_PATHS):
             columns = {name: column.slice(at, ROWS_WITH_PATHS) for name, column in batch.columns.items()}
-            part = Batch(batch.file, batch.rows[at : at + ROWS_WITH_PATHS], columns)
+            bad = {name: some[at : at + ROWS_WITH_PATHS] for name, some in batch.unreadable.items()}
+            part = Batch(batch.file, batch.rows[at : at + ROWS_WITH_PATHS], columns, bad)
             for name in by_path:
                 part.columns[name] = self._read_pictures(part, name, path)
             yield part

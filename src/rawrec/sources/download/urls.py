@@ -17,7 +17,8 @@ from rawrec.data.checked import Checked
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, open_source
-from rawrec.sources.tables.convert import ids, string_lists
+from rawrec.sources.tables.convert import string_lists
+from rawrec.sources.tables.rows import read_ids
 
 if TYPE_CHECKING:
     from rawrec.sources.download.folder import Downloads
@@ -37,7 +38,7 @@ class UrlPictures:
     field: the image field that the pictures become. downloads: the folder that keeps them (default: `<out>.downloads`
     beside the dataset). retry_failed: ask also for what failed in an earlier import. allow_private: connect also to
     addresses that are not of the open internet. per_host: connections at once to one host. per_second: requests to one
-    host.
+    host. encoding: of the table, if it is text.
 
     Raises UserError for numbers out of range.
     """
@@ -51,6 +52,7 @@ class UrlPictures:
     allow_private: bool = False
     per_host: int = 16
     per_second: float | None = None
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.per_host <= 64:
@@ -139,7 +141,7 @@ class _Table:
 
     def __init__(self, pictures: UrlPictures, report: ImportReport) -> None:
         assert pictures.table is not None
-        source = open_source(Path(pictures.table), report)
+        source = open_source(Path(pictures.table), report, pictures.encoding)
         item, url = (
             name if name is not None else source.columns[place] if len(source.columns) > place else None
             for place, name in enumerate((pictures.table_id, pictures.table_url))
@@ -150,10 +152,7 @@ class _Table:
         source.require("the address of a picture", [url])
         parts = [pl.DataFrame({"item": [], "url": []}, schema={"item": pl.String, "url": pl.List(pl.String)})]
         for batch in source.batches([item, url]):
-            found, good = ids(batch.columns[item], f"{batch.file}: {item}")
-            if not good.all():
-                reason = "address of a picture without an item id"
-                report.skip(reason, batch.examples(~good, url), int((~good).sum()))
+            found, good = read_ids(batch, item, report, "addresses", "address of a picture without an item id", url)
             rows = addresses(batch.columns[url], f"{batch.file}: {url}")
             part = pl.DataFrame({"item": found, "url": pl.Series(rows, dtype=pl.List(pl.String))})
             parts.append(part.filter(pl.Series(good)))

@@ -21,6 +21,11 @@ from rawrec.sources.media.pictures import FLUSH_BYTES, MAX_BYTES, SUFFIXES
 from rawrec.sources.media.tar import Damaged, Member, Tar
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import stored_name
+from rawrec.sources.tables.encoding import UTF8, checked
+from rawrec.sources.tables.json_lines import HALF
+from rawrec.sources.tables.lines import BOM, UNREADABLE
+from rawrec.sources.tables.marks import ERRORS, HALVES, MARKS, mark_halves, written
+from rawrec.sources.tables.objects import Reader
 
 FIELDS = dict.fromkeys(SUFFIXES, "image") | {"txt": "text", "cls": "cls"}
 """The last part of a file's name -> the field; parts between the key and it are added to the field's name."""
@@ -94,15 +99,17 @@ class Shards(Source):
     """The samples of tar shards as a table: the key, a column per field of files, a column per key of the JSON.
 
     fields: field -> "image", "text" or "cls". keys: of the JSON files of the first samples. `Batch.rows` are the
-    numbers of the samples in their shard.
+    numbers of the samples in their shard. encoding: of names, texts and JSON.
     """
 
     format = "jsonl"  # values that are lists are lists of JSON
     holds_bytes = True
 
-    def __init__(self, paths: Sequence[Path], name: str, image: Sequence[str], report: ImportReport) -> None:
+    def __init__(
+        self, paths: Sequence[Path], name: str, image: Sequence[str], report: ImportReport, encoding: str | None = None
+    ) -> None:
         super().__init__(Path(name), report)
-        self.paths = paths
+        self.paths, self.encoding = paths, UTF8 if encoding is None else checked(encoding)
         self.image = [extension.lower().lstrip(".") for extension in image]
         if wrong := [extension for extension in self.image if extension.split(".")[-1] not in SUFFIXES]:
             raise UserError(f"image: {wrong[0]!r} is no extension of pictures. Known: {', '.join(SUFFIXES)}")
@@ -119,7 +126,7 @@ class Shards(Source):
         count = 0
         for sample in itertools.islice((s for path in self.paths for s in looker._samples(path, found)), SURVEYED):
             count += 1
-            self.keys.update(dict.fromkeys(map(_utf8, sample.meta)))
+            self.keys.update(dict.fromkeys(key for key in sample.meta if not HALVES.search(key)))
         if not count:
             reasons = [f"{reason}: {entry.examples[0]}" for reason, entry in looker.report.skipped.items()]
             raise UserError("; ".join([f"{self.path} holds no samples", *reasons]))
@@ -143,7 +150,9 @@ class Shards(Source):
         if "image" in self.fields.values():
             for sample in held:
                 if not any(self.fields.get(name) == "image" for name in sample.files):
-                    self.report.skip("sample without a picture (kept)", f"{path.name}:{sample.number} {sample.key!r}")
+                    self.report.skip(
+                        "sample without a picture (kept)", f"{path.name}:{sample.number} {written(sample.key)!r}"
+                    )
         taken: dict[str, pa.Array] = {}
         for name in columns:
             if name == KEY:
@@ -153,14 +162,14 @@ class Shards(Source):
                 taken[name] = pa.array([sample.files.get(name, []) for sample in held], kind)
             else:
                 taken[name] = pa.array([_value(sample.meta.get(name)) for sample in held], pa.string())
-        return Batch(path.name, np.array([sample.number for sample in held]), taken)
+        return Batch(path.name, np.array([sample.number for sample in held]), taken).without_marks()
 
     def _samples(self, path: Path, found: dict[str, str] | None) -> Iterator[_Sample]:
         """The samples of a shard up to its end, or to where it is damaged. found: takes down fields, and no picture or
         text is read; None: only what has one of `fields` is taken."""
         sample, number = None, 0
         try:
-            tar = Tar(path)
+            tar = Tar(path, self.encoding)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
         with tar:
@@ -175,7 +184,7 @@ class Shards(Source):
                         number += 1
                         sample = _Sample(name[0], number)
                     sample.fraction = tar.fraction
-                    self._add(sample, name[1], tar, member, f"{path.name}:{number} {member.name!r}", found)
+                    self._add(sample, name[1], tar, member, f"{path.name}:{number} {written(member.name)!r}", found)
             except Damaged as error:
                 self.report.skip("shard is damaged (what stands before is in)", f"{path.name}: {error}")
                 if sample is not None and not sample.seen:
@@ -185,7 +194,7 @@ class Shards(Source):
 
     def _split(self, path: Path, member: Member) -> tuple[str, str] | None:
         """A file's key and its extension, in small letters; None for what belongs to no sample, which is counted."""
-        where = f"{path.name} {member.name!r}"
+        where = f"{path.name} {written(member.name)!r}"
         if member.kind == "folder":
             return None
         if member.kind != "file":
@@ -228,24 +237,27 @@ class Shards(Source):
             if kind == "json":
                 sample.meta = self._object(data, where)
             else:
-                sample.files.setdefault(field, []).append(data if kind == "image" else self._words(data, where))
+                sample.files.setdefault(field, []).append(
+                    data if kind == "image" else written(self._words(data, where))
+                )
 
     def _object(self, data: bytes, where: str) -> dict[str, Any]:
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
+        read = Reader(literals=False)
+        value = read.value(self._words(data, where).strip())
+        if read.no_numbers:
+            self.report.note("NaN and Infinity in the JSON of samples are read as missing")
+        if value is None:
             self.report.skip("JSON of a sample is no object (sample kept without)", where)
             return {}
+        if b"\\u" in data and HALVES.search(json.dumps(value, ensure_ascii=False)):
+            self.report.skip(HALF, where)
         return value
 
     def _words(self, data: bytes, where: str) -> str:
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            self.report.skip("bytes that are not UTF-8 (kept, the bytes replaced by \ufffd)", where)
-            return data.decode(errors="replace")
+        text = mark_halves(data.decode(self.encoding, ERRORS)).removeprefix(BOM)
+        if MARKS.search(text):
+            self.report.skip(UNREADABLE.format(self.encoding), where)
+        return text
 
 
 def _field(extension: str) -> str:
@@ -258,9 +270,4 @@ def _value(value: Any) -> str | None:
     """A value of JSON as a string; lists, objects and numbers as their JSON."""
     if value is None:
         return None
-    return _utf8(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _utf8(text: str) -> str:
-    """Without halves of pairs, which JSON can hold and UTF-8 cannot."""
-    return text.encode(errors="replace").decode()
+    return mark_halves(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from rawrec.sources.tables.marks import ERRORS
+
 BLOCK = 512
 PIECE = 1 << 20
 MAX_HEADER = 1 << 20
@@ -41,9 +43,13 @@ class Member:
 
 
 class Tar:
-    """An open archive. `fraction`: how much of it has been read, 0 to 1. OSError where it cannot be opened."""
+    """An open archive. `fraction`: how much of it has been read, 0 to 1. OSError where it cannot be opened.
 
-    def __init__(self, path: Path) -> None:
+    encoding: of names; what of them cannot be read stands as marks.
+    """
+
+    def __init__(self, path: Path, encoding: str = "utf-8") -> None:
+        self.encoding = encoding
         self._raw = path.open("rb")
         self._size = max(path.stat().st_size, 1)
         is_gzip = self._raw.read(2) == b"\x1f\x8b"
@@ -67,7 +73,8 @@ class Tar:
 
     def members(self) -> Iterator[Member]:
         """The entries in their order; `read` gives the bytes of the one that came last. Raises Damaged."""
-        name, size = None, None
+        name: str | None = None
+        size: bytes | None = None
         while head := self._header():
             kind, length = head[156:157], _number(head[124:136])
             if size is not None and kind not in (b"L", b"K", b"x", b"g"):
@@ -80,17 +87,19 @@ class Tar:
                     raise Damaged("extended header of more than 1 MiB")
                 data = self._take(self._left)[:length]
                 if kind == b"L":
-                    name = _text(data)
+                    name = self._text(data)
                 else:
                     attributes = _attributes(data)
-                    name, size = attributes.get(b"path", name), attributes.get(b"size", size)
+                    path = attributes.get(b"path")  # in UTF-8, always
+                    name = name if path is None else path.split(b"\0")[0].decode(errors=ERRORS)
+                    size = attributes.get(b"size", size)
                 continue
             if kind in (b"g", b"K"):  # attributes of all that follows, targets of links: of no use here
                 self._skip()
                 continue
-            prefix = _text(head[345:500]) if head[257:263] == b"ustar\0" else ""
-            own = "/".join(filter(None, [prefix, _text(head[:100])]))
-            member = Member(own if name is None else _text(name), KINDS.get(kind, "unknown"), length)
+            prefix = self._text(head[345:500]) if head[257:263] == b"ustar\0" else ""
+            own = "/".join(filter(None, [prefix, self._text(head[:100])]))
+            member = Member(own if name is None else name, KINDS.get(kind, "unknown"), length)
             if kind in PLAIN:
                 member.kind = "folder" if member.name.endswith("/") else "file"
             elif kind == b"5":
@@ -102,6 +111,9 @@ class Tar:
     def read(self, member: Member) -> bytes:
         """The bytes of the member that `members` gave last. Raises Damaged where the archive ends within them."""
         return self._take(self._left)[: member.size]
+
+    def _text(self, field: bytes) -> str:
+        return field.split(b"\0")[0].decode(self.encoding, ERRORS)
 
     def _header(self) -> bytes | None:
         """The next header; None at the end mark."""
@@ -155,10 +167,6 @@ def _digits(text: bytes, allowed: bytes = b"0123456789") -> bytes:
     if text.strip(allowed) or len(text) > 18:
         raise Damaged("no number where a header should have one")
     return text
-
-
-def _text(field: bytes | str) -> str:
-    return field if isinstance(field, str) else field.split(b"\0")[0].decode(errors="replace")
 
 
 def _attributes(data: bytes) -> dict[bytes, bytes]:

@@ -8,7 +8,13 @@ row 1; blank lines are not counted.
 from rawrec.sources.tables.arrow import ArrowTable
 from rawrec.sources.tables.double_colon import DoubleColon
 from rawrec.sources.tables.json_lines import WHOLE
-from rawrec.sources.tables.opening import first_lines, open_delimited, open_objects, open_source
+from rawrec.sources.tables.opening import (
+    first_lines,
+    open_delimited,
+    open_double_colon,
+    open_objects,
+    open_source,
+)
 from rawrec.sources.tables.source import Batch, Source
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "Source",
     "first_lines",
     "open_delimited",
+    "open_double_colon",
     "open_objects",
     "open_source",
 ]

@@ -9,7 +9,6 @@ import weakref
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ import pyarrow.csv as pa_csv
 from rawrec.data.import_report import EXAMPLES, ImportReport, Skipped
 from rawrec.errors import UserError
 from rawrec.sources.tables import lines
+from rawrec.sources.tables.lines import TextFile
+from rawrec.sources.tables.marks import written
 from rawrec.sources.tables.quotes import closed
 from rawrec.sources.tables.source import Batch, Source, reading
 
@@ -35,18 +36,16 @@ class Delimited(Source):
 
     def __init__(
         self,
-        path: Path,
+        file: TextFile,
         report: ImportReport,
-        head: bytes,
         separator: str,
         columns: list[str] | None = None,
         quotes: bool | None = None,
     ) -> None:
+        path, text = file.path, file.head
         super().__init__(path, report)
-        text = head.decode("utf-8-sig", errors="replace")
+        self.file = file
         stripped = text.lstrip("\r\n")
-        if not stripped.strip():
-            raise UserError(f"{path} holds nothing but blank lines")
         self.header_rows = 1 if columns is None else 0
         self.skip_rows = self.header_rows + text[: len(text) - len(stripped)].count("\n")
         header = stripped.splitlines()[0]
@@ -63,7 +62,7 @@ class Delimited(Source):
                 columns = next(csv.reader([header], delimiter=separator, quoting=quoting))
             except csv.Error as error:  # of a name that is too long
                 raise UserError(f"{path}: the header, its first line, cannot be read: {error}") from None
-        self.columns = [name.strip() for name in columns]
+        self.columns = [written(name.strip()) for name in columns]
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         self.single(columns)
@@ -79,7 +78,7 @@ class Delimited(Source):
             entry.count += 1
             return "skip"
 
-        blocks = lines.line_blocks(self.path, self, "replace")
+        blocks = self.file.blocks(self)
         if self.quotes:
             blocks = closed(blocks, self.separator, self._note_open)
         file, reader = _File(blocks), None
@@ -108,7 +107,8 @@ class Delimited(Source):
                     left_out = np.array(ragged, np.int64)  # also rows of tables to come
                     rows, number = _numbers(number, table.num_rows, left_out)
                     del ragged[: int(np.searchsorted(left_out, number))]
-                    yield Batch(self.name, rows, {name: table.column(c) for name, c in wanted.items()})
+                    batch = Batch(self.name, rows, {name: table.column(c) for name, c in wanted.items()})
+                    yield batch.without_marks() if self.file.encoding.marked else batch
         finally:
             # Arrow reads ahead in threads of its own. One that calls us, or lets go of what is ours, while the
             # interpreter ends takes the process down with it: wait for them.
@@ -123,7 +123,7 @@ class Delimited(Source):
 
     def _note_open(self, value: bytes) -> None:
         reason = "quotation mark that nothing closes (row kept, the mark stands for itself)"
-        self.report.skip(reason, f"{self.name}: {value[:200].decode(errors='replace')}")
+        self.report.skip(reason, f"{self.name}: {written(value[:200].decode(errors='replace'))}")
 
 
 def _drain(reader: pa_csv.CSVStreamingReader) -> None:

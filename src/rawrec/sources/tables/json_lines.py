@@ -2,92 +2,105 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rawrec.data.import_report import ImportReport
+from rawrec.data.import_report import EXAMPLES, ImportReport
 from rawrec.errors import UserError
-from rawrec.sources.tables.lines import line_blocks
+from rawrec.sources.tables.lines import TextFile
+from rawrec.sources.tables.marks import HALF_MARKS, MARKS, written, written_in_json
+from rawrec.sources.tables.objects import Reader
 from rawrec.sources.tables.source import Batch, Source, reading
 
-MAX_LITERAL = 1 << 18
-"""Characters of the longest line that is read as a Python literal."""
 WHOLE = "$"
 """The column of a file of objects that holds the whole object, as JSON."""
+LARGE = r"[:\[,]\s*-?[0-9]{20}"
+"""What may be a whole number that loses digits where JSON is read."""
+HALF = "half of a pair in an escape (kept, as \\ud83d; a row whose id holds one is left out)"
 
 
 class JsonLines(Source):
     """One JSON object per line. Values arrive as strings, lists and objects as their JSON text, null as null.
 
-    literals: a line may also be a Python dict of plain values.
+    What `json.dumps` of Python writes is read, too: NaN and Infinity as null, halves of pairs. literals: a line may
+    also be a Python dict of plain values. `columns`: the keys of the first lines, and those asked for by `seek` that
+    come later.
     """
 
     format = "jsonl"
 
-    def __init__(self, path: Path, report: ImportReport, head: bytes, literals: bool = False) -> None:
-        super().__init__(path, report)
-        self.literals = literals
-        lines, good = self._objects(pl.Series(head.decode("utf-8-sig", errors="replace").split("\n")[:1000]))
-        self.columns = list(dict.fromkeys(name for line in lines.filter(good) for name in json.loads(line)))
+    def __init__(self, file: TextFile, report: ImportReport, literals: bool = False) -> None:
+        super().__init__(file.path, report)
+        self.file, self.literals = file, literals
+        lines, good = self._objects(pl.Series(file.head.split("\n")[:1000], dtype=pl.String), ImportReport())
+        names = dict.fromkeys(name for line in lines.filter(good) for name in json.loads(line))
+        self.columns = [name for name in names if not MARKS.search(name)]
         if not self.columns:
-            raise UserError(f"{path}: none of the first lines is {self.what}")
+            raise UserError(f"{self.path}: none of the first lines is {self.what}")
 
     @property
     def what(self) -> str:
         return "a JSON object" + (" or a Python dict of plain values" if self.literals else "")
 
+    def seek(self, names: Sequence[str | None]) -> None:
+        sought = [name for name in dict.fromkeys(names) if name is not None and name not in self.columns]
+        if not sought:
+            return
+        looker = self.again()
+        for batch in looker.batches(sought):
+            found = [name for name in sought if batch.columns[name].null_count < len(batch.rows)]
+            self.columns += found
+            sought = [name for name in sought if name not in found]
+            if not sought:
+                return
+
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         number = 1
         with reading(self.path):
-            for block in line_blocks(self.path, self, "replace"):
+            for block in self.file.blocks(self):
                 lines = pl.Series(block.decode().split("\n"))
-                lines, good = self._objects(lines.filter(lines.str.strip_chars() != ""))
+                lines, good = self._objects(lines.filter(lines.str.strip_chars() != ""), self.report)
                 rows = np.arange(number, number + len(lines))
                 number += len(lines)
                 if not good.all():
-                    batch = Batch(self.name, rows, {"line": lines.to_arrow()})
-                    self.report.skip(f"not {self.what}", batch.examples(~good.to_numpy(), "line"), int((~good).sum()))
+                    bad = Batch(self.name, rows, {"line": lines.to_arrow().cast(pa.string())}).without_marks()
+                    self.report.skip(f"not {self.what}", bad.examples(~good.to_numpy(), "line"), int((~good).sum()))
                     lines, rows = lines.filter(good), rows[good.to_numpy()]
                 found = {
                     name: lines if name == WHOLE else lines.str.json_path_match(_json_path(name)) for name in columns
                 }
-                yield Batch(
+                batch = Batch(
                     self.name, rows, {name: column.to_arrow().cast(pa.string()) for name, column in found.items()}
                 )
+                yield batch.without_marks(_written) if self.file.encoding.marked else batch
 
-    def _objects(self, lines: pl.Series) -> tuple[pl.Series, pl.Series]:
-        """The lines, Python dicts as JSON, and which of them are objects."""
+    def _objects(self, lines: pl.Series, report: ImportReport) -> tuple[pl.Series, pl.Series]:
+        """The lines as strict JSON, and which of them are objects."""
         lines = lines.str.strip_chars()
-        good = _are_objects(lines)
-        if self.literals and not good.all():
-            with warnings.catch_warnings():  # of odd escapes in strings
-                warnings.simplefilter("ignore")
-                found = [_from_literal(line) or line for line in lines.filter(~good)]
-            lines = lines.scatter((~good).arg_true(), found)
-            good = _are_objects(lines)
-        return lines, good
+        good = lines.str.starts_with("{") & lines.str.json_path_match("$").is_not_null()
+        odd = ~good | lines.str.contains(LARGE)
+        if not odd.any():
+            return lines, good
+        read = Reader(self.literals)
+        found = [read(line) for line in lines.filter(odd)]
+        halves = [line for line in found if line is not None and HALF_MARKS.search(line)]
+        if read.no_numbers:
+            report.note(f"{self.name}: NaN and Infinity are read as missing")
+        if halves:
+            self.file.encoding.marked = True
+            examples = [f"{self.name}: {written(line)}" for line in halves[:EXAMPLES]]
+            report.skip(HALF, examples, len(halves))
+        kept = [old if new is None else new for old, new in zip(lines.filter(odd), found, strict=True)]
+        good = good.scatter(odd.arg_true(), [new is not None for new in found])
+        return lines.scatter(odd.arg_true(), kept), good
 
 
-def _are_objects(lines: pl.Series) -> pl.Series:
-    return lines.str.starts_with("{") & lines.str.json_path_match("$").is_not_null()
-
-
-def _from_literal(line: str) -> str | None:
-    """A Python dict of plain values as JSON; None for anything else. Nothing is executed."""
-    if len(line) > MAX_LITERAL or not line.startswith("{"):
-        return None
-    try:
-        text = json.dumps(ast.literal_eval(line), ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return text.encode(errors="replace").decode()
+def _written(value: str) -> str:
+    return written_in_json(value) if value.startswith(("[", "{")) else written(value)
 
 
 def _json_path(name: str) -> str:

@@ -19,6 +19,28 @@ IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "boo
 """What types of Arrow are called in a message."""
 
 
+UNREADABLE_ID = "id with bytes that are not of the file's encoding (see --encoding)"
+
+
+def read_ids(
+    batch: Batch, column: str, report: ImportReport, what: str = "items", empty: str | None = None, show: str = ""
+) -> tuple[pa.Array, np.ndarray]:
+    """Ids of a column without surrounding white space, and which rows have one `[n]`; the others are counted.
+
+    what: what the ids are of. empty: the reason where a row has none, show: the column told of such a row. Where an id
+    has bytes that cannot be read, there is none: ids that differ in such bytes alone must not become one.
+    """
+    found, there = ids(batch.columns[column], f"{batch.file}: {column}")
+    readable = batch.readable(column)
+    for reason, bad, shown in (
+        (empty or f"{what}: empty {what.removesuffix('s')} id", ~there, show or column),
+        (f"{what}: {UNREADABLE_ID}", there & ~readable, column),
+    ):
+        if bad.any():
+            report.skip(reason, batch.examples(bad, shown), int(bad.sum()))
+    return found, there & readable
+
+
 class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
     named, or no label; it counts once, under the first of these reasons. Of several labels some may be empty.
@@ -90,6 +112,9 @@ class Rows:
             result[name] = values
 
         columns, several = batch.columns, len(self.labels) > 1
+        for column, what in ((self.user, "user"), (self.item, "item")):
+            if column is not None:
+                leave_out(column, f"{what} {UNREADABLE_ID}", batch.readable(column))
         take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
         if self.item is not None:
             take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))

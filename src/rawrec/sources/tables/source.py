@@ -6,23 +6,30 @@ import copy
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
+from rawrec.sources.tables.marks import MARKS, written
 
 
 @dataclass
 class Batch:
-    """Some rows of a table: their numbers in the file `[n]` and the columns that were asked for, each `[n]`."""
+    """Some rows of a table: their numbers in the file `[n]` and the columns that were asked for, each `[n]`.
+
+    unreadable: of columns of text that had bytes that are none of the file's encoding, where these were `[n]`; there
+    stands `\\xe9` for such a byte. As an id such a value is of no use: see `read_ids`.
+    """
 
     file: str
     rows: np.ndarray
     columns: dict[str, pa.Array]
+    unreadable: dict[str, np.ndarray] = field(default_factory=dict)
 
     def examples(self, bad: np.ndarray, column: str | None = None, limit: int = 20) -> list[str]:
         """`file:row value` of the first rows where `bad` `[n]` holds."""
@@ -40,7 +47,27 @@ class Batch:
         if good.all():
             return self
         mask = pa.array(good)
-        return Batch(self.file, self.rows[good], {name: col.filter(mask) for name, col in self.columns.items()})
+        columns = {name: col.filter(mask) for name, col in self.columns.items()}
+        return Batch(self.file, self.rows[good], columns, {name: bad[good] for name, bad in self.unreadable.items()})
+
+    def readable(self, column: str) -> np.ndarray:
+        """Where the values of a column have no byte that cannot be read `[n]`."""
+        bad = self.unreadable.get(column)
+        return np.ones(len(self.rows), bool) if bad is None else ~bad
+
+    def without_marks(self, write: Callable[[str], str] = written) -> Batch:
+        """The batch with what its texts' marks stand for."""
+        pattern = MARKS.pattern
+        for name, column in self.columns.items():
+            if not pa.types.is_string(column.type):
+                continue
+            text = pl.Series(column)
+            bad = text.str.contains(pattern).fill_null(False)
+            if bad.any():
+                mended = [write(value) for value in text.filter(bad)]
+                self.columns[name] = text.scatter(bad.arg_true(), mended).to_arrow().cast(pa.string())
+                self.unreadable[name] = bad.to_numpy()
+        return self
 
 
 class Source:
@@ -63,8 +90,12 @@ class Source:
         other.report = ImportReport()
         return other
 
+    def seek(self, names: Sequence[str | None]) -> None:
+        """Look for columns that are not among those found, where there can be more: they are added."""
+
     def require(self, setting: str, names: Sequence[str | None]) -> None:
         """UserError if a column that `setting` names does not exist, or exists several times."""
+        self.seek(names)
         for name in names:
             if name is not None and name not in self.columns:
                 near = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)

@@ -21,8 +21,9 @@ from rawrec.data.given import Found
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.files import create
-from rawrec.sources.tables import Batch, open_source
-from rawrec.sources.tables.convert import ids, numbers
+from rawrec.sources.tables import Batch, Source, open_source
+from rawrec.sources.tables.convert import numbers
+from rawrec.sources.tables.rows import read_ids
 from rawrec.sources.tables.vector_columns import VectorColumn, column_width, other_width
 
 MAX_IDS = 2 << 30
@@ -42,6 +43,7 @@ class VectorFile:
     field: str
     path: Path
     item_id: str = "item_id"
+    encoding: str | None = None
 
     def names(self, found: Sequence[str]) -> tuple[str, str, list[str]]:
         """Of the columns or arrays `found` those of ids and vectors, and VALID where it counts."""
@@ -54,6 +56,14 @@ class VectorFile:
             what, names = ("item ids", item) if item not in found else ("vectors", f"{self.field} or {VECTOR}")
             raise UserError(f"{self.path}: none of {', '.join(found)} holds the {what}: name it {names}")
         return item, vector, [VALID] if vector == VECTOR and VALID in found else []
+
+    def names_in(self, source: Source) -> tuple[str, str, list[str]]:
+        """The same of a table, where columns may come late."""
+        try:
+            return self.names(source.columns)
+        except UserError:
+            source.seek([self.item_id, "item_id", self.field, VECTOR, VALID])
+            return self.names(source.columns)
 
     def read(self, width: int, folder: Path, report: ImportReport) -> Found:
         """Ids of items; the row of each item's vector; and all vectors `[rows, width]`, on disk, numbers of any type.
@@ -81,9 +91,9 @@ class VectorFile:
         return pl.concat([found for found, _ in parts]), np.concatenate([rows for _, rows in parts]), values
 
 
-def vector_files(files: Mapping[str, str | Path] | None, item_id: str) -> list[VectorFile]:
-    """Files by feature; item_id: the column or array of ids of those that have one of this name."""
-    return [VectorFile(field, Path(path), item_id) for field, path in (files or {}).items()]
+def vector_files(files: Mapping[str, str | Path] | None, item_id: str, encoding: str | None = None) -> list[VectorFile]:
+    """Files by feature; item_id: the column or array of ids of those that have one of this name. encoding: of texts."""
+    return [VectorFile(field, Path(path), item_id, encoding) for field, path in (files or {}).items()]
 
 
 def vector_width(file: VectorFile) -> int:
@@ -93,8 +103,8 @@ def vector_width(file: VectorFile) -> int:
     """
     suffix = _suffix(file.path)
     if not suffix:
-        source = open_source(file.path, ImportReport())
-        return column_width(source, file.names(source.columns)[1])
+        source = open_source(file.path, ImportReport(), file.encoding)
+        return column_width(source, file.names_in(source)[1])
     with _reading(file.path):
         if suffix == ".npy":
             values = np.load(file.path, mmap_mode="r", allow_pickle=False)
@@ -106,9 +116,7 @@ def vector_width(file: VectorFile) -> int:
 def _ids(batch: Batch, report: ImportReport) -> tuple[pl.Series, NDArray[np.bool_]]:
     """The ids of the rows that have one and a vector, and which rows these are `[n]`."""
     report.add_read("vectors", len(batch.rows))
-    found, good = ids(batch.columns["item_id"], f"{batch.file}: item ids")
-    if not good.all():
-        report.skip("vector without an item id", batch.examples(~good), int((~good).sum()))
+    found, good = read_ids(batch, "item_id", report, "vectors", "vector without an item id")
     if VALID in batch.columns:
         good &= numbers(batch.columns[VALID], f"{batch.file}: {VALID}") != 0
     return pl.Series(found).filter(pl.Series(good)), good
@@ -135,14 +143,15 @@ def _checked(file: VectorFile, shape: tuple[int, ...], kind: np.dtype, width: in
 
 def _table(file: VectorFile, width: int, place: Path, report: ImportReport) -> Found:
     """The vectors are put into the file `place`."""
-    source = open_source(file.path, report)
-    item, vector, valid = file.names(source.columns)
+    source = open_source(file.path, report, file.encoding)
+    item, vector, valid = file.names_in(source)
     column = VectorColumn(source, vector, file.field, width)
     found, total = [pl.Series([], dtype=pl.String)], 0
     with create(place) as target:
         for batch in source.batches([item, vector, *valid]):
             columns = {"item_id": batch.columns[item], **{name: batch.columns[name] for name in valid}}
-            known, kept = _ids(Batch(batch.file, batch.rows, columns), report)
+            bad = {"item_id": batch.unreadable[item]} if item in batch.unreadable else {}
+            known, kept = _ids(Batch(batch.file, batch.rows, columns, bad), report)
             values, there = column.read(batch.keep(kept))
             target.write(values[there].data)
             found.append(known.filter(pl.Series(there)))
@@ -175,7 +184,7 @@ def _npy(file: VectorFile, report: ImportReport) -> tuple[Iterator[Batch], NDArr
         )
     with _reading(file.path):
         values = np.load(file.path, mmap_mode="r", allow_pickle=False)
-    source = open_source(beside, report)
+    source = open_source(beside, report, file.encoding)
     source.require("the item id of a vector", ["item_id"])
     return source.batches([name for name in ("item_id", VALID) if name in source.columns]), values
 
