@@ -180,7 +180,9 @@ def test_sources_and_exports_of_other_tools(shell: Shell, tmp_path: Path) -> Non
     assert "wrote" in shell("export", data, "--to", "mmrec", "--out", tmp_path / "again")[0]
     assert "needs --out" in shell.mistake("export", data, "--to", "mmrec")
     assert "--split means nothing to --to vectors" in shell.mistake("export", data, "--split", "default")
-    assert "Known: vectors, user-vectors, features, encoder, mmrec, recbole" in shell.mistake("export", data, "--to", "csv")
+    assert "Known: vectors, user-vectors, features, encoder, mmrec, recbole" in shell.mistake(
+        "export", data, "--to", "csv"
+    )
 
 
 def test_results_in_every_form(shell: Shell, run: Path, shop: Path, tmp_path: Path) -> None:

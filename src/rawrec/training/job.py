@@ -58,6 +58,7 @@ def one_training() -> Iterator[None]:
     finally:
         _training = before
 
+
 _settling = Mutex()
 _training: tuple[int, int] | None = None  # the process and the thread that trains
 
