@@ -68,3 +68,17 @@ def test_nothing_is_written_but_through_the_door() -> None:
     assert {call for call in found if call not in KNOWN and call[1] != "replace"} == set()
     assert {name for name, called in found if called == "replace"} <= {"content/column_files.py"}
     assert not set(KNOWN) - found, "a line of KNOWN that is no longer needed"
+
+
+def test_no_reader_takes_a_name_for_a_pattern() -> None:
+    """Names with `[`, `*` or `?` are what they are; and a folder is no table."""
+    found = set()
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                said = {word.arg for word in node.keywords}
+                of = getattr(node.func.value, "id", "")
+                pattern = node.func.attr.startswith(("read_", "scan_")) and of == "pl" and "glob" not in said
+                if pattern or (of == "pq" and node.func.attr == "read_table"):
+                    found.add((path.relative_to(SOURCE).as_posix(), node.func.attr))
+    assert not found

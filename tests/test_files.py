@@ -96,7 +96,7 @@ def test_what_is_written_elsewhere_goes_after_an_hour(tmp_path: Path) -> None:
     for path in (old, young, *others):
         path.touch()
     for path in (old, others[0], *others[2:]):
-        os.utime(path, (time.time() - LEFT - 5,) * 2)
+        os.utime(path, (0, time.time() - LEFT - 5))
     write_text(tmp_path / "x", "new")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"x", young.name, "x.0123abce.partial", "mine.partial", "x.aa.partial"}

@@ -316,7 +316,7 @@ def test_users_mistakes_are_explained(runs, data, tmp_path):
     with pytest.raises(UserError, match=r"ids/scores\.parquet is missing: make it with `rawrec evaluate"):
         build_report(mine, other)
     (other / "scores.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(UserError, match=r"scores\.parquet cannot be read"):
+    with pytest.raises(UserError, match=r"scores\.parquet is damaged, or cannot be read"):
         build_report(mine, other)
     info = json.loads((other / "run.json").read_text())
     (other / "run.json").write_text(json.dumps(info | {"dataset": "elsewhere", "dataset_fingerprint": "another"}))
@@ -326,7 +326,7 @@ def test_users_mistakes_are_explained(runs, data, tmp_path):
     with pytest.raises(UserError, match=r"is not finished: `rawrec resume .*then report"):
         build_report(other)
     (other / "run.json").write_text("{")
-    with pytest.raises(UserError, match=r"run\.json cannot be read"):
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
         build_report(other)
     with pytest.raises(UserError, match="cannot be written to"):
         build_report(mine, out=tmp_path / "no" / "such" / "folder.html")

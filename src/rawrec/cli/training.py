@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -191,7 +190,7 @@ def finetune(
 
 
 def _tuned(run: Any, as_json: bool) -> None:
-    metrics = json.loads((run.path / "metrics.json").read_text())
+    metrics = run.metrics()
     if as_json:
         print_json({"encoder": str(run.path), **metrics})
         return
@@ -243,7 +242,7 @@ def _done(run: Any, as_json: bool) -> None:
 def _finished(run: Any, as_json: bool) -> None:
     from rawrec.training.runs import cut_short
 
-    metrics = json.loads((run.path / "metrics.json").read_text())
+    metrics = run.metrics()
     if as_json:
         print_json({"run": str(run.path), **metrics})
         return

@@ -19,6 +19,7 @@ from rawrec.config.run import Config
 from rawrec.config.validation import validate
 from rawrec.config.wording import short, unknown
 from rawrec.errors import IdleSetting, UserError
+from rawrec.reading import SETTINGS, read_text
 
 
 def presets() -> dict[str, str]:
@@ -74,10 +75,7 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
     elif _is_file(preset):
         if not path.is_file():
             raise UserError(f"config file {path} does not exist")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"config file {path} is no text in UTF-8") from None
+        text = read_text(path, SETTINGS, links=True)
     else:
         raise UserError(
             unknown("model", str(preset), sorted({*known, *model_names()})) + ", or the path of a .yaml file"

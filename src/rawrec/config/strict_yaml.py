@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from rawrec.reading import bounded
+
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -15,7 +17,7 @@ class GivenTwice(yaml.YAMLError):
 
 def load(text: str) -> Any:
     """The plain values of a text. Raises yaml.YAMLError, ValueError or RecursionError for what is not valid."""
-    return yaml.load(text, _Loader)
+    return bounded(yaml.load(text, _Loader))
 
 
 def dump(values: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,9 +27,19 @@ def _folded(word: str) -> str:
     return word.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 60, 60, 60
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 20
+
+
+def _few(value: Any) -> str:
+    """A value as Python writes it, of a large one the beginning alone."""
+    return _REPR.repr(value) if isinstance(value, list | tuple | dict | set) else str(value)
+
+
 def short(value: Any) -> str:
     """A value as a user writes it, at most 60 characters."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, str) else _few(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 

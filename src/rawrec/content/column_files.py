@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from rawrec.data.ragged import Ragged
+from rawrec.errors import UserError
 from rawrec.files import appending, clean, create, partial_of, remove, sync
 from rawrec.folders import own_folder
+from rawrec.reading import check_head, damaged, json_of, typed
 
 DIGEST = 16  # bytes of an item's digest
 HEAD = 4096  # bytes before the first tensor of a file: its head is known when all else is written
@@ -53,14 +55,25 @@ class Stored:
 def read(path: Path) -> Stored | None:
     """The column in a file, memory-mapped; None where there is no file, or one that is damaged."""
     try:
-        with safe_open(path, "pt") as file:
+        check_head(path)
+        with damaged(path), safe_open(path, "pt") as file:
             names = set(file.keys())
             column = Ragged(file.get_tensor("values"), file.get_tensor("ptr"))
             digests = file.get_tensor("digests") if "digests" in names else torch.zeros(0, DIGEST)
             lost = {name.removeprefix("lost/"): file.get_tensor(name) for name in names if name.startswith("lost/")}
-            return Stored(column, digests, lost, json.loads((file.metadata() or {}).get("stats", "{}")))
-    except (FileNotFoundError, SafetensorError):
+            stats = typed(dict[str, int], json_of((file.metadata() or {}).get("stats", "{}")), path)
+            return Stored(column, digests, lost, stats) if _fits(column, digests, lost) else None
+    except (FileNotFoundError, UserError):
         return None
+
+
+def _fits(column: Ragged, digests: Tensor, lost: dict[str, Tensor]) -> bool:
+    """Whether rows and values belong to each other, as in all files that were written here."""
+    ptr, values = column.ptr, column.values
+    if ptr.dtype != torch.int64 or ptr.ndim != 1 or not len(ptr) or values.ndim < 1 or digests.ndim != 2:
+        return False
+    whole = int(ptr[0]) == 0 and int(ptr[-1]) == len(values) and bool((ptr[1:] >= ptr[:-1]).all())
+    return whole and len(digests) in (0, len(ptr) - 1) and all(len(counts) == len(ptr) - 1 for counts in lost.values())
 
 
 class ColumnFile:

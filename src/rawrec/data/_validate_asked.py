@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.data.dataset import Dataset
@@ -15,6 +14,7 @@ from rawrec.data.digest import ContentDigest
 from rawrec.data.findings import EXAMPLES, Validation
 from rawrec.data.meta import Version
 from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
+from rawrec.reading import read_table
 
 
 def check_asked(data: Dataset, found: Validation) -> NDArray[np.int32]:
@@ -48,7 +48,7 @@ def _read(data: Dataset, found: Validation, column: str) -> pa.Table | None:
             continue
         name = asked_file(column, entry.version)
         with found.reading(name):
-            table = pq.read_table(data.path / name, page_checksum_verification=True)
+            table = read_table(data.path / name, links=True, checked=True)
             table.validate(full=True)
             count = entry.counts[ASKED[column]]
             found.add(name, f"its columns are not {', '.join(SCHEMAS[column].names)}", table.schema != SCHEMAS[column])
@@ -89,4 +89,4 @@ def digest_asked(data: Dataset, found: Validation, entry: Version, digest: Conte
         if has_file(column, entry.version, entry.counts):
             name = asked_file(column, entry.version)
             with found.reading(name):
-                digest.update(ASKED[column], pq.read_table(data.path / name))
+                digest.update(ASKED[column], read_table(data.path / name, links=True))

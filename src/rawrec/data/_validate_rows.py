@@ -19,6 +19,7 @@ from rawrec.data.findings import EXAMPLES, Validation
 from rawrec.data.meta import ROWS
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.data.users import user_schema
+from rawrec.reading import read_table
 
 ROWS_AT_ONCE = 1 << 19
 STATED = ("statement", "as_made", "counts", "version")
@@ -102,7 +103,7 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
         whole_files += row == start
         if digest is not None and entry.users is not None:
             with found.reading(entry.users):
-                digest.update("users", pq.read_table(data.path / entry.users))
+                digest.update("users", read_table(data.path / entry.users, links=True))
         if digest is not None:
             digest_asked(data, found, entry, digest)
         if digest is not None:
@@ -144,7 +145,7 @@ def _check_users(data: Dataset, found: Validation, user_hashes: NDArray[np.uint6
         if entry.users is None:
             continue
         with found.reading(entry.users):
-            table = pq.read_table(data.path / entry.users, page_checksum_verification=True)
+            table = read_table(data.path / entry.users, links=True, checked=True)
             table.validate(full=True)
             if table.schema != user_schema(data.meta.users):
                 found.add(entry.users, f"its columns are not those in dataset.yaml: {table.schema.names}", 1)
@@ -236,7 +237,7 @@ def _watches(data: Dataset, found: Validation) -> list[_Watch]:
         where = f"splits/{name}.parquet" if name != "default" else "the default split"
         with found.reading(where):
             if name != "default":
-                pq.read_table(data.path / where, page_checksum_verification=True).validate(full=True)
+                read_table(data.path / where, links=True, checked=True).validate(full=True)
             parts = data.split(name)
             found.count("splits", 1)
             odd = int(((parts < -1) | (parts >= len(PARTS))).sum())
@@ -252,7 +253,7 @@ def _watches(data: Dataset, found: Validation) -> list[_Watch]:
             if name != "default":
                 watches.append(_Watch(name, per, parts, True, size))
                 continue
-            imported = pq.read_table(data.path / ROWS, columns=["split"]).column("split").to_numpy()
+            imported = read_table(data.path / ROWS, ["split"], links=True).column("split").to_numpy()
             watches.append(_Watch(name, per, imported, True, size))
             if data.version > 1:
                 watches.append(_Watch(name, per, parts, False, size))

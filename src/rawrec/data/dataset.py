@@ -17,7 +17,6 @@ queries and sessions that were there keep their numbers, so that an earlier vers
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,19 +29,34 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.data.arrays import lists_of_codes, pc, present_in, sorted_codes
-from rawrec.data.disk import Lock, first_line, writing
+from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, above_zero, make_split
 from rawrec.data.labels import binary, is_positive
-from rawrec.data.meta import ITEMS, ROWS, Fields, Meta, check_asked, read_asked, read_meta, split_entry, write_meta
+from rawrec.data.meta import (
+    ITEMS,
+    NAME,
+    ROWS,
+    Fields,
+    Meta,
+    again,
+    check_asked,
+    check_fields,
+    each,
+    read_asked,
+    read_meta,
+    rows_of,
+    split_entry,
+    write_meta,
+)
 from rawrec.data.names import known, lookup
 from rawrec.data.queries import Queries, nullable
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import clean, replacing
 from rawrec.folders import own_folder
+from rawrec.reading import damaged, read_table
 
 ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
-NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 PART_NUMBERS = {name: number for number, name in enumerate(PARTS)}
 
 
@@ -67,12 +81,11 @@ class Dataset:
             if not 1 <= version <= newest.version:
                 raise UserError(f"{path} has no version {version}: there are versions 1 to {newest.version}")
             meta = read_meta(path, f"dataset-{version}.yaml")
-        try:
+        with again(path):
             table = lance.dataset(str(path / ITEMS), version=meta.versions[-1].items_version)
             n_items = table.count_rows()
-            n_rows = sum(pq.read_metadata(path / entry.file).num_rows for entry in meta.versions)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise UserError(f"{path} is damaged, import it again: {first_line(error)}") from None
+            n_rows = sum(rows_of(path / entry.file, meta) for entry in meta.versions)
+        check_fields(path, meta, table.schema)
         if not table.has_stable_row_ids:
             raise UserError(f"{path}/items.lance was written without stable row ids: import it again")
         if (n_items, n_rows) != (meta.counts["items"], meta.counts["interactions"]):
@@ -157,12 +170,12 @@ class Dataset:
     @cached_property
     def users(self) -> NDArray[np.int32]:
         """Dense user of every interaction, `[n_interactions]`."""
-        return self._row_column("user")
+        return self._numbers("user", self.n_users)
 
     @cached_property
     def items(self) -> NDArray[np.int32]:
         """Dense item of every interaction, `[n_interactions]`."""
-        return self._row_column("item")
+        return self._numbers("item", self.n_items)
 
     @cached_property
     def timestamps(self) -> NDArray[np.int64] | None:
@@ -242,7 +255,10 @@ class Dataset:
         known("split", name, list(self.meta.splits), self.path)
         if name == "default":
             return self._row_column("split")
-        values = pq.read_table(self.path / "splits" / f"{name}.parquet").column("split").to_numpy()
+        place = self.path / "splits" / f"{name}.parquet"
+        values = read_table(place, ["split"], links=True, checked=True).column("split").to_numpy()
+        if values.dtype != np.int8:
+            raise UserError(f"{place} is damaged: it holds no parts of a split")
         made = self.meta.splits[name].get("version", 1)
         if len(values) != sum(entry.counts["interactions"] for entry in self.meta.versions[:made]):
             raise UserError(f"{self.path}/splits/{name}.parquet does not fit the interactions: delete it, split again")
@@ -381,11 +397,12 @@ class Dataset:
 
     def item_table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
         """Columns (default: all) of the items `start` to `stop`, media included."""
-        return self._table.to_table(columns=columns, offset=start, limit=stop - start)
+        with again(self.path):
+            return self._table.to_table(columns=columns, offset=start, limit=stop - start)
 
     def item_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the items in their order, some thousands at a time."""
-        yield from self._table.to_batches(columns=columns, batch_size=4096)
+        yield from each(self.path, self._table.to_batches(columns=columns, batch_size=4096))
 
     def images(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[bytes]]:
         """Raw bytes of an image field for the items `rows`, in that order (repeats allowed); no image: empty list."""
@@ -438,10 +455,8 @@ class Dataset:
     def user_table(self, columns: list[str] | None = None) -> pa.Table:
         """Attributes of users (default: all, and `user_id`), a row per user; empty for those that came later."""
         file = next(entry.users for entry in reversed(self.meta.versions) if entry.users)
-        try:
-            table = pq.read_table(self.path / file, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{self.path} is damaged, import it again: {first_line(error)}") from None
+        with again(self.path):
+            table = read_table(self.path / file, columns, links=True)
         if len(table) < self.n_users:
             empty = [pa.nulls(self.n_users - len(table), kind.type) for kind in table.schema]
             table = pa.concat_tables([table, pa.table(empty, schema=table.schema)])
@@ -454,7 +469,7 @@ class Dataset:
         values = np.zeros((self.n_items, self.fields.feature[name]), np.float32)
         valid = np.zeros(self.n_items, bool)
         start = 0
-        for batch in self._table.to_batches(columns=[name]):
+        for batch in each(self.path, self._table.to_batches(columns=[name])):
             column = batch.column(name)
             stop = start + len(column)
             valid[start:stop] = column.is_valid().to_numpy(zero_copy_only=False)
@@ -464,7 +479,8 @@ class Dataset:
 
     # -------------------------------------------------------------------------------------------------------- reading
     def _item_column(self, name: str) -> pa.Array:
-        column = self._table.to_table(columns=[name]).column(name)
+        with again(self.path):
+            column = self._table.to_table(columns=[name]).column(name)
         return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
     def _take(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[Any]]:
@@ -474,8 +490,16 @@ class Dataset:
         if index.min() < 0 or index.max() >= self.n_items:
             raise IndexError(f"item rows must be in 0..{self.n_items - 1}, found {index.min()}..{index.max()}")
         unique, inverse = np.unique(index, return_inverse=True)
-        values = self._table.take(unique.tolist(), columns=[field]).column(field).to_pylist()
+        with again(self.path):
+            values = self._table.take(unique.tolist(), columns=[field]).column(field).to_pylist()
         return [list(values[i] or []) for i in inverse.tolist()]
+
+    def _numbers(self, name: str, count: int) -> NDArray[np.int32]:
+        """A column of numbers of users or items, of which there are `count`. UserError where one does not exist."""
+        found = self._row_column(name)
+        if len(found) and not (found.dtype == np.int32 and 0 <= found.min() <= found.max() < count):
+            raise UserError(f"{self.path} is damaged, import it again: an interaction has a {name} that is not there")
+        return found
 
     def _row_column(self, name: str) -> NDArray[Any]:
         found = [part.to_numpy() for part in self._read_column(name)]
@@ -486,14 +510,11 @@ class Dataset:
     def _read_column(self, name: str, kind: pa.DataType | None = None) -> list[pa.ChunkedArray]:
         """A column of the interactions of each version, of the type `kind` (None: as it is stored). UserError where
         there is no such column, or another one than `dataset.yaml` says."""
-        try:
-            read = [pq.read_table(self.path / entry.file, columns=[name]).column(name) for entry in self.meta.versions]
+        says = f"is damaged, import it again: column {name!r} of the interactions cannot be read"
+        with damaged(self.path, says=says):
+            files = [self.path / entry.file for entry in self.meta.versions]
+            read = [read_table(file, [name], links=True).column(name) for file in files]
             return read if kind is None else [part.cast(kind) for part in read]
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(
-                f"{self.path} is damaged, import it again: column {name!r} of the interactions cannot be read: "
-                f"{first_line(error)}"
-            ) from None
 
     def _now(self, version: int, parts: NDArray[np.int8]) -> NDArray[np.int8]:
         """The parts of interactions of a version after the moves of all later ones."""
@@ -504,4 +525,6 @@ class Dataset:
         for moved in moves:
             step = {PART_NUMBERS[old]: PART_NUMBERS[new] for old, new in moved.items()}
             table = np.array([step.get(part, part) for part in table.tolist()], np.int8)
+        if len(parts) and not -1 <= parts.min() <= parts.max() < len(PARTS):
+            raise UserError(f"{self.path} is damaged, import it again: a part is none of -1, 0, 1, 2")
         return table[parts + 1]

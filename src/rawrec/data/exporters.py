@@ -157,7 +157,7 @@ def mmrec_items(path: Path, item_ids: Sequence[str]) -> NDArray[np.int64] | None
     if not path.name.endswith("_feat.npy") or not mapping.is_file():
         return None
     try:
-        table = pl.read_csv(mapping, separator="\t", quote_char=None, infer_schema=False)
+        table = pl.read_csv(mapping, separator="\t", quote_char=None, infer_schema=False, glob=False)
         numbers = table["itemID"].cast(pl.Int64).to_numpy()
         names = table.drop("itemID").to_series().to_list()
     except (pl.exceptions.PolarsError, IndexError) as error:

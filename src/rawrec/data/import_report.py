@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rawrec.files import write_text
+from rawrec.reading import read_json, typed
 
 EXAMPLES = 20
 
@@ -70,9 +71,8 @@ class ImportReport:
 
     @classmethod
     def load(cls, path: Path) -> ImportReport:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values["skipped"] = {reason: Skipped(**entry) for reason, entry in values["skipped"].items()}
-        return cls(**values)
+        """What `write` wrote. UserError where it is damaged."""
+        return typed(cls, read_json(path), path)
 
     def print_table(self, console: Console) -> None:
         """Three small tables: counts, coverage, what was skipped and why; then the notes."""

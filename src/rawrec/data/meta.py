@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +17,15 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rawrec.data.disk import Lock, first_line
+from rawrec.data.disk import Lock
 from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import write_text
 from rawrec.folders import beside, restore
+from rawrec.reading import DESCRIPTION, check_plain, damaged, read_table, read_yaml
 
+NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 SCHEMA_VERSION = 5
 WITHOUT_QUERIES = 3
 """The schema version of a dataset that has nothing of what came later: queries and sessions with version 4, `rated`
@@ -30,6 +34,12 @@ WITH_QUERIES = 4
 Rated = Literal["seen", "unseen"]
 """Whether an item that a user rated counts as taken, whatever the label: `seen`, it is known to the user and need not
 come back; `unseen`, the label says whether it was taken (what was shown and not clicked may be shown again)."""
+T = TypeVar("T")
+MOST = 2**31 - 1
+"""Users, items, interactions and versions are numbered with 32 bits."""
+Number = Annotated[int, Field(ge=0, le=MOST)]
+RESERVED = {"user", "item", "user_id", "item_id", "timestamp", "split"}
+"""Columns of the interactions that are no labels and no further ones."""
 ITEMS, ROWS, USERS = "items.lance", "interactions.parquet", "users.parquet"
 
 
@@ -42,7 +52,7 @@ class Fields(BaseModel):
     text: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     numeric: list[str] = Field(default_factory=list)
-    feature: dict[str, int] = Field(default_factory=dict)
+    feature: dict[str, Annotated[int, Field(ge=1, le=2**20)]] = Field(default_factory=dict)
 
     def names(self) -> list[str]:
         return [*self.image, *self.text, *self.categorical, *self.numeric, *self.feature]
@@ -73,10 +83,10 @@ class Version(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: int
+    version: Annotated[int, Field(ge=1, le=MOST)]
     file: str = Field(pattern=r"^interactions(-\d+)?\.parquet$")
-    counts: dict[str, int]
-    items_version: int
+    counts: dict[str, Number]
+    items_version: Annotated[int, Field(ge=1, le=MOST)]
     digest: str
     source: str
     users: str | None = Field(default=None, pattern=r"^users(-\d+)?\.parquet$")
@@ -113,10 +123,10 @@ class Meta(BaseModel):
     users: Columns = Field(default_factory=Columns)
     rated: Rated = "unseen"
     has_time: bool
-    counts: dict[str, int]
+    counts: dict[str, Number]
     splits: dict[str, dict[str, Any]]
     digest: str
-    version: int = 1
+    version: Annotated[int, Field(ge=1, le=MOST)] = 1
     versions: list[Version] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -134,6 +144,14 @@ class Meta(BaseModel):
         for name in self.context.names():
             if name not in [*self.extra, *self.asked]:
                 raise ValueError(f"context names {name!r}, which is no further column of the interactions (extra)")
+        names = [*self.labels, *self.extra]
+        if twice := [name for name in names if names.count(name) > 1 or name in RESERVED]:
+            raise ValueError(f"{twice[0]!r} is no name of a label or a further column, or is there twice")
+        fields = self.fields.names()
+        if twice := [name for name in fields if fields.count(name) > 1]:
+            raise ValueError(f"two fields are named {twice[0]!r}")
+        for name, entry in self.splits.items():
+            _check_split(name, entry, [*names, *self.asked])
         if self.versions and [entry.version for entry in self.versions] != [*range(1, self.version + 1)]:
             raise ValueError(f"version is {self.version}, and versions does not list 1 to {self.version}")
         return self
@@ -144,7 +162,27 @@ class Meta(BaseModel):
         return [column for column, what in ASKED.items() if what in self.counts]
 
 
+def _check_split(name: str, entry: dict[str, Any], columns: list[str]) -> None:
+    """ValueError where a split is not described as `split_entry` does it."""
+    if not NAME.match(name):
+        raise ValueError(f"{name!r} is no name of a split")
+    counts, history = entry.get("counts"), entry.get("history")
+    if not isinstance(entry.get("statement"), str) or not isinstance(entry.get("kind"), str):
+        raise ValueError(f"split {name!r} does not say what it is (statement, kind)")
+    if not isinstance(counts, dict) or not all(type(counts.get(part)) is int and counts[part] >= 0 for part in PARTS):
+        raise ValueError(f"split {name!r} does not say how many rows its parts have")
+    if history is not None and history not in columns:
+        raise ValueError(f"split {name!r} names the column {history!r}, which the interactions do not have")
+    if type(entry.get("version", 1)) is not int:
+        raise ValueError(f"split {name!r} does not say of which version it is")
+
+
 # ------------------------------------------------------------------------------------------------------------- the file
+def again(path: Path) -> AbstractContextManager[None]:
+    """Inside, what readers of the files of a dataset say, or cry, becomes a UserError: the dataset is damaged."""
+    return damaged(path, says="is damaged, import it again", missing=True)
+
+
 def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
     """What `dataset.yaml` holds, known to have a schema version. Raises UserError where `path` is no dataset."""
     file = path / name
@@ -153,10 +191,7 @@ def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
     if not file.is_file():
         what = f"is not a rawrec dataset (it holds no {name})" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}: make one with `rawrec import`")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read: {first_line(error)}") from None
+    values = read_yaml(file, DESCRIPTION, links=True)
     if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
         raise UserError(f"{file} is not the description of a rawrec dataset (no schema_version)")
     return values
@@ -181,7 +216,7 @@ def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
     try:
         return Meta.model_validate(values)
     except ValidationError as error:
-        where, why = ".".join(str(p) for p in error.errors()[0]["loc"]), error.errors()[0]["msg"]
+        where, why = ".".join(str(p)[:60] for p in error.errors()[0]["loc"]), error.errors()[0]["msg"]
         raise UserError(f"{path}/{name} is damaged at {where!r} ({why}): import the data again") from None
 
 
@@ -203,10 +238,9 @@ def read_asked(path: Path, meta: Meta, column: str) -> pa.Table:
     where it is damaged."""
     check_asked(path, meta, column)
     found = [v.version for v in meta.versions if has_file(column, v.version, v.counts)]
-    try:
-        tables = [pq.read_table(path / asked_file(column, version)).cast(SCHEMAS[column]) for version in found]
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path} is damaged, import it again: {first_line(error)}") from None
+    with again(path):
+        files = [read_table(path / asked_file(column, version), links=True) for version in found]
+        tables = [table.cast(SCHEMAS[column]) for table in files]
     table, count = pa.concat_tables(tables), meta.counts[ASKED[column]]
     if len(table) != count:
         what = ASKED[column]
@@ -217,3 +251,37 @@ def read_asked(path: Path, meta: Meta, column: str) -> pa.Table:
 def split_entry(spec: SplitSpec, statement: str, parts: NDArray[np.int8]) -> dict[str, Any]:
     counts = {name: int((parts == i).sum()) for i, name in enumerate(PARTS)}
     return {**spec.settings(), "statement": statement, "counts": counts}
+
+
+# ---------------------------------------------------------------------------------------------- what must agree with it
+def rows_of(file: Path, meta: Meta) -> int:
+    """How many interactions a file has. ValueError where columns are missing that `dataset.yaml` names."""
+    check_plain(file, links=True)
+    head = pq.read_metadata(file)
+    names = {"user", "item", "user_id", "item_id", "split", *["timestamp"] * meta.has_time}
+    if missing := sorted({*names, *meta.labels, *meta.extra, *meta.asked} - set(head.schema.to_arrow_schema().names)):
+        raise ValueError(f"{file.name} has no column {missing[0]!r}, which dataset.yaml names")
+    return head.num_rows
+
+
+def check_fields(path: Path, meta: Meta, schema: pa.Schema) -> None:
+    """UserError where items lack a field that `dataset.yaml` names, or have it in another form."""
+    fields = meta.fields
+    for name in ["item_id", *fields.names(), *(f"count/{name}" for name in (*fields.image, *fields.text))]:
+        if name not in schema.names:
+            raise UserError(f"{path} is damaged, import it again: its items have no {name!r}, which dataset.yaml names")
+    for name, width in fields.feature.items():
+        kind = schema.field(name).type
+        if not pa.types.is_fixed_size_list(kind) or kind.list_size != width:
+            raise UserError(f"{path} is damaged, import it again: feature {name!r} is no vector of {width} numbers")
+
+
+def each(path: Path, batches: Iterable[T]) -> Iterator[T]:
+    """The batches of a reader of the dataset at `path`, see `again`."""
+    following = iter(batches)
+    while True:
+        with again(path):
+            batch = next(following, None)
+        if batch is None:
+            return
+        yield batch

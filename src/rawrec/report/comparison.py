@@ -10,7 +10,7 @@ the draws in which the difference changes its sign are counted. All p-values of 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +36,7 @@ from rawrec.evaluation.significance import (
 )
 from rawrec.report.labels import by_label, session_values
 from rawrec.report.popularity import GAINS, Gain, Health, bucket_masks, gains, health_of
+from rawrec.report.tables_of_runs import LISTS, SCORES, read_frame
 from rawrec.training.runs import RunFolder, cut_short, not_finished
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
@@ -124,7 +125,7 @@ class _Run:
     def lists(self) -> pl.DataFrame:
         """Columns user and a metric each, a row per user; empty where the run made no lists."""
         path = self.path / "topk.parquet"
-        return pl.read_parquet(path).drop("items") if path.is_file() else pl.DataFrame()
+        return read_frame(path, LISTS).drop("items") if os.path.lexists(path) else pl.DataFrame()
 
     @cached_property
     def impressions(self) -> pl.DataFrame:
@@ -135,22 +136,21 @@ class _Run:
     def labels(self) -> dict[str, pl.DataFrame]:
         """The same of each label, see `by_label`."""
         path = self.path / "scores.parquet"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return {"": pl.DataFrame()}
-        return by_label(pl.read_parquet(path).filter(pl.col("split") == TEST_PART), self.cfg.data.label, self.measured)
+        return by_label(
+            read_frame(path, SCORES).filter(pl.col("split") == TEST_PART), self.cfg.data.label, self.measured
+        )
 
     @cached_property
     def measured(self) -> dict[str, Any]:
         """Its metrics of test, by name."""
-        path = self.path / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8"))["test"] if path.is_file() else {}
+        return self.folder.metrics()["test"] if os.path.lexists(self.path / "metrics.json") else {}
 
     @cached_property
     def health(self) -> dict[str, Health]:
         """Its bank's by bucket, see `health_of`."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return health_of([json.loads(line) for line in lines if line.strip()], self.info)
+        return health_of(self.folder.metrics_lines(), self.info)
 
     @property
     def draws_users(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ import polars as pl
 
 from rawrec.errors import UserError
 from rawrec.evaluation.significance import Interval, paired_bootstrap_of_folds, paired_t_test
+from rawrec.report.tables_of_runs import SCORES, read_frame
 from rawrec.studies.running import Standing
 from rawrec.studies.table import Value
+from rawrec.training.runs import RunFolder
 
 LEVEL = 0.05
 RESAMPLINGS = 1000
@@ -29,7 +30,7 @@ class Measured:
         self.label, self.standing = label, standing
         self.seeds: dict[str, list[float]] = {}
         if standing.state == "finished":
-            found = [json.loads((path / "metrics.json").read_text(encoding="utf-8"))["test"] for path in standing.runs]
+            found = [RunFolder(path).metrics()["test"] for path in standing.runs]
             for name in metrics:
                 values = [test[name] for test in found if test.get(name) is not None]
                 if len(values) == len(found):
@@ -40,7 +41,7 @@ class Measured:
 
     def scores(self, seed: int) -> pl.DataFrame:
         """row, user, item, label and score of the test impressions of a run; query, where the data have any."""
-        frame = pl.read_parquet(self.standing.runs[seed] / "scores.parquet")
+        frame = read_frame(self.standing.runs[seed] / "scores.parquet", SCORES)
         return frame.filter(pl.col("split") == TEST)
 
 

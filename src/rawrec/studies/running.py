@@ -157,7 +157,7 @@ class Runs:
 
     def _value(self, path: Path, metric: str) -> float | None:
         if path not in self._values:
-            self._values[path] = json.loads((path / "metrics.json").read_text())["valid"].get(metric)
+            self._values[path] = RunFolder(path).metrics()["valid"].get(metric)
         return self._values[path]
 
     # ------------------------------------------------------------------------------------------------------- what comes

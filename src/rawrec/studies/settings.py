@@ -14,6 +14,7 @@ from rawrec.config.records import Record
 from rawrec.config.resolution import single
 from rawrec.config.wording import short, unknown
 from rawrec.errors import UserError
+from rawrec.reading import SETTINGS, read_text
 
 R = TypeVar("R", bound=Record)
 Several = Annotated[list[Any], Field(min_length=1)]
@@ -96,7 +97,7 @@ def _explain(error: Any, name: str, record: type[Record], part: type[Record] | N
 def load(path: Path) -> Mapping[str, Any]:
     """What a `study.yaml` holds."""
     try:
-        tree = strict_yaml.load(path.read_text(encoding="utf-8"))
+        tree = strict_yaml.load(read_text(path, SETTINGS))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     if not isinstance(tree, Mapping):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 
 from rawrec.errors import RunInterrupted, UserError
 from rawrec.interruption import Ended
 from rawrec.training import state as checkpoint
+from rawrec.training.records import Checkpoint
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import Progress
 
@@ -75,7 +77,7 @@ def ways(run: RunFolder, kept: Progress | None) -> str:
 def kept_of(run: RunFolder) -> Progress | None:
     """Where the checkpoint of a run stands; None where it has none. Raises UserError for a damaged one."""
     path = run.path / "checkpoint" / "last.safetensors"
-    return Progress(**checkpoint.load_state(path)["progress"]) if path.is_file() else None
+    return Progress(**checkpoint.load_state(path, Checkpoint)["progress"]) if os.path.lexists(path) else None
 
 
 def check_finish(run: RunFolder) -> None:

@@ -20,12 +20,14 @@ from rawrec.content.encoders import JOINT, known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.files import filling
+from rawrec.reading import check_names, check_tensors, damaged
 from rawrec.threads import Crowding, Mutex, computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
 from rawrec.training.evaluate import evaluate_part, evaluate_topk
 from rawrec.training.loop import Loop
+from rawrec.training.records import Published
 from rawrec.training.runs import RunFolder, Settings, not_finished, running
 from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
@@ -296,8 +298,20 @@ def load_task(
     found = run.dataset(data)
     task = task_of(cfg)(cfg, found, run.cache_of(found))
     _same_encoders(run, task)
-    tensors, state = checkpoint.load(run.path / "model.safetensors")
-    task.load_published(tensors, state["step"])
+    path = run.path / "model.safetensors"
+    tensors, state = checkpoint.load(path, Published)
+    if state["format"] != 1 or state["model"] != cfg.label:
+        raise UserError(
+            f"{path} is of the model {state['model'][:60]!r}, and the run of {cfg.label}: it is not its own"
+        )
+    with damaged(path, ". Train again"):
+        try:
+            task.load_published(tensors, state["step"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        own, found = task.published(), {task.name_now(name): value for name, value in tensors.items()}
+        check_names(own, found, path, "the model of this run")
+        check_tensors(own, found, path)
     return task
 
 

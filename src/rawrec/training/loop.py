@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,9 +22,11 @@ from rawrec.evaluation.ctr import buckets_of
 from rawrec.interruption import Ended, Ending, at_a_step
 from rawrec.memory import begin_peak, keep_freed_memory, peak_mb
 from rawrec.randomness import drawing
+from rawrec.reading import check_tensors, damaged
 from rawrec.training import state as checkpoint
 from rawrec.training.ending import WAIT, stopped
 from rawrec.training.optimiser import Optimiser
+from rawrec.training.records import Checkpoint
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import Progress
 from rawrec.training.tasks.base import COUNTED, Batch, Result, Task
@@ -84,6 +87,8 @@ class Loop(Generic[AnyTask]):
         """The rest of an epoch; how many samples it has."""
         state, train = self.progress, self.schedule
         order = self.task.begin_epoch(state.epoch)
+        if state.position > len(order) or (state.position and not {"loss", "steps"} <= state.sums.keys()):
+            raise UserError(f"{self.run.path}/checkpoint is damaged: an epoch has no position {state.position}")
         self.observe("epoch", epoch=state.epoch, total=len(order), position=state.position)
         while state.position < len(order):
             rows = order[state.position : state.position + train.batch_size * train.accumulate]
@@ -282,13 +287,20 @@ class Loop(Generic[AnyTask]):
         A run that had come to its end goes on where train.epochs or train.patience now let it.
         """
         path = self.run.path / "checkpoint" / "last.safetensors"
-        tensors, state = checkpoint.load(path)
+        tensors, state = checkpoint.load(path, Checkpoint)
         if state.get("format") != FORMAT:
             raise UserError(
                 f"{path} is of another version of rawrec: go on with the one that began this run (its "
                 "environment.json names it), or train again"
             )
         self.progress, self.kept = Progress(**state["progress"]), Progress(**state["progress"])
+        with damaged(path, ". Train again"):
+            self._restore(path, tensors, state)
+        self.run.keep_metrics(state["metrics_lines"])
+        if self.progress.finished:
+            self._decide()
+
+    def _restore(self, path: Path, tensors: dict[str, Tensor], state: Mapping[str, Any]) -> None:
         self.task.load_state(checkpoint.without_prefix("model.", tensors))
         self._best = checkpoint.without_prefix("best.", tensors)
         self.task.load_kept(checkpoint.without_prefix("kept.", tensors))
@@ -300,9 +312,10 @@ class Loop(Generic[AnyTask]):
         self._waiting = set(state["waiting"])
         if self.task.bank is not None:
             self.task.bank.load_state(checkpoint.without_prefix("bank.", tensors))
-        self.run.keep_metrics(state["metrics_lines"])
-        if self.progress.finished:
-            self._decide()
+        own = self.task.state()
+        best = {name: value for name, value in own.items() if name in self._best}
+        kept = checkpoint.with_prefix("model.", own) | checkpoint.with_prefix("best.", best) | self.optimiser.state()
+        check_tensors(kept | {"shown": self._shown}, tensors, path)  # no value has stood in the place of many
 
     def finish(self) -> None:
         """The best epoch's weights, one evaluation of test, and the files that make the run whole."""

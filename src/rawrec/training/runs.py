@@ -37,6 +37,8 @@ from rawrec.files import (
     write_text,
 )
 from rawrec.folders import check_own_folder, discard, is_empty, is_within, own_folder, swap, swap_keeping
+from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
+from rawrec.training.records import read_epochs, read_info, read_metrics
 from rawrec.training.state import write_json
 
 FINETUNE = "finetune"
@@ -240,10 +242,13 @@ class RunFolder:
         if missing:
             raise UserError(f"{self.path}: " + "\n".join(missing))
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = read_yaml(path, SETTINGS)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: train again with the same command") from None
+        if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
+            raise UserError(f"{path} is damaged: it holds no settings by name")
+        try:
             return finetune_config(tree) if self.info().get("task") == FINETUNE else validate(tree)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"{path} is missing or damaged: {error}") from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -251,14 +256,11 @@ class RunFolder:
         write_text(self.path / "config.yaml", strict_yaml.dump(cfg.dump()))
 
     def info(self) -> dict[str, Any]:
-        path = self.path / "run.json"
+        """What `run.json` says. UserError where it is missing or damaged."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}") from None
-        if not isinstance(found, dict) or not {"dataset", "finished", "seconds"} <= found.keys():
-            raise UserError(f"{path} is damaged: it does not say which dataset the run is of, or how far it came")
-        return found
+            return read_info(self.path / "run.json")
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is no run folder (it has no run.json); `rawrec train` makes one") from None
 
     def write_info(self, **values: Any) -> None:
         """Add to or change what `run.json` says."""
@@ -355,12 +357,19 @@ class RunFolder:
     def keep_metrics(self, lines: int) -> None:
         """Cut `metrics.jsonl` back to its first lines: those that the checkpoint knows of."""
         path = self.path / "metrics.jsonl"
-        text = path.read_text() if path.is_file() else ""
+        text = read_text(path, RECORD) if os.path.lexists(path) else ""
         write_text(path, "".join(text.splitlines(keepends=True)[:lines]))
 
     def metrics_lines(self) -> list[dict[str, Any]]:
-        path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        """What `metrics.jsonl` holds. UserError where it is damaged."""
+        return read_epochs(self.path / "metrics.jsonl")
+
+    def metrics(self) -> dict[str, Any]:
+        """What `metrics.json` holds, see `read_metrics`. UserError where it is missing or damaged."""
+        try:
+            return read_metrics(self.path / "metrics.json")
+        except FileNotFoundError:
+            raise UserError(f"{self.path}/metrics.json is missing: train the run again") from None
 
     def log(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel
+from safetensors import safe_open
 from torch import Tensor
 
 from rawrec.errors import UserError
 from rawrec.files import replacing, write_tensors, write_text
+from rawrec.reading import check_head, damaged, json_of, typed
 
 OTHER_MODEL = (
     "the saved weights are not of this model: another version of rawrec made them, or config.yaml was changed. Train "
@@ -51,30 +53,38 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
         write_tensors(plain, partial, {"rawrec": json.dumps(state, sort_keys=True)})
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save` wrote. Raises UserError for a file that is missing or is not whole."""
+def load(path: Path, kind: type[BaseModel] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save` wrote. kind: what the state must be. Raises UserError for a file that is missing or is not whole."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return tensors, json.loads((file.metadata() or {})["rawrec"])
+        return tensors, _state(file, path, kind)
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path, kind: type[BaseModel] | None = None) -> dict[str, Any]:
     """The state alone; raises as `load` does."""
     with _opened(path) as file:
-        return json.loads((file.metadata() or {})["rawrec"])
+        return _state(file, path, kind)
+
+
+def _state(file: Any, path: Path, kind: type[BaseModel] | None) -> dict[str, Any]:
+    text = (file.metadata() or {}).get("rawrec")
+    if text is None:
+        raise UserError(f"{path} is not a file that rawrec wrote, or is damaged: it says nothing of where it stands")
+    found = json_of(text)
+    typed(dict[str, Any] if kind is None else kind, found, path)
+    return found
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, "pt") as file:
+        check_head(path)
+        with damaged(path), safe_open(path, "pt") as file:
             yield file
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist: the run has not come so far; `rawrec resume` goes on with it"
         ) from None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a file that rawrec wrote, or is damaged: {error}") from None
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

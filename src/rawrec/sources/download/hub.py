@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from rawrec.data.dataset import first_line
+from rawrec.data.disk import first_line
 from rawrec.errors import UserError
 
 LEAST_VERSION = 5

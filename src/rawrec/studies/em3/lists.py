@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, UserError
 from rawrec.evaluation.significance import paired_mean_bootstrap
+from rawrec.report.tables_of_runs import LISTS, read_frame
 from rawrec.studies.em3.settings import Em3StudyConfig
 from rawrec.studies.resolving import choices, settled
 from rawrec.studies.running import Planned, Runs, Standing
 from rawrec.studies.table import Cell, Row, Table, Value
+from rawrec.training.runs import RunFolder
 
 EM3 = "em3_freedom"
 GRIDS: dict[str, dict[str, list[Any]]] = {
@@ -81,7 +81,7 @@ class Lists:
     def _as_published(self, runs: Runs) -> Row | None:
         planned = self.planned[EM3]
         paths = [runs.path(planned, given, 0) for _, given in planned.candidates]
-        found = [json.loads((path / "metrics.json").read_text())["test"] for path in paths if runs.finished(path)]
+        found = [RunFolder(path).metrics()["test"] for path in paths if runs.finished(path)]
         if not found:
             return None
         best = max(found, key=lambda test: test[CHOSEN])
@@ -96,7 +96,7 @@ class Lists:
 def _means(standing: Standing) -> dict[str, Value]:
     if standing.state != "finished":
         return {}
-    found = [json.loads((path / "metrics.json").read_text(encoding="utf-8"))["test"] for path in standing.runs]
+    found = [RunFolder(path).metrics()["test"] for path in standing.runs]
     return {name: Value.of([test[name] for test in found]) for name in METRICS}
 
 
@@ -107,9 +107,7 @@ def _best(means: Mapping[str, Mapping[str, Value]], name: str, value: Value) -> 
 
 def _difference(one: Standing, other: Standing) -> Cell:
     """Of Recall@20; a user's value is the mean over the seeds."""
-    users = [
-        [pl.read_parquet(path, columns=["user", CHOSEN]) for path in _files(standing)] for standing in (one, other)
-    ]
+    users = [[read_frame(path, LISTS).select("user", CHOSEN) for path in _files(standing)] for standing in (one, other)]
     if not all(frame["user"].equals(users[0][0]["user"]) for frames in users for frame in frames):
         raise UserError(f"{one.runs[0]} and {other.runs[0]} were judged on different users")
     ours, theirs = (np.mean([frame[CHOSEN].to_numpy() for frame in frames], 0) for frames in users)

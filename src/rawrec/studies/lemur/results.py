@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from rawrec.report.tables_of_runs import SCORES, read_frame
 from rawrec.studies.gains import TEST, Measured
 from rawrec.studies.lemur.arms import Arm, Arms
 from rawrec.studies.running import Standing
@@ -49,7 +50,7 @@ class Result(Measured):
     def scores(self, seed: int) -> pl.DataFrame:
         if self._read is None:
             return super().scores(seed)
-        return pl.read_parquet(self._read[seed] / "scores.parquet").filter(pl.col("split") == TEST)
+        return read_frame(self._read[seed] / "scores.parquet", SCORES).filter(pl.col("split") == TEST)
 
     def dump(self, arms: Arms) -> dict[str, Any]:
         """Plain values: what `study.json` says of the arm."""

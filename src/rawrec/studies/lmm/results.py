@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,9 +12,11 @@ from numpy.typing import NDArray
 
 from rawrec.errors import UserError
 from rawrec.evaluation.significance import holm, paired_t_test
+from rawrec.report.tables_of_runs import LISTS, read_frame
 from rawrec.studies.lmm.grid import Grid, Point
 from rawrec.studies.running import Runs, Standing
 from rawrec.studies.table import Value, dumped
+from rawrec.training.runs import RunFolder
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 NEW_ITEMS = "cold/recall@20"
@@ -38,12 +39,12 @@ class Result:
 
     def _read(self) -> None:
         runs = self.standing.runs
-        found = [json.loads((path / "metrics.json").read_text(encoding="utf-8"))["test"] for path in runs]
+        found = [RunFolder(path).metrics()["test"] for path in runs]
         for name in (*METRICS, NEW_ITEMS):
             values = [test[name] for test in found if test.get(name) is not None]
             if len(values) == len(runs):
                 self.seeds[name] = values
-        frames = [pl.read_parquet(path / "topk.parquet", columns=["user", *METRICS]) for path in runs]
+        frames = [read_frame(path / "topk.parquet", LISTS).select("user", *METRICS) for path in runs]
         self.judged = frames[0]["user"]
         for frame, path in zip(frames, runs, strict=True):
             if not frame["user"].equals(self.judged):

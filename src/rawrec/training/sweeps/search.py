@@ -20,6 +20,7 @@ from rawrec.config import Config, resolve, strict_yaml
 from rawrec.config.metrics import lower_is_better
 from rawrec.config.records import Count, Record
 from rawrec.errors import UserError
+from rawrec.reading import SETTINGS, read_text
 from rawrec.training.sweeps.trial import Trial, study
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def load(source: str | Path | Mapping[str, Any]) -> SweepConfig:
     """The settings of a sweep from a YAML file or a mapping. Raises UserError that names what is wrong."""
     name = "the sweep" if isinstance(source, Mapping) else str(source)
     try:
-        tree = source if isinstance(source, Mapping) else strict_yaml.load(Path(source).read_text(encoding="utf-8"))
+        tree = source if isinstance(source, Mapping) else strict_yaml.load(read_text(Path(source), SETTINGS, True))
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

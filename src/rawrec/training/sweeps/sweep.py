@@ -197,7 +197,7 @@ class Sweep:
         self.observe("trial", trial=trial, metric=self.search.metric, total=self.total, done=done, best=best)
 
     def _metrics(self, trial: Trial, seed: int) -> dict[str, Any]:
-        return json.loads((self.run_path(trial, seed) / "metrics.json").read_text())
+        return RunFolder(self.run_path(trial, seed)).metrics()
 
     # ----------------------------------------------------------------------------------------------------- processes
     def _next(self) -> Start[tuple[Trial, int]] | None:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rawrec.errors import UserError
 from rawrec.files import appending
+from rawrec.reading import RECORD, damaged, json_of, read_bytes, typed
 from rawrec.training.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -42,11 +42,10 @@ class Trial:
 
 def read_trials(path: Path) -> list[Trial]:
     """The trials of a sweep, by number. A last line that was not written to its end is left out."""
-    text, _, _ = path.read_bytes().rpartition(b"\n") if path.is_file() else (b"", b"", b"")
-    try:
-        last = {line["number"]: Trial(**line) for line in map(json.loads, text.splitlines())}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    text, _, _ = read_bytes(path, RECORD).rpartition(b"\n") if os.path.lexists(path) else (b"", b"", b"")
+    with damaged(path):
+        found = typed(list[Trial], [json_of(line) for line in text.decode().splitlines()], path)
+    last = {trial.number: trial for trial in found}
     return [last[number] for number in sorted(last)]
 
 

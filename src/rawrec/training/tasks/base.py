@@ -272,6 +272,10 @@ class Task:
         """What `model.safetensors` holds: the state, and what is served of the bank."""
         raise NotImplementedError
 
+    def name_now(self, name: str) -> str:
+        """What a tensor is called today that an earlier version may have called otherwise."""
+        return name
+
     def load_published(self, tensors: dict[str, Tensor], step: int) -> None:
         """The reverse of `published`."""
         raise NotImplementedError

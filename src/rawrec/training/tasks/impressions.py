@@ -405,7 +405,7 @@ class ImpressionTask(Task, Scoring):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The reverse of `state`. Raises UserError where the file is of another model."""
-        state = {present_name(name): value for name, value in state.items()}
+        state = {self.name_now(name): value for name, value in state.items()}
         try:
             self.ranker.load_state_dict(without_prefix("ranker.", state))
             if self.content_in is not None:
@@ -420,6 +420,9 @@ class ImpressionTask(Task, Scoring):
 
     def published(self) -> dict[str, Tensor]:
         return self.state() | ({} if self.bank is None else {"bank.content": self.bank.content})
+
+    def name_now(self, name: str) -> str:
+        return present_name(name)
 
     def load_published(self, tensors: dict[str, Tensor], step: int) -> None:
         self.load_state(tensors)
