@@ -214,7 +214,8 @@ def test_results_in_every_form(shell: Shell, run: Path, shop: Path, tmp_path: Pa
 def test_tables_for_people(shell: Shell, run: Path, shop: Path) -> None:
     out, _ = shell("resume", run)  # finished already: shows the table of `train`
     names = [line.split()[0] for line in out.splitlines()[1:-1]]
-    assert names == ["auc", "gauc", "logloss", "ece", "pcoc", "impressions", "share", "recall@20", "ndcg@20"]
+    lists = [f"{name}@20" for name in ("recall", "ndcg", "hit", "coverage", "personalisation", "tail")]
+    assert names == ["auc", "gauc", "logloss", "ece", "pcoc", "impressions", "share", *lists]
     assert "metrics.json" in out and str(run) in out
     whole, _ = shell("evaluate", run)
     assert "precision@5" in whole and "recall@50" in whole

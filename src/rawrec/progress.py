@@ -16,6 +16,8 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
+LOUD = "bold yellow"
+"""How a note stands out that nobody should miss."""
 STILL = 20.0
 """Seconds after which a line says how far things are, where there is no terminal."""
 
@@ -77,7 +79,7 @@ class Bars:
         elif event == "validated":
             self._validated(values["line"], values["best"])
         elif event == "note":
-            self.say(values["text"])
+            self.say(values["text"], LOUD if values.get("loud") else None)
         elif event == "evaluating":
             self._begin("evaluating", 1)
             self.what = ""
@@ -90,7 +92,7 @@ class Bars:
         parts = [f"loss {line['loss']:.4f}", *shown, rate, f"{line['seconds']:.1f} s", *["the best so far"] * best]
         self.say(f"epoch {line['epoch']}: {', '.join(parts)}")
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str | None = None) -> None:
         """A line, above the bars."""
         self.said = time.perf_counter()
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True, style=style)

@@ -134,6 +134,53 @@ def test_users_drawn_by_one_run_are_compared(make: Make) -> None:
     )
 
 
+def test_metrics_of_all_lists_stand_without_a_test(make: Make) -> None:
+    paths = [make("a", lists=values(0)), make("b", "lightgcn", values(1)), make("c", "lightgcn", values(2), seed=1)]
+    for path, coverage in zip(paths, (0.5, 0.2, 0.3), strict=True):
+        test = {"coverage@20": coverage, "personalisation@20": 0.9, "gini@20": None, "cold/coverage@20": 0.0}
+        (path / "metrics.json").write_text(json.dumps({"test": test}))
+    found = compare(paths)
+    assert found.metrics == ["recall@20", "ndcg@20", "coverage@20", "personalisation@20"]
+    result = of(found, "coverage@20")
+    assert result["bpr"].best and result["lightgcn"].mean == 0.25 and result["lightgcn"].deviation is not None
+    contrast = result["lightgcn"].contrast
+    assert contrast is not None and contrast.difference == -0.25 and not contrast.significant
+    assert {contrast.low, contrast.high, contrast.test, contrast.statistic, contrast.p_value, contrast.p_holm} == {None}
+    alone = [of(compare(paths, metrics=[name]), name)["lightgcn"].contrast for name in ("recall@20", "ndcg@20")]
+    both = [of(found, name)["lightgcn"].contrast for name in ("recall@20", "ndcg@20")]
+    smallest = min(c.p_value for c in alone if c is not None and c.p_value is not None)
+    assert min(c.p_holm for c in both if c is not None and c.p_holm is not None) == pytest.approx(min(1, 2 * smallest))
+    assert "Of all lists together, so not tested: coverage@20, personalisation@20." in markdown(found)
+    assert "not tested" not in markdown(compare(paths, metrics=["recall@20"])) and "0.2500" in latex(found)
+    only = markdown(compare(paths, metrics=["cold/coverage@20"]))
+    assert "Holm" not in only and "not tested: cold/coverage@20" in only
+
+    fewer = pl.read_parquet(paths[0] / "topk.parquet").head(USERS // 2)
+    fewer.write_parquet(paths[0] / "topk.parquet")
+    held = json.loads((paths[0] / "metrics.json").read_text())
+    held["test"]["topk_users_of"] = USERS
+    (paths[0] / "metrics.json").write_text(json.dumps(held))
+    assert compare(paths).metrics == ["recall@20", "ndcg@20"]
+    with pytest.raises(
+        UserError, match=r"is of all lists together, and .*a has 30 of them, .* 60: compare runs of one"
+    ):
+        compare(paths, metrics=["coverage@20"])
+
+
+def test_users_without_a_value_are_left_out_of_the_test(make: Make) -> None:
+    """A list without two items of known content has no diversity."""
+    a, b = values(0), values(1, 0.1)
+    a[0, 3] = b[0, 7] = np.nan
+    found = compare([make("a", lists=a), make("b", "lightgcn", b)], metrics=["recall@20"])
+    keep = np.delete(np.arange(USERS), [3, 7])
+    contrast = found.results[1].contrast
+    assert found.users == {"recall@20": USERS - 2} and contrast is not None
+    assert contrast.p_value == pytest.approx(stats.ttest_rel(b[0][keep], a[0][keep]).pvalue)
+    a[0] = np.nan
+    with pytest.raises(UserError, match="undefined for every user"):
+        compare([make("c", lists=a), make("d", "lightgcn", b)], metrics=["recall@20"])
+
+
 def test_seeds_are_averaged_before_the_test(make: Make) -> None:
     base = [make(f"a{s}", lists=values(s), seed=s) for s in range(2)]
     other = [make(f"b{s}", "lightgcn", values(10 + s, 0.1), seed=s, train__threads=s + 1) for s in range(3)]

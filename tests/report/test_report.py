@@ -194,6 +194,22 @@ def test_whole_page_against_a_baseline(runs, data):
     assert sum(attrs.get("class") == "bar" for tag, attrs in page.tags if tag == "svg") >= 3
 
 
+def test_what_lists_are_like_and_one_item_in_most_of_them(runs, data):
+    mine, other = runs
+    _, text = read(build_report(mine, other))
+    assert "What the lists are like" not in text and "One item stands in most lists" not in text  # an older run
+    stored = json.loads((mine / "metrics.json").read_text())
+    stored["test"] |= {"coverage@5": 0.4321, "coverage@20": 0.5678, "gini@20": 0.1357}
+    (mine / "metrics.json").write_text(json.dumps(stored))
+    lists = pl.read_parquet(mine / "topk.parquet")
+    same = [[3, *[item for item in items if item != 3][:19]] for items in lists["items"].to_list()]
+    lists.with_columns(items=pl.Series(same)).write_parquet(mine / "topk.parquet")
+    _, text = read(build_report(mine, other))
+    assert "What the lists are like" in text and "Diversity" not in text
+    assert all(value in text for value in ("0.4321", "0.5678", "0.1357"))
+    assert f"item {data.item_ids[3]} stands in 100% of the lists of 20 (test)" in text
+
+
 def test_page_needs_nothing_from_outside(runs, data):
     page, _ = read(build_report(*runs, recommender=AnyRecommender(data)))
     for tag, attrs in page.tags:

@@ -10,12 +10,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from rawrec.config import resolve
+from rawrec.config.metrics import OF_ALL_LISTS
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.report import build_report
 from rawrec.training import evaluate as evaluation
-from rawrec.training.evaluate import FEWEST, evaluate_part, evaluate_topk, list_users
+from rawrec.training.evaluate import FEWEST, evaluate_part, evaluate_topk, list_users, same_for_all
 from rawrec.training.job import evaluate, load_task, train
 from rawrec.training.metrics import best_possible, judgements
 from rawrec.training.runs import RunFolder
@@ -185,6 +186,45 @@ def test_saved_lists(run: RunFolder, trained: ImpressionTask) -> None:
     assert frame["user"].to_list() == result.users.tolist()
     assert frame["items"].to_list() == result.lists.items.tolist()
     np.testing.assert_allclose(frame["recall@8"], result.per_user["recall@8"])
+
+
+def test_what_lists_are_like_is_measured_by_training_positives_and_content(
+    trained: ImpressionTask, metrics: dict, shop: Path
+) -> None:
+    result, data = evaluate_topk(trained, 2, [3, 8]), Dataset.open(shop)
+    pairs = {
+        (u, i)
+        for u, i, p, y in zip(data.users, data.items, data.split(), data.label(), strict=True)
+        if p == 0 and y > 0
+    }
+    popularity = np.array([sum(i == item for _, i in pairs) for item in range(data.n_items)])
+    lists = result.lists.items[:, :8]
+    assert result.metrics["popularity@8"] == pytest.approx(popularity[lists].mean())
+    users = len({u for u, _ in pairs})
+    assert result.metrics["novelty@8"] == pytest.approx(np.log2(users / np.maximum(popularity[lists], 1)).mean())
+    assert result.metrics["coverage@8"] == len(np.unique(lists)) / data.n_items
+    cold = np.bincount(data.items[data.split() == 0], minlength=data.n_items) == 0
+    assert result.metrics["cold/exposure@8"] == pytest.approx(cold[lists].mean())
+    table = trained.table()
+    assert table is not None and not table.valid.all()
+    unit = torch.nn.functional.normalize(table.values.double(), dim=1).detach() * table.valid[:, None]
+    there = table.valid[lists].sum(1).double()
+    cosines = (unit[lists] @ unit[lists].transpose(1, 2)).sum((1, 2)) - there
+    np.testing.assert_allclose(result.per_user["diversity@8"], 1 - cosines / (there * (there - 1)), atol=1e-5)
+    assert metrics["test"]["diversity@8"] == pytest.approx(result.metrics["diversity@8"], abs=1e-6)
+    assert {f"{name}@3" for name in OF_ALL_LISTS if name != "exposure"} <= metrics["test"].keys()
+    assert "diversity@8" not in evaluate_topk(trained, 2, [8], diversity=False).metrics
+
+
+def test_lists_that_are_the_same_for_all_are_told_of(shop: Path) -> None:
+    data = Dataset.open(shop)
+    lists = np.random.default_rng(0).permuted(np.tile(np.arange(data.n_items), (40, 1)), axis=1)[:, :4]
+    assert same_for_all(lists, data, "test") is None
+    lists[:30, 0], lists[1:, 3] = 7, 5
+    told = same_for_all(lists, data, "test")
+    assert told is not None and f"item {data.item_ids[5]} stands in 9" in told
+    assert "of the lists of 4 (test), and 2 items stand in more than half of them" in told
+    assert f"{len(np.unique(lists))} of {data.n_items} items are in any" in told
 
 
 # ----------------------------------------------------------------------------------------------- lists of some users

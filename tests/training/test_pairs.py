@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,33 @@ from rawrec.training.evaluate import make_lists
 from rawrec.training.job import load_task, train
 from rawrec.training.tasks.pairs import PairTask
 from systems import small_dataset
+
+
+def test_what_lists_are_like(graph: Dataset, tmp_path: Path) -> None:
+    """By the distinct training positives and the features that the model reads; diversity at the end alone."""
+    events: list[tuple[str, dict]] = []
+    given = settings("vbpr", train__epochs=1)
+    run = train("vbpr", graph, tmp_path / "run", given, observer=lambda e, **v: events.append((e, v)))
+    task, stored = load_task(run), json.loads((run.path / "metrics.json").read_text())["test"]
+    assert isinstance(task, PairTask)
+    found = task.evaluate(2)
+    assert {name: stored[name] for name in found.metrics} == found.metrics
+    popularity = np.array(
+        [len(np.unique(graph.users[(graph.split() == 0) & (graph.items == i)])) for i in range(ITEMS)]
+    )
+    lists = found.lists.items[:, :5]
+    assert (lists >= 0).all() and stored["popularity@5"] == pytest.approx(popularity[lists].mean())
+    vectors = []
+    for name in ("image", "text"):
+        table = task.model.feature(name).double().numpy()
+        length = np.linalg.norm(table, axis=1, keepdims=True)
+        vectors.append(np.divide(table, length, out=np.zeros_like(table), where=length > 0))
+    unit = np.concatenate(vectors, 1)
+    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True))[lists]
+    cosines = np.einsum("uid,ujd->u", unit, unit) - 5
+    assert stored["diversity@5"] == pytest.approx((1 - cosines / 20).mean(), abs=1e-5)
+    line = run.metrics_lines()[0]
+    assert {"valid/coverage@5", "valid/gini@20", "valid/tail@5"} <= line.keys() and "valid/diversity@5" not in line
 
 
 @pytest.mark.parametrize("protocol", ["default", "mmrec"])

@@ -297,7 +297,8 @@ def _main_metrics(metrics: dict[str, Any]) -> list[str]:
     cutoffs = [int(name.removeprefix("recall@")) for name in metrics if name.startswith("recall@")]
     k = 20 if 20 in cutoffs else max(cutoffs, default=0)
     wanted = ["auc", "gauc", "qauc", "logloss", "ece", "pcoc", "impressions", "sampled", "share", "qauc_share"]
-    wanted += [*(name for name in metrics if of_sessions(name)), f"recall@{k}", f"ndcg@{k}"]
+    of_lists = ("recall", "ndcg", "hit", "coverage", "personalisation", "tail")
+    wanted += [*(name for name in metrics if of_sessions(name)), *(f"{name}@{k}" for name in of_lists)]
     wanted += ["topk_users", "topk_users_of"] if "topk_users_of" in metrics else []
     further = [name for name in _of_further_labels(metrics) if name.rpartition("/")[2] in wanted[:7]]
     return [*(name for name in wanted if name in metrics), *further]

@@ -30,6 +30,12 @@ def of_sessions(name: str) -> bool:
     return SHOWN_WORD.match(name) is not None
 
 
+def of_all_lists(name: str) -> bool:
+    """Whether a metric is of the lists as a whole, as `coverage@20`, `cold/coverage@20`."""
+    found = WORD.match(name)
+    return found is not None and found[5] is not None and found[3] in OF_ALL_LISTS
+
+
 @dataclass(frozen=True)
 class MetricEntry(plugins.Entry):
     """of: what it measures. lower: less of it is better. followed: `train.metric` may name it."""
@@ -53,7 +59,12 @@ METRICS: dict[str, MetricEntry] = {
     **_ours("impressions", "pcoc", "auc_best", "qauc_best", "gauc_skipped_users", followed=False),
     **_ours("impressions", "qauc_skipped_queries", "qauc_without_query", "impressions", "sampled", followed=False),
     **_ours("lists", "recall2", "topk_users", followed=False),
+    **_ours("lists", "coverage", "exposure", "entropy", "personalisation", followed=False),
+    **_ours("lists", "novelty", "tail", "diversity", followed=False),
+    **_ours("lists", "gini", "commonest", "popularity", lower=True, followed=False),
 }
+OF_ALL_LISTS = ("coverage", "gini", "entropy", "personalisation", "commonest", "exposure")
+"""Metrics of the lists as a whole: they are no means over users, so no user has a value."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -92,7 +92,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "standings": standings(blocks, items, *health),
         "reliability": plots.reliability_plot(reliable) if judged and len(mine.test) else None,
         "calibration": calibration(judged, buckets),
-        "ranking": ranking(mine, other),
+        "ranking": ranking(mine, other, data),
         "users": users.tiles(tiles),
         "user_count": users.eligible,
         "users_note": users.note,

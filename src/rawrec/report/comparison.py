@@ -4,7 +4,8 @@ Lists of the full catalogue (recall@K, ndcg@K, ...): each user's values, average
 against the baseline's by a paired t-test. Impressions (auc, gauc, qauc, logloss) and what sessions showed
 (shown/ndcg@K, shown/mrr): users are drawn again and again with all that they were shown, the same for every model, and
 the draws in which the difference changes its sign are counted. All p-values of one comparison are corrected together
-(Holm-Bonferroni).
+(Holm-Bonferroni). Of the lists as a whole (coverage@K, personalisation@K, ...) there are no values of users to test:
+the difference stands alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rawrec.config.metrics import lower_is_better, of_label, of_sessions
+from rawrec.config.metrics import lower_is_better, of_all_lists, of_label, of_sessions
 from rawrec.errors import UserError
 from rawrec.evaluation.significance import (
     Interval,
@@ -41,6 +42,7 @@ from rawrec.training.runs import RunFolder, cut_short, not_finished
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+SHOWN_OF_ALL = ("coverage@20", "personalisation@20")
 OF_THE_MACHINE = (
     "seed",
     "train.threads",
@@ -56,15 +58,17 @@ T_TEST, BOOTSTRAP = "paired t-test over users", "bootstrap over users"
 
 @dataclass(frozen=True)
 class Contrast:
-    """A model against the baseline in one metric: mean difference, its interval, and how sure it is."""
+    """A model against the baseline in one metric: mean difference, its interval, and how sure it is.
+
+    All but the difference is None, and `significant` False, of a metric of the lists as a whole, which has no test."""
 
     difference: float
-    low: float
-    high: float
-    test: str
+    low: float | None
+    high: float | None
+    test: str | None
     statistic: float | None  # t; None: the test has none, or the models do not differ
-    p_value: float
-    p_holm: float
+    p_value: float | None
+    p_holm: float | None
     significant: bool
 
 
@@ -161,7 +165,8 @@ class _Run:
     def metrics(self) -> list[str]:
         scored = [prefix for prefix, frame in self.labels.items() if frame.height]
         names = [prefix + name for prefix in scored for name in [*IMPRESSION_METRICS, *self._asked(prefix)]]
-        return [*names, *self.lists.columns[1:]]
+        whole = [name for name, value in self.measured.items() if of_all_lists(name) and value is not None]
+        return [*names, *self.lists.columns[1:], *(whole if self.lists.height else [])]
 
     def _asked(self, prefix: str) -> list[str]:
         """Metrics of queries and sessions that it has of a label."""
@@ -187,9 +192,9 @@ def compare(
 
     runs: run folders; those that differ in the seed only are one model. groups: name -> its run folders. baseline: a
     run folder or the name of a model; None: the first. metrics: None: auc and gauc of rankers (and qauc, of data with
-    queries), recall and ndcg at 10 and 20 of others. level: of intervals; p-values below 1 - level are significant.
-    bootstrap: resamplings of users behind an interval. Raises UserError for runs that are not finished or cannot be
-    compared.
+    queries), recall and ndcg at 10 and 20, coverage and personalisation at 20 of others. level: of intervals; p-values
+    below 1 - level are significant. bootstrap: resamplings of users behind an interval. Raises UserError for runs that
+    are not finished or cannot be compared.
 
     >>> found = rawrec.compare(["runs/lightgcn", "runs/freedom"], metrics=["recall@20"])
     >>> found.results[1].contrast.p_holm
@@ -209,9 +214,11 @@ def compare(
         if values is None or _of_impressions(metric):
             found = _impressions(models, metric, bootstrap, level)
             users[metric] = everyone[0].labels[of_label(metric)[0]]["user"].n_unique()
-        else:
-            found = values.results(metric)
+        elif of_all_lists(metric):
+            found = _of_all_lists(models, metric)
             users[metric] = values.users
+        else:
+            found, users[metric] = values.results(metric)
         rows += [(metric, *row) for row in found]
     popularity, missing = _popularity(models, chosen, bootstrap, level)
     return Comparison(
@@ -321,7 +328,9 @@ def _metrics(runs: list[_Run], wanted: Sequence[str] | None) -> list[str]:
             "and only those can be compared with a retrieval model's"
         )
     if wanted is None:
-        main = [metric for metric in (("auc", "gauc", "qauc") if "auc" in known else SHOWN) if metric in known]
+        of_all = SHOWN_OF_ALL if len({run.lists.height for run in runs}) == 1 else ()
+        main = ("auc", "gauc", "qauc") if "auc" in known else (*SHOWN, *of_all)
+        main = [metric for metric in main if metric in known]
         further = [metric for metric in known if metric.endswith("/auc")]
         return [*main, *(m for m in further if all(run.measured.get(m) is not None for run in runs))] or known
     for metric in wanted:
@@ -331,8 +340,24 @@ def _metrics(runs: list[_Run], wanted: Sequence[str] | None) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------- metrics
-Row = tuple[str, list[float], "tuple[str, Interval, float | None, float] | None"]
+Row = tuple[str, list[float], "tuple[str | None, Interval, float | None, float | None] | None"]
 """A model in a metric: its name, a value per seed, and against the baseline: test, interval, statistic, p."""
+
+
+def _of_all_lists(models: dict[str, list[_Run]], metric: str) -> list[Row]:
+    """A metric of the lists as a whole. Raises UserError where they are of different users: more lists hold more."""
+    everyone = [run for members in models.values() for run in members]
+    few, many = (choose(everyone, key=lambda run: run.lists.height) for choose in (min, max))
+    if few.lists.height != many.lists.height:
+        raise UserError(
+            f"{metric} is of all lists together, and {few.path} has {few.lists.height} of them, {many.path} "
+            f"{many.lists.height}: compare runs of one eval.topk_users, or other metrics"
+        )
+    values = {name: [float(run.measured[metric]) for run in members] for name, members in models.items()}
+    means = {name: statistics.fmean(of_seeds) for name, of_seeds in values.items()}
+    first = next(iter(models))
+    differences = {name: Interval(mean - means[first], np.nan, np.nan) for name, mean in means.items()}
+    return [(name, values[name], (None, differences[name], None, None) if name != first else None) for name in models]
 
 
 class _ListValues:
@@ -359,8 +384,13 @@ class _ListValues:
         """A run's values, `[users]`, of the users whom all runs have."""
         return run.lists.filter(pl.col("user").is_in(self.rows.implode()))[metric].to_numpy()
 
-    def results(self, metric: str) -> list[Row]:
+    def results(self, metric: str) -> tuple[list[Row], int]:
+        """Of a metric, and how many users have it in every run: a list may be without two items of known content."""
         seeds = [np.stack([self._of(run, metric) for run in members]) for members in self.models.values()]
+        known = ~np.isnan(np.concatenate(seeds)).any(0)
+        if not known.any():
+            raise UserError(f"{metric} is undefined for every user of one of the runs")
+        seeds = [values[:, known] for values in seeds]
         means = np.stack([values.mean(0) for values in seeds])  # [models, users]
         intervals = mean_bootstraps(means[1:] - means[0], self.bootstrap, level=self.level)
         rows: list[Row] = []
@@ -370,7 +400,7 @@ class _ListValues:
                 test = paired_t_test(means[place], means[0])
                 contrast = (T_TEST, intervals[place - 1], test.statistic, test.p_value)
             rows.append((name, values.mean(1).tolist(), contrast))
-        return rows
+        return rows, int(known.sum())
 
 
 def _of_impressions(metric: str) -> bool:
@@ -438,7 +468,7 @@ def _popularity(
 
 def _with_tests(rows: list[tuple[str, str, list[float], Any]], level: float) -> list[Result]:
     """Results with p-values corrected over all comparisons, the best of each metric marked."""
-    corrected = iter(holm([row[3][3] for row in rows if row[3] is not None]).tolist())
+    corrected = iter(holm([row[3][3] for row in rows if row[3] is not None and row[3][3] is not None]).tolist())
     means = [statistics.fmean(values) for _, _, values, _ in rows]
     best: dict[str, float] = {}
     for (metric, *_), mean in zip(rows, means, strict=True):
@@ -449,10 +479,10 @@ def _with_tests(rows: list[tuple[str, str, list[float], Any]], level: float) -> 
         contrast = None
         if found is not None:
             test, interval, statistic, p = found
-            p_holm = next(corrected)
+            p_holm = None if p is None else next(corrected)
             t = None if statistic is None or np.isnan(statistic) else statistic
-            bounds = (interval.value, interval.low, interval.high)
-            contrast = Contrast(*bounds, test, t, p, p_holm, p_holm < 1 - level)
+            bounds = (None, None) if p is None else (interval.low, interval.high)
+            contrast = Contrast(interval.value, *bounds, test, t, p, p_holm, p_holm is not None and p_holm < 1 - level)
         deviation = statistics.stdev(values) if len(values) > 1 else None
         results.append(Result(model, metric, mean, deviation, mean == best[metric], contrast))
     return results

@@ -27,6 +27,7 @@ from rawrec.evaluation.significance import (
 from rawrec.report import plots
 from rawrec.report.labels import session_values, words
 from rawrec.report.run import Run
+from rawrec.training.evaluate import same_for_all
 
 BUCKET_NAMES = {
     "": "all items",
@@ -42,6 +43,17 @@ METRICS: dict[Metric, tuple[str, str, bool]] = {
     "logloss": ("Logloss", "cost of the probabilities; lower is better", False),
 }
 RANKING = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "map": "MAP", "hit": "Hit", "mrr": "MRR"}
+BEYOND = {
+    "coverage": "Coverage",
+    "gini": "Gini",
+    "entropy": "Entropy",
+    "personalisation": "Personalisation",
+    "commonest": "Commonest item",
+    "popularity": "Popularity",
+    "novelty": "Novelty",
+    "tail": "Long tail",
+    "diversity": "Diversity",
+}
 
 
 @dataclass(frozen=True)
@@ -219,7 +231,7 @@ def calibration(runs: list[Run], buckets: dict[str, NDArray[np.bool_]]) -> list[
     return lines
 
 
-def ranking(mine: Run, other: Run | None) -> dict[str, Any] | None:
+def ranking(mine: Run, other: Run | None, data: Dataset) -> dict[str, Any] | None:
     """Metrics of full-catalogue lists: by cut-off over all items, and by bucket at the cut-off nearest to 20."""
     test = mine.metrics.get("test", {})
     base = other.metrics.get("test", {}) if other else {}
@@ -237,7 +249,12 @@ def ranking(mine: Run, other: Run | None) -> dict[str, Any] | None:
     middle = min(ks, key=lambda k: abs(k - 20))
     prefixes = {name: f"{name}/" if name else "" for name in BUCKET_NAMES}
     kept = [n for n in BUCKET_NAMES if f"{prefixes[n]}recall@{middle}" in test]
+    known = [name for name in BEYOND if any(f"{name}@{k}" in test for k in ks)]
+    items = None if mine.topk is None else mine.topk["items"].list.head(middle).to_list()
     return {
+        "beyond": [BEYOND[name] for name in known],
+        "like": [{"k": k, "cells": [_pair(test, base, f"{name}@{k}") for name in known]} for k in ks],
+        "told": None if not items else same_for_all(np.array(items, np.int64), data, "test"),
         "names": list(RANKING.values()),
         "by_k": [{"k": k, "cells": cells("", k)} for k in ks],
         "middle": middle,
@@ -251,6 +268,11 @@ def ranking(mine: Run, other: Run | None) -> dict[str, Any] | None:
             for n in kept
         ],
     }
+
+
+def _pair(test: dict[str, Any], base: dict[str, Any], key: str) -> dict[str, Any]:
+    """A metric of the run and of the baseline; neither is better by being higher."""
+    return {"run": test.get(key), "baseline": base.get(key), "difference": None}
 
 
 def _paired(mine: Run, other: Run | None, key: str) -> Interval | None:

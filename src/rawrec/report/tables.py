@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.config.metrics import lower_is_better
+from rawrec.config.metrics import lower_is_better, of_all_lists
 from rawrec.report.comparison import Comparison, Result
 
 BETTER, WORSE = "*", "†"
@@ -27,7 +27,7 @@ def print_table(found: Comparison) -> Table:
         against = result.contrast
         cells = [f"{result.mean:.4f}", "" if result.deviation is None else f"{result.deviation:.4f}"]
         if against is not None:
-            interval = f"[{against.low:+.4f}, {against.high:+.4f}]"
+            interval = "" if against.low is None else f"[{against.low:+.4f}, {against.high:+.4f}]"
             cells += [f"{against.difference:+.4f}", interval, _p(against.p_value), _p(against.p_holm), mark(result)]
         style = "bold" if result.best else ""
         model = Text(result.model, style)  # Text: what users wrote is never markup
@@ -108,17 +108,22 @@ def caption(
     """What the table shows, in words: data, seeds, users, marks and the tests behind them."""
     seeds = sorted({len(runs) for runs in found.runs.values()})
     users = sorted({f"{n:,}" for n in found.users.values()})
-    tests = dict.fromkeys(r.contrast.test for r in found.results if r.contrast is not None)
+    tests = dict.fromkeys(r.contrast.test for r in found.results if r.contrast is not None and r.contrast.test)
     kind = "generated data, " if found.generated else ""
     mean = "Mean and standard deviation" if seeds[-1] > 1 else "Mean"
     lower = [metric for metric in found.metrics if lower_is_better(metric)]
-    comparisons = sum(r.contrast is not None for r in found.results)
+    comparisons = sum(r.contrast is not None and r.contrast.test is not None for r in found.results)
+    untested = [metric for metric in found.metrics if of_all_lists(metric)]
+    marks = (
+        f"{better} better, {worse} worse than {escaped(found.baseline)} with p below {1 - found.level:.2g} "
+        f"({' and '.join(map(str, tests))}, Holm-Bonferroni over {comparisons} comparison{'s' * (comparisons > 1)})."
+    )
     parts = [
         f"Test part of {escaped(found.dataset)} ({kind}split {escaped(found.split)}, {' and '.join(users)} users).",
         f"{mean} over {' to '.join(map(str, seeds))} seed{'s' * (seeds[-1] > 1)}, best in {bold}.",
         *([f"Lower is better: {', '.join(lower)}."] if lower else []),
-        f"{better} better, {worse} worse than {escaped(found.baseline)} with p below {1 - found.level:.2g} "
-        f"({' and '.join(tests)}, Holm-Bonferroni over {comparisons} comparison{'s' * (comparisons > 1)}).",
+        *([marks] if tests else []),
+        *([f"Of all lists together, so not tested: {', '.join(untested)}."] if untested else []),
         *([f"Cut short: {escaped(', '.join(_cut_short(found)))}."] if found.cut_short else []),
     ]
     return " ".join(parts)
@@ -156,5 +161,5 @@ def _value(result: Result, sign: str) -> str:
     return f"{result.mean:.4f}" + ("" if result.deviation is None else f"{sign}{result.deviation:.4f}")
 
 
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"

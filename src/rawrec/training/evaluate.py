@@ -16,6 +16,7 @@ from torch import Tensor
 from rawrec.config import Config
 from rawrec.config.training import Seen
 from rawrec.data.dataset import Dataset
+from rawrec.evaluation.beyond import Catalogue, beyond_accuracy, in_common
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
 from rawrec.files import write_table
@@ -33,6 +34,8 @@ SCORES_AT_ONCE = 2**25
 """Users x items whose scores are held at a time."""
 TOLD_EVERY = 1.0
 """Seconds between two words to an observer about one evaluation."""
+USUAL = 20
+"""The cut-off that is told of, or that nearest to it."""
 
 
 @dataclass
@@ -42,6 +45,11 @@ class TopKResult:
     metrics: dict[str, float | None]
     reasons: dict[str, str]
     per_user: dict[str, np.ndarray]
+
+    def told(self, data: Dataset, part: str, ks: list[int]) -> list[str]:
+        """What must be said of the lists of a part: that one item stands in most of them."""
+        k = min(ks, key=lambda k: abs(k - USUAL))
+        return [text for text in (same_for_all(self.lists.items[:, :k], data, part),) if text is not None]
 
     def write(self, path: Path) -> None:
         """A row per user: their list of item rows, and their metrics."""
@@ -205,10 +213,30 @@ def lists_of_part(system: Scorer, part: int) -> ListTask:
     return ListTask.make(system.data, system.cfg, taken, left_out)
 
 
+def same_for_all(items: np.ndarray, data: Dataset, part: str) -> str | None:
+    """A line where one item stands in most of the lists `[users, k]` of a part; None where none does."""
+    found = in_common(items, data.n_items)
+    if found is None:
+        return None
+    further = f", and {found.often} items stand in more than half of them" if found.often > 1 else ""
+    return (
+        f"most users get the same: item {data.item_ids[found.item]} stands in {found.share:.0%} of the lists of "
+        f"{items.shape[1]} ({part}){further}; {found.distinct:,} of {data.n_items:,} items are in any. Compare the run "
+        "with model pop, and look at coverage, gini and personalisation (docs/metrics.md)"
+    )
+
+
 def evaluate_topk(
-    system: Scorer, part: int, ks: list[int], user_batch: int = 64, task: ListTask | None = None
+    system: Scorer,
+    part: int,
+    ks: list[int],
+    user_batch: int = 64,
+    task: ListTask | None = None,
+    diversity: bool = True,
 ) -> TopKResult:
     """Lists over the full catalogue for users with a positive in the part: all, or as many as `list_users` allows.
+
+    diversity: whether that of the lists is measured, too, where the model has content.
 
     The history is what the user did before the first such positive, and its context is that of the list. task:
     `lists_of_part`, where it is known. Users, positives and masks are CSR; no users x items matrix exists but for
@@ -229,7 +257,10 @@ def evaluate_topk(
 
     size = max(1, min(user_batch, SCORES_AT_ONCE // data.n_items))
     lists = make_lists(score, task, max(ks), size, observe=system.observe)
-    return judge(task, lists, ks, buckets_of(samples.train_counts), system.cfg.own_metrics("lists"))
+    content = {} if table is None or not diversity else {"content": (table.values, table.valid)}
+    trained = (samples.part == 0) & samples.positive
+    catalogue = Catalogue.of_pairs(data.users[trained], data.items[trained], data.n_items, content)
+    return judge(task, lists, ks, buckets_of(samples.train_counts), system.cfg.own_metrics("lists"), catalogue)
 
 
 def _first_rows(data: Dataset, taken: np.ndarray, times: np.ndarray | None) -> np.ndarray:
@@ -243,9 +274,15 @@ def _first_rows(data: Dataset, taken: np.ndarray, times: np.ndarray | None) -> n
 
 
 def judge(
-    task: ListTask, lists: TopK, ks: list[int], buckets: Mapping[str, np.ndarray], own: Mapping[str, Any]
+    task: ListTask,
+    lists: TopK,
+    ks: list[int],
+    buckets: Mapping[str, np.ndarray],
+    own: Mapping[str, Any],
+    catalogue: Catalogue | None = None,
 ) -> TopKResult:
-    """Metrics of the lists of a task, registered ones (`own`) among them.
+    """Metrics of the lists of a task, registered ones (`own`) among them; beside their hits what they are like
+    (`beyond_accuracy`), where the catalogue is given.
 
     `topk_repeated`, where there are any: see `ListTask.repeated`; `topk_users_of`, where the users were drawn: from how
     many.
@@ -255,4 +292,8 @@ def judge(
         metrics["topk_repeated"] = task.repeated
     if task.note:
         metrics["topk_users_of"] = task.of
-    return TopKResult(task.users, lists, metrics, undefined(metrics), per_user)
+    reasons = undefined(metrics)
+    if catalogue is not None:
+        found = beyond_accuracy(lists.items, ks, catalogue, buckets)
+        metrics, per_user, reasons = metrics | found.metrics, per_user | found.per_user, reasons | found.reasons
+    return TopKResult(task.users, lists, metrics, reasons, per_user)

@@ -334,12 +334,17 @@ def evaluate(
         raise UserError(f"split={split!r}: use valid or test")
     task = load_task(run, data)
     task.observe = observer or task.observe
+    metrics: dict[str, Any] = {}
     if isinstance(task, PairTask):
-        return task.evaluate(PARTS[split]).metrics
-    metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)
-    if task.cfg.eval.full_ranking if full_ranking is None else full_ranking:
-        metrics |= evaluate_topk(task, PARTS[split], task.cfg.eval.topk).metrics
-    return metrics
+        lists = task.evaluate(PARTS[split])
+    else:
+        metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)
+        if not (task.cfg.eval.full_ranking if full_ranking is None else full_ranking):
+            return metrics
+        lists = evaluate_topk(task, PARTS[split], task.cfg.eval.topk)
+    for text in lists.told(task.data, split, task.cfg.eval.topk):
+        task.observe("note", text=text, loud=True)
+    return metrics | lists.metrics
 
 
 def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:

@@ -324,6 +324,9 @@ class Loop(Generic[AnyTask]):
         task.load_state({name: value for name, value in self._best.items() if not name.startswith("stale.")})
         results = task.finish(run.path, step, checkpoint.without_prefix("stale.", self._best))
         task.publish(run.path, step)
+        for text in results["test"].told if "test" in results else ():
+            run.log(text)
+            self.observe("note", text=text, loud=True)
         metrics: dict[str, Any] = {name: result.metrics for name, result in results.items()}
         reasons = {name: result.reasons for name, result in results.items()}
         checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})

@@ -28,10 +28,12 @@ PARTS = {"valid": 1, "test": 2}
 
 @dataclass
 class Result:
-    """Metrics of one part by name, and for those that are undefined (None) the reason."""
+    """Metrics of one part by name, for those that are undefined (None) the reason, and what the user must be told of
+    them."""
 
     metrics: dict[str, float | None] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
 
 class Batch(Protocol):

@@ -389,6 +389,7 @@ class ImpressionTask(Task, Scoring):
             top = evaluate_topk(self, PARTS["test"], cfg.eval.topk, task=self._lists)
             results["test"].metrics |= top.metrics
             results["test"].reasons |= top.reasons
+            results["test"].told += top.told(self.data, "test", cfg.eval.topk)
             top.write(folder / "topk.parquet")
         return results
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from rawrec.content.units import content_units, resolved, units_of_pieces
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.negatives import Negatives
 from rawrec.errors import UserError
+from rawrec.evaluation.beyond import Catalogue
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK
 from rawrec.models.graph import Interactions
@@ -42,6 +44,9 @@ from rawrec.training.tasks.base import PARTS, Result, Task
 from rawrec.training.tasks.unread import unread_notes
 
 SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
+
+Beyond = Literal["nothing", "counts", "all"]
+"""What is measured of lists beside their hits: what needs no content, or their diversity, too."""
 
 ROUNDING = 1e-5  # vectors whose entries differ by no larger a share of the largest are the same
 
@@ -346,14 +351,24 @@ class PairTask(Task):
         size = user_batch(self.data.n_items, self.device)
         return make_lists(score, task, depth, size, workers, self.observe)
 
-    def evaluate(self, part: int, buckets: bool = True) -> TopKResult:
-        """Metrics of a part at every cut-off of `eval.topk`, also by the items' bucket."""
-        return self.judge(part, self.lists(self.tasks[part], max(self.cfg.eval.topk)), buckets)
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """What lists are judged by beside their hits, without content."""
+        return Catalogue.of_pairs(self.known.users.cpu().numpy(), self.known.items.cpu().numpy(), self.data.n_items)
 
-    def judge(self, part: int, lists: TopK, buckets: bool = True) -> TopKResult:
-        """Metrics of lists for the users of a part."""
+    def evaluate(self, part: int, buckets: bool = True, beyond: Beyond = "all") -> TopKResult:
+        """Metrics of a part at every cut-off of `eval.topk`, also by the items' bucket."""
+        return self.judge(part, self.lists(self.tasks[part], max(self.cfg.eval.topk)), buckets, beyond)
+
+    def judge(self, part: int, lists: TopK, buckets: bool = True, beyond: Beyond = "all") -> TopKResult:
+        """Metrics of lists for the users of a part. beyond: what is measured beside their hits."""
         masks = buckets_of(self.train_counts) if buckets else {}
-        return judge(self.tasks[part], lists, self.cfg.eval.topk, masks, self.cfg.own_metrics("lists"))
+        catalogue = None if beyond == "nothing" else self.catalogue
+        if catalogue is not None and beyond == "all":
+            content = {name: (self.model.feature(name), self.model.present(name)) for name in self.model.modalities}
+            catalogue = replace(catalogue, content=content)
+        own = self.cfg.own_metrics("lists")
+        return judge(self.tasks[part], lists, self.cfg.eval.topk, masks, own, catalogue)
 
     def probe(self) -> Result:
         users = self.tasks[1].users
@@ -361,12 +376,13 @@ class PairTask(Task):
             what = "of a user whom training knows" if self.cfg.eval.protocol == "mmrec" else "that can be asked for"
             raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no positive {what}")
         shape = (len(users), max(self.cfg.eval.topk))
-        return self._result(self.judge(1, TopK(np.full(shape, -1), np.full(shape, -np.inf, np.float32))))
+        lists = TopK(np.full(shape, -1), np.full(shape, -np.inf, np.float32))
+        return self._result(self.judge(1, lists, beyond="nothing"))
 
     def validate(self, step: int) -> Result:
         stale = self._stale_metrics(1) if self.bank is not None else {}
         with self.view(step):
-            result = self._result(self.evaluate(1, buckets="/" in self.cfg.train.metric))
+            result = self._result(self.evaluate(1, "/" in self.cfg.train.metric, "counts"))
         return Result(stale | result.metrics, result.reasons)
 
     def _result(self, lists: TopKResult) -> Result:
@@ -374,7 +390,7 @@ class PairTask(Task):
 
     def _stale_metrics(self, part: int) -> dict[str, float | None]:
         """Of the features as training left them."""
-        metrics = self.evaluate(part, buckets=False).metrics
+        metrics = self.evaluate(part, buckets=False, beyond="nothing").metrics
         return {f"stale/{name}": value for name, value in metrics.items() if "@" in name}
 
     def stale(self) -> dict[str, Tensor]:
@@ -388,7 +404,8 @@ class PairTask(Task):
             self.refresh(step + 1)  # the weights are those of the best epoch: every row is made anew
         lists = {name: self.evaluate(part) for name, part in PARTS.items()}
         lists["test"].write(folder / "topk.parquet")
-        return {name: Result(found.metrics | before[name], found.reasons) for name, found in lists.items()}
+        told = {name: found.told(self.data, name, self.cfg.eval.topk) for name, found in lists.items()}
+        return {name: Result(found.metrics | before[name], found.reasons, told[name]) for name, found in lists.items()}
 
     # ----------------------------------------------------------------------------------------------------------- state
     def state(self) -> dict[str, Tensor]:
