@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from rawrec.config import Config, strict_yaml, validate
 from rawrec.config.finetune import FinetuneConfig, finetune_config
