@@ -89,7 +89,7 @@ def at_a_step(tell: Callable[[], None]) -> Iterator[Ending]:
             with suppress(RuntimeError):  # the main thread was writing to the same stream
                 tell()
         elif time.monotonic() - first > TWICE:
-            usual = taken[number]
+            usual = taken[signal.Signals(number)]
             if callable(usual):
                 usual(number, frame)
             raise Ended(number)
