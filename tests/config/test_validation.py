@@ -34,7 +34,10 @@ from rawrec.errors import UserError
         ("em3 eval.topk=[]", ["eval.topk=[]"]),
         ("em3 paradigm=hybird", ["paradigm=hybird", "'hybrid'"]),
         ("em3 train.metric=recall", ["train.metric=recall", "cold/auc"]),
-        ("em3 train.metric=recall@20", ["train.metric=recall@20", "model em3", "auc"]),
+        (
+            "em3 train.metric=recall@20 eval.full_ranking=false",
+            ["train.metric=recall@20", "eval.full_ranking=true", "auc"],
+        ),
         ("em3 model=3", ["model=3", "model.dim"]),
         ("em3 model.name=lightgnc", ["model.name", "did you mean lightgcn"]),
         ("em3 model.name=[em3]", ["model.name", "em3", "lightgcn"]),

@@ -108,7 +108,8 @@ def test_stopped_between_training_and_the_final_evaluation(graph: Dataset, tmp_p
         ("lightgcn model.name=lightgnc", ["model.name", "did you mean lightgcn", "em3"]),
         ("lightgcn model=3", ["model=3", "settings of its own"]),
         ("id eval.protocol=mmrec", ["setting of retrieval models"]),
-        ("id train.metric=recall@20", ["model id is judged by impressions"]),
+        ("id train.metric=recall@20 eval.full_ranking=false", ["model id makes lists", "eval.full_ranking=true"]),
+        ("id train.metric=recall@7", ["recall@7", "eval.topk=[5, 20]"]),
     ],
 )
 def test_mistakes_are_named(graph: Dataset, tmp_path: Path, words: str, said: list[str]) -> None:

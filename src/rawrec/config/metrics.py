@@ -126,7 +126,7 @@ def followed(word: str) -> Followed:
         own = "".join(f", {name}" for name in known if name not in METRICS or not METRICS[name].ours)
         raise ValueError(
             "use auc, gauc, logloss, ece or share, with queries qauc, with sessions shown/ndcg@10 or shown/mrr, "
-            f"for retrieval models recall@20 or the like{own}, or one of them in a bucket, for example cold/auc, or of "
+            f"of lists recall@20 or the like{own}, or one of them in a bucket, for example cold/auc, or of "
             "another label, for example buy/auc"
         )
     return Followed(found[3], int(found[5]) if found[5] else None, entry, label)

@@ -52,6 +52,11 @@ class Config(Record):
         return not self.retrieval and self.model.reads_content
 
     @property
+    def follows_lists(self) -> bool:
+        """Whether early stopping follows a metric of lists, so that they are made after every epoch."""
+        return followed(self.train.metric).cut is not None
+
+    @property
     def longest_history(self) -> int:
         """Items of a history in any phase of training."""
         return max(self.data.history, self.content.lora.history or 0)
@@ -94,8 +99,11 @@ class Config(Record):
     def _metric_fits(self) -> Config:
         metric, name = self.train.metric, self.label
         bare, cut, *_, shown = followed(metric)
-        if not self.retrieval and cut:
-            raise ValueError(f"train.metric={metric}: model {name} is judged by impressions; use for example auc")
+        if not self.retrieval and cut and not self.eval.full_ranking:
+            raise ValueError(
+                f"train.metric={metric}: model {name} makes lists of the full catalogue with eval.full_ranking=true "
+                "alone; set that, or use for example auc"
+            )
         if self.retrieval and not cut:
             raise ValueError(f"train.metric={metric}: model {name} is judged by lists; use for example recall@20")
         if cut and cut not in self.eval.topk:

@@ -149,8 +149,10 @@ class TrainConfig(Record):
     metric: str = Field(
         default="auc",
         description="validation metric that early stopping follows: auc, gauc, logloss, ece, share (generated data); "
-        "qauc, of data with queries; shown/ndcg@K, shown/mrr, with sessions; retrieval models: recall@K, ndcg@K, "
-        "precision@K, map@K, hit@K, mrr@K; a registered one; or one of them within a bucket, as cold/auc",
+        "qauc, of data with queries; shown/ndcg@K, shown/mrr, with sessions; of lists recall@K, ndcg@K, precision@K, "
+        "map@K, hit@K, mrr@K: of retrieval models always, of rankers with eval.full_ranking, whose lists are then made "
+        "after every epoch, of as many users as eval.topk_users says; a registered one; or one of them within a "
+        "bucket, as cold/auc",
     )
     init: str | None = Field(
         default=None,
@@ -225,7 +227,10 @@ class EvalConfig(Record):
         "(published codes). null: as_is under protocol=mmrec, else zero",
     )
     batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
-    full_ranking: bool = Field(default=True, description="Recall@K and the like over the full catalogue on test")
+    full_ranking: bool = Field(
+        default=True,
+        description="recall@K and the like over the full catalogue on test, and on valid if train.metric is one",
+    )
     metrics: list[str] = Field(
         default=[], description="registered metrics that are measured beside ours, by name, those of lists without @K"
     )

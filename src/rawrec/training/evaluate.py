@@ -188,6 +188,12 @@ def make_lists(
     return rank_all(score, task.users, task.mask_ptr, task.mask_items, depth, user_batch, workers, tell)
 
 
+def no_lists(task: ListTask, depth: int) -> TopK:
+    """Lists of a model that recommends nothing."""
+    shape = (len(task.users), depth)
+    return TopK(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+
+
 def teller(observe: Callable[..., None], what: str, total: int) -> Callable[[int], None]:
     """Takes how many more are done, from any thread, and tells the observer how many that are, once a second."""
     lock, done, last = Lock(), 0, time.perf_counter()

@@ -25,7 +25,7 @@ from rawrec.threads import Crowding, Mutex, computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
-from rawrec.training.evaluate import evaluate_part, evaluate_topk
+from rawrec.training.evaluate import evaluate_part
 from rawrec.training.loop import Loop
 from rawrec.training.records import Published
 from rawrec.training.runs import RunFolder, Settings, not_finished, running
@@ -315,7 +315,7 @@ def evaluate(
         metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)
         if not (task.cfg.eval.full_ranking if full_ranking is None else full_ranking):
             return metrics
-        lists = evaluate_topk(task, PARTS[split], task.cfg.eval.topk)
+        lists = task.lists.evaluate(split)
     for text in lists.told(task.data, split, task.cfg.eval.topk):
         task.observe("note", text=text, loud=True)
     return metrics | lists.metrics

@@ -223,7 +223,11 @@ class Search:
                 raise UserError(f"trials follow different metrics ({', '.join(followed)}): give `metric`")
             return followed[0]
         for cfg in self.configs:
-            resolve(cfg.dump(), {"train.metric": metric})
+            if resolve(cfg.dump(), {"train.metric": metric}).follows_lists and not cfg.follows_lists:
+                raise UserError(
+                    f"metric: {metric} is of lists, which model {cfg.label} makes of the validation part only where "
+                    f"train.metric is of lists, too, and it is {cfg.train.metric}: add train.metric: {metric} to fixed"
+                )
         if self.cfg.pruning and followed != [metric]:
             raise UserError(
                 f"pruning compares what every epoch measures, {', '.join(followed)}, and the metric is {metric}: "

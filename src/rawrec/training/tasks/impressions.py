@@ -34,12 +34,13 @@ from rawrec.models.ranking.marks import Marks
 from rawrec.models.ranking.ranker import Ranker, present_name
 from rawrec.randomness import drawing, mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.evaluate import ListTask, evaluate_part, evaluate_topk, list_users, lists_of_part
+from rawrec.training.evaluate import evaluate_part
 from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
 from rawrec.training.tasks.contrasting import StepContrast
 from rawrec.training.tasks.learnable import check_contrast, check_parts, one_sided, small_bank
+from rawrec.training.tasks.lists import RankerLists
 from rawrec.training.tasks.live_items import LiveItems
 from rawrec.training.tasks.lora_phases import LoraPhases
 from rawrec.training.tasks.past import PastContent
@@ -70,8 +71,8 @@ class ImpressionTask(Task, Scoring):
         check_parts(cfg, data, self.samples)  # before hours of encoding
         self.train_counts = self.samples.train_counts
         self.past = PastContent(cfg)
-        lists = self._lists.note if cfg.eval.full_ranking and self._has_many_users() else None
-        told = (self.samples.undrawn_note(), lists, *self.samples.label_notes(), *one_sided(self.samples))
+        self.lists = RankerLists(self)
+        told = (self.samples.undrawn_note(), *self.lists.notes(), *self.samples.label_notes(), *one_sided(self.samples))
         told += tuple(small_bank(cfg, data))
         self.notes = [note for note in told if note]
         self.item_model, self.bank, self.stats = None, None, {}
@@ -158,17 +159,6 @@ class ImpressionTask(Task, Scoring):
             self.stats = {**self.stats, "queries": self.queries.lost}
         self.notes = [*self.notes, *unread_notes(self.stats)]
         return item_model, bank
-
-    @cached_property
-    def _lists(self) -> ListTask:
-        """Who gets a list of the full catalogue in the test part."""
-        return lists_of_part(self, PARTS["test"])
-
-    def _has_many_users(self) -> bool:
-        """Whether more users may have a list than `list_users` allows."""
-        most, samples = list_users(self.cfg, self.data.n_items), self.samples
-        taken = (samples.part == PARTS["test"]) & samples.positive
-        return most is not None and len(np.unique(self.data.users[taken])) > most
 
     # ------------------------------------------------------------------------------------------------------- training
     @cached_property
@@ -353,15 +343,23 @@ class ImpressionTask(Task, Scoring):
     def probe(self) -> Result:
         sample = self.evaluation_sample(1)
         shape = (*sample.items.shape, 1 + len(sample.further))
-        return Result(*impression_metrics(self, sample, np.full(shape, 0.5, np.float32)))
+        metrics, reasons = impression_metrics(self, sample, np.full(shape, 0.5, np.float32))
+        if self.lists.followed:
+            found = self.lists.of_nothing("valid")
+            metrics, reasons = metrics | found.metrics, reasons | found.reasons
+        return Result(metrics, reasons)
 
     def validate(self, step: int) -> Result:
         sample, stale = self.evaluation_sample(1), {}
         if self.bank is not None and self.cfg.paradigm != "frozen":
             found, _ = impression_metrics(self, sample, self.score_impressions(sample, 1))
             stale = {f"stale/{key}": found[key] for key in ("auc", "gauc", "qauc", "logloss") if key in found}
-        with self.view(self.rows_read(sample, 1), step):
+        rows = None if self.lists.followed else self.rows_read(sample, 1)  # of lists every item is read
+        with self.view(rows, step):
             metrics, reasons = impression_metrics(self, sample, self.score_impressions(sample, 1))
+            if self.lists.followed:
+                lists = self.lists.evaluate("valid", diversity=False)
+                metrics, reasons = metrics | lists.metrics, reasons | lists.reasons
         return Result(stale | metrics, reasons)
 
     def stale(self) -> dict[str, Tensor]:
@@ -385,12 +383,13 @@ class ImpressionTask(Task, Scoring):
             results[name] = Result(metrics | before[name], reasons)
             frames.append(frame)
         write_table(pl.concat(frames).to_arrow(), folder / "scores.parquet")
-        if cfg.eval.full_ranking:
-            top = evaluate_topk(self, PARTS["test"], cfg.eval.topk, task=self._lists)
-            results["test"].metrics |= top.metrics
-            results["test"].reasons |= top.reasons
-            results["test"].told += top.told(self.data, "test", cfg.eval.topk)
-            top.write(folder / "topk.parquet")
+        for name in self.lists.made:
+            top = self.lists.evaluate(name)
+            results[name].metrics |= top.metrics
+            results[name].reasons |= top.reasons
+            results[name].told += top.told(self.data, name, cfg.eval.topk)
+            if name == "test":
+                top.write(folder / "topk.parquet")
         return results
 
     # ----------------------------------------------------------------------------------------------------------- state

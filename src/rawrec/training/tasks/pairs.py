@@ -38,7 +38,7 @@ from rawrec.randomness import drawing, generator_of
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.evaluate import ListTask, TopKResult, judge, make_lists, seen_rows
+from rawrec.training.evaluate import ListTask, TopKResult, judge, make_lists, no_lists, seen_rows
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
 from rawrec.training.tasks.unread import unread_notes
@@ -375,8 +375,7 @@ class PairTask(Task):
         if not len(users):
             what = "of a user whom training knows" if self.cfg.eval.protocol == "mmrec" else "that can be asked for"
             raise UserError(f"data.split={self.cfg.data.split!r}: the validation part has no positive {what}")
-        shape = (len(users), max(self.cfg.eval.topk))
-        lists = TopK(np.full(shape, -1), np.full(shape, -np.inf, np.float32))
+        lists = no_lists(self.tasks[1], max(self.cfg.eval.topk))
         return self._result(self.judge(1, lists, beyond="nothing"))
 
     def validate(self, step: int) -> Result:
