@@ -70,7 +70,10 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     if durable:
         clean(path.parent)
     partial = partial_of(path)
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with filling(path):
             yield partial

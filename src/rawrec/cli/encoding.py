@@ -46,6 +46,7 @@ def encode(
     ]
     lost = {name: {what: n for what, n in counts.items() if n} for name, counts in done.lost.items()}
     lines += [f"{name}: {n:,} {what}" for name, counts in lost.items() for what, n in counts.items()]
-    lines.append(f"{done.seconds:.1f} s{rate}; in {dataset}/cache" + (f" and {done.file}" if done.file else ""))
+    places = [f"{dataset}/cache"] * done.cached + [str(done.file)] * (done.file is not None)
+    lines.append(f"{done.seconds:.1f} s{rate}; in {' and '.join(places)}")
     about = {name: {"width": w, "items": n, "lost": lost.get(name, {})} for name, (w, n) in done.features.items()}
     tell("\n".join(lines), {"features": about, "seconds": done.seconds, "file": done.file and str(done.file)}, as_json)

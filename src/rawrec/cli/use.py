@@ -272,6 +272,7 @@ def _texts(recommender: Any, items: list[str]) -> tuple[list[list[str]], str | N
 def report(
     run: RunArgument,
     against: Annotated[Path | None, typer.Option(help="run folder of the baseline")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="the page (default: RUN/report.html)")] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -280,7 +281,7 @@ def report(
     from rawrec.serving.recommender import Recommender
 
     recommender = Recommender.load(run, data)
-    path = build_report(run, against, recommender=recommender, data=recommender.data)
+    path = build_report(run, against, out, recommender=recommender, data=recommender.data)
     tell(f"wrote {path}", {"report": str(path)}, as_json)
 
 

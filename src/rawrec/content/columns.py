@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.content.caches import Cache
 from rawrec.content.column_files import DIGEST, Shards, Stored, read
 from rawrec.content.encoders import Encoder
 from rawrec.content.item_model import CHUNK, ItemModel, Pieces
@@ -34,13 +35,14 @@ END = (2**64 - 1).to_bytes(8, "little")  # after the pieces of a kind: no piece 
 
 
 def static_columns(
-    item_model: ItemModel, data: Dataset, cache: Path, progress: Progress | None = None
+    item_model: ItemModel, data: Dataset, cache: Path | Cache, progress: Progress | None = None
 ) -> tuple[dict[str, Ragged], dict[str, dict[str, int]]]:
-    """Every static column that `item_model` reads, from the cache folder or made now; and what was cut or lost of each.
+    """Every static column that `item_model` reads, from the cache or made now; and what was cut or lost of each.
 
     Columns of raw fields are memory-mapped. What has to be read and encoded is held for CHUNK items at a time.
-    Raises OSError where the cache cannot be written.
+    Raises OSError where a cache that is one folder cannot be written.
     """
+    cache = Cache.of(cache)
     columns, stats = {}, {}
     encoders = dict(item_model.raw_encoders())
     for name in item_model.fields:
@@ -50,18 +52,19 @@ def static_columns(
                 torch.from_numpy(values[valid]), torch.from_numpy(valid).long()
             )
             continue
-        path = _path(cache, item_model, name, encoders[name], data)
-        stored = read(path)
+        file = _file(item_model, name, encoders[name], data)
+        stored = cache.read(file)
         if stored is None:
             known = _of_another_version(cache, item_model, name, encoders[name], data)
-            _make(path, item_model, data, name, known, progress)
-            stored = read(path)
+            with cache.place() as folder:
+                _make(folder / file, item_model, data, name, known, progress)
+                stored = read(folder / file)
             assert stored is not None
         columns[item_model.column(name)], stats[name] = stored.column, stored.stats
     return columns, stats
 
 
-def equal_content(item_model: ItemModel, data: Dataset, cache: Path) -> Tensor | None:
+def equal_content(item_model: ItemModel, data: Dataset, cache: Path | Cache) -> Tensor | None:
     """Of every item a number, int64 `[items]`, equal where all pictures, texts and ready-made features are.
 
     None where no two items are equal, or where a column's file is of a version that kept no digests. The columns must
@@ -71,7 +74,7 @@ def equal_content(item_model: ItemModel, data: Dataset, cache: Path) -> Tensor |
     numbers = np.zeros(data.n_items, np.int64)
     for name in item_model.fields:
         if name in encoders:
-            stored = read(_path(cache, item_model, name, encoders[name], data))
+            stored = Cache.of(cache).read(_file(item_model, name, encoders[name], data))
             if stored is None or len(stored.digests) != data.n_items:
                 return None
             rows = stored.digests.numpy()
@@ -86,23 +89,24 @@ def equal_content(item_model: ItemModel, data: Dataset, cache: Path) -> Tensor |
     return torch.from_numpy(numbers) if numbers.max(initial=-1) + 1 < data.n_items else None
 
 
-def _path(cache: Path, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset) -> Path:
+def _file(item_model: ItemModel, name: str, encoder: Encoder, data: Dataset) -> str:
+    """The name of a column's file."""
     reads = "+".join(item_model.read_by(name))
     if name in item_model.pieces:
         reads += f"[{item_model.pieces[name][1]}]"
     identity = f"{encoder.fingerprint}|{item_model.autocast}|{reads}|{data.fingerprint()}"
-    return cache / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
+    return f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
 
 
 def _of_another_version(
-    cache: Path, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset
+    cache: Cache, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset
 ) -> Stored | None:
     """The column of the newest other version of the dataset that has one."""
     for version in range(data.newest, 0, -1):
         if version == data.version:
             continue
         with contextlib.suppress(UserError):  # of an earlier version that is damaged
-            stored = read(_path(cache, item_model, name, encoder, Dataset.open(data.path, version)))
+            stored = cache.read(_file(item_model, name, encoder, Dataset.open(data.path, version)))
             if stored is not None and len(stored.digests):
                 return stored
     return None

@@ -61,5 +61,8 @@ def write(page: str, out: Path) -> Path:
     try:
         write_text(out, page)
     except OSError as error:
-        raise UserError(f"the report cannot be written to {out}: {error.strerror or error}") from None
+        why = error.strerror or error
+        raise UserError(
+            f"the report cannot be written to {out}: {why}; name another place with --out (`out`)"
+        ) from None
     return out

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rawrec.config.parts import encoder_entry
+from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
 from rawrec.content.encoders import IMAGE_ENCODERS, JOINT, TEXT_ENCODERS, reads_whole_items
 from rawrec.content.item_model import build_item_model, dense
@@ -18,7 +19,7 @@ from rawrec.content.units import ITEM, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
-from rawrec.folders import is_within, own_folder
+from rawrec.folders import is_within
 from rawrec.randomness import drawing
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.job import configure, observed
@@ -31,7 +32,8 @@ class Encoded:
     """What was made.
 
     features: name -> width and the number of items that have it. lost: name -> what was cut off or lost on the way.
-    seconds: that it took; next to none where all was in the cache. file: written, if asked for.
+    seconds: that it took; next to none where all was in the cache. file: written, if asked for. cached: the dataset's
+    cache has what was made; False where it could not be written, and a file was asked for.
     """
 
     features: dict[str, tuple[int, int]]
@@ -39,6 +41,7 @@ class Encoded:
     items: int
     seconds: float
     file: Path | None = None
+    cached: bool = True
 
 
 def encode(
@@ -83,10 +86,9 @@ def encode(
     item_model.autocast = choose_precision(cfg.train.precision, device)
     began = time.perf_counter()
     observe = observer or (lambda event, **values: None)
-    columns, lost = static_columns(
-        item_model, data, own_folder(data.path / "cache"), lambda text, to: observed(observe, text, to)
-    )
-    result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path)
+    cache = Cache(data.path / "cache", elsewhere=path is not None)
+    columns, lost = static_columns(item_model, data, cache, lambda text, to: observed(observe, text, to))
+    result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path, cache.kept)
     for name in units:
         column = columns[item_model.column(name)]
         result.features[name] = item_model.widths[name], int((column.lengths > 0).sum())

@@ -19,6 +19,7 @@ import torch
 from rawrec.config import Config, strict_yaml, validate
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.own import lacking, own_parts
+from rawrec.content.caches import Cache
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.files import (
@@ -306,18 +307,10 @@ class RunFolder:
         for left in (self.path / "checkpoint").glob(".tmp??????"):  # of safetensors, as earlier versions used it
             remove(left)
 
-    def cache_of(self, data: Dataset) -> Path:
+    def cache_of(self, data: Dataset) -> Cache:
         """Where static columns are kept: beside the dataset `data`, shared by its runs; in the run where that is
         read-only. Where `run.json` says that the dataset is does not count: nobody has seen a dataset there."""
-        shared = data.path.absolute() / "cache"
-        try:
-            own_folder(shared)
-            probe = partial_of(shared / "probe")
-            probe.touch(exist_ok=False)
-            probe.unlink()
-            return shared
-        except OSError:
-            return self.path / "cache"
+        return Cache(data.path.absolute() / "cache", self.path / "cache")
 
     def check_export(self, path: Path, data: Dataset | None = None) -> None:
         """UserError where a file that is exported to `path` would stand among what the run, or its dataset, consists

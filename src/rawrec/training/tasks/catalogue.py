@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rawrec.config import ContentConfig, TrainConfig
 from rawrec.config.finetune import FinetuneConfig
+from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
 from rawrec.content.encoders import Encoder
 from rawrec.content.finetuning import tuned
@@ -48,7 +49,7 @@ class CatalogueTask(Task):
 
     noun = "pairs"
 
-    def __init__(self, settings: FinetuneConfig, data: Dataset, cache: Path, progress: Callable | None = None):
+    def __init__(self, settings: FinetuneConfig, data: Dataset, cache: Path | Cache, progress: Callable | None = None):
         self.settings, self.data = settings, data
         self.item_model, self.bank = None, None
         self.device = choose_device(settings.device, "device")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rawrec.config import Config
 from rawrec.content.bank import Bank, BankView, Keeping
+from rawrec.content.caches import Cache
 from rawrec.content.columns import equal_content, static_columns
 from rawrec.content.item_model import QUERY, ItemModel, build_item_model
 from rawrec.content.live import LiveContent
@@ -63,7 +64,7 @@ class ImpressionTask(Task, Scoring):
 
     noun = "samples"
 
-    def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
+    def __init__(self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None):
         nn.Module.__init__(self)
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
@@ -129,7 +130,7 @@ class ImpressionTask(Task, Scoring):
         check_contrast(self.cfg, self.data, there)
         return there and model.reads_queries
 
-    def _content(self, cache: Path, progress: Callable | None) -> tuple[ItemModel, Bank]:
+    def _content(self, cache: Path | Cache, progress: Callable | None) -> tuple[ItemModel, Bank]:
         fields, label = self.data.fields, self.cfg.label
         without = "train `id`" if label == "em3" else "set model.content=none"
         if not (fields.image or fields.text or fields.feature):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank, BankView
+from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
 from rawrec.content.item_model import ItemModel, build_item_model
 from rawrec.content.live import LiveContent
@@ -83,7 +84,7 @@ class PairTask(Task):
 
     noun = "pairs"
 
-    def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
+    def __init__(self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None):
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
         self.part = data.retrieval_split(cfg.data.split)
@@ -146,7 +147,7 @@ class PairTask(Task):
     def _keys(self, chosen: np.ndarray) -> np.ndarray:
         return self.data.users[chosen].astype(np.int64) * self.data.n_items + self.data.items[chosen]
 
-    def _features(self, cache: Path, progress: Callable | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _features(self, cache: Path | Cache, progress: Callable | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Features of every modality `[n_items, width]`, zeros where missing, and which items have it `[n_items]`.
 
         Modalities are the image fields, the text fields and the ready-made features, each in the dataset's order, or as
