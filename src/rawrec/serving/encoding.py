@@ -21,7 +21,8 @@ from rawrec.errors import UserError
 from rawrec.folders import is_within, own_folder
 from rawrec.randomness import drawing
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.job import configure, observed
+from rawrec.training.job import configure
+from rawrec.training.watching import chunks_told
 
 WRITTEN = 4096  # items written at once
 
@@ -84,7 +85,7 @@ def encode(
     began = time.perf_counter()
     observe = observer or (lambda event, **values: None)
     columns, lost = static_columns(
-        item_model, data, own_folder(data.path / "cache"), lambda text, to: observed(observe, text, to)
+        item_model, data, own_folder(data.path / "cache"), lambda text, to: chunks_told(observe, text, to)
     )
     result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path)
     for name in units:
