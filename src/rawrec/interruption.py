@@ -80,7 +80,7 @@ def at_a_step(tell: Callable[[], None]) -> Iterator[Ending]:
     ending, first = Ending(), 0.0
     ours: list[Any] = [interrupt, signal.default_int_handler, signal.SIG_DFL]
     before = {number: signal.getsignal(number) for number in NUMBERS if may_set_signals()}
-    taken = {number: handler for number, handler in before.items() if handler in ours}
+    taken: dict[int, Any] = {number: handler for number, handler in before.items() if handler in ours}
 
     def note(number: int, frame: Any) -> None:
         nonlocal first

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -20,13 +24,37 @@ LOUD = "bold yellow"
 """How a note stands out that nobody should miss."""
 STILL = 20.0
 """Seconds after which a line says how far things are, where there is no terminal."""
+LOOK = 5.0
+"""Seconds between looks whether that is due while nothing happens: 30 s at most pass without a line."""
+
+
+def watching(observer: Callable[..., None] | None, progress: bool | None) -> AbstractContextManager[Any]:
+    """The observer of a run that was called from Python: the caller's own, or `Bars`.
+
+    progress: None: where there is a terminal or a notebook, and no observer.
+    """
+    wanted = (observer is None and (sys.stderr.isatty() or in_notebook())) if progress is None else progress
+    if not wanted:
+        return nullcontext(observer)
+    return Bars() if observer is None else _Both(observer)
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this process."""
+    kernel = sys.modules.get("ipykernel.zmqshell")
+    return kernel is not None and "IPython" in sys.modules
 
 
 class Bars:
-    """An observer of training (`Loop`, `job.train`): progress with throughput, loss and time left."""
+    """An observer of training (`Loop`, `job.train`): progress with throughput, loss and time left.
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+    Where there is no terminal it says a line at least every 30 s, whatever goes on.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        plain = {"force_terminal": False, "force_jupyter": False} if in_notebook() else {}
+        self.console = console or Console(stderr=True, highlight=False, **plain)
+        self.bars = self.console.is_terminal
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -35,64 +63,119 @@ class Bars:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not self.bars,
             transient=True,
         )
         self.task: Any = None
         self.what = ""
         self.said = time.perf_counter()
+        self._begun, self._from = self.said, 0.0  # when the task began, and where
+        self._epoch, self._left = "", 0  # its name, and samples that are to come
+        self._lock, self._over = threading.RLock(), threading.Event()
 
     def __enter__(self) -> Bars:
         self.progress.start()
+        if not self.bars:
+            threading.Thread(target=self._keep_saying, daemon=True, name="rawrec-progress").start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         self.progress.stop()
 
-    def _begin(self, text: str, total: int, done: int = 0) -> None:
+    def _keep_saying(self) -> None:
+        """Where nothing tells of itself for long, as while a graph is made: that it still goes on."""
+        while not self._over.wait(LOOK):
+            with self._lock:
+                self._say_if_due()
+
+    def _begin(self, text: str, total: float, done: float = 0) -> None:
         if self.task is not None:
             self.progress.remove_task(self.task)
+        self._begun, self._from = time.perf_counter(), done
         self.task = self.progress.add_task(text, total=total, completed=done, note="")
 
     def __call__(self, event: str, **values: Any) -> None:
-        self._take(event, **values)
-        if not self.console.is_terminal and self.task is not None and time.perf_counter() - self.said >= STILL:
-            now = next(task for task in self.progress.tasks if task.id == self.task)
-            note = f", {now.fields['note']}" if now.fields["note"] else ""
-            self.say(f"{now.description}: {now.completed:,.0f} of {now.total:,.0f}{note}")
+        with self._lock:
+            self._take(event, **values)
+            if not self.bars:
+                self._say_if_due()
+
+    def _say_if_due(self) -> None:
+        if self.task is None or time.perf_counter() - self.said < STILL:
+            return
+        now = next(task for task in self.progress.tasks if task.id == self.task)
+        self.say(f"{now.description}: {self._standing(now.completed, now.total or 0, now.fields['note'])}")
+
+    def _standing(self, done: float, total: float, note: str) -> str:
+        """How far a task is, in words."""
+        spent, made = time.perf_counter() - self._begun, done - self._from
+        if total <= 1 or not made:
+            parts = [f"for {duration(spent)}"]
+        else:
+            parts = [f"{done / total:.0%}, {done:,.0f} of {total:,.0f}"]
+            parts += [f"{duration(spent / made * (total - done))} left"] * (done < total)
+        return ", ".join([*parts, *([note] if note else [])])
 
     def _take(self, event: str, **values: Any) -> None:
         if event in ("encoding", "scoring"):
             if values["what"] != self.what:
                 self.what = values["what"]
-                self._begin(self.what, values["total"])
+                self._begin(self.what, values["total"], values["done"])
                 if event == "encoding":
                     self.say(f"{self.what} once with frozen layers ...")
             self.progress.update(self.task, completed=values["done"], total=values["total"])
         elif event == "epoch":
             self.what = ""
-            self._begin(f"epoch {values['epoch'] + 1}", values["total"], values["position"])
+            self._epoch, self._left = f"epoch {values['epoch'] + 1} of {values['epochs']}", values["total"]
+            self._begin(self._epoch, values["total"], values["position"])
+            self._left -= values["position"]
         elif event == "step":
             self.progress.update(self.task, advance=values["samples"], note=f"loss {values['loss']:.4f}")
+            self._left -= values["samples"]
+            if self._left <= 0:  # what comes now is its validation
+                self._begin(f"validating {self._epoch}", 1)
         elif event == "validated":
-            self._validated(values["line"], values["best"])
+            self.say(epoch_line(values["line"], values["epochs"], values["shown"], values["best"]))
         elif event == "note":
             self.say(values["text"], LOUD if values.get("loud") else None)
         elif event == "evaluating":
-            self._begin("evaluating", 1)
+            self._begin("evaluating the best epoch", 1)
             self.what = ""
             self.say("evaluating the best epoch ...")
 
-    def _validated(self, line: dict[str, Any], best: bool) -> None:
-        values = {name: line.get(f"valid/{name}") for name in ("auc", "logloss", "recall@20", "ndcg@20", "recall")}
-        shown = [f"{name} {value:.4f}" for name, value in values.items() if value is not None]
-        rate = f"{line['samples_per_second']:,.0f} samples/s"
-        parts = [f"loss {line['loss']:.4f}", *shown, rate, f"{line['seconds']:.1f} s", *["the best so far"] * best]
-        self.say(f"epoch {line['epoch']}: {', '.join(parts)}")
-
     def say(self, text: str, style: str | None = None) -> None:
         """A line, above the bars."""
-        self.said = time.perf_counter()
-        self.console.print(text, markup=False, soft_wrap=True, style=style)
+        with self._lock:
+            self.said = time.perf_counter()
+            self.console.print(text, markup=False, soft_wrap=True, style=style)
+
+
+class _Both(Bars):
+    """`Bars` beside an observer of the caller's."""
+
+    def __init__(self, other: Callable[..., None]) -> None:
+        super().__init__()
+        self.other = other
+
+    def __call__(self, event: str, **values: Any) -> None:
+        super().__call__(event, **values)
+        self.other(event, **values)
+
+
+def epoch_line(line: Mapping[str, Any], epochs: int, shown: Sequence[str], best: bool) -> str:
+    """An epoch in a line, of its line of `metrics.jsonl`. shown: validation metrics, as far as it has them."""
+    values = {name: line.get(f"valid/{name}") for name in shown}
+    found = [f"{name} {value:.4f}" for name, value in values.items() if value is not None]
+    rate = f"{line['samples_per_second']:,.0f} samples/s"
+    parts = [f"loss {line['loss']:.4f}", *found, rate, f"{line['seconds']:.1f} s", *["the best so far"] * best]
+    return f"epoch {line['epoch']} of {epochs}: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `1.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -247,7 +247,10 @@ def _finished(run: Any, as_json: bool) -> None:
         print_json({"run": str(run.path), **metrics})
         return
     parts = {name: metrics[name] for name in ("valid", "test")}
-    console().print(_metrics_table(parts, _main_metrics(metrics["test"])))
+    cfg = run.config()
+    asked = [cfg.train.metric, *cfg.eval.metrics]
+    asked += [name for name in metrics["test"] if name.partition("@")[0] in cfg.eval.metrics]
+    console().print(_metrics_table(parts, _main_metrics(metrics["test"], asked)))
     if after := cut_short(run.info()):
         print(f"cut short after {after}: the weights are those of the best of them")
     print(f"run folder: {run.path}; all metrics are in its metrics.json; look at it with: rawrec report {run.path}")
@@ -290,8 +293,8 @@ def evaluate(
         console().print(_metrics_table({split: metrics}))
 
 
-def _main_metrics(metrics: dict[str, Any]) -> list[str]:
-    """The metrics to look at first; of the lists the cut-off 20, or the longest there is."""
+def _main_metrics(metrics: dict[str, Any], asked: Iterable[str] = ()) -> list[str]:
+    """The metrics to look at first: of the lists the cut-off 20, or the longest there is; and those asked for."""
     from rawrec.config.metrics import of_sessions
 
     cutoffs = [int(name.removeprefix("recall@")) for name in metrics if name.startswith("recall@")]
@@ -300,8 +303,9 @@ def _main_metrics(metrics: dict[str, Any]) -> list[str]:
     of_lists = ("recall", "ndcg", "hit", "coverage", "personalisation", "tail")
     wanted += [*(name for name in metrics if of_sessions(name)), *(f"{name}@{k}" for name in of_lists)]
     wanted += ["topk_users", "topk_users_of"] if "topk_users_of" in metrics else []
+    wanted += [name for name in asked if name.split("/")[0] not in BUCKETS]
     further = [name for name in _of_further_labels(metrics) if name.rpartition("/")[2] in wanted[:7]]
-    return [*(name for name in wanted if name in metrics), *further]
+    return list(dict.fromkeys([*(name for name in wanted if name in metrics), *further]))
 
 
 def _of_further_labels(metrics: dict[str, Any]) -> list[str]:

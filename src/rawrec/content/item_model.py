@@ -7,7 +7,7 @@ the hidden state below the encoder's trained layers. Everything above that bound
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -350,8 +350,13 @@ class ItemModel(nn.Module):
             parameter.copy_(state[name])
 
     @torch.no_grad()
-    def refresh(self, bank: Bank, rows: Tensor, step: int, micro_batch: int) -> None:
-        """Make `rows` anew in eval mode, features and content (where the bank has any), and write them as of `step`."""
+    def refresh(
+        self, bank: Bank, rows: Tensor, step: int, micro_batch: int, tell: Callable[[int], None] | None = None
+    ) -> None:
+        """Make `rows` anew in eval mode, features and content (where the bank has any), and write them as of `step`.
+
+        tell: called with how many more are done.
+        """
         training = self.training
         self.eval()
         for part in rows.split(max(micro_batch, CHUNK)):
@@ -359,6 +364,8 @@ class ItemModel(nn.Module):
             bank.write_features(part, features, step)
             if bank.width:
                 bank.write(part, self.content(bank, part, part, features), step)
+            if tell is not None:
+                tell(len(part))
         self.train(training)
 
 

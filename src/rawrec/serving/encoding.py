@@ -22,7 +22,8 @@ from rawrec.errors import UserError
 from rawrec.folders import is_within
 from rawrec.randomness import drawing
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.job import configure, observed
+from rawrec.training.job import configure
+from rawrec.training.watching import chunks_told
 
 WRITTEN = 4096  # items written at once
 
@@ -87,7 +88,7 @@ def encode(
     began = time.perf_counter()
     observe = observer or (lambda event, **values: None)
     cache = Cache(data.path / "cache", elsewhere=path is not None)
-    columns, lost = static_columns(item_model, data, cache, lambda text, to: observed(observe, text, to))
+    columns, lost = static_columns(item_model, data, cache, lambda text, to: chunks_told(observe, text, to))
     result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path, cache.kept)
     for name in units:
         column = columns[item_model.column(name)]

@@ -36,6 +36,8 @@ TOLD_EVERY = 1.0
 """Seconds between two words to an observer about one evaluation."""
 USUAL = 20
 """The cut-off that is told of, or that nearest to it."""
+MADE_ANEW = "content made anew"
+"""What observers are told is done where an evaluation encodes first."""
 
 
 @dataclass

@@ -20,8 +20,9 @@ from rawrec.content.encoders import JOINT, known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.files import filling
+from rawrec.progress import watching
 from rawrec.reading import check_names, check_tensors, damaged
-from rawrec.threads import Crowding, Mutex, computing
+from rawrec.threads import Mutex, computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device
@@ -34,6 +35,7 @@ from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
 from rawrec.training.warm_start import warm_start
+from rawrec.training.watching import chunks_told, watched
 
 _settling = Mutex()
 _training: tuple[int, int] | None = None  # the process and the thread that trains
@@ -68,11 +70,13 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     observer: Any = None,
+    progress: bool | None = None,
 ) -> RunFolder:
     """Train a model on a dataset into the run folder `out`, evaluate it once on test, and return the run.
 
     preset: name of a preset, path of a YAML file, nested settings or a `Config`. overrides: `{"train.epochs": 5}`.
-    observer: told of progress, see `Loop`. Raises UserError for a mistake in settings or data, RunStopped where
+    observer: told of progress, see `Loop`. progress: whether it is shown on stderr; None: in a terminal or a notebook,
+    where there is no observer. Raises UserError for a mistake in settings or data, RunStopped where
     training diverges, OSError where the disk is full or read-only. A run that cannot begin leaves nothing behind. One
     thread of a process trains at a time; others may use recommenders meanwhile, and change nothing of what is trained.
 
@@ -85,7 +89,9 @@ def train(
             f"{data.path} is a catalogue without interactions, which no model can learn from; it serves rawrec "
             "finetune and rawrec encode, or give it interactions: rawrec append"
         )
-    return _begin(out, configure(preset, data, overrides or {}), data, overwrite, observer)
+    cfg = configure(preset, data, overrides or {})
+    with watching(observer, progress) as told:
+        return _begin(out, cfg, data, overwrite, told)
 
 
 def finetune(
@@ -95,11 +101,12 @@ def finetune(
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     observer: Any = None,
+    progress: bool | None = None,
 ) -> RunFolder:
     """Tune an encoder of pictures and texts on a dataset's own pairs; `out` is a run folder and the new encoder's.
 
     encoder: a folder or hub name of CLIP and its kin, of VLMo, `pair:IMAGE+TEXT`, or what this made before. settings:
-    of `FinetuneConfig`. Raises as `train` does; `resume` goes on with it.
+    of `FinetuneConfig`. observer, progress: as of `train`. Raises as `train` does; `resume` goes on with it.
 
     >>> rawrec.finetune("data/ml", "pair:efficientnet_lite0+minilm", out="encoders/ml", settings={"train": "top:2"})
     """
@@ -110,7 +117,8 @@ def finetune(
     for name in cfg.encoder.removeprefix("pair:").split("+"):
         if Path(name).is_dir() and target in (Path(name).resolve(), *Path(name).resolve().parents):
             raise UserError(f"--out {out} holds the encoder {name}, which is read: choose another folder")
-    return _begin(out, cfg, data, overwrite, observer)
+    with watching(observer, progress) as told:
+        return _begin(out, cfg, data, overwrite, told)
 
 
 def _whole(encoder: str) -> str:
@@ -199,19 +207,24 @@ def resume(
     observer: Any = None,
     data: Dataset | str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
 ) -> RunFolder:
     """Go on with a run from its last checkpoint, exactly as if it had never stopped, or as if `overrides` had been its
     settings from the beginning. A finished run stays as it is, unless `finish` has cut it short or `overrides` lets it
     go on.
 
-    data: where the dataset is now, if it has moved. overrides: of `changing.CHANGEABLE`; they are kept in `config.yaml`
-    and told in `run.json` (`changed`). Raises UserError for other settings, and where the run would not go on.
+    data: where the dataset is now, if it has moved. observer, progress: as of `train`. overrides: of
+    `changing.CHANGEABLE`; they are kept in `config.yaml` and told in `run.json` (`changed`). Raises UserError for other
+    settings, and where the run would not go on.
 
     >>> rawrec.resume("runs/em3")
     >>> rawrec.resume("runs/em3", overrides={"train.epochs": 30})
     """
     run = RunFolder.open(path)
-    return run if _rests(run) and not overrides else _go_on(run, observer, data, overrides=overrides or {})
+    if _rests(run) and not overrides:
+        return run
+    with watching(observer, progress) as told:
+        return _go_on(run, told, data, overrides=overrides or {})
 
 
 def _rests(run: RunFolder) -> bool:
@@ -220,16 +233,25 @@ def _rests(run: RunFolder) -> bool:
     return bool(info["finished"]) and not info.get("cut_short")
 
 
-def finish(path: str | Path, observer: Any = None, data: Dataset | str | Path | None = None) -> RunFolder:
+def finish(
+    path: str | Path,
+    observer: Any = None,
+    data: Dataset | str | Path | None = None,
+    progress: bool | None = None,
+) -> RunFolder:
     """End a run that was stopped, as it stands: the weights of its best epoch so far, content made anew, one evaluation
     of test. `run.json` says `cut_short`. A finished run stays as it is.
 
-    data: where the dataset is now, if it has moved. Raises UserError where no epoch was finished and kept.
+    data: where the dataset is now, if it has moved. observer, progress: as of `train`. Raises UserError where no epoch
+    was finished and kept.
 
     >>> rawrec.finish("runs/em3")
     """
     run = RunFolder.open(path)
-    return run if run.info()["finished"] else _go_on(run, observer, data, train=False)
+    if run.info()["finished"]:
+        return run
+    with watching(observer, progress) as told:
+        return _go_on(run, told, data, train=False)
 
 
 class _How(NamedTuple):
@@ -336,7 +358,7 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
     mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
-    observe = _watched(run, observer or (lambda event, **values: None))
+    observe = watched(run, observer or (lambda event, **values: None))
     try:
         torch.set_deterministic_debug_mode("warn")
         strict.fill_uninitialized_memory = False  # it finds bugs, and costs a fifth of an epoch
@@ -393,7 +415,7 @@ def _task(run: RunFolder, cfg: Settings, data: Dataset, observe: Any) -> Task:
     """What is trained, before its first step; the run folder learns what it is of."""
 
     def progress(text: str, chunks: Any) -> Any:
-        return observed(observe, text, chunks)
+        return chunks_told(observe, text, chunks)
 
     task: Task = (
         CatalogueTask(cfg, data, run.cache_of(data), progress)
@@ -426,26 +448,3 @@ def _is_folder(encoder: str | None) -> bool:
 
 def task_of(cfg: Config) -> type[ImpressionTask] | type[PairTask]:
     return PairTask if cfg.retrieval else ImpressionTask
-
-
-def _watched(run: RunFolder, observe: Any) -> Any:
-    """The observer, told as well where other processes hold the machine; with its first step the run has begun."""
-    crowding = Crowding()
-
-    def watch(event: str, **values: Any) -> None:
-        if event == "step" and not run.begun:
-            run.settle()
-        observe(event, **values)
-        if event == "validated" and (note := crowding.note()):
-            run.log(note)
-            observe("note", text=note)
-
-    return watch
-
-
-def observed(observe: Any, text: str, starts: range) -> Iterator[int]:
-    """The first items of chunks, of which the observer is told how far they are."""
-    for start in starts:
-        observe("encoding", what=text, done=start, total=starts.stop)
-        yield start
-    observe("encoding", what=text, done=starts.stop, total=starts.stop)

@@ -89,7 +89,8 @@ class Loop(Generic[AnyTask]):
         order = self.task.begin_epoch(state.epoch)
         if state.position > len(order) or (state.position and not {"loss", "steps"} <= state.sums.keys()):
             raise UserError(f"{self.run.path}/checkpoint is damaged: an epoch has no position {state.position}")
-        self.observe("epoch", epoch=state.epoch, total=len(order), position=state.position)
+        epochs = self.schedule.epochs
+        self.observe("epoch", epoch=state.epoch, epochs=epochs, total=len(order), position=state.position)
         while state.position < len(order):
             rows = order[state.position : state.position + train.batch_size * train.accumulate]
             with drawing():
@@ -223,7 +224,8 @@ class Loop(Generic[AnyTask]):
             state.finished or self._ending.asked or self._may_save()
         ):  # a resumed run does again, exactly, what was done since
             self.save()
-        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch)
+        told = {"epochs": self.schedule.epochs, "shown": task.shown_metrics(result.metrics)}
+        self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch, **told)
 
     def _decide(self) -> None:
         """Whether training ends with this epoch, or its second phase begins."""
@@ -330,3 +332,5 @@ class Loop(Generic[AnyTask]):
         metrics: dict[str, Any] = {name: result.metrics for name, result in results.items()}
         reasons = {name: result.reasons for name, result in results.items()}
         checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})
+        shown = task.shown_metrics(metrics.get("test", metrics["valid"]))
+        self.observe("evaluated", metrics=metrics, best_epoch=self.progress.best_epoch, step=step, shown=shown)

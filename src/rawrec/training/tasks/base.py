@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,15 @@ class Task:
             f"lower train.lr{' or train.encoder_lr' * trains}, a smaller train.clip"
             f"{', or train.precision=fp32' * trains}"
         )
+
+    def shown_metrics(self, metrics: Mapping[str, Any]) -> list[str]:
+        """Which validation metrics the line of an epoch shows: that which is followed, registered ones, and of lists
+        those at 20, or at the longest cut-off."""
+        lists = [int(name.removeprefix("recall@")) for name in metrics if re.fullmatch(r"recall@\d+", name)]
+        k = 20 if 20 in lists else max(lists, default=0)
+        usual = ("auc", "qauc", "logloss", f"recall@{k}", f"ndcg@{k}", "recall", *self.cfg.eval.metrics)
+        asked = [name for name in metrics if name.partition("@")[0] in self.cfg.eval.metrics]
+        return [name for name in dict.fromkeys([self.metric, *usual, *asked]) if name in metrics]
 
     # ------------------------------------------------------------------------------------------------------- training
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:

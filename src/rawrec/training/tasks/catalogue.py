@@ -6,9 +6,10 @@ and tells each from all others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,9 @@ class CatalogueTask(Task):
     @property
     def like_mmrec(self) -> bool:
         return False
+
+    def shown_metrics(self, metrics: Mapping[str, Any]) -> list[str]:
+        return list(dict.fromkeys([self.metric, "recall"]))
 
     def train_setting(self, name: str) -> str:
         return f"train={self.settings.train}"

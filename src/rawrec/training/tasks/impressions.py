@@ -35,7 +35,11 @@ from rawrec.models.ranking.marks import Marks
 from rawrec.models.ranking.ranker import Ranker, present_name
 from rawrec.randomness import drawing, mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.evaluate import evaluate_part
+from rawrec.training.evaluate import (
+    MADE_ANEW,
+    evaluate_part,
+    teller,
+)
 from rawrec.training.metrics import impression_metrics
 from rawrec.training.state import OTHER_MODEL, with_prefix, without_prefix
 from rawrec.training.tasks.base import COUNTED, PARTS, Result, Task
@@ -336,7 +340,8 @@ class ImpressionTask(Task, Scoring):
         # The content of a frozen paradigm has no trained parameter below it: written once, never stale.
         stale = bank.stale(rows, 0 if self.item_model.frozen else step)
         if len(stale):
-            self.item_model.refresh(bank, stale, step, self.cfg.bank.micro_batch)
+            tell = teller(self.observe, MADE_ANEW, len(stale))
+            self.item_model.refresh(bank, stale, step, self.cfg.bank.micro_batch, tell)
             if self.bank is not None and bank is not self.bank:
                 self.bank.compare(bank, stale)
         return len(stale)

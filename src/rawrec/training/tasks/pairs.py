@@ -39,7 +39,7 @@ from rawrec.randomness import drawing, generator_of
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.evaluate import ListTask, TopKResult, judge, make_lists, no_lists, seen_rows
+from rawrec.training.evaluate import MADE_ANEW, ListTask, TopKResult, judge, make_lists, no_lists, seen_rows, teller
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
 from rawrec.training.tasks.unread import unread_notes
@@ -259,7 +259,9 @@ class PairTask(Task):
             yield
             return
         view = BankView(self.bank)
-        self.item_model.refresh(view, view.stale(None, step), step, self.cfg.bank.micro_batch)
+        stale = view.stale(None, step)
+        tell = teller(self.observe, MADE_ANEW, len(stale))
+        self.item_model.refresh(view, stale, step, self.cfg.bank.micro_batch, tell)
         self.model.follow(view.features)
         try:
             yield
@@ -275,7 +277,9 @@ class PairTask(Task):
     def refresh(self, step: int) -> None:
         """Encode anew, in eval mode, whatever trained encoders made before `step`: every item may be recommended."""
         if self.item_model is not None and self.bank is not None:
-            self.item_model.refresh(self.bank, self.bank.stale(None, step), step, self.cfg.bank.micro_batch)
+            stale = self.bank.stale(None, step)
+            tell = teller(self.observe, MADE_ANEW, len(stale))
+            self.item_model.refresh(self.bank, stale, step, self.cfg.bank.micro_batch, tell)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named trainable parameters: `model` and `encoder` (own learning rate, no weight decay)."""
