@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import platform
 import sys
+from collections.abc import Iterator, Mapping
+from copy import copy
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,13 +60,17 @@ class Once(TyperCommand):
 class Group(TyperGroup):
     """Commands with their summaries, none of which is cut off."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, " ".join(self.summary(name).split())) for name in self.list_commands(ctx)])
 
     def summary(self, name: str) -> str:
         """What is said of a command."""
-        return self.commands[name].help or ""
+        commands: Any = self.commands
+        return commands.summary(name) if isinstance(commands, Lazily) else commands[name].help or ""
 
 
 class Ordered(Group):
@@ -74,10 +81,61 @@ class Ordered(Group):
 
 
 class App(typer.Typer):
-    """Whose commands are `Once`."""
+    """Whose commands are `Once`, and made when they are asked for by name: all of them take .1 s."""
 
     def command(self, *args: Any, **kwargs: Any) -> Any:
         return super().command(*args, **({"cls": Once} | kwargs))
+
+    def group(self) -> Group:
+        """The command that has all others."""
+        bare = copy(self)
+        bare.registered_commands, bare.registered_groups = [], []
+        made = typer.main.get_group(bare)
+        assert isinstance(made, Group)
+        made.commands = Lazily(self)  # pyright: ignore[reportAttributeAccessIssue]
+        return made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.group()(*args, **kwargs)
+
+
+class Lazily(Mapping[str, Any]):
+    """The commands of an app by name, each made once it is read."""
+
+    def __init__(self, app: App):
+        self._app, self._made = app, dict[str, Any]()
+        self._commands = {info.name or _name_of(info.callback): info for info in app.registered_commands}
+        self._groups = {str(info.name): info for info in app.registered_groups}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            if info := self._commands.get(name):
+                how = {"pretty_exceptions_short": False, "rich_markup_mode": self._app.rich_markup_mode}
+                self._made[name] = typer.main.get_command_from_info(info, **how)
+            else:
+                group = self._groups[name].typer_instance
+                assert isinstance(group, App)
+                self._made[name] = group.group()
+                self._made[name].name = name
+        return self._made[name]
+
+    def summary(self, name: str) -> str:
+        """What the help of a command begins with, without making it."""
+        info = self._commands.get(name)
+        if info is not None:
+            return inspect.cleandoc(info.help) if info.help else inspect.getdoc(info.callback) or ""
+        group = self._groups[name].typer_instance
+        return str(group.info.help) if group else ""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._commands, **self._groups})
+
+    def __len__(self) -> int:
+        return len(self._commands) + len(self._groups)
+
+
+def _name_of(command: Any) -> str:
+    return typer.main.get_command_name(command.__name__)
 
 
 # Everything heavy is imported inside the commands, so that --help is instant.

@@ -173,8 +173,7 @@ def list_sources(as_json: Json = False) -> None:
     """List all sources, those of installed packages too."""
     from rawrec.config.listing import own_sources
 
-    ours = typer.main.get_command(importing)
-    assert isinstance(ours, Sources)
+    ours = importing.group()
     found = [
         {"name": name, "what": " ".join(ours.summary(name).split()), "package": "rawrec"} for name in ours.commands
     ]

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rawrec.cli.common import App, app, console, print_json
+from rawrec.cli.common import App, Group, app, console, print_json
 from rawrec.cli.options import Json, Many, Out
 from rawrec.errors import UserError
 
 study = App(
     help="Repeat a paper's study on your data.",
     epilog="Example: rawrec study lmm --data data/ml --out studies/lmm --seeds 1",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
 )
