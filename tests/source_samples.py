@@ -82,7 +82,7 @@ def table_vectors(folder: Path) -> None:
 
 
 def movielens(folder: Path) -> None:
-    """The files of ml-latest-small, posters and plots beside them; and the .dat files of ml-1m."""
+    """The files of ml-latest-small, posters and plots beside them; the .dat files of ml-1m; and those of ml-100k."""
     small, old = folder / "ml-latest-small", folder / "ml-1m"
     ratings = [[u + 1, i + 1, 3 + (u + i) % 3, 964_982_703 + 60 * at] for u, i, at in clicks()]
     movies = [[i + 1, f"{title} (1995)", genres] for i, (title, genres) in enumerate(zip(TITLES, GENRES, strict=True))]
@@ -94,6 +94,9 @@ def movielens(folder: Path) -> None:
     old.mkdir()
     for name, rows in (("ratings", ratings), ("movies", movies)):
         (old / f"{name}.dat").write_text("".join("::".join(map(str, row)) + "\n" for row in rows), encoding="latin-1")
+    table_file(folder / "ml-100k" / "u.data", ratings[0], ratings[1:], "\t")
+    flagged = [[*row[:2], "01-Jan-1995", "", "", *([0] * 18), 1] for row in movies]
+    table_file(folder / "ml-100k" / "u.item", flagged[0], flagged[1:], "|")
 
 
 def mmrec(folder: Path) -> None:

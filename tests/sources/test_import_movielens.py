@@ -71,11 +71,29 @@ def test_broken_rows_of_dat_files_are_counted(tmp_path: Path) -> None:
     }
 
 
+def test_the_files_of_100k(tmp_path: Path) -> None:
+    flags = {"10": {5, 14}, "20": {0}, "30": {3}}  # Comedy and Romance, unknown, Animation
+    rows = [[i, title, "01-Jan-1995", "", "http://x?a|b"[:8], *("1" if k in flags[i] else "0" for k in range(19))]
+            for i, title, _ in MOVIES]  # fmt: skip
+    (tmp_path / "u.item").write_bytes("".join("|".join(row) + "\n" for row in rows).encode("latin-1"))
+    (tmp_path / "u.data").write_text("".join(f"{u}\t{i}\t{int(r)}\t{880_000_000 + t}\n" for u, i, r, t in RATINGS))
+    (tmp_path / "u.user").write_text("1|24|M|technician|85711\n2|53|F|other|94043\n")
+    data = import_movielens(tmp_path, out=tmp_path / "out", progress=False)
+    assert data.item_ids.tolist() == ["10", "20", "30"] and data.n_interactions == 4
+    assert data.texts("title", range(3)) == [["Amélie (2001)"], ["No Year, The"], ["X (1999)"]]  # type: ignore[arg-type]
+    ptr, codes, words = data.categorical("genres")
+    genres = [[words[c] for c in codes[ptr[i] : ptr[i + 1]]] for i in range(3)]
+    assert genres == [["Comedy", "Romance"], [], ["Animation"]]
+    assert data.label().tolist() == [1, 0, 1, 1] and data.column("rating").tolist() == [4, 3, 5, 4]
+    assert data.timestamps is not None and data.timestamps.tolist() == [880_000_000 + row[3] for row in RATINGS]
+    assert data.meta.users.categorical == ["gender", "age", "occupation"] and data.meta.rated == "seen"
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         import_movielens(tmp_path / "absent", out=tmp_path / "out")
     (tmp_path / "u.data").write_text("1\t2\t3\t4\n")
-    with pytest.raises(UserError, match=r"ratings\.dat.*found: u\.data"):
+    with pytest.raises(UserError, match=r"u\.data and u\.item; found: u\.data"):
         import_movielens(tmp_path, out=tmp_path / "out")
     layout(tmp_path, "csv")
     (tmp_path / "plots.tsv").write_text("movie\tplot\n")

@@ -98,7 +98,7 @@ def import_table(
 @source("movielens", "rawrec import movielens ml-latest-small "
                    "--posters ml-latest-small/posters --texts ml-latest-small/plots.tsv --out data/ml")  # fmt: skip
 def import_movielens(
-    folder: Annotated[Path, typer.Argument(help="folder with ratings.csv and movies.csv, or the .dat files")],
+    folder: Annotated[Path, typer.Argument(help="folder with ratings.csv and movies.csv, the .dat files, or u.data")],
     posters: Annotated[Path | None, typer.Option(help="folder of <movieId>.jpg")] = None,
     texts: Annotated[Path | None, typer.Option(help="table movieId, plot")] = None,
     positive: Annotated[float, typer.Option(help="a rating from here on is a positive")] = 4.0,

@@ -26,9 +26,11 @@ from rawrec.sources.append_columns import (
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
+from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import ids
 from rawrec.sources.tables.label_columns import Positive
 from rawrec.sources.tables.rows import Rows, times_of
+from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.times import SINCE
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import open_users
@@ -161,7 +163,11 @@ def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, time_forma
     asked = {name: name for name in meta.asked if name in rows.names}
     known = target.data.timestamps is not None and bool((target.data.timestamps >= SINCE).any())
     times = times_of(rows.report, [rows], time, time_format, known)
-    cleaner = Rows(rows.report, "user_id", "item_id", time, rows.labels, rows.types, asked=asked, times=times)
+    context = [name for name in meta.context.numeric if name in rows.names]
+    read = {name: Numbers(rows.report, "interactions", name, look_at([rows], name)) for name in context}
+    cleaner = Rows(
+        rows.report, "user_id", "item_id", time, rows.labels, rows.types, asked=asked, times=times, numbers=read
+    )
     absent = [name for name in [*meta.extra, *meta.asked] if name not in rows.names]
     for batch in bar.track("interactions", rows, cleaner.columns):
         clean = cleaner.clean(batch)

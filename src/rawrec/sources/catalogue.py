@@ -20,8 +20,10 @@ from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.media.frames import media_folder
 from rawrec.sources.media.pictures import WORKERS, Pictures, check_many, spans
 from rawrec.sources.tables import Batch, Source
+from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import binary_lists, missing, stored_name, string_lists
-from rawrec.sources.tables.rows import counted_numbers, read_ids, times_of
+from rawrec.sources.tables.rows import read_ids, times_of
+from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.vector_columns import VectorColumn, column_width
 from rawrec.sources.tables.vector_files import VectorFile, vector_width
 
@@ -82,7 +84,9 @@ class Catalogue:
                 )
         elif wanted := [*text, *category, *numeric, *feature, *image_column, *image_url, *filter(None, [launched])]:
             raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
-        self.launched, self._times = launched, times_of(report, [source] if source is not None else [], launched)
+        look = [source] if source is not None else []
+        self._numbers = {name: Numbers(report, "items", name, look_at(look, name)) for name in numeric}
+        self.launched, self._times = launched, times_of(report, look, launched)
         self._late = 0  # items without a time of launch
         self.vectors, self.feature = vectors, self._vector_columns(feature, vectors, widths)
         self.folder = media_folder(image_dir, image_name, frames, report)
@@ -158,8 +162,8 @@ class Catalogue:
             writer.add_items(batch | ({} if pictures is None else {self.image_field: pictures}))
 
     def _finish(self) -> None:
-        if self._times is not None:
-            self._times.finish()
+        for read in [*self._numbers.values(), *filter(None, [self._times])]:
+            read.finish()
         if self._late:
             self.report.note(f"{self._late:,} items have no time of launch: they count from their first interaction on")
         if self.folder is not None:
@@ -184,7 +188,7 @@ class Catalogue:
         if self.launched is not None:
             columns["launched"] = self._launches(batch, self.launched)
         for name in self.numeric:
-            columns[stored_name(name)] = counted_numbers(batch, name, self.report, "items")
+            columns[stored_name(name)] = self._numbers[name](batch)
         for column in self.feature:
             columns[column.field] = self._finite(column, batch)
         pictures_of: dict[str, Callable[[], Pictures]] = {}

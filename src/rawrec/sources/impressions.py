@@ -20,9 +20,11 @@ from rawrec.errors import UserError
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
+from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import numbers
 from rawrec.sources.tables.lists import ListReader, Lists
 from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, asked_columns, check_kinds, further_types, times_of
+from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -103,7 +105,8 @@ def import_impressions(
     category_in, numeric_in = ([n for n in names if n not in own] for names in (context_category, context_numeric))
     types = further_types(source, extra, category_in, numeric_in, asked=asked)
     times = times_of(report, [source], time, time_format)
-    cleaner = Rows(report, user, None, time, (), types, what="lists", asked=asked, times=times)
+    read = {name: Numbers(report, "lists", name, look_at([source], name)) for name in numeric_in}
+    cleaner = Rows(report, user, None, time, (), types, what="lists", asked=asked, times=times, numbers=read)
     own |= asked
     cleaner.names |= {name: f"source_{stored}" for name, stored in cleaner.names.items() if stored in OWN} | asked
     if split.column is not None:

@@ -1,4 +1,4 @@
-"""`rawrec import movielens`: the folders of MovieLens (.csv or .dat), with posters and plots beside them."""
+"""`rawrec import movielens`: the folders of MovieLens (.csv, .dat or u.data), with posters and plots beside them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.sources._movielens_100k import is_100k, open_100k
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.pictures import ImageFolder, spans
-from rawrec.sources.tables import DoubleColon, Source, open_double_colon, open_source
+from rawrec.sources.tables import Source, open_double_colon, open_source
 from rawrec.sources.tables.convert import string_lists
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
 from rawrec.sources.tables.rows import Rows, read_ids, times_of
@@ -42,12 +43,12 @@ def import_movielens(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
-    """Import MovieLens: ratings.csv and movies.csv, or ratings.dat and movies.dat, of `folder`.
+    """Import MovieLens: ratings.csv and movies.csv, ratings.dat and movies.dat, or u.data and u.item, of `folder`.
 
     posters: folder of `<movieId>.jpg`, the image field `poster`. texts: table with the columns movieId and plot, the
     text field `plot`. Further fields: text `title`, categorical `genres`, numeric `year` (of the title). pictures: a
-    table of addresses of pictures, to be downloaded. users.dat beside ratings.dat: gender, age (a code of an age group)
-    and occupation (a code) of users, as categories.
+    table of addresses of pictures, to be downloaded. users.dat beside ratings.dat, u.user beside u.data: gender, age
+    and occupation (in users.dat codes) of users, as categories.
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     label = rating >= `positive`; the rating is kept. rated: `seen` (default) or `unseen`, as of `import_table`. split:
     default by time per user.
@@ -55,7 +56,7 @@ def import_movielens(
     Raises UserError for absent files and columns and files that cannot be read.
     """
     report = ImportReport(source=f"MovieLens {Path(folder).name}")
-    ratings, movies = _open(Path(folder), report, encoding)
+    ratings, movies, people = _open(Path(folder), report, encoding)
     folder_of_posters = ImageFolder(Path(posters), "{item}.jpg", report) if posters is not None else None
     plots = _plots(Path(texts), report, encoding) if texts is not None else None
     fields = Fields(
@@ -65,10 +66,7 @@ def import_movielens(
         numeric=["year"],
         feature={},
     )
-    table = Path(folder) / "users.dat"
-    known = isinstance(ratings, DoubleColon) and table.is_file()
-    people = open_double_colon(table, report, PEOPLE, encoding) if known else None
-    users = Users(report, people, "userId", PEOPLE[1:4] if known else ())
+    users = Users(report, people, "userId", PEOPLE[1:4] if people is not None else ())
     label = LabelColumn("rating", LABEL, positive)
     times = times_of(report, [ratings], "timestamp")
     cleaner = Rows(report, "userId", "movieId", "timestamp", [label], kept([label]), times=times)
@@ -117,19 +115,26 @@ def import_movielens(
         return writer.finish(split or SplitSpec.model_validate({"kind": "time_user"}), report)
 
 
-def _open(folder: Path, report: ImportReport, encoding: str | None) -> tuple[Source, Source]:
+def _open(folder: Path, report: ImportReport, encoding: str | None) -> tuple[Source, Source, Source | None]:
+    """Ratings, movies and, where there are any, users."""
     if (folder / "ratings.csv").is_file() and (folder / "movies.csv").is_file():
         ratings, movies = (open_source(folder / name, report, encoding) for name in ("ratings.csv", "movies.csv"))
         ratings.require("ratings", RATINGS)
         movies.require("movies", MOVIES)
-        return ratings, movies
+        return ratings, movies, None
     if (folder / "ratings.dat").is_file() and (folder / "movies.dat").is_file():
         ratings = open_double_colon(folder / "ratings.dat", report, RATINGS, encoding)
-        return ratings, open_double_colon(folder / "movies.dat", report, MOVIES, encoding)
+        movies, users = open_double_colon(folder / "movies.dat", report, MOVIES, encoding), folder / "users.dat"
+        return ratings, movies, open_double_colon(users, report, PEOPLE, encoding) if users.is_file() else None
+    if is_100k(folder):
+        return open_100k(folder, report, encoding, RATINGS)
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist or is not a folder")
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
-    raise UserError(f"{folder} holds neither ratings.csv and movies.csv nor ratings.dat and movies.dat; found: {found}")
+    raise UserError(
+        f"{folder} holds neither ratings.csv and movies.csv, nor ratings.dat and movies.dat, nor u.data and u.item; "
+        f"found: {found}"
+    )
 
 
 def _plots(path: Path, report: ImportReport, encoding: str | None) -> dict[str, list[str]]:

@@ -14,8 +14,10 @@ from rawrec.data.writer import DatasetWriter
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
+from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.label_columns import Positive, label_columns, rated_as
 from rawrec.sources.tables.rows import Rows, asked_columns, further_types, times_of
+from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
@@ -145,7 +147,8 @@ def import_sources(
         split = keeping_lists(split, "session")
     types = further_types(rows, extra, context_category, context_numeric, targets, asked)
     times = times_of(report, [rows], time, time_format)
-    cleaner = Rows(report, user, item, time, targets, types, asked=asked, times=times)
+    read = {name: Numbers(report, "interactions", name, look_at([rows], name)) for name in context_numeric}
+    cleaner = Rows(report, user, item, time, targets, types, asked=asked, times=times, numbers=read)
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
         split = split.model_copy(update={"column": names[split.column]})

@@ -14,8 +14,10 @@ from rawrec.data.meta import Columns
 from rawrec.data.users import UserRows
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source, open_source
+from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import stored_name, string_lists
-from rawrec.sources.tables.rows import check_kinds, counted_numbers, read_ids
+from rawrec.sources.tables.rows import check_kinds, read_ids
+from rawrec.sources.tables.source import look_at
 
 NONE: Mapping[str, str] = {}
 
@@ -60,6 +62,8 @@ class Users:
             source.require("user_category", self.category)
             source.require("user_numeric", self.numeric)
             check_kinds("user", self.category, self.numeric)
+        look = [source] if source is not None else []
+        self._numbers = {name: Numbers(report, "users", name, look_at(look, name)) for name in self.numeric}
         self.fields = Columns(
             categorical=[stored_name(name) for name in self.category],
             numeric=[stored_name(name) for name in self.numeric],
@@ -71,6 +75,8 @@ class Users:
             return
         for batch in bar.track("users", self.source, [self.user_id, *self.category, *self.numeric]):
             target.users.add(self._clean(batch, self.source.format == "jsonl"))
+        for numbers in self._numbers.values():
+            numbers.finish()
 
     def _clean(self, batch: Batch, is_json: bool) -> dict[str, Any]:
         self.report.add_read("users", len(batch.rows))
@@ -83,5 +89,5 @@ class Users:
             where = f"{batch.file}: {name}"
             columns[stored_name(name)] = string_lists(values, where, json_lists=is_json, separator=separator)
         for name in self.numeric:
-            columns[stored_name(name)] = counted_numbers(batch, name, self.report, "users")
+            columns[stored_name(name)] = self._numbers[name](batch)
         return columns

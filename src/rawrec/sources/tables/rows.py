@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,10 @@ import pyarrow as pa
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
-from rawrec.sources.tables.convert import as_text, extra, extra_type, ids, missing, numbers, row_name
+from rawrec.sources.tables.amounts import Numbers
+from rawrec.sources.tables.convert import as_text, extra, extra_type, ids, missing, row_name
 from rawrec.sources.tables.label_columns import SEEN_VALUES, LabelColumn, kept
+from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.times import Times
 
 IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "bool": "true or false"}
@@ -48,7 +50,8 @@ class Rows:
 
     labels: of these columns. item: None where a row is no single interaction. what: what a row is called in the report.
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted. asked: see
-    `asked_columns`. times: how those of `time` are read, see `times_of`. names: further columns, and those of queries
+    `asked_columns`. times: how those of `time` are read, see `times_of`. numbers: how further columns
+    of numbers are read, if not as plain numbers. names: further columns, and those of queries
     and sessions -> the names under which they are stored.
     """
 
@@ -63,6 +66,7 @@ class Rows:
         what: str = "interactions",
         asked: Mapping[str, str] | None = None,
         times: Times | None = None,
+        numbers: Mapping[str, Numbers] | None = None,
     ) -> None:
         self.report = report
         self.what = what
@@ -75,6 +79,7 @@ class Rows:
         stored = {name: row_name(name) for name in self.extra}
         self.names = {name: f"source_{s}" if s in taken else s for name, s in stored.items()} | self.asked
         self.times = times or (Times(report, time) if time is not None else None)
+        self.numbers = dict(numbers or {})
         self.kept = 0
         self.untimely: dict[str, None] = {}
         self.positive = {label.name: 0 for label in self.labels}
@@ -140,6 +145,9 @@ class Rows:
             named = ", ".join(label.column for label in self.labels)
             leave_out(self.labels[0].column, f"no label in any of the columns {named}", some)
         for name, kind in self.extra.items():
+            if name in self.numbers and pa.types.is_string(columns[name].type):
+                result[self.names[name]] = pa.array(self.numbers[name](batch, good), kind, from_pandas=True)
+                continue
             values, lost = extra(columns[name], kind)
             lost &= good
             if lost.any():
@@ -154,8 +162,8 @@ class Rows:
 
     def finish(self, file: str) -> None:
         """UserError if no row was left for want of times; a note for a label that is never positive."""
-        if self.times is not None:
-            self.times.finish()
+        for read in [*filter(None, [self.times]), *self.numbers.values()]:
+            read.finish()
         if not self.kept and (reasons := [reason for reason in self.untimely if reason in self.report.skipped]):
             found = ", ".join(self.report.skipped[reasons[0]].examples[:3])
             further = "" if reasons[0].startswith("no usable time") else f": {reasons[0]}"
@@ -183,13 +191,7 @@ def times_of(
             raise UserError(f"time_format {form!r}: name the column of the times (time)")
         return None
 
-    def look() -> Iterator[pa.Array]:
-        for source in sources:
-            for batch in source.again().batches([column]):
-                yield batch.columns[column]
-
-    again = all(source.rereadable for source in sources)
-    return Times(report, column, form, look if again and sources else None, known)
+    return Times(report, column, form, look_at(sources, column), known)
 
 
 def asked_columns(source: Source, query: str | None, session: str | None) -> dict[str, str]:
@@ -234,18 +236,6 @@ def further_types(
     known = {name: kind for name, kind in kept(labels).items() if name not in context}
     further = [name for name in dict.fromkeys(extra) if name not in {*context, *known}]
     return extra_types(source, further) | context | known
-
-
-def counted_numbers(batch: Batch, name: str, report: ImportReport, what: str) -> np.ndarray:
-    """float64 `[n]` of a column of `what` (items, users); nan where there is no number, texts of which are counted."""
-    column = batch.columns[name]
-    values = numbers(column, f"{batch.file}: {name}")
-    lost = np.isnan(values) & column.is_valid().to_numpy(zero_copy_only=False)
-    if pa.types.is_string(column.type) and lost.any():
-        lost &= np.asarray(column.to_numpy(zero_copy_only=False) != "", dtype=bool)
-        if lost.any():
-            report.skip(f"{what}: {name} is no number (kept, empty)", batch.examples(lost, name), int(lost.sum()))
-    return values
 
 
 def check_kinds(what: str, category: Sequence[str], numeric: Sequence[str]) -> None:

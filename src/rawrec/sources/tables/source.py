@@ -17,6 +17,9 @@ from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables.marks import MARKS, written
 
+Look = Callable[[], Iterator[pa.Array]]
+"""Gives a whole column, in batches."""
+
 
 @dataclass
 class Batch:
@@ -143,3 +146,14 @@ def reading(path: Path) -> Iterator[None]:
         if isinstance(error, pa.ArrowInvalid) and ("straddling" in reason or "out of sync" in reason):
             reason = "a quoted value does not end, or a row is longer than 8 MiB; look for an unpaired quotation mark"
         raise UserError(f"{path} cannot be read: {reason}") from None
+
+
+def look_at(sources: Sequence[Source], column: str) -> Look | None:
+    """What reads a column of these tables once more; None where one of them can be read only once."""
+
+    def look() -> Iterator[pa.Array]:
+        for source in sources:
+            for batch in source.again().batches([column]):
+                yield batch.columns[column]
+
+    return look if sources and all(source.rereadable for source in sources) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables.convert import as_text, numbers
 from rawrec.sources.tables.dates import Dates, Floats, by_format, check_format, days_since_1970, read_dates
+from rawrec.sources.tables.source import Look
 
 SINCE = 631_152_000
 """1990-01-01. An epoch is a number that is a time from here to a year from now, in one of the units."""
@@ -30,7 +31,6 @@ MAX_SECONDS = 1e15
 MAX_ORDER = 1e11
 """A mere order goes no further; larger numbers without an epoch among them are of a finer unit than seconds."""
 Bools = NDArray[np.bool_]
-Look = Callable[[], Iterator[pa.Array]]
 
 
 @dataclass
