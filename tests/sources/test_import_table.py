@@ -219,15 +219,15 @@ def test_labels_extras_and_columns_with_odd_names(tmp_path: Path, run: Import) -
     assert data.column("rating").tolist()[0] in (4.5, "4.5")
 
 
-def test_an_extra_value_that_does_not_fit_is_counted(
+def test_a_number_of_the_context_that_does_not_fit_is_counted(
     tmp_path: Path, run: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "BLOCK", 1 << 12)
     rows = [(f"u{i % 50}", f"i{i % 20}", i, i % 2, i) for i in range(1000)] + [("u1", "i1", 1, 1, "many")]
-    data = run(write(tmp_path / "clicks.csv", rows, [*NAMES, "n"]), extra=["n"])
+    data = run(write(tmp_path / "clicks.csv", rows, [*NAMES, "n"]), context_numeric=["n"])
     assert data.n_interactions == 1001
     assert np.nansum(data.column("n")[:1000]) == 999 * 500
-    assert counts(data) == {"value of column 'n' is no whole number (row kept, the value left empty)": 1}
+    assert counts(data) == {"interactions: n is no number (kept, empty)": 1}
 
 
 def test_without_labels_and_times(tmp_path: Path, run: Import) -> None:

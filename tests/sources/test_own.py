@@ -145,10 +145,6 @@ def test_what_is_left_out_is_counted_once(run: Any) -> None:
     assert skipped == {
         "line is blank": (2, ["x.log:1", "x.log:7"]),
         "empty user id": (1, ["mine:interactions:2 None"]),
-        "value of column 'vote' is no whole number (row kept, the value left empty)": (
-            1,
-            ["mine:interactions:3 'many'"],
-        ),
     }
 
 

@@ -72,22 +72,6 @@ def missing(column: pa.Array) -> np.ndarray:
     return column.is_null().to_numpy(zero_copy_only=False)
 
 
-def extra_type(column: pa.Array, where: str) -> pa.DataType:
-    """The type that an extra column gets, judged by its first rows: its own, or int64, float64 or string of a text.
-
-    UserError for lists and other nested types.
-    """
-    if pa.types.is_nested(column.type):
-        raise UserError(f"{where} holds values of type {column.type}; an extra column holds single values")
-    if not pa.types.is_string(column.type):
-        return column.type
-    text = pl.Series(column).str.strip_chars()
-    text = text.filter(text != "")
-    if len(text) and text.cast(pl.Int64, strict=False).null_count() == 0:
-        return pa.int64()
-    return pa.float64() if len(text) and text.cast(pl.Float64, strict=False).null_count() == 0 else pa.string()
-
-
 def extra(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     """An extra column in its type, and where a value was lost because it does not fit `[n]`."""
     if column.type == kind:
@@ -98,6 +82,8 @@ def extra(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
         return pa.array(numbers(column, "column"), kind, from_pandas=True), np.zeros(len(column), dtype=bool)
     text = pl.Series(column).str.strip_chars()
     values = text.cast(pl.Int64 if kind == pa.int64() else pl.Float64, strict=False)
+    if kind == pa.int64():  # 007 is not 7
+        values = values.set((values.cast(pl.String) != text).fill_null(False), None)
     lost = (values.is_null() & (text != "")).fill_null(False).to_numpy()
     return values.to_arrow().cast(kind), lost
 

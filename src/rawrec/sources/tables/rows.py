@@ -13,7 +13,8 @@ from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.amounts import Numbers
-from rawrec.sources.tables.convert import as_text, extra, extra_type, ids, missing, row_name
+from rawrec.sources.tables.convert import as_text, extra, ids, missing, row_name
+from rawrec.sources.tables.extra_types import extra_types
 from rawrec.sources.tables.label_columns import SEEN_VALUES, LabelColumn, kept
 from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.times import Times
@@ -213,7 +214,7 @@ def further_types(
     asked: Collection[str] = (),
 ) -> dict[str, pa.DataType]:
     """Further columns of the interactions and their types: text of a category, float64 of a number of the context, else
-    as the first batch says. asked: columns of queries and sessions, which may be categories of the context, too, and
+    as `extra_types` says. asked: columns of queries and sessions, which may be categories of the context, too, and
     are stored once. UserError for an absent column, and for one that is named for two purposes."""
     source.require("extra", extra)
     source.require("context_category", category)
@@ -243,13 +244,3 @@ def check_kinds(what: str, category: Sequence[str], numeric: Sequence[str]) -> N
     for name in numeric:
         if name in category:
             raise UserError(f"column {name!r} is named as {what}_category and as {what}_numeric: name it once")
-
-
-def extra_types(source: Source, names: Sequence[str]) -> dict[str, pa.DataType]:
-    """The types of extra columns, judged by the first batch."""
-    if not names:
-        return {}
-    first = next(source.again().batches(names), None)
-    if first is None:
-        return dict.fromkeys(names, pa.string())
-    return {name: extra_type(first.columns[name], f"{source.name}: {name}") for name in names}
