@@ -33,6 +33,12 @@ SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="seed of a r
 RunArgument = Annotated[Path, typer.Argument(help="run folder")]
 Data = Annotated[Path | None, typer.Option("--data", help="where the run's dataset is now, if it has moved")]
 K = Annotated[int, typer.Option("-k", min=1, help="number of items")]
+Newest = Annotated[
+    bool, typer.Option("--newest", help="read users, what they did and items from the dataset's newest version")
+]
+AddedItems = Annotated[
+    Path | None, typer.Option("--added", metavar="FOLDER", help="with the items that Recommender.save kept there")
+]
 KnownUser = Annotated[str | None, typer.Option("--user", help="a known user's id")]
 History = Annotated[
     str | None,

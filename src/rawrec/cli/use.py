@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rawrec.cli.common import app, console, print_json, tell
 from rawrec.cli.options import (
+    AddedItems,
     Context,
     Data,
     Diversity,
@@ -23,6 +24,7 @@ from rawrec.cli.options import (
     K,
     KnownUser,
     MaxPer,
+    Newest,
     OnlyItems,
     RunArgument,
     Skip,
@@ -60,6 +62,8 @@ def recommend(
     ] = None,
     context: Context = None,
     data: Data = None,
+    newest: Newest = False,
+    added: AddedItems = None,
     as_json: Json = False,
 ) -> None:
     """The best items for a user, a history, or everybody."""
@@ -81,7 +85,7 @@ def recommend(
         raise UserError("--seen is --exclude-seen none: give one of them")
     left_out: Any = False if seen else exclude_seen
     given, limits = parse_context(context or []), parse_max_per(max_per or [])
-    recommender = Recommender.load(run, data)
+    recommender = Recommender.load(run, data, newest=newest, added=added)
     asked: dict[str, Any] = {
         "items": _ids_or_file(items),
         "exclude": _ids_or_file(exclude),
@@ -133,6 +137,8 @@ def search(
     ] = None,
     context: Context = None,
     data: Data = None,
+    newest: Newest = False,
+    added: AddedItems = None,
     as_json: Json = False,
 ) -> None:
     """The best items for what was typed, by whomever."""
@@ -141,7 +147,8 @@ def search(
 
     past = _ids(history) if history is not None else None
     given = parse_context(context or [])
-    recommender, mode, exclude = Recommender.load(run, data), cast("Any", by), cast("Any", exclude_seen)
+    recommender = Recommender.load(run, data, newest=newest, added=added)
+    mode, exclude = cast("Any", by), cast("Any", exclude_seen)
     found = recommender.search(
         query, user=user, history=past, k=k, by=mode, candidates=candidates, exclude_seen=exclude, context=given,
         label=label,
@@ -204,6 +211,8 @@ def similar(
     ] = None,
     k: K = 10,
     data: Data = None,
+    newest: Newest = False,
+    added: AddedItems = None,
     as_json: Json = False,
 ) -> None:
     """The items that are nearest to an item, to a picture or to a text."""
@@ -218,7 +227,7 @@ def similar(
         new = {field: image or text}
     if by is None and len(new) == 1:
         by = next(iter(new))
-    recommender = Recommender.load(run, data)
+    recommender = Recommender.load(run, data, newest=newest, added=added)
     found = recommender.similar(new if item is None else item, k, by)
     asked = {"item": item, "by": by, **{name: str(value) for name, value in new.items()}}
     query = {name: value for name, value in asked.items() if value is not None}
@@ -258,7 +267,7 @@ def _plain(one: Any, explained: bool) -> dict[str, Any]:
 
 def _texts(recommender: Any, items: list[str]) -> tuple[list[list[str]], str | None]:
     """The first text field of items, of which some may not be of the dataset, and its name."""
-    data = recommender.data
+    data = recommender.people
     field = next(iter(data.fields.text), None)
     if field is None:
         return [[]] * len(items), None

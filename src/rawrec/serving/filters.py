@@ -75,12 +75,13 @@ class Groups:
 class Columns:
     """The categorical and numeric columns of a catalogue: of a dataset's items, and of those behind them.
 
-    A column is read when it is first asked for, and then held: 4 bytes per item of a category, 8 of a number.
+    A column is read when it is first asked for, and then held: 4 bytes per item of a category, 8 of a number. added: of
+    every item behind the dataset's its values by column.
     """
 
     def __init__(self, data: Dataset):
         self.categorical, self.numeric = list(data.fields.categorical), list(data.fields.numeric)
-        self._data, self._added = data, tuple[Mapping[str, Any], ...]()
+        self._data, self.added = data, tuple[Mapping[str, Any], ...]()
         self._groups: dict[str, Groups] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
 
@@ -99,7 +100,7 @@ class Columns:
     def extended(self, items: Iterable[Mapping[str, Any]]) -> Columns:
         """These, which go on with items as `values_of` gives them."""
         more = Columns(self._data)
-        more._added = (*self._added, *items)
+        more.added = (*self.added, *items)
         return more
 
     def groups(self, name: str) -> Groups:
@@ -107,7 +108,7 @@ class Columns:
         if name not in self._groups:
             ptr, codes, words = self._data.categorical(name)
             index = {word: code for code, word in enumerate(words)}
-            added = [item.get(name, ()) for item in self._added]
+            added = [item.get(name, ()) for item in self.added]
             more = [index.setdefault(word, len(index)) for values in added for word in values]
             ptr = np.concatenate([ptr, ptr[-1] + np.cumsum([len(values) for values in added], dtype=np.int64)])
             self._groups[name] = Groups(ptr, np.concatenate([codes, np.array(more, np.int32)]), index)
@@ -116,7 +117,7 @@ class Columns:
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A numeric column, `[n]`, nan where it is missing."""
         if name not in self._numbers:
-            added = np.array([item.get(name, math.nan) for item in self._added], np.float64)
+            added = np.array([item.get(name, math.nan) for item in self.added], np.float64)
             self._numbers[name] = np.concatenate([self._data.numeric(name), added])
         return self._numbers[name]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rawrec.arguments import COUNT, YES_OR_NO
+from rawrec.arguments import COUNT, PATH, YES_OR_NO, optional
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
 from rawrec.content.joint_writing import write_joint
@@ -28,14 +25,13 @@ from rawrec.serving.asked import Asked, Unknown, check_list
 from rawrec.serving.choosing import Choice, choose
 from rawrec.serving.explaining import Explained
 from rawrec.serving.filters import Where
+from rawrec.serving.growing import Growing
 from rawrec.serving.new_items import Item
-from rawrec.serving.served import ENCODE, Catalogue, Scored, of_one_state
-from rawrec.serving.similar import Similar
+from rawrec.serving.served import Scored, of_one_state
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
-from rawrec.training.tasks.step_impressions import ContentTable
 
 WRITTEN = 4096  # users or items whose lists or vectors are written at once
 SCORED = 64  # users scored at once
@@ -55,7 +51,7 @@ class Further(TypedDict, total=False):
     unknown: Unknown
 
 
-class Recommender(Similar):
+class Recommender(Growing):
     """Serves a finished run. Make one with `Recommender.load`.
 
     Users that training never saw are served by their history alone; items it never saw, by their content. What a known
@@ -75,20 +71,42 @@ class Recommender(Similar):
     """
 
     @classmethod
-    def load(cls, run: str | Path, data: Dataset | str | Path | None = None, device: str | None = None) -> Recommender:
+    def load(
+        cls,
+        run: str | Path,
+        data: Dataset | str | Path | None = None,
+        device: str | None = None,
+        *,
+        newest: bool = False,
+        added: str | Path | None = None,
+    ) -> Recommender:
         """The recommender of a finished run. data: where its dataset is now, if it has moved. device: as train.device.
+
+        newest: users, what they did, and items are read from the dataset's newest version, which may have been added to
+        since the run was trained; the model stays as it is. A user whom training never saw is served by their history
+        and reads the row of unknown users; a new item is encoded from its raw fields. Of a model that cannot judge new
+        items they are left aside, with a warning; a retrieval model leaves out of lists what its users did since, and
+        serves no new one. added: a folder that `save` wrote, whose items are taken in again.
 
         Raises UserError for a folder that is no finished run, or a dataset that is gone or has changed.
 
         >>> rec = rawrec.Recommender.load("runs/em3", device="cpu")
         """
+        YES_OR_NO.check("newest", newest)
+        optional(PATH).check("added", added)
         folder = RunFolder.open(run)
         system = load_task(folder, data, device)
         if isinstance(system, ImpressionTask):
-            return cls(system, folder)
-        from rawrec.serving.retriever import Retriever  # which builds on this class
+            made = cls(system, folder)
+        else:
+            from rawrec.serving.retriever import Retriever  # which builds on this class
 
-        return Retriever(system, folder)
+            made = Retriever(system, folder)
+        if newest:
+            made.read_newest()
+        if added is not None:
+            made.restore(added)
+        return made
 
     # ------------------------------------------------------------------------------------------------------ recommend
     @overload
@@ -209,7 +227,7 @@ class Recommender(Similar):
         wanted = Asked(k, items, exclude, where, max_per, diversity, unknown).check()
         COUNT.check("user_batch", user_batch)
         left_out, place, path = self._excluded(exclude_seen), self._label(label), self._target(out, LIST_FORMS)
-        rows = np.arange(self.data.n_users) if users is None else self._user_rows(users)
+        rows = np.arange(self.people.n_users) if users is None else self._user_rows(users)
         choice, size = self._choice(wanted), max(user_batch, WRITTEN)
         parts = (rows[at : at + size] for at in range(0, len(rows), size))
         now = self._now(rows, context)
@@ -253,7 +271,7 @@ class Recommender(Similar):
         ptr, seen = self._left_out(users, exclude)
 
         def score(u: np.ndarray, only: Tensor | None) -> Tensor:
-            moments = now._replace(users=u, rows=np.full(len(u), -1), past=self._events(u))
+            moments = now._replace(users=self._known_to_model(u), rows=np.full(len(u), -1), past=self._events(u))
             return self._score_all(moments, self._histories(u), label, only)
 
         top = choose(score, self._shown, users, ptr, seen, choice, user_batch, self._workers, tell)
@@ -262,7 +280,7 @@ class Recommender(Similar):
         items = pa.array(self._item_ids, pa.string()).take(pa.array(top.items[found]))
         scores = pa.array(self._shown(top.scores[found]).astype(np.float32))
         rows = [pa.ListArray.from_arrays(offsets, values) for values in (items, scores)]
-        return pa.Table.from_arrays([pa.array(self.data.user_ids[users], pa.string()), *rows], schema=LISTS)
+        return pa.Table.from_arrays([pa.array(self.people.user_ids[users], pa.string()), *rows], schema=LISTS)
 
     @of_one_state
     def score(
@@ -308,46 +326,6 @@ class Recommender(Similar):
             made = self._embed_rows(new)
             values[~known] = made.values * made.valid[:, None]
         return values.cpu().numpy()
-
-    def add_items(self, items: Iterable[Mapping[str, Any]] | pl.DataFrame) -> int:
-        """Take new items into the catalogue of this recommender (not of the dataset); how many they are.
-
-        Each has `item_id` and any of the dataset's fields, see `Item`. Either all of them are taken or, after a
-        UserError, none; who asks from another thread meanwhile sees the catalogue without them, or with all of them.
-
-        >>> rec.add_items([{"item_id": "new1", "title": "A new film", "poster": "new.jpg"}])
-        """
-        if isinstance(items, str | Mapping):
-            raise UserError("give a list of items, each with an item_id and its fields")
-        ids: dict[str, None] = {}
-        tables: list[ContentTable] = []
-        values: list[dict[str, Any]] = []
-        following = items.iter_rows(named=True) if isinstance(items, pl.DataFrame) else iter(items)
-        while part := [dict(item) for item in islice(following, ENCODE)]:
-            for row in part:
-                value = row.pop("item_id", None)
-                name = "" if value is None else str(value).strip()
-                if not name:
-                    raise UserError(f"new item {len(ids)} has no item_id")
-                if name in self._rows or name in ids:
-                    raise UserError(f"new item {len(ids)}: the catalogue has an item {name!r} already")
-                values.append(self._columns.values_of(row, f"new item {len(ids)}"))
-                ids[name] = None
-            tables.append(self._embed_rows(part, len(ids) - len(part)))
-        self._take(list(ids), tables, values)
-        return len(ids)
-
-    def _take(self, ids: list[str], tables: list[ContentTable], values: list[dict[str, Any]]) -> None:
-        """New items behind the others, all at once for who reads. UserError where another thread has taken one."""
-        with self._adding:
-            for n, name in enumerate(ids):
-                if name in self._rows:
-                    raise UserError(f"new item {n}: the catalogue has an item {name!r} already")
-            old, new = self._catalogue, copy(self)
-            for table in tables:
-                new._catalogue = new._catalogue._replace(table=new._extended(table))
-            rows = old.rows | {name: len(old.ids) + n for n, name in enumerate(ids)}
-            self._catalogue = Catalogue([*old.ids, *ids], rows, new._table, old.columns.extended(values))
 
     # ------------------------------------------------------------------------------------------------------------ out
     @of_one_state

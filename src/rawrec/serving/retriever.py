@@ -91,8 +91,8 @@ class Retriever(Recommender):
             )
         if user is None:
             raise UserError("say who: a user's id (user), or several (users)")
-        row = int(self.data.user_rows([str(user)])[0])
-        if not self._retrieval.known_users[row]:
+        row = int(self.people.user_rows([str(user)])[0])
+        if row >= self.data.n_users or not self._retrieval.known_users[row]:
             raise UserError(
                 f"user {user!r} has no training interaction, so model `{self._model()}` knows nothing of them; em3 "
                 "serves such users by their history"
@@ -116,7 +116,7 @@ class Retriever(Recommender):
         """`[users, items]`; -inf for users whom training has not seen, who get no list."""
         users, items, alike = moments.users, self._items, self._alike
         rows = torch.from_numpy(users).to(items.device)
-        known = torch.from_numpy(self._retrieval.known_users[users]).to(rows.device)
+        known = torch.from_numpy(self._retrieval.known_users[users] & (users >= 0)).to(rows.device)
         if only is not None:
             only = only.to(items.device)
             items, alike = items[only], torch.isin(only, alike).nonzero().squeeze(1)
@@ -164,6 +164,9 @@ class Retriever(Recommender):
         model = self._retrieval.model
         rows = rows.to(self._items.device)
         return model.feature(field, rows).cpu().numpy(), model.present(field)[rows].cpu().numpy()
+
+    def _encodes(self) -> bool:
+        return False
 
     def _vectors_by(self, by: str | None) -> tuple[Tensor, Tensor]:
         if by is not None:

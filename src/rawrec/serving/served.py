@@ -103,13 +103,20 @@ class Served:
 
     def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray, table: ContentTable | None = None) -> None:
         """The dataset's items, and what its users did: the interactions that are `positive`, in order of time."""
-        self.data, self.run = data, run
+        self.data, self.run = data, run  # self.people: the same, or a newer version, in which users are looked up
         self._told: set[str] = set()
         self._usual: Seen = run.config().eval.seen
         ids = [str(i) for i in data.item_ids]
         self._catalogue = Catalogue(ids, {item: row for row, item in enumerate(ids)}, table, Columns(data))
         self._adding, self._made = Mutex(), dict[str, Histories]()
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}  # features of the dataset's items, once they were asked for
+        self._read_people(data, positive)
+
+    def _read_people(self, data: Dataset, positive: np.ndarray) -> None:
+        """Users, and what they did: the interactions of `data` that are `positive`, of items of the catalogue."""
+        self._made.pop("met", None)
+        self.people, self._met_rows = data, data.items < len(self._item_ids)
+        positive = positive & self._met_rows
         times = None if data.timestamps is None else data.timestamps[positive]
         rows = np.flatnonzero(positive) if self._reads_marks() else None
         self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
@@ -155,16 +162,25 @@ class Served:
     def _user_rows(self, users: Sequence[str]) -> np.ndarray:
         """Rows of known users. UserError for what is no list of ids, or an unknown one."""
         IDS.check("users", users)
-        return self.data.user_rows([str(user) for user in users])
+        return self.people.user_rows([str(user) for user in users])
+
+    def _known_to_model(self, users: np.ndarray) -> np.ndarray:
+        """Rows of users as the model counts them, -1 for those who came after it."""
+        return np.where(users < self.data.n_users, users, -1)
 
     def _known_user(self, user: str) -> int:
         try:
-            return int(self.data.user_rows([str(user)])[0])
+            return int(self.people.user_rows([str(user)])[0])
         except UserError as error:
-            raise UserError(f"{error}. Of somebody new give a history (item ids) in the place of the user") from None
+            newer = self.people.version < self.people.newest
+            hint = "Load with newest=True (--newest) for the newest version, or of" if newer else "Of"
+            raise UserError(
+                f"{error}. {hint} somebody new give a history (item ids) in the place of the user"
+            ) from None
 
     def _now(self, users: np.ndarray, context: Mapping[str, Any] | None) -> Moments:
         """Users asked now, in a context, which is checked; what it lacks is told once."""
+        users = self._known_to_model(users)
         if context is not None and not isinstance(context, Mapping):
             raise UserError(f"context={context!r}: give values by name, for example context={{'device': 'phone'}}")
         reader, context, query = self._context_reader(), dict(context or {}), None
@@ -285,7 +301,8 @@ class Served:
     def _met(self) -> Histories:
         """All that users met, whatever the label."""
         if "met" not in self._made:
-            self._made["met"] = Histories(self.data.users, self.data.items, None, self.data.n_users)
+            users, items = (rows[self._met_rows] for rows in (self.people.users, self.people.items))
+            self._made["met"] = Histories(users, items, None, self.people.n_users)
         return self._made["met"]
 
     def _rows_of(self, items: Sequence[Item]) -> tuple[list[int], list[Mapping[str, Any]]]:
@@ -322,7 +339,8 @@ class Served:
 
     def _events(self, users: np.ndarray) -> np.ndarray | None:
         """Which interactions these are, see `Moments.past`."""
-        return self.system.past_of(self._past, users, None, None)
+        rows = self.system.past_of(self._past, users, None, None)
+        return None if rows is None else np.where(rows < self.data.n_interactions, rows, -1)
 
     def _label(self, name: str | None) -> int:
         """The place of a label among those of the run; None: the main one. Raises UserError for another."""
