@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from rawrec import shown
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -53,7 +55,7 @@ class Bars:
 
     def __init__(self, console: Console | None = None) -> None:
         plain = {"force_terminal": False, "force_jupyter": False} if in_notebook() else {}
-        self.console = console or Console(stderr=True, highlight=False, **plain)
+        self.console = console or shown.console(stderr=True, **plain)
         self.bars = self.console.is_terminal
         self.progress = Progress(
             TextColumn("{task.description}"),

@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from rawrec.errors import UserError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
 MIB = 1 << 20
@@ -195,8 +194,6 @@ def panicked(error: BaseException) -> bool:
 def damaged(path: Path | str, then: str = "", says: str = DAMAGED, missing: bool = False) -> Iterator[None]:
     """Inside, whatever a library says, or cries, of a file becomes a UserError that names it and `says` that. then:
     what to do. missing: so is what is said of a file that is not there, which is else passed on."""
-    from safetensors import SafetensorError
-
     known = (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError)
     try:
         yield
@@ -207,8 +204,9 @@ def damaged(path: Path | str, then: str = "", says: str = DAMAGED, missing: bool
             raise
         raise UserError(f"{path} {says}: {first_line(error)}{then}") from None
     except BaseException as error:
-        ours = isinstance(error, (*known, yaml.YAMLError, pa.ArrowException, SafetensorError))
-        if not ours and not panicked(error) and type(error).__module__.split(".")[0] != "polars":
+        library = type(error).__module__.split(".")[0]  # "" and "builtins" are of Python itself
+        ours = isinstance(error, (*known, yaml.YAMLError)) or library in ("pyarrow", "polars", "safetensors")
+        if not ours and not panicked(error) and type(error).__name__ != "SafetensorError":
             raise
         raise UserError(f"{path} {says}: {first_line(error)}{then}") from None
 
@@ -223,6 +221,8 @@ def read_table(
     path: Path, columns: Sequence[str] | None = None, links: bool = False, checked: bool = False
 ) -> pa.Table:
     """A Parquet file, whose name is taken as it is, by columns. checked: pages are compared with their check sums."""
+    import pyarrow.parquet as pq  # which the pages of the command line do without
+
     check_plain(path, links)
     with damaged(path), pq.ParquetFile(path, page_checksum_verification=checked, pre_buffer=False) as file:
         if columns is not None and (missing := [name for name in columns if name not in file.schema_arrow.names]):

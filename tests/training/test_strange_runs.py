@@ -173,7 +173,8 @@ def test_weights(run: Path) -> None:
     for values in wrong:
         checkpoint.save(path, values, about)
         refused(run, "model.safetensors")
-    for state in ({}, about | {"step": -1}, about | {"step": 10**30}, about | {"model": "em3"}, [], 3, "x"):
+    states: list[Any] = [{}, about | {"step": -1}, about | {"step": 10**30}, about | {"model": "em3"}, [], 3, "x"]
+    for state in states:
         checkpoint.save(path, tensors, state)
         refused(run, "model.safetensors")
     for text in (DEEP, "{", '{"step": NaN}'):

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from rawrec import interruption
 from rawrec.errors import RunInterrupted, RunStopped, UserError
+from rawrec.shown import close_streams, prepare_streams, say
 
 
 def __getattr__(name: str) -> Any:
@@ -46,6 +47,15 @@ def _leave(*_: object) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors become one message on stderr and an exit code."""
+    prepare_streams()
+    try:
+        _main()
+    finally:
+        if not close_streams() and sys.exc_info()[0] is None:
+            sys.exit(1)
+
+
+def _main() -> None:
     try:
         app = _commands()
         warnings.showwarning = _teller(warnings.showwarning)
@@ -73,6 +83,11 @@ def main() -> None:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         _fail("out of memory; try a smaller train.batch_size, bank.micro_batch, eval.batch_size or data.history", 1)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust, which no `Exception` catches
+            raise
+        said = (str(error).splitlines() or ["it says nothing"])[0][:200]
+        _fail(f"a library gave up on a file or for want of memory: {said}; rawrec validate looks at a dataset", 1)
 
 
 def _interrupted(error: BaseException) -> tuple[str, int]:
@@ -96,7 +111,7 @@ def _teller(others: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:
         if issubclass(category, UserWarning) and PACKAGE in filename:
-            print(f"rawrec: {message}", file=sys.stderr)
+            say(f"rawrec: {message}", error=True)
         else:
             others(message, category, filename, *rest, **more)
 
@@ -119,5 +134,5 @@ def _explain(error: OSError) -> tuple[str, int]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"rawrec: {message}", file=sys.stderr)
+    say(f"rawrec: {message}", error=True)
     sys.exit(code)

@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from rawrec import __version__
+from rawrec import __version__, shown
 from rawrec.errors import UserError
+from rawrec.shown import json_text, say
 
 if TYPE_CHECKING:
     from rawrec.data.splits import SplitSpec
@@ -156,7 +157,7 @@ def _print_versions(wanted: bool) -> None:
         torch = f"torch {metadata.version('torch')}"  # of its metadata: loading it takes seconds
     except metadata.PackageNotFoundError:
         torch = "no torch"
-    print(f"rawrec {__version__} (Python {platform.python_version()}, {torch})")
+    say(f"rawrec {__version__} (Python {platform.python_version()}, {torch})")
     raise typer.Exit
 
 
@@ -172,15 +173,15 @@ def _program(
 
 def console() -> Console:
     """Tables: as wide as the terminal, or wide enough for a file."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return shown.console(width=None if sys.stdout.isatty() else 160)
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", indent=1))
+    say(json_text(json.dumps(value, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", indent=1)))
 
 
 def tell(text: str, value: dict[str, Any], as_json: bool) -> None:
-    print_json(value) if as_json else print(text)
+    print_json(value) if as_json else say(text)
 
 
 def columns_of(words: list[str] | None) -> list[str] | None:

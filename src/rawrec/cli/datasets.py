@@ -32,6 +32,7 @@ from rawrec.cli.options import (
 )
 from rawrec.cli.pictures import picture_options
 from rawrec.errors import UserError
+from rawrec.shown import say
 
 
 @app.command(epilog="Example: rawrec append data/x --interactions monday.tsv --user user_id --item movie_id "
@@ -102,7 +103,7 @@ def append(
         print_json({"dataset": str(data.path), "version": data.version, **report.as_dict()})
         return
     report.print_table(console())
-    print(f"{data.path} is at version {data.version}; look at it with: rawrec inspect {data.path}")
+    say(f"{data.path} is at version {data.version}; look at it with: rawrec inspect {data.path}")
 
 
 def _moved(word: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from rawrec.cli.common import App, Group, app, columns_of, console, print_json, 
 from rawrec.cli.options import Json, Out, Overwrite, Ratios, Split, SplitSeed
 from rawrec.cli.pictures import parameters, picture_options, with_signature
 from rawrec.errors import UserError
+from rawrec.shown import say
 
 if TYPE_CHECKING:
     from rawrec.config.sources import SourceOptions
@@ -115,7 +116,7 @@ def imported(data: Any, as_json: bool) -> None:
         print_json({"dataset": str(data.path), **json.loads(path.read_text())})
         return
     ImportReport.load(path).print_table(console())
-    print(f"wrote {data.path}; look at it with: rawrec inspect {data.path}")
+    say(f"wrote {data.path}; look at it with: rawrec inspect {data.path}")
 
 
 # ------------------------------------------------------------------------------------------------- of other packages

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rawrec import shown
 from rawrec.cli.common import App, Group, app, console, print_json
 from rawrec.cli.options import Json, Many, Out
 from rawrec.errors import UserError
@@ -86,7 +86,7 @@ def lmm(
         _searched(search) if search else None,
         parse_overrides(overrides) if overrides else None,
         parse_overrides(finetune) if finetune else None,
-        overwrite, teller(Console(stderr=True, highlight=False)),
+        overwrite, teller(shown.console(stderr=True)),
     )  # fmt: skip
     print_json(found.found) if as_json else print_study(found, console())
 
@@ -140,7 +140,7 @@ def em3(
         _searched(search) if search else None,
         parse_overrides(overrides) if overrides else None,
         parse_overrides(finetune) if finetune else None,
-        overwrite, teller(Console(stderr=True, highlight=False)),
+        overwrite, teller(shown.console(stderr=True)),
     )  # fmt: skip
     print_json(found.found) if as_json else print_study(found, console())
 
@@ -182,7 +182,7 @@ def lemur(
         data, out, tables, seeds, jobs, head, baseline, images,
         _searched(search) if search else None,
         parse_overrides(overrides) if overrides else None,
-        overwrite, teller(Console(stderr=True, highlight=False)),
+        overwrite, teller(shown.console(stderr=True)),
     )  # fmt: skip
     print_json(found.found) if as_json else print_study(found, console())
 

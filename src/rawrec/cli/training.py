@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rawrec import shown
 from rawrec.cli.common import Once, app, console, print_json
 from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
 from rawrec.errors import UserError
+from rawrec.shown import say
 
 BUCKETS = ("cold", "rare", "medium", "warm")
 
@@ -43,7 +44,7 @@ def _show_model(name: str, overrides: list[str]) -> None:
     from rawrec.config.listing import page
 
     found, out = page(name, parse_overrides(overrides)), console()
-    print(f"Usage: rawrec train {name} --data DATA --out RUN [KEY=VALUE ...]\n")
+    say(f"Usage: rawrec train {name} --data DATA --out RUN [KEY=VALUE ...]\n")
     out.print(Text(found.what), soft_wrap=True)
     if found.package != "rawrec":
         out.print(Text(f"From the package {found.package}."), soft_wrap=True)
@@ -51,13 +52,13 @@ def _show_model(name: str, overrides: list[str]) -> None:
         line._replace(default=f"{line.default} (given)") if line.setting in found.given else line
         for line in found.settings
     ]
-    print("\nIts own settings:")
+    say("\nIts own settings:")
     out.print(_settings_table(lines))
     shared, given = (" ".join(f"{key}={value}" for key, value in of.items()) for of in (found.shared, found.others))
     for title, words in (("Of the settings of all models it sets", shared), ("Given beside these", given)):
         if words:
             out.print(Text(f"\n{title}: {words}"), soft_wrap=True)
-    print("\nAll others: rawrec settings train (or run, data, content, bank, eval). Options: rawrec train --help")
+    say("\nAll others: rawrec settings train (or run, data, content, bank, eval). Options: rawrec train --help")
 
 
 @app.command(
@@ -201,7 +202,7 @@ def _tuned(run: Any, as_json: bool) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     console().print(table)
-    print(f"the encoder: {run.path}; use it as content.item.encoder={run.path}")
+    say(f"the encoder: {run.path}; use it as content.item.encoder={run.path}")
 
 
 @app.command(epilog="Example: rawrec resume runs/em3 train.epochs=30")
@@ -252,8 +253,8 @@ def _finished(run: Any, as_json: bool) -> None:
     asked += [name for name in metrics["test"] if name.partition("@")[0] in cfg.eval.metrics]
     console().print(_metrics_table(parts, _main_metrics(metrics["test"], asked)))
     if after := cut_short(run.info()):
-        print(f"cut short after {after}: the weights are those of the best of them")
-    print(f"run folder: {run.path}; all metrics are in its metrics.json; look at it with: rawrec report {run.path}")
+        say(f"cut short after {after}: the weights are those of the best of them")
+    say(f"run folder: {run.path}; all metrics are in its metrics.json; look at it with: rawrec report {run.path}")
 
 
 @app.command(epilog="Example: rawrec sweep sweep.yaml --jobs 2")
@@ -267,7 +268,7 @@ def sweep(
     from rawrec.training.sweeps.sweep import print_sweep, teller
     from rawrec.training.sweeps.sweep import sweep as work
 
-    result = work(settings, jobs, overwrite, teller(Console(stderr=True, highlight=False)))
+    result = work(settings, jobs, overwrite, teller(shown.console(stderr=True)))
     if as_json:
         print_json(result)
     else:
@@ -420,7 +421,7 @@ def settings(
         return
     console().print(Text(title), _settings_table(found))
     command = "finetune DATA --encoder NAME" if name == "finetune" else "train MODEL --data DATA"
-    print(f"give them as key=value after: rawrec {command} --out RUN")
+    say(f"give them as key=value after: rawrec {command} --out RUN")
 
 
 def _settings_table(lines: Iterable[Iterable[str]]) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -31,6 +30,7 @@ from rawrec.cli.options import (
     WhereOption,
 )
 from rawrec.errors import UserError
+from rawrec.shown import say
 
 
 @app.command(epilog="Example: rawrec recommend runs/em3 --user 42 -k 10 --where category=mugs,lamps --where price=..20")
@@ -169,7 +169,7 @@ def _tell_both(user: str | None, history: list[str] | None, left_out: bool) -> N
     """What a history means to a known user. left_out: whether lists leave out what somebody had."""
     if user is not None and history is not None:
         more = ", and what is left out" if left_out else ""
-        print(f"--history stands in place of what {user} did: it is what the model reads{more}", file=sys.stderr)
+        say(f"--history stands in place of what {user} did: it is what the model reads{more}", error=True)
 
 
 def _ids(text: str) -> list[str]:
@@ -241,7 +241,7 @@ def _show(recommender: Any, found: list[Any], what: str, as_json: bool, query: d
         print_json({"recommendations": [_plain(one, explained) for one in found], "query": query})
         return
     if not found:
-        print("no other item has content to compare" if what == "similarity" else "nothing is left to recommend")
+        say("no other item has content to compare" if what == "similarity" else "nothing is left to recommend")
         return
     table = Table("", "item", box=None, pad_edge=False)
     texts, field = _texts(recommender, [one.item for one in found])

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence, Sized
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from rawrec import shown
 
 
 class Numbered(Protocol):
@@ -33,7 +34,7 @@ class Bar:
     """A progress bar on stderr; none where stderr is not a terminal or it is not wanted."""
 
     def __init__(self, wanted: bool) -> None:
-        console = Console(stderr=True)
+        console = shown.console(stderr=True)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from rawrec.errors import UserError
 from rawrec.files import write_text
+from rawrec.shown import visible
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
@@ -48,9 +49,16 @@ def words(value: Any) -> str:
     return str(value)
 
 
+def _shown(value: Any) -> Any:
+    """What a template prints: text without control characters; markup, which is ours, as it is."""
+    return visible(value) if type(value) is str else value
+
+
 def render(context: dict[str, Any], package: str = "rawrec.report", template: str = "report.html") -> str:
     """The page as HTML: a package's template with what was gathered."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.filters |= {"number": number, "scale": scale, "count": count, "duration": duration, "words": words}
     source = resources.files(package).joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(context)

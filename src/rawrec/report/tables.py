@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from rawrec import shown
 from rawrec.config.metrics import lower_is_better, of_all_lists
 from rawrec.report.comparison import Comparison, Result
 
 BETTER, WORSE = "*", "†"
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
 
 
 def print_table(found: Comparison) -> Table:
@@ -65,11 +63,11 @@ def markdown(found: Comparison) -> str:
         value = _value(result, " ± ")
         return (f"**{value}**" if result.best else value) + mark(result).replace("*", r"\*")
 
-    rows = _rows(found, cell, lambda text: text.replace("|", r"\|"))
+    rows = _rows(found, cell, shown.markdown)
     lines = [" | ".join(row) for row in rows]
     rule = " | ".join(["---", *["---:"] * (len(rows[0]) - 1)])
     table = "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
-    about = caption(found, "**bold**", r"\*", WORSE)
+    about = caption(found, "**bold**", r"\*", WORSE, shown.markdown)
     return f"{table}\n\n{about}\n"
 
 
@@ -81,9 +79,9 @@ def latex(found: Comparison) -> str:
         value = _value(result, r" $\pm$ ")
         return (rf"\textbf{{{value}}}" if result.best else value) + marks[mark(result)]
 
-    rows = _rows(found, cell, escape)
+    rows = _rows(found, cell, shown.latex)
     head, *body = [" & ".join(row) + r" \\" for row in rows]
-    about = caption(found, "bold", "$^{*}$", r"$^{\dagger}$", escape)
+    about = caption(found, "bold", "$^{*}$", r"$^{\dagger}$", shown.latex)
     return "\n".join(
         [
             r"\begin{table}",
@@ -121,9 +119,9 @@ def caption(
     parts = [
         f"Test part of {escaped(found.dataset)} ({kind}split {escaped(found.split)}, {' and '.join(users)} users).",
         f"{mean} over {' to '.join(map(str, seeds))} seed{'s' * (seeds[-1] > 1)}, best in {bold}.",
-        *([f"Lower is better: {', '.join(lower)}."] if lower else []),
+        *([f"Lower is better: {', '.join(map(escaped, lower))}."] if lower else []),
         *([marks] if tests else []),
-        *([f"Of all lists together, so not tested: {', '.join(untested)}."] if untested else []),
+        *([f"Of all lists together, so not tested: {', '.join(map(escaped, untested))}."] if untested else []),
         *([f"Cut short: {escaped(', '.join(_cut_short(found)))}."] if found.cut_short else []),
     ]
     return " ".join(parts)
@@ -142,11 +140,6 @@ def mark(result: Result) -> str:
     return BETTER if (result.contrast.difference > 0) != lower_is_better(result.metric) else WORSE
 
 
-def escape(text: str) -> str:
-    """Text that means itself in LaTeX."""
-    return re.sub(r"[\\~^&%$#_{}]", lambda sign: LATEX[sign[0]], text)
-
-
 def _rows(found: Comparison, cell: Callable[[Result], str], escaped: Callable[[str], str]) -> list[list[str]]:
     """Heads, then a row per model."""
     cells = {(result.model, result.metric): cell(result) for result in found.results}
@@ -154,7 +147,7 @@ def _rows(found: Comparison, cell: Callable[[Result], str], escaped: Callable[[s
         [escaped(model), str(len(runs)), *(cells[model, metric] for metric in found.metrics)]
         for model, runs in found.runs.items()
     ]
-    return [["model", "seeds", *found.metrics], *rows]
+    return [["model", "seeds", *map(escaped, found.metrics)], *rows]
 
 
 def _value(result: Result, sign: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 from rich.progress import track
 from scipy.stats import rankdata
 
+from rawrec import shown
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
@@ -185,7 +185,7 @@ def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def _write_items(writer: DatasetWriter, shop: Shop, progress: bool) -> None:
     """Draw and write the catalogue, some products at a time."""
-    console = Console(stderr=True)
+    console = shown.console(stderr=True)
     starts = range(0, len(shop.item_ids), ITEMS_AT_ONCE)
     for first in track(starts, "Drawing products", console=console, disable=not (progress and console.is_terminal)):
         rows = range(first, min(first + ITEMS_AT_ONCE, len(shop.item_ids)))

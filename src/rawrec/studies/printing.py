@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from rawrec.report.tables import escape
+from rawrec import shown
+from rawrec.shown import latex as escape
 from rawrec.studies.table import Cell, Published, Row, Table
 
 NOTHING = "–"
@@ -76,16 +78,16 @@ def markdown(title: str, tables: Sequence[Table], published: Mapping[int, Publis
     def cell(one: Cell) -> str:
         return (f"**{number(one)}**" if one.best else number(one)) + r"\*" * one.star
 
-    parts = [f"# {title}", *notes]
+    parts = [f"# {shown.markdown(title)}", *map(shown.markdown, notes)]
     for table in tables:
-        parts.append(f"## Table {table.number}: {table.title}")
+        parts.append(f"## Table {table.number}: {shown.markdown(table.title)}")
         if table.empty:
             parts.append(f"No points: it {table.empty}.")
             continue
-        rows = [[row.label, *cells(row, table, cell)] for group in table.groups for row in group]
-        parts += [_markdown(heads(table), rows), table.caption.replace("*", r"\*")]
+        rows = [[shown.markdown(row.label), *cells(row, table, cell)] for group in table.groups for row in group]
+        parts += [_markdown(heads(table), rows), shown.markdown(table.caption)]
         if table.counts:
-            parts.append("\n".join(f"- {count.words}" for count in table.counts))
+            parts.append("\n".join(f"- {shown.markdown(count.words)}" for count in table.counts))
         if (paper := published.get(table.number)) is not None:
             rows = [[label, *(value.replace("*", r"\*") for value in values)] for label, *values in paper.rows]
             parts += [f"In the paper, {paper.dataset}:", _markdown(["", *paper.columns], rows)]
@@ -95,7 +97,9 @@ def markdown(title: str, tables: Sequence[Table], published: Mapping[int, Publis
 def _markdown(top: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(top) - 1)]
     lines = [top, rule, *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(re.sub(r"(?<!\\)\|", r"\|", shown.line(cell)) for cell in line) + " |" for line in lines
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- LaTeX
@@ -109,7 +113,7 @@ def latex(tables: Sequence[Table], published: Mapping[int, Published]) -> str:
     made = []
     for table in tables:
         if table.empty:
-            made.append(f"% Table {table.number}, {table.title}: no points, it {table.empty}")
+            made.append(shown.line(f"% Table {table.number}, {table.title}: no points, it {table.empty}"))
             continue
         groups = []
         for group in table.groups:

@@ -38,6 +38,7 @@ from rawrec.files import (
 )
 from rawrec.folders import check_own_folder, discard, is_empty, is_within, own_folder, swap, swap_keeping
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
+from rawrec.shown import visible
 from rawrec.training.records import read_epochs, read_info, read_metrics
 from rawrec.training.state import write_json
 
@@ -364,7 +365,7 @@ class RunFolder:
             raise UserError(f"{self.path}/metrics.json is missing: train the run again") from None
 
     def log(self, text: str) -> None:
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {visible(text)}\n"
         with appending(self.path / "log.txt") as file:
             file.write(line.encode("utf-8", "backslashreplace"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,6 +16,7 @@ from typing import IO
 from yarl import URL
 
 from rawrec.data.dataset import writing
+from rawrec.shown import say
 from rawrec.sources.download.safe_http import Failure, Limits, SafeHttp
 from rawrec.sources.media.pictures import WORKERS, Skip
 
@@ -98,7 +98,7 @@ class Fetcher:
         work: Future[None] = asyncio.run_coroutine_threadsafe(self._fetch_all(), self._loop)
         try:
             while not wait([work], SAY_EVERY).done:
-                print(f"pictures: asked for {self._asked - before:,} of {total:,} addresses", file=sys.stderr)
+                say(f"pictures: asked for {self._asked - before:,} of {total:,} addresses", error=True)
             work.result()
         finally:
             work.cancel()
