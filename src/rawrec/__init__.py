@@ -28,23 +28,33 @@ if TYPE_CHECKING:
     from rawrec.studies.em3.study import study_em3
     from rawrec.studies.lemur.study import study_lemur
     from rawrec.studies.lmm.study import study_lmm
+    from rawrec.training.callbacks import Callback, EpochRecord, RunEnd, RunStart, StepRecord, TensorBoard
     from rawrec.training.dry_run import plan
     from rawrec.training.job import evaluate, finetune, finish, resume, train
     from rawrec.training.run_list import list_runs
     from rawrec.training.sweeps.sweep import sweep
+    from rawrec.training.trackers import MLflow, WandB
 
 __version__ = "0.1.0"
 __all__ = [
+    "Callback",
     "Dataset",
+    "EpochRecord",
+    "MLflow",
     "RankerConfig",
     "Recommender",
     "RetrievalConfig",
     "RetrievalModel",
+    "RunEnd",
     "RunInterrupted",
+    "RunStart",
     "RunStopped",
     "SourceOptions",
     "SourceTables",
+    "StepRecord",
+    "TensorBoard",
     "UserError",
+    "WandB",
     "compare",
     "evaluate",
     "finetune",
@@ -67,16 +77,24 @@ __all__ = [
 cores.prepare()  # before anything loads torch
 
 _HOMES = {
+    "Callback": "rawrec.training.callbacks",
     "Dataset": "rawrec.data.dataset",
+    "EpochRecord": "rawrec.training.callbacks",
+    "MLflow": "rawrec.training.trackers",
     "RankerConfig": "rawrec.config.ranking",
     "Recommender": "rawrec.serving.recommender",
     "RetrievalConfig": "rawrec.config.retrieval",
     "RetrievalModel": "rawrec.models.retrieval.base",
+    "RunEnd": "rawrec.training.callbacks",
     "RunInterrupted": "rawrec.errors",
+    "RunStart": "rawrec.training.callbacks",
     "RunStopped": "rawrec.errors",
     "SourceOptions": "rawrec.config.sources",
     "SourceTables": "rawrec.sources.own",
+    "StepRecord": "rawrec.training.callbacks",
+    "TensorBoard": "rawrec.training.callbacks",
     "UserError": "rawrec.errors",
+    "WandB": "rawrec.training.trackers",
     "compare": "rawrec.report.comparison",
     "evaluate": "rawrec.training.job",
     "finetune": "rawrec.training.job",

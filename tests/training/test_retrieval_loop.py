@@ -106,7 +106,10 @@ def test_metrics_of_every_epoch(graph: Dataset, tmp_path: Path) -> None:
     line = run.metrics_lines()[-1]
     assert {"epoch", "step", "loss", "valid/recall@20", "valid/ndcg@5", "valid/map@5", *TIMES} <= line.keys()
     assert any(key.startswith("loss/") for key in line)
-    assert [e for e, _ in events if e not in ("step", "note")] == ["epoch", "validated"] * 3 + ["evaluating"]
+    assert [e for e, _ in events if e not in ("step", "note")] == ["epoch", "validated"] * 3 + [
+        "evaluating",
+        "evaluated",
+    ]
     assert events[0][0] == "note" and "without a negative, left out" in events[0][1]["text"]
     assert list((run.path / "tensorboard").iterdir())
     info = run.info()

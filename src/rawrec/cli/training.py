@@ -16,6 +16,10 @@ from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
 from rawrec.errors import UserError
 from rawrec.shown import say
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", metavar="TRACKER[:PROJECT]", help="tell wandb or mlflow of the run, too; repeatable"),
+]
 BUCKETS = ("cold", "rare", "medium", "warm")
 
 
@@ -83,6 +87,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what the run would be: settings, data, steps; writes nothing")
     ] = False,
+    log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Train a model, evaluate it on test, leave a run folder."""
@@ -96,8 +101,14 @@ def train(
 
     with Bars() as observer:
         observer.say(f"training {model} on {data}")
-        run = work(model, data, out, parse_overrides(overrides or []), overwrite, observer)
+        run = work(model, data, out, parse_overrides(overrides or []), overwrite, observer, callbacks=_trackers(log))
     _finished(run, as_json)
+
+
+def _trackers(words: list[str] | None) -> list[Any]:
+    from rawrec.training.trackers import tracker
+
+    return [tracker(word) for word in words or []]
 
 
 def _show_plan(model: str, data: Path, out: Path, given: dict[str, Any], overwrite: bool, as_json: bool) -> None:
@@ -213,6 +224,7 @@ def resume(
         typer.Argument(help="settings as key=value under which it goes on, such as train.epochs=30 (docs/runs.md)"),
     ] = None,
     data: Data = None,
+    log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a stopped run exactly, or for more epochs."""
@@ -221,7 +233,7 @@ def resume(
     from rawrec.training.job import resume as work
 
     with Bars() as observer:
-        done = work(run, observer, data, parse_overrides(overrides or []))
+        done = work(run, observer, data, parse_overrides(overrides or []), callbacks=_trackers(log))
     _done(done, as_json)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from rawrec.reading import check_names, check_tensors, damaged
 from rawrec.threads import Mutex, computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
+from rawrec.training.callbacks import Callback, Callbacks, TensorBoard
 from rawrec.training.device import choose_device
 from rawrec.training.evaluate import evaluate_part
 from rawrec.training.loop import Loop
@@ -71,14 +72,16 @@ def train(
     overwrite: bool = False,
     observer: Any = None,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunFolder:
     """Train a model on a dataset into the run folder `out`, evaluate it once on test, and return the run.
 
     preset: name of a preset, path of a YAML file, nested settings or a `Config`. overrides: `{"train.epochs": 5}`.
     observer: told of progress, see `Loop`. progress: whether it is shown on stderr; None: in a terminal or a notebook,
-    where there is no observer. Raises UserError for a mistake in settings or data, RunStopped where
-    training diverges, OSError where the disk is full or read-only. A run that cannot begin leaves nothing behind. One
-    thread of a process trains at a time; others may use recommenders meanwhile, and change nothing of what is trained.
+    where there is no observer. callbacks: told of steps and epochs by records, see `Callback`. Raises UserError for a
+    mistake in settings or data, RunStopped where training diverges, RunInterrupted where a signal ends it, OSError
+    where the disk is full or read-only. A run that cannot begin leaves nothing behind. One thread of a process trains
+    at a time; others may use recommenders meanwhile, and change nothing of what is trained.
 
     >>> run = rawrec.train("em3", data="data/ml", out="runs/em3", overrides={"train.epochs": 5})
     >>> run.path
@@ -91,7 +94,7 @@ def train(
         )
     cfg = configure(preset, data, overrides or {})
     with watching(observer, progress) as told:
-        return _begin(out, cfg, data, overwrite, told)
+        return _begin(out, cfg, data, overwrite, told, callbacks)
 
 
 def finetune(
@@ -102,11 +105,12 @@ def finetune(
     overwrite: bool = False,
     observer: Any = None,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunFolder:
     """Tune an encoder of pictures and texts on a dataset's own pairs; `out` is a run folder and the new encoder's.
 
     encoder: a folder or hub name of CLIP and its kin, of VLMo, `pair:IMAGE+TEXT`, or what this made before. settings:
-    of `FinetuneConfig`. observer, progress: as of `train`. Raises as `train` does; `resume` goes on with it.
+    of `FinetuneConfig`. observer, progress, callbacks: as of `train`. Raises as `train` does; `resume` goes on with it.
 
     >>> rawrec.finetune("data/ml", "pair:efficientnet_lite0+minilm", out="encoders/ml", settings={"train": "top:2"})
     """
@@ -118,7 +122,7 @@ def finetune(
         if Path(name).is_dir() and target in (Path(name).resolve(), *Path(name).resolve().parents):
             raise UserError(f"--out {out} holds the encoder {name}, which is read: choose another folder")
     with watching(observer, progress) as told:
-        return _begin(out, cfg, data, overwrite, told)
+        return _begin(out, cfg, data, overwrite, told, callbacks)
 
 
 def _whole(encoder: str) -> str:
@@ -128,11 +132,13 @@ def _whole(encoder: str) -> str:
     return prefix + "+".join(known_or_whole(name) for name in names)
 
 
-def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any) -> RunFolder:
+def _begin(
+    out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any, callbacks: Sequence[Callback]
+) -> RunFolder:
     with one_training(), running(out):
         run = RunFolder.create(out, cfg, data, overwrite)
         try:
-            return _work(run, cfg, data, observer, _How(fresh=True))
+            return _work(run, cfg, data, observer, _How(fresh=True, callbacks=callbacks))
         except Exception as error:
             if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
                 run.withdraw()
@@ -208,12 +214,13 @@ def resume(
     data: Dataset | str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunFolder:
     """Go on with a run from its last checkpoint, exactly as if it had never stopped, or as if `overrides` had been its
     settings from the beginning. A finished run stays as it is, unless `finish` has cut it short or `overrides` lets it
     go on.
 
-    data: where the dataset is now, if it has moved. observer, progress: as of `train`. overrides: of
+    data: where the dataset is now, if it has moved. observer, progress, callbacks: as of `train`. overrides: of
     `changing.CHANGEABLE`; they are kept in `config.yaml` and told in `run.json` (`changed`). Raises UserError for other
     settings, and where the run would not go on.
 
@@ -224,7 +231,7 @@ def resume(
     if _rests(run) and not overrides:
         return run
     with watching(observer, progress) as told:
-        return _go_on(run, told, data, overrides=overrides or {})
+        return _go_on(run, told, data, _How(callbacks=callbacks), overrides or {})
 
 
 def _rests(run: RunFolder) -> bool:
@@ -238,12 +245,13 @@ def finish(
     observer: Any = None,
     data: Dataset | str | Path | None = None,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunFolder:
     """End a run that was stopped, as it stands: the weights of its best epoch so far, content made anew, one evaluation
     of test. `run.json` says `cut_short`. A finished run stays as it is.
 
-    data: where the dataset is now, if it has moved. observer, progress: as of `train`. Raises UserError where no epoch
-    was finished and kept.
+    data: where the dataset is now, if it has moved. observer, progress, callbacks: as of `train`. Raises UserError
+    where no epoch was finished and kept.
 
     >>> rawrec.finish("runs/em3")
     """
@@ -251,30 +259,32 @@ def finish(
     if run.info()["finished"]:
         return run
     with watching(observer, progress) as told:
-        return _go_on(run, told, data, train=False)
+        return _go_on(run, told, data, _How(train=False, callbacks=callbacks))
 
 
 class _How(NamedTuple):
-    """fresh: a run that has just been made. train: to its end, or is it ended as it stands? changes: see `changing`."""
+    """fresh: a run that has just been made. train: to its end, or is it ended as it stands? changes: see `changing`.
+    callbacks: beside TensorBoard's."""
 
     fresh: bool = False
     train: bool = True
     changes: Mapping[str, list[Any]] = {}
+    callbacks: Sequence[Callback] = ()
 
 
 def _go_on(
-    run: RunFolder, observer: Any, data: Dataset | str | Path | None, train: bool = True, overrides: Any = None
+    run: RunFolder, observer: Any, data: Dataset | str | Path | None, how: _How, overrides: Any = None
 ) -> RunFolder:
     with one_training(), running(run.path):
         found = run.dataset(data)
-        if not train and not run.info()["finished"]:
+        if not how.train and not run.info()["finished"]:
             ending.check_finish(run)
         cfg, changes = changing.changed(run, overrides or {})
-        if (_rests(run) and not changes) or (not train and run.info()["finished"]):  # by another process, since
+        if (_rests(run) and not changes) or (not how.train and run.info()["finished"]):  # by another process, since
             return run
         run.write_info(dataset=str(found.path.absolute()))
         try:
-            return _work(run, cfg, found, observer, _How(train=train, changes=changes))
+            return _work(run, cfg, found, observer, how._replace(changes=changes))
         except RunInterrupted:
             raise
         except KeyboardInterrupt as error:
@@ -346,10 +356,7 @@ def evaluate(
 def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:
     threads = cfg.threads if isinstance(cfg, FinetuneConfig) else cfg.train.threads
     with computing(threads), filling(run.path):
-        try:
-            return _train(run, cfg, data, observer, how)
-        finally:
-            run.close()
+        return _train(run, cfg, data, observer, how)
 
 
 def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:
@@ -358,28 +365,14 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
     mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
-    observe = watched(run, observer or (lambda event, **values: None))
+    hears = Callbacks([TensorBoard(), *how.callbacks], run.path)
+    observe = watched(run, observer or (lambda event, **values: None), hears)
+    loop: Loop[Any] | None = None
     try:
         torch.set_deterministic_debug_mode("warn")
         strict.fill_uninitialized_memory = False  # it finds bugs, and costs a fifth of an epoch
-        last = run.path / "checkpoint" / "last.safetensors"
-        goes_on = not how.fresh and last.is_file()
-        task = _task(run, cfg, data, observe)
-        if not goes_on and isinstance(task, ImpressionTask | PairTask) and task.cfg.train.init is not None:
-            task.notes = [*task.notes, warm_start(task, run)]
-        loop = Loop(task, run, observe)
-        if goes_on:
-            loop.restore()
-            changing.record(run, how.changes, loop.progress.epoch, loop.progress.step)
-            if how.train and not loop.progress.finished:
-                run.write_info(finished=False, cut_short=None)
-            run.log(f"resumed at epoch {loop.progress.epoch + 1}, step {loop.progress.step}")
-        else:
-            run.keep_metrics(0)
-            run.log(f"training {cfg.label} on {data.path}")
-            for note in loop.task.notes:
-                run.log(note)
-                observe("note", text=note)
+        loop = _loop(run, cfg, data, observe, how)
+        hears.start(cfg, data.path, loop.progress)
         try:
             if how.train:
                 _to_the_end(loop)
@@ -388,6 +381,9 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
             if isinstance(error, RunInterrupted) or (not run.begun and how.fresh):
                 raise
             raise ending.stopped(run, error, loop.progress, loop.kept, loop.schedule.epochs) from error
+    except BaseException as error:
+        hears.failed(error, loop.progress if loop else checkpoint.Progress())
+        raise
     finally:
         run.write_info(seconds=before + time.perf_counter() - started)
         torch.set_deterministic_debug_mode(mode)
@@ -397,7 +393,31 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     short = None if state.finished else {"epochs": state.epoch, "of": loop.schedule.epochs}
     run.write_info(finished=True, best_epoch=state.best_epoch, steps=state.step, cut_short=short)
     run.log(f"finished, cut short after {state.epoch} of {loop.schedule.epochs} epochs" if short else "finished")
+    hears.end("finished", state, "")
     return run
+
+
+def _loop(run: RunFolder, cfg: Settings, data: Dataset, observe: Any, how: _How) -> Loop[Any]:
+    """The loop of a run, where it begins or where its last checkpoint stands."""
+    last = run.path / "checkpoint" / "last.safetensors"
+    goes_on = not how.fresh and last.is_file()
+    task = _task(run, cfg, data, observe)
+    if not goes_on and isinstance(task, ImpressionTask | PairTask) and task.cfg.train.init is not None:
+        task.notes = [*task.notes, warm_start(task, run)]
+    loop = Loop(task, run, observe)
+    if goes_on:
+        loop.restore()
+        changing.record(run, how.changes, loop.progress.epoch, loop.progress.step)
+        if how.train and not loop.progress.finished:
+            run.write_info(finished=False, cut_short=None)
+        run.log(f"resumed at epoch {loop.progress.epoch + 1}, step {loop.progress.step}")
+        return loop
+    run.keep_metrics(0)
+    run.log(f"training {cfg.label} on {data.path}")
+    for note in loop.task.notes:
+        run.log(note)
+        observe("note", text=note)
+    return loop
 
 
 def _to_the_end(loop: Loop[Any]) -> None:

@@ -56,6 +56,8 @@ class Loop(Generic[AnyTask]):
         self._best: dict[str, Tensor] = {}  # the state of the best epoch
         self._saved, self._saving = time.perf_counter(), 0.0
         self.kept: Progress | None = None  # what the last checkpoint knows of
+        self._step_sums: dict[str, float] = {}  # of the last step
+        self._norm = 0.0
         self._ending = Ending()
         self._monitored(task.probe())
 
@@ -96,12 +98,26 @@ class Loop(Generic[AnyTask]):
             with drawing():
                 self._step(rows)
             state.position += len(rows)
-            self.observe("step", samples=len(rows), loss=state.sums["loss"] / state.sums["steps"])
+            self._tell_step(len(rows))
             self._end_if_asked()
             due = state.step % train.checkpoint_every == 0 and state.position < len(order)
             if due and self.task.resumes_within_epoch() and self._may_save():
                 self.save()
         return len(order)
+
+    def _tell_step(self, samples: int) -> None:
+        """loss: mean of the epoch so far; losses, norm, rates: of this step, see `callbacks.StepRecord`."""
+        state = self.progress
+        losses = {name: value for name, value in self._step_sums.items() if name.partition("/")[0] == "loss"}
+        self.observe(
+            "step",
+            samples=samples,
+            loss=state.sums["loss"] / state.sums["steps"],
+            number=state.step,
+            losses=losses,
+            norm=self._norm,
+            rates=lambda: self.optimiser.rates_of(state.step - 1, state.epoch),
+        )
 
     def _end_if_asked(self) -> None:
         """Between two steps, or after a validation, whose checkpoint is written by then."""
@@ -146,6 +162,7 @@ class Loop(Generic[AnyTask]):
                 self._shown += torch.stack([shown.sum(1), (shown & encoded).sum(1)])
                 sums |= {"live/encoded": float(len(live.encoded)), "live/learned": float(live.learned)}
         state.step += 1
+        self._step_sums, self._norm = sums, norm
         for key, value in sums.items():
             state.sums[key] = state.sums.get(key, 0.0) + value
 

@@ -41,8 +41,8 @@ class Optimiser:
         self._dense: dict[str, nn.Parameter] = {}
         self._table_rates: dict[str, float] = {}
         options = []
+        rates = {"encoder": train.encoder_lr, "id": train.id_lr or train.lr}
         for key, group in groups.items():
-            rates = {"encoder": train.encoder_lr, "id": train.id_lr or train.lr}
             rate = rates.get(key, train.lr)
             decays = {"id": train.id_weight_decay, "encoder": 0.0, "plain": 0.0}
             decay = decays.get(key, train.weight_decay)
@@ -58,6 +58,7 @@ class Optimiser:
             for level, own in sorted(by_level.items()):
                 options.append({"params": own, "lr": rate * train.encoder_lr_decay**level, "weight_decay": decay})
         self.rates = [option["lr"] for option in options]
+        self.group_rates = {key: rates.get(key, train.lr) for key, group in groups.items() if group}
         self.torch: torch.optim.Optimizer | None = None
         if options:
             self.torch = torch.optim.Adam(options, fused=True) if self.fused else torch.optim.AdamW(options)
@@ -91,9 +92,7 @@ class Optimiser:
 
         step: updates made before; epoch: epochs finished.
         """
-        train = self.cfg
-        warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
-        fallen = train.lr_decay ** (epoch / DECAY_EPOCHS)
+        train, (warm, fallen) = self.cfg, self._factors(step, epoch)
         self.updates = step + 1
         if self.torch is not None:
             for group, rate in zip(self.torch.param_groups, self.rates, strict=True):
@@ -105,6 +104,16 @@ class Optimiser:
             share = 1 - average_decay(train.ema, self.updates)
             weights = [p.detach() for p in self._dense.values()]
             torch._foreach_lerp_(list(self._average.values()), weights, share)  # pyright: ignore[reportPrivateImportUsage]
+
+    def _factors(self, step: int, epoch: int) -> tuple[float, float]:
+        train = self.cfg
+        warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
+        return warm, train.lr_decay ** (epoch / DECAY_EPOCHS)
+
+    def rates_of(self, step: int, epoch: int) -> dict[str, float]:
+        """The learning rates of an update, by group; of encoders that of their last layers."""
+        warm, fallen = self._factors(step, epoch)
+        return {key: rate * warm * fallen for key, rate in self.group_rates.items()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from rawrec.files import (
     sync,
     write_text,
 )
-from rawrec.folders import check_own_folder, discard, is_empty, is_within, own_folder, swap, swap_keeping
+from rawrec.folders import check_own_folder, discard, is_empty, is_within, swap, swap_keeping
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
 from rawrec.shown import visible
 from rawrec.training.records import read_epochs, read_info, read_metrics
@@ -90,7 +89,6 @@ class RunFolder:
         self.path = path
         place = path.resolve()
         self._replaced = place.with_name(f".{place.name}.replaced")  # where a run stands that this one may replace
-        self._board: Any = None
         self.begun = False  # this process has made a step of it
 
     @classmethod
@@ -325,27 +323,9 @@ class RunFolder:
 
     # -------------------------------------------------------------------------------------------------------- metrics
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """One line of `metrics.jsonl`, and its numbers to TensorBoard."""
+        """One line of `metrics.jsonl`."""
         with appending(self.path / "metrics.jsonl") as file:
             file.write((json.dumps(line) + "\n").encode())
-        self.board(line, line["step"])
-
-    def board(self, values: dict[str, Any], step: int) -> None:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-            place = own_folder(self.path / "tensorboard")
-            self._board = SummaryWriter(str(place), filename_suffix=f".{secrets.token_hex(8)}")  # no name to foresee
-        for name, value in values.items():
-            if isinstance(value, int | float) and name not in ("epoch", "step"):
-                self._board.add_scalar(name, value, step)
-        self._board.flush()
-
-    def close(self) -> None:
-        """End TensorBoard's writer, which is a thread and a file; what comes later begins another."""
-        board, self._board = self._board, None
-        if board is not None:
-            board.close()
 
     def keep_metrics(self, lines: int) -> None:
         """Cut `metrics.jsonl` back to its first lines: those that the checkpoint knows of."""

@@ -8,20 +8,22 @@ from typing import Any
 
 from rawrec.progress import duration, epoch_line
 from rawrec.threads import Crowding
+from rawrec.training.callbacks import Callbacks
 from rawrec.training.runs import RunFolder
 
 Observe = Callable[..., None]
 
 
-def watched(run: RunFolder, observe: Observe) -> Observe:
-    """The observer, told as well where other processes hold the machine; with its first step the run has begun, and
-    what a person sees of it stands in its log."""
+def watched(run: RunFolder, observe: Observe, hears: Callbacks) -> Observe:
+    """The observer, told as well where other processes hold the machine. With its first step the run has begun; what a
+    person sees of it stands in its log, and callbacks hear of it."""
     crowding, log = Crowding(), _Log(run)
 
     def watch(event: str, **values: Any) -> None:
         if event == "step" and not run.begun:
             run.settle()
         log(event, **values)
+        hears(event, **values)
         observe(event, **values)
         if event == "validated" and (note := crowding.note()):
             run.log(note)
