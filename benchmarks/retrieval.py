@@ -37,7 +37,10 @@ from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.pairs import PairTask, user_batch
 
 BOTH = ("bm3", "freedom")  # published with trained features, the larger part of their time
-MODELS = [*RETRIEVAL, *(f"{name}:model.train_features=false" for name in BOTH)]
+MODELS = [
+    *(name for name, record in RETRIEVAL.items() if not record.fitted),
+    *(f"{name}:model.train_features=false" for name in BOTH),
+]
 PRODUCTS = (
     "mm",
     "addmm",

@@ -171,6 +171,8 @@ def epoch_line(line: Mapping[str, Any], epochs: int, shown: Sequence[str], best:
     """An epoch in a line, of its line of `metrics.jsonl`. shown: validation metrics, as far as it has them."""
     values = {name: line.get(f"valid/{name}") for name in shown}
     found = [f"{name} {value:.4f}" for name, value in values.items() if value is not None]
+    if "loss" not in line:  # a model that takes no steps
+        return f"fitted in {line['seconds']:.1f} s{': ' * bool(found)}{', '.join(found)}"
     rate = f"{line['samples_per_second']:,.0f} samples/s"
     parts = [f"loss {line['loss']:.4f}", *found, rate, f"{line['seconds']:.1f} s", *["the best so far"] * best]
     return f"epoch {line['epoch']} of {epochs}: {', '.join(parts)}"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, checkerboard, features_of
 
-from rawrec.config import RETRIEVAL, retrieval
+from rawrec.config import RETRIEVAL, baselines, retrieval
 from rawrec.config.retrieval import RetrievalConfig, VBPRConfig
 from rawrec.errors import UserError
 from rawrec.models.losses import bpr_loss, embedding_loss
@@ -19,9 +19,8 @@ def base(features: dict[str, torch.Tensor], present: dict[str, torch.Tensor] | N
 
 
 def test_every_record_has_its_model() -> None:
-    records = [
-        kind for kind in vars(retrieval).values() if isinstance(kind, type) and issubclass(kind, RetrievalConfig)
-    ]
+    kinds = [*vars(retrieval).values(), *vars(baselines).values()]
+    records = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, RetrievalConfig)]
     assert list(RETRIEVAL.values()) == [record for record in records if record().name]
     for name, record in RETRIEVAL.items():
         assert record().name == name

@@ -27,7 +27,7 @@ from rawrec.training.job import evaluate, load_task, resume, train
 from rawrec.training.runs import RunFolder
 from systems import Stop, digest, stopping_after
 
-MODELS = sorted(RETRIEVAL)
+MODELS = sorted(name for name, record in RETRIEVAL.items() if not record.fitted)
 
 
 # --------------------------------------------------------------------------------------------------------- every model

@@ -282,6 +282,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
         ),
         _one_layer(cfg),
         (
+            r"train\.(?!metric|device|threads|id_).+",
+            cfg.model.fitted,
+            f"model {name} is fitted in one go, without steps and epochs",
+        ),
+        (
             r"train\.id_(lr|weight_decay|decay_steps)",
             True,
             f"it is a setting of ranking models, and {name} is none; use train.lr and train.weight_decay",

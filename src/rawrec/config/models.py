@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from pydantic_core import PydanticCustomError
 
 from rawrec import plugins
-from rawrec.config import retrieval
+from rawrec.config import baselines, retrieval
 from rawrec.config.heads import RANKERS
 from rawrec.config.ranking import PRESETS, DotMlpConfig
 from rawrec.config.records import ModelRecord
@@ -50,6 +50,8 @@ _RETRIEVAL = {
     "smore": ("smore:SMORE", retrieval.SMOREConfig),
     "dragon": ("dragon:DRAGON", retrieval.DRAGONConfig),
     "lgmrec": ("lgmrec:LGMRec", retrieval.LGMRecConfig),
+    "pop": ("pop:Pop", baselines.PopConfig),
+    "random": ("random:Random", baselines.RandomConfig),
 }
 RETRIEVAL: dict[str, type[RetrievalConfig]] = {name: record for name, (_, record) in _RETRIEVAL.items()}
 """The records of our own retrieval models by name."""

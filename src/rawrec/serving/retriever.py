@@ -43,8 +43,9 @@ class Retriever(Recommender):
     def __init__(self, system: PairTask, run: RunFolder):
         data, self._retrieval = system.data, system
         self._open(data, run, system.positive)
-        self._users, self._items = system.embeddings()
-        self._alike = system.alike(self._items)
+        nothing = torch.empty(0, device=system.device)
+        self._users, self._items = system.embeddings() if system.model.by_vectors else (nothing, nothing)
+        self._alike = system.alike(self._items) if system.model.by_vectors else nothing.long()
         self._valid = torch.from_numpy(system.described | system.known_items).to(self._items.device)
         self._valid[self._alike] = False
         self._encoders: list[ItemModel] = []  # one, once a new item was asked for
@@ -117,6 +118,10 @@ class Retriever(Recommender):
         users, items, alike = moments.users, self._items, self._alike
         rows = torch.from_numpy(users).to(items.device)
         known = torch.from_numpy(self._retrieval.known_users[users] & (users >= 0)).to(rows.device)
+        if not self._retrieval.model.by_vectors:
+            with torch.no_grad():
+                scores = self._retrieval.model.scores(rows).masked_fill_(~known[:, None], -torch.inf)
+            return scores if only is None else scores[:, only.to(scores.device)]
         if only is not None:
             only = only.to(items.device)
             items, alike = items[only], torch.isin(only, alike).nonzero().squeeze(1)
@@ -129,6 +134,7 @@ class Retriever(Recommender):
 
     @torch.no_grad()
     def _parts(self, asking: Asking, scores: np.ndarray) -> dict[str, np.ndarray]:
+        self._vectors()  # which not every model has
         system, rows = self._retrieval, asking.rows.to(self._items.device)
         model, filling = copy(system.model), system.cfg.untrained_ids  # a copy: its parts are left out for us alone
         lacking = model.untaught[:0] if filling == "as_is" else model.untaught
@@ -153,6 +159,11 @@ class Retriever(Recommender):
         return scores
 
     def _vectors(self) -> tuple[Tensor, Tensor]:
+        if not self._retrieval.model.by_vectors:
+            raise UserError(
+                f"this run is of model `{self._model()}`, which has scores alone, no vectors of users and items: they "
+                "cannot be exported, compared, or used for reasons and diversity; train for example bpr"
+            )
         return self._items, self._valid
 
     def _feature_widths(self) -> dict[str, int]:
@@ -197,6 +208,7 @@ class Retriever(Recommender):
 
     def export_user_vectors(self, out: str | Path) -> Path:
         path = self._target(out, USER_FORMS)
+        self._vectors()  # which not every model has
         known = torch.from_numpy(self._retrieval.known_users)
         split = zip(self._users.split(WRITTEN), known.split(WRITTEN), strict=True)
         pieces = ((part.float().cpu().numpy(), there.numpy()) for part, there in split)

@@ -66,7 +66,12 @@ def features_of(names: tuple[str, ...], n_items: int = ITEMS) -> dict[str, Tenso
 
 
 def train(model: RetrievalModel, epochs: int, lr: float, seed: int = 0, batch_size: int = 64) -> list[float]:
-    """Adam on all pairs, one negative each, uniform over what the user has not met; the mean loss of each epoch."""
+    """Adam on all pairs, one negative each, uniform over what the user has not met; the mean loss of each epoch.
+
+    A model that is fitted has no loss: nothing comes back."""
+    if model.cfg.fitted:
+        model.fit(torch.Generator().manual_seed(seed))
+        return []
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     pairs, curve = model.pairs, []
@@ -103,6 +108,11 @@ def ranked_right(scores: Tensor, good: Tensor, bad: Tensor) -> float:
 
 def scores_of(model: RetrievalModel) -> Tensor:
     """`[n_users, n_items]`, from embeddings that are as they should be."""
+    if not model.by_vectors:
+        scores = model.scores(torch.arange(model.n_users))
+        assert scores.shape == (model.n_users, model.n_items), f"scores() must give [users, n_items]: {scores.shape}"
+        assert scores.isfinite().all(), "scores() must be finite"
+        return scores
     users, items = model.embeddings()
     shapes = f"embeddings() must give [n_users, dim] and [n_items, dim]: {list(users.shape)}, {list(items.shape)}"
     assert users.ndim == 2 and users.shape == (model.n_users, items.shape[1]), shapes
@@ -137,7 +147,7 @@ def overfits_a_tiny_set(make: Make, modalities: tuple[str, ...], epochs: int, lr
     curve = train(model, 3 * epochs, lr)
     after = ranked_right(scores_of(model), seen, ~seen)
     assert after > max(0.95, before), f"it does not learn 8 users by heart: {after:.2f} of the pairs are in order"
-    assert curve[-1] < curve[0], f"the loss does not fall: {curve[0]:.4f} to {curve[-1]:.4f}"
+    assert not curve or curve[-1] < curve[0], f"the loss does not fall: {curve[0]:.4f} to {curve[-1]:.4f}"
 
 
 def is_the_same_twice(make: Make, modalities: tuple[str, ...], lr: float) -> None:
@@ -148,7 +158,7 @@ def is_the_same_twice(make: Make, modalities: tuple[str, ...], lr: float) -> Non
         runs.append((train(model, 2, lr, seed), scores_of(model)))
     same = runs[0][0] == runs[1][0] and runs[0][1].equal(runs[1][1])
     assert same, "two runs of one seed differ: draw at random in draw() and draw_epoch() alone"
-    assert runs[0][0] != runs[2][0], "runs of two seeds are the same"
+    assert not runs[0][0] or runs[0][0] != runs[2][0], "runs of two seeds are the same"
 
 
 def survives_save_and_load(make: Make, modalities: tuple[str, ...], lr: float) -> None:
@@ -158,6 +168,8 @@ def survives_save_and_load(make: Make, modalities: tuple[str, ...], lr: float) -
     other.load_state_dict(model.state_dict())
     same = scores_of(model).equal(scores_of(other))
     assert same, "what it learned is not all in state_dict(): use parameters and buffers"
+    if model.cfg.fitted:
+        return
     generators = [torch.Generator().manual_seed(7) for _ in range(2)]
     losses = []
     for one, generator in zip((model, other), generators, strict=True):
@@ -199,7 +211,9 @@ def stands_cold_users_and_items(make: Make, modalities: tuple[str, ...], lr: flo
     model = _made(make, cold, features_of(modalities))
     curve = train(model, 10, lr)
     scores_of(model)
-    assert curve[-1] < curve[0], f"with a cold item the loss does not fall: {curve[0]:.4f} to {curve[-1]:.4f}"
+    assert not curve or curve[-1] < curve[0], (
+        f"with a cold item the loss does not fall: {curve[0]:.4f} to {curve[-1]:.4f}"
+    )
 
 
 def stands_constant_features(make: Make, modalities: tuple[str, ...], lr: float) -> None:

@@ -228,9 +228,9 @@ def same_for_all(items: np.ndarray, data: Dataset, part: str) -> str | None:
         return None
     further = f", and {found.often} items stand in more than half of them" if found.often > 1 else ""
     return (
-        f"most users get the same: item {data.item_ids[found.item]} stands in {found.share:.0%} of the lists of "
-        f"{items.shape[1]} ({part}){further}; {found.distinct:,} of {data.n_items:,} items are in any. Compare the run "
-        "with model pop, and look at coverage, gini and personalisation (docs/metrics.md)"
+        f"most users get the same, as model pop gives them: item {data.item_ids[found.item]} stands in "
+        f"{found.share:.0%} of the lists of {items.shape[1]} ({part}){further}; {found.distinct:,} of {data.n_items:,} "
+        "items are in any. Look at coverage, gini and personalisation (docs/metrics.md)"
     )
 
 

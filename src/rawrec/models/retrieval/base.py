@@ -42,6 +42,8 @@ class RetrievalModel(nn.Module):
     """
 
     uses_negatives: ClassVar[bool] = True
+    by_vectors: ClassVar[bool] = True
+    """Whether a score is the product of a user's and an item's vector (`embeddings`); else `scores` gives scores."""
     content_in_vectors: ClassVar[bool] = True
     """Whether an item's features, where the model reads any, have a part in its vector, or in losses alone."""
     of_the_epoch: ClassVar[tuple[str, ...]] = ()
@@ -229,3 +231,19 @@ class RetrievalModel(nn.Module):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """`[n_users, dim]` and `[n_items, dim]` of the whole graph, nothing dropped: scores are `users @ items.T`."""
         raise NotImplementedError
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Where `by_vectors` is False: the scores of all items for users `[u]` int64, a new `[u, n_items]` float32."""
+        raise NotImplementedError
+
+    def fit(self, generator: torch.Generator) -> None:
+        """Where the record is `fitted`: make all that the model is from `pairs`, into its buffers. generator: of the
+        run's seed."""
+        raise NotImplementedError
+
+
+class FittedModel(RetrievalModel):
+    """Base of the models without steps: `fit` makes their buffers, `scores` reads them."""
+
+    uses_negatives: ClassVar[bool] = False
+    by_vectors: ClassVar[bool] = False

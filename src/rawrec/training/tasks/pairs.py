@@ -185,6 +185,10 @@ class PairTask(Task):
     # ------------------------------------------------------------------------------------------------------- training
     def begin_epoch(self, epoch: int) -> Tensor:
         generator = generator_of(self.cfg.seed, 0, epoch)
+        if self.cfg.model.fitted:  # an epoch without samples
+            with torch.no_grad():
+                self.model.fit(generator)
+            return torch.zeros(0, dtype=torch.int64)
         order = torch.randperm(len(self.pairs.users), generator=generator).to(self.device)
         self.model.begin_epoch(self._moved(self.model.draw_epoch(generator)))
         return order
@@ -343,14 +347,22 @@ class PairTask(Task):
         same = (vectors - vectors[0]).abs().max() <= ROUNDING * vectors[0].abs().max()
         return rows if same else rows[:0]
 
+    def scorer(self) -> Callable[[Tensor], Tensor]:
+        """What gives the scores of all items for users `[u]` on the device, `[u, n_items]`: the vectors are made once,
+        here."""
+        if not self.model.by_vectors:
+            return self.model.scores
+        users, items = self.embeddings()
+        alike = self.alike(items)
+        return lambda rows: product(users[rows], items, alike)
+
     @torch.no_grad()
     def lists(self, task: ListTask, depth: int) -> TopK:
         """The `depth` best items for every user of a task, the model's embeddings made once."""
-        users, items = self.embeddings()
-        alike = self.alike(items)
+        of_rows = self.scorer()
 
         def score(rows: np.ndarray) -> Tensor:
-            return product(users[torch.from_numpy(rows).to(users.device)], items, alike)
+            return of_rows(torch.from_numpy(rows).to(self.device))
 
         workers = count() if self.device.type == "cpu" else 1
         size = user_batch(self.data.n_items, self.device)
