@@ -97,7 +97,7 @@ class Bars:
         if self.task is not None:
             self.progress.remove_task(self.task)
         self._begun, self._from = time.perf_counter(), done
-        self.task = self.progress.add_task(text, total=total, completed=done, note="")
+        self.task = self.progress.add_task(text, total=total, completed=int(done), note="")
 
     def __call__(self, event: str, **values: Any) -> None:
         with self._lock:
