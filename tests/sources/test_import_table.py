@@ -245,6 +245,27 @@ def test_split_by_a_column(tmp_path: Path, run: Import) -> None:
     assert data.split().tolist() == [0, 0, 2, 0, 1]
 
 
+def test_tables_without_a_header(tmp_path: Path, run: Import) -> None:
+    """Of any suffix, separated as they are; and what cannot be is said."""
+    names = ["user_id", "movie_id", "order", "clicked"]
+    for name, between in (("u.data", "\t"), ("u.csv", ","), ("u.tsv", ";"), ("u.dat", "|")):
+        (tmp_path / name).write_text("".join(between.join(map(str, row)) + "\n" for row in ROWS))
+        (tmp_path / "u.item").write_text("a|A|1\nb|B|2\n")
+        items = {"items": tmp_path / "u.item", "item_columns": ["movie_id", "title", "x"], "text": ["title"]}
+        data = run(tmp_path / name, columns=names, **items)
+        assert data.timestamps is not None and data.timestamps.tolist() == [row[2] for row in ROWS]
+        assert data.user_ids.tolist() == ["u1", "u2", "u3"] and data.texts("title", [0, 1]) == [["A"], ["B"]]
+        assert data.label("clicked").tolist() == [row[3] for row in ROWS]
+    for path, columns, message in (
+        (tmp_path / "u.data", names[:3], r"the first row of .*u\.data has 4 values, and 3 columns are named"),
+        (tmp_path / "u.data", [], r"\.data is no known format.*\(columns\)"),
+        (write(tmp_path / "c.jsonl"), names, "names its columns itself"),
+        (write(tmp_path / "c.parquet"), names, "names its columns itself"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(path, columns=columns)
+
+
 def test_wrong_separator_is_found_and_said(tmp_path: Path, run: Import) -> None:
     path = tmp_path / "clicks.csv"
     path.write_text(write(tmp_path / "c.csv").read_text().replace(",", ";"))

@@ -7,14 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from rawrec.cli.common import app, console, print_json, split_spec, tell, vector_files
+from rawrec.cli.common import app, columns_of, console, print_json, split_spec, tell, vector_files
 from rawrec.cli.options import (
+    Columns,
     Encoding,
     Feature,
     Frames,
     ImageDir,
     ImageName,
     Item,
+    ItemColumns,
     ItemId,
     Json,
     Launched,
@@ -43,6 +45,7 @@ def append(
     interactions: Annotated[Path | None, typer.Option(help="new interactions; formats as for import table")] = None,
     user: User = "user_id",
     item: Item = "item_id",
+    columns: Columns = None,
     time: Timestamp = None,
     time_format: TimeFormat = None,
     label: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="label; repeatable")] = None,
@@ -52,6 +55,7 @@ def append(
     session: Session = None,
     items: Annotated[Path | None, typer.Option(help="table of the items; those known are left as they are")] = None,
     item_id: ItemId = None,
+    item_columns: ItemColumns = None,
     text: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="text; repeatable")] = None,
     category: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="categorical column")] = None,
     numeric: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="numeric column")] = None,
@@ -89,14 +93,14 @@ def append(
     from rawrec.sources.append import append as work
 
     data = work(
-        dataset, interactions, user, item, time=time, time_format=time_format, labels=label or [], positive=positive,
-        extra=extra or [], query=query, session=session, items=items, item_id=item_id, text=text or [],
-        category=category or [], numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors),
-        image_dir=image_dir, image_name=image_name, image_column=image_column or [], image_field=image_field,
-        frames=frames, image_url=image_url or [], launched=launched, pictures=pictures, users=users, user_id=user_id,
+        dataset, interactions, user, item, columns=columns_of(columns) or [], time=time, time_format=time_format,
+        labels=label or [], positive=positive, extra=extra or [], query=query, session=session, items=items,
+        item_id=item_id, item_columns=columns_of(item_columns) or [], text=text or [], category=category or [],
+        numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
+        image_name=image_name, image_column=image_column or [], image_field=image_field, frames=frames,
+        image_url=image_url or [], launched=launched, pictures=pictures, users=users, user_id=user_id,
         user_category=user_category or [], user_numeric=user_numeric or [], update=update, part=part,
-        moved=dict(map(_moved, move or [])),
-        encoding=encoding,
+        moved=dict(map(_moved, move or [])), encoding=encoding,
     )  # fmt: skip
     report = ImportReport.load(data.path / f"import-{data.version}.json")
     if as_json:

@@ -9,6 +9,7 @@ import typer
 
 from rawrec.cli.options import (
     Category,
+    Columns,
     ContextCategory,
     ContextNumeric,
     Covers,
@@ -23,6 +24,7 @@ from rawrec.cli.options import (
     ImageUrl,
     Interactions,
     Item,
+    ItemColumns,
     ItemId,
     Items,
     Json,
@@ -59,6 +61,7 @@ def import_table(
     interactions: Interactions,
     user: User,
     item: Item,
+    columns: Columns = None,
     time: Time = None,
     time_format: TimeFormat = None,
     labels: Labels = None,
@@ -66,6 +69,7 @@ def import_table(
     rated: Rated = None,
     items: Items = None,
     item_id: ItemId = None,
+    item_columns: ItemColumns = None,
     text: Text = None,
     category: Category = None,
     numeric: Numeric = None,

@@ -87,6 +87,12 @@ Diversity = Annotated[
 
 # --------------------------------------------------------------------------------------------------------- interactions
 Interactions = Annotated[Path, typer.Option("--interactions", help="CSV, TSV, JSON lines or Parquet; text also as .gz")]
+Columns = Annotated[
+    Many,
+    typer.Option(
+        "--columns", metavar="NAME,...", help="names of all columns of --interactions, a text without a header"
+    ),
+]
 User = Annotated[str, typer.Option("--user", help="column of the user's id")]
 Item = Annotated[str, typer.Option("--item", help="column of the item's id")]
 Time = Annotated[str | None, typer.Option("--time", help="column of the time (seconds, ms, a date ...)")]
@@ -151,6 +157,10 @@ UserNumeric = Annotated[Many, typer.Option("--user-numeric", metavar="COLUMN,...
 
 # ------------------------------------------------------------------------------------------------------------- items
 Items = Annotated[Path | None, typer.Option("--items", help="table of the items")]
+ItemColumns = Annotated[
+    Many,
+    typer.Option("--item-columns", metavar="NAME,...", help="names of all its columns, where it has no header"),
+]
 ItemId = Annotated[str | None, typer.Option("--item-id", help="its id column (default: as --item)")]
 Text = Annotated[Many, typer.Option("--text", help="text column of the items; repeatable")]
 Category = Annotated[Many, typer.Option("--category", help="categorical column; several values between |")]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Work = Callable[..., Any]
 """Reads a source and writes a dataset, which it returns."""
-COLUMN_LISTS = {"context_category", "context_numeric", "user_category", "user_numeric"}
+COLUMN_LISTS = {"context_category", "context_numeric", "user_category", "user_numeric", "columns", "item_columns"}
 """Options whose values are columns between commas."""
 OWN = "own_"
 """Before the names of the options of an own source, which may be any."""

@@ -20,9 +20,9 @@ from rawrec.sources.append_columns import (
     downloads,
     field_of_folder,
     interaction_columns,
-    item_columns,
     user_columns,
 )
+from rawrec.sources.append_columns import item_columns as columns_of_items
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
@@ -44,6 +44,7 @@ def append(
     user: str = "user_id",
     item: str = "item_id",
     *,
+    columns: Sequence[str] = (),
     time: str | None = None,
     time_format: str | None = None,
     labels: Sequence[str] = (),
@@ -53,6 +54,7 @@ def append(
     session: str | None = None,
     items: str | Path | None = None,
     item_id: str | None = None,
+    item_columns: Sequence[str] = (),
     text: Sequence[str] = (),
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
@@ -104,28 +106,28 @@ def append(
     report = ImportReport(source=", ".join(named + [f"vectors {Path(file).name}" for file in vectors.values()]))
     rows, table, found = None, None, None
     if interactions is not None:
-        source = open_source(Path(interactions), report, encoding)
+        source = open_source(Path(interactions), report, encoding, columns)
         source.require("user", [user])
         source.require("item", [item])
         names, asked = {"user_id": user, "item_id": item}, {"query": query, "session": session}
         rows = interaction_columns(data, source, names, time, labels, positive, extra, asked)
     check_features(data, vectors)
-    columns = {"text": text, "category": category, "numeric": numeric, "feature": feature}
-    columns["image_column"] = image_column
+    named = {"text": text, "category": category, "numeric": numeric, "feature": feature}
+    named["image_column"] = image_column
     folder_field = field_of_folder(data, image_field, image_dir)
     if image_url or pictures:
         pictures = downloads(data, pictures or UrlPictures(), folder_field)
     if items is not None:
-        found = open_source(Path(items), report, encoding)
+        found = open_source(Path(items), report, encoding, item_columns)
         found.require("item_id", [item_id or item])
         found.require("image_url", image_url)
         elsewhere = {folder_field} | ({pictures.field} if pictures else set())
-        table, columns = item_columns(data, found, item_id or item, columns, image_url, elsewhere, vectors, launched)
+        table, named = columns_of_items(data, found, item_id or item, named, image_url, elsewhere, vectors, launched)
         launched = "launched" if "launched" in table.columns else None
     catalogue = Catalogue(
-        report, table, "item_id", text=columns["text"], category=columns["category"], numeric=columns["numeric"],
-        feature=columns["feature"], vectors=vector_files(vectors, item_id or item, encoding),
-        widths=data.fields.feature, image_column=columns["image_column"], image_dir=image_dir, image_name=image_name,
+        report, table, "item_id", text=named["text"], category=named["category"], numeric=named["numeric"],
+        feature=named["feature"], vectors=vector_files(vectors, item_id or item, encoding),
+        widths=data.fields.feature, image_column=named["image_column"], image_dir=image_dir, image_name=image_name,
         image_field=folder_field, frames=frames, image_url=image_url, pictures=pictures, launched=launched,
     )  # fmt: skip
     people = user_columns(data, open_users(users, report, encoding), user_id or user, user_category, user_numeric)

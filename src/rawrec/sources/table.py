@@ -28,6 +28,7 @@ def import_table(
     item: str,
     *,
     out: str | Path,
+    columns: Sequence[str] = (),
     time: str | None = None,
     time_format: str | None = None,
     labels: Sequence[str] = (),
@@ -35,6 +36,7 @@ def import_table(
     rated: str | None = None,
     items: str | Path | None = None,
     item_id: str | None = None,
+    item_columns: Sequence[str] = (),
     text: Sequence[str] = (),
     category: Sequence[str] = (),
     numeric: Sequence[str] = (),
@@ -64,7 +66,8 @@ def import_table(
 ) -> Dataset:
     """Import a table of interactions (CSV, TSV, JSON lines, Parquet; text also gzipped) into a dataset folder.
 
-    user, item, time, labels, extra: columns of the interactions; without labels every row is a positive. A label is
+    columns, item_columns: the names of all columns, of a text without a header. user, item, time, labels, extra:
+    columns of the interactions; without labels every row is a positive. A label is
     named as "column" or "column=name". positive: a number, from which on a label is positive, or words:
     "column>=number", or "column=value" for a value that is a positive, repeated for several. A label that is made so is
     called `label` where it is the only one and has no name, and its column is kept beside it. rated: `seen`, whatever
@@ -93,8 +96,8 @@ def import_table(
     Raises UserError for absent files and columns, files that cannot be read, and when nothing is left to import.
     """
     report = ImportReport(source=f"table {Path(interactions).name}")
-    rows = open_source(Path(interactions), report, encoding)
-    source = open_source(Path(items), report, encoding) if items is not None else None
+    rows = open_source(Path(interactions), report, encoding, columns)
+    source = open_source(Path(items), report, encoding, item_columns) if items is not None else None
     people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,

@@ -56,12 +56,15 @@ class Delimited(Source):
                 separator = found
         self.separator = separator
         self.quotes = separator != "\t" or _quoted(text, separator) if quotes is None else quotes
-        if columns is None:
-            try:
-                quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
-                columns = next(csv.reader([header], delimiter=separator, quoting=quoting))
-            except csv.Error as error:  # of a name that is too long
+        try:
+            quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
+            first = next(csv.reader([header], delimiter=separator, quoting=quoting))
+        except csv.Error as error:  # of a name that is too long
+            if columns is None:
                 raise UserError(f"{path}: the header, its first line, cannot be read: {error}") from None
+            first = columns
+        self.first_width = len(first)
+        columns = first if columns is None else columns
         self.columns = [written(name.strip()) for name in columns]
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:

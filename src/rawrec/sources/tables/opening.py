@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rawrec.data.import_report import ImportReport
@@ -17,16 +18,24 @@ from rawrec.sources.tables.source import Source, reading
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t", ".jsonl": "", ".ndjson": "", ".parquet": ""}
 
 
-def open_source(path: Path, report: ImportReport, encoding: str | None = None) -> Source:
+def open_source(
+    path: Path, report: ImportReport, encoding: str | None = None, columns: Sequence[str] | None = None
+) -> Source:
     """The table at `path`; its format follows from the suffix (.csv, .tsv, .jsonl, .parquet; text also with .gz).
 
-    encoding: of a text; None: as it is found to be. Raises UserError for a file that is absent, empty, of another kind,
-    or whose encoding cannot be found out.
+    encoding: of a text; None: as it is found to be. columns: their names, of a text without a header, which may have
+    any suffix. Raises UserError for a file that is absent, empty, of another kind, or whose encoding cannot be found
+    out, and for another number of columns.
     """
     path = _file(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if columns:
+        return _without_header(path, report, encoding, columns, SUFFIXES.get(suffix, "\t"))
     if suffix not in SUFFIXES:
-        raise UserError(f"{path}: {suffix or 'no suffix'} is no known format. Known: {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"{path}: {suffix or 'no suffix'} is no known format. Known: {', '.join(SUFFIXES)}; or name the columns of "
+            "a text without a header (columns)"
+        )
     with reading(path):
         head = Bytes(path).read(HEAD)
         if head[:4] == b"PAR1":
@@ -38,6 +47,21 @@ def open_source(path: Path, report: ImportReport, encoding: str | None = None) -
         objects = suffix in (".jsonl", ".ndjson")
         file = TextFile(path, report, head, f"a {suffix} table", encoding, header=not objects)
         return JsonLines(file, report) if objects else Delimited(file, report, SUFFIXES[suffix])
+
+
+def _without_header(
+    path: Path, report: ImportReport, encoding: str | None, columns: Sequence[str], separator: str
+) -> Source:
+    if not separator or Bytes(path).read(4) == b"PAR1":
+        raise UserError(f"columns: {path} names its columns itself: leave columns out")
+    with reading(path):
+        file = _text(path, report, "a table", encoding, header=False)
+        source = Delimited(file, report, separator, list(columns))
+        if (found := source.first_width) != len(columns):
+            raise UserError(
+                f"columns: the first row of {path} has {found} values, and {len(columns)} columns are named"
+            )
+        return source
 
 
 def open_delimited(
