@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from rawrec import files
 from rawrec.errors import UserError
@@ -24,7 +25,9 @@ from rawrec.files import (
     replacing,
     write_tensors,
     write_text,
+    yaml_text,
 )
+from rawrec.reading import yaml_of
 from rawrec.training import state
 
 
@@ -191,3 +194,31 @@ def test_a_file_moves_to_another_file_system(tmp_path: Path, monkeypatch: pytest
     move(tmp_path / "x", tmp_path / "a" / "x")
     assert (tmp_path / "a" / "x").read_text() == "whole" and not (tmp_path / "x").exists()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
+
+
+TEXTS = [
+    "ein Wort, 杯子 🙂",
+    "a\u0085b\u2028c\ufeff\n",
+    "no utf-8: \udc80",
+    "yes",
+    "1e-3",
+    "- a: b #",
+    "*a & b",
+    "\x00",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_yaml_that_is_written_is_read_again(text: str) -> None:
+    """Whatever the characters; keys keep their order."""
+    values = {"z": [text, None, True, 1e-3], text: {"a": text * 30}}
+    written = yaml_text(values)
+    assert yaml_of(written) == yaml.safe_load(written) == values and list(yaml_of(written)) == ["z", text]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 60 + "]" * 60, "a: &b {c: 1}\nd: *b", "a: &b 1", "a: 9223372036854775808", "a: .inf"]
+)
+def test_yaml_that_is_more_than_plain_is_not_read(text: str) -> None:
+    with pytest.raises((ValueError, yaml.YAMLError)):
+        yaml_of(text)

@@ -7,7 +7,7 @@ of the group `rawrec.models` and so on. Nothing of it is imported before its nam
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -133,9 +133,15 @@ def package_of(module: str) -> Package | None:
         for point in (point for points in group.values() for point in points):
             if _top(point.module) == top and point.dist is not None:
                 return Package(point.dist.name, point.dist.version)
-    for name in metadata.packages_distributions().get(top, []):
+    for name in _distributions().get(top, []):
         return Package(name, metadata.version(name))
     return None
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The installed packages of each module, read once: their lists of files are long."""
+    return metadata.packages_distributions()
 
 
 @contextmanager

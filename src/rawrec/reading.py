@@ -13,7 +13,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -104,7 +104,14 @@ def json_of(text: str) -> Any:
 
 def yaml_of(text: str) -> Any:
     """Plain values of a YAML text. Raises yaml.YAMLError, ValueError, RecursionError."""
+    if "&" not in text and "*" not in text:
+        with suppress(yaml.YAMLError, ValueError):  # the other says what is wrong, and reads names that are no UTF-8
+            return plain(yaml.load(text, _QUICK))
     return plain(yaml.load(text, _Plain))
+
+
+_QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, nine times as quick, for texts without anchors; it has a bound of depth of its own."""
 
 
 class _Plain(yaml.SafeLoader):

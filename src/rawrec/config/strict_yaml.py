@@ -1,4 +1,4 @@
-"""YAML as people write it by hand: a key that is given twice is refused, where PyYAML takes the last one. And ours."""
+"""YAML as people write it by hand: a key that is given twice is refused, where PyYAML takes the last one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,6 @@ class GivenTwice(yaml.YAMLError):
 def load(text: str) -> Any:
     """The plain values of a text. Raises yaml.YAMLError, ValueError or RecursionError for what is not valid."""
     return bounded(yaml.load(text, _Loader))
-
-
-def dump(values: Any) -> str:
-    """The text of plain values, keys in their order; reading it gives them again, whatever characters they have."""
-    how: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
-    try:
-        return yaml.dump(values, Dumper=_DUMPER, **how)
-    except UnicodeEncodeError:  # names of files that are no UTF-8, which libyaml does not write
-        return yaml.dump(values, Dumper=yaml.SafeDumper, **how)
-
-
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's is several times as quick
 
 
 class _Loader(yaml.SafeLoader):  # plain values alone: nothing of a text is executed

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
 
 from rawrec.data.dataset import Dataset
 from rawrec.data.queries import ASKED
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
-from rawrec.files import create, write_text
+from rawrec.files import create, write_text, yaml_text
 from rawrec.folders import placing
 
 
@@ -138,7 +137,7 @@ def export_recbole(data: Dataset, out: str | Path, *, split: str = "default") ->
             "benchmark_filename": list(PARTS),
             "load_col": {"inter": names, "item": ["item_id", *columns]},
         }
-        write_text(folder / f"{name}.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        write_text(folder / f"{name}.yaml", yaml_text(settings))
     done = Exported(Path(out), _counts(parts))
     if left := int((parts < 0).sum()):
         done.notes.append(f"{left:,} interactions that are in no part of the split were left out")

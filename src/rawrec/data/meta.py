@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,7 +20,7 @@ from rawrec.data.disk import Lock
 from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
-from rawrec.files import write_text
+from rawrec.files import write_text, yaml_text
 from rawrec.folders import beside, restore
 from rawrec.reading import DESCRIPTION, check_plain, damaged, read_table, read_yaml
 
@@ -223,7 +222,7 @@ def read_meta(path: Path, name: str = "dataset.yaml") -> Meta:
 def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
     """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
     unsaid = {"rated"} if meta.rated == "unseen" else set[str]()
-    text = yaml.safe_dump(meta.model_dump(mode="json", exclude=unsaid), sort_keys=False, allow_unicode=True)
+    text = yaml_text(meta.model_dump(mode="json", exclude=unsaid))
     write_text(folder / name, text)
 
 

@@ -14,10 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
-from rawrec.config import strict_yaml
 from rawrec.config.records import Record
 from rawrec.data.dataset import Dataset
-from rawrec.files import write_text
+from rawrec.files import write_text, yaml_text
 from rawrec.report.page import duration
 from rawrec.studies import printing
 from rawrec.studies.page import write_page
@@ -50,7 +49,7 @@ def begun(
     with alone_in(out, SETTINGS, "study"):
         if overwrite:
             _empty(out)
-        text = strict_yaml.dump(cfg.model_dump(mode="json"))
+        text = yaml_text(cfg.model_dump(mode="json"))
         write_text(out / SETTINGS, text)
         for note in notes:
             observe("note", text=note)

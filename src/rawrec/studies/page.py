@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rawrec.config import strict_yaml
+from rawrec.files import yaml_text
 from rawrec.report.page import render, write
 from rawrec.report.plots import bars
 from rawrec.studies.printing import GENERATED, cells, heads, number
@@ -34,7 +34,7 @@ def write_page(
         "counts": found["data"]["counts"],
         "points": found["points"],
         "pictures": pictures,
-        "settings": strict_yaml.dump(found["settings"]),
+        "settings": yaml_text(found["settings"]),
     }
     return write(render(context, "rawrec.studies", "study.html"), out)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rawrec.config import Config, strict_yaml, validate
+from rawrec.config import Config, validate
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.own import lacking, own_parts
 from rawrec.content.caches import Cache
@@ -34,6 +34,7 @@ from rawrec.files import (
     remove_empty,
     sync,
     write_text,
+    yaml_text,
 )
 from rawrec.folders import check_own_folder, discard, is_empty, is_within, swap, swap_keeping
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
@@ -252,7 +253,7 @@ class RunFolder:
             raise UserError(f"{path}: {error}") from None
 
     def write_config(self, cfg: Settings) -> None:
-        write_text(self.path / "config.yaml", strict_yaml.dump(cfg.dump()))
+        write_text(self.path / "config.yaml", yaml_text(cfg.dump()))
 
     def info(self) -> dict[str, Any]:
         """What `run.json` says. UserError where it is missing or damaged."""

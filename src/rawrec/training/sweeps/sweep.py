@@ -21,10 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.config import strict_yaml
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
-from rawrec.files import remove, write_text
+from rawrec.files import remove, write_text, yaml_text
 from rawrec.folders import discard
 from rawrec.training.job import configure
 from rawrec.training.processes import REPLACED, Outcome, Start, alone_in, make_runs, threads_of
@@ -88,7 +87,7 @@ def _folder(cfg: SweepConfig, overwrite: bool) -> Iterator[None]:
                     f"{out} holds another sweep, with {changed[0]}: {before[changed[0]]}. Choose another `out`, or "
                     "begin anew with --overwrite"
                 )
-        write_text(path, strict_yaml.dump(cfg.model_dump(mode="json")))
+        write_text(path, yaml_text(cfg.model_dump(mode="json")))
         try:
             yield
         except UserError:
