@@ -64,6 +64,23 @@ def test_where_keeps_what_has_the_values(served: dict[str, Recommender], model: 
         np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], rtol=1e-5)
 
 
+def test_a_filter_that_is_asked_again_is_the_same(served: dict[str, Recommender]) -> None:
+    """Whatever was excluded beside it meanwhile; what looks alike is told apart."""
+    rec, where = served["id"], {"in_stock": True, "price": (None, 20.0)}
+    first = rec.recommend("u3", k=ITEMS, where=where)
+    assert rec.recommend("u3", k=ITEMS, where=where, exclude=ids(first)[:3]) == first[3:]
+    assert rec.recommend("u3", k=ITEMS, where=where) == first
+    with pytest.raises(UserError, match="no item has in_stock=1"):
+        rec.recommend("u3", where={"in_stock": 1, "price": (None, 20.0)})
+    ranged, listed = (rec.recommend("u3", k=ITEMS, where={"price": of((3, 9))}) for of in (tuple, list))
+    assert set(ids(listed)) <= {"i3", "i9"} < set(ids(rec.recommend(history=[], k=ITEMS, where={"price": (3, 9)})))
+    assert len(ranged) >= len(listed)
+    for low in range(40):  # more than are held
+        assert len(rec.recommend(history=[], k=99, where={"price": (low, None)})) == sum(
+            price(k) >= low for k in range(40)
+        )
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_candidates_and_what_is_excluded(served: dict[str, Recommender], model: str) -> None:
     rec, some = served[model], ["i7", "i3", "i30", "i7", "i11"]

@@ -22,6 +22,8 @@ POOL, LEAST_POOL = 10, 100
 AT_ONCE = 1 << 24
 """Numbers of content embeddings that are gathered at once."""
 
+FEW = 0.5
+
 Score = Callable[[NDArray[np.int64], Tensor | None], Tensor]
 """Users `[u]`, and the rows of some items (None: all) -> scores `[u, items]`, which may be written over."""
 
@@ -32,7 +34,7 @@ class Choice:
 
     n: items of the catalogue. allowed: `[n]`, which of them a list may hold; None: all. limits: groups, and how many of
     each a list may hold. diversity: the weight w in `pick`; vectors: content of all items `[n, dim]` and which have
-    any `[n]`, for it.
+    any `[n]`, for it. few: where no larger a share of the items may be in a list, the others are not scored.
     """
 
     k: int
@@ -41,6 +43,7 @@ class Choice:
     limits: Sequence[tuple[Groups, int]] = field(default_factory=list)
     diversity: float = 0.0
     vectors: tuple[Tensor, Tensor] | None = None
+    few: float = FEW
 
     @property
     def by_score(self) -> bool:
@@ -97,7 +100,10 @@ def _filtered(score: Score, choice: Choice) -> Callable[[NDArray], Tensor]:
     """Scores of the whole catalogue, -inf for what a list may not hold, which is not scored where it is much."""
     if choice.allowed is None:
         return lambda users: score(users, None)
-    rows, blocked = torch.from_numpy(np.flatnonzero(choice.allowed)), torch.from_numpy(~choice.allowed)
+    if np.count_nonzero(choice.allowed) > choice.few * choice.n:
+        blocked = torch.from_numpy(~choice.allowed)
+        return lambda users: (values := score(users, None)).masked_fill_(blocked.to(values.device), -torch.inf)
+    rows = torch.from_numpy(np.flatnonzero(choice.allowed))
 
     def some(users: NDArray) -> Tensor:
         if not len(rows):
@@ -107,11 +113,7 @@ def _filtered(score: Score, choice: Choice) -> Callable[[NDArray], Tensor]:
         whole[:, rows.to(values.device)] = values
         return whole
 
-    def all_but(users: NDArray) -> Tensor:
-        values = score(users, None)
-        return values.masked_fill_(blocked.to(values.device), -torch.inf)
-
-    return some if 2 * len(rows) <= choice.n else all_but
+    return some
 
 
 def pick(pool: TopK, shown: NDArray, choice: Choice) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ its values.
 """
 TRUTH = {True: ("true", "1"), False: ("false", "0")}
 NOT = "not"
+MASKS = 16
 
 
 @dataclass
@@ -76,7 +77,8 @@ class Columns:
     """The categorical and numeric columns of a catalogue: of a dataset's items, and of those behind them.
 
     A column is read when it is first asked for, and then held: 4 bytes per item of a category, 8 of a number. added: of
-    every item behind the dataset's its values by column.
+    every item behind the dataset's its values by column. What the latest MASKS different `where` keep is held too, a
+    byte per item each: a shop asks the same again and again.
     """
 
     def __init__(self, data: Dataset):
@@ -84,6 +86,7 @@ class Columns:
         self._data, self.added = data, tuple[Mapping[str, Any], ...]()
         self._groups: dict[str, Groups] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._masks: dict[Any, NDArray[np.bool_]] = {}
 
     def values_of(self, item: Mapping[str, Any], name: str) -> dict[str, Any]:
         """What a new item has in these columns: a list of words, or a number. UserError, which begins with `name`, for
@@ -130,12 +133,21 @@ class Columns:
         return [(self.groups(name), most) for name, most in max_per.items()]
 
     def where(self, where: Where, skip: list[str] | None = None) -> NDArray[np.bool_]:
-        """Which items have all that is wanted, `[n]`, at least one column being named.
+        """Which items have all that is wanted, `[n]`, at least one column being named; not to be written to.
 
         skip: takes what is said of values that no item has; None: a UserError says it.
         """
-        masks = [self._has(name, wanted, skip) for name, wanted in where.items()]
-        return np.logical_and.reduce(masks)
+        key = _key(where)
+        if key is not None and (held := self._masks.get(key)) is not None:
+            return held
+        before = len(skip or ())
+        mask = np.logical_and.reduce([self._has(name, wanted, skip) for name, wanted in where.items()])
+        mask.flags.writeable = False
+        if key is not None and len(skip or ()) == before:
+            if len(self._masks) >= MASKS:
+                self._masks = {}
+            self._masks[key] = mask
+        return mask
 
     def _has(self, name: str, wanted: Any, skip: list[str] | None) -> NDArray[np.bool_]:
         if name not in (*self.categorical, *self.numeric):
@@ -184,6 +196,21 @@ class Columns:
                 f"where: {name}={shown(wanted)}: give a number, a list of numbers, or a tuple of the least and the most"
             )
         return np.isin(values, np.array([float(value) for value in listed], np.float64))
+
+
+def _key(wanted: Any) -> Any:
+    """What tells one `where` from another: its values with their types, since 1 and True mean different things; None
+    for values of other types, or very many."""
+    if wanted is None or isinstance(wanted, str | bool | int | float):
+        return type(wanted), wanted
+    if isinstance(wanted, Mapping):
+        parts = [item for pair in wanted.items() for item in pair]
+    elif isinstance(wanted, list | tuple) and len(wanted) <= 1000:
+        parts = list(wanted)
+    else:
+        return None
+    keys = tuple(_key(part) for part in parts)
+    return None if None in keys else (type(wanted), keys)
 
 
 def _listed(wanted: Any) -> list[Any]:

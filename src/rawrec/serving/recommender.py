@@ -248,14 +248,12 @@ class Recommender(Growing):
             chosen[rows[rows >= 0]] = True
             allowed = chosen if allowed is None else allowed & chosen
         if wanted.exclude is not None and len(wanted.exclude):
-            allowed, rows = (
-                np.ones(n, bool) if allowed is None else allowed,
-                self._known_rows(wanted.exclude, "exclude", wanted.unknown),
-            )
+            rows = self._known_rows(wanted.exclude, "exclude", wanted.unknown)
+            allowed = np.ones(n, bool) if allowed is None else allowed.copy()
             allowed[rows[rows >= 0]] = False
         limits = self._columns.limits(wanted.max_per or {})
         vectors = self._vectors() if wanted.diversity else None
-        return Choice(wanted.k, n, allowed, limits, wanted.diversity, vectors)
+        return Choice(wanted.k, n, allowed, limits, wanted.diversity, vectors, self._few)
 
     def _lists(
         self,

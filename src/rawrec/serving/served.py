@@ -25,6 +25,7 @@ from rawrec.data.sampling import Histories
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
+from rawrec.serving.choosing import FEW
 from rawrec.serving.filters import Columns
 from rawrec.serving.new_items import Item, new_columns
 from rawrec.threads import Mutex
@@ -96,6 +97,7 @@ class Served:
     measure = "probability"
     """What a recommendation's score is: a click probability, or for a retrieval model a score without a scale."""
     _workers = 1  # threads that make lists side by side
+    _few = FEW  # see `Choice`
 
     def __init__(self, system: ImpressionTask, run: RunFolder):
         self.system = system.eval()
