@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,28 @@ def test_a_page_loads_nothing_heavy() -> None:
     code += "print(sorted({'torch', 'lance', 'polars', 'pyarrow', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "3 (given)" in done.stdout and done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("id", "--epochs", "3"), "--epochs is no option: settings stand behind as key=value, train.epochs=3"),
+        (("id", "--epochs=3"), "train.epochs=3"),
+        (("id", "--train.epochs", "3"), "train.epochs=3"),
+        (("id", "--batch-size", "8"), "train.batch_size=8"),
+        (("id", "--learning_rate", "0.1"), "train.lr=0.1"),
+        (("id", "--seed", "--json"), "seed=VALUE"),
+        (("id", "train.epochs", "=", "3"), "train.epochs =: write it without spaces, train.epochs=3"),
+        (("id", "train.epochs", "=3"), "write it without spaces, train.epochs=3"),
+        (("id", "train.epochs=", "3"), "write it without spaces, train.epochs=3"),
+        (("LightGCN", "--help"), "did you mean lightgcn?"),
+    ],
+)
+def test_what_other_programs_would_take_gets_a_hint(
+    run: Run, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert said in run(*words, "--data", str(tmp_path), "--out", str(tmp_path / "run"), code=2)
+
+
+def test_an_unknown_option_that_is_no_setting(run: Run, tmp_path: Path) -> None:
+    assert "No such option: --bogus" in run("id", "--bogus", "1", "--data", "x", "--out", str(tmp_path / "run"), code=2)

@@ -97,7 +97,7 @@ class TestItemGraph:
         dense = model.item_graph.to_dense()
         assert dense[0, 1] == dense[ITEMS - 1, 0] == 0.5 and dense.sum() == ITEMS / 2
         train(model, 2, 0.01)
-        with pytest.raises(UserError, match="reads features of items, and there are none"):
+        with pytest.raises(UserError, match=r"set model.reg_weight=0, so that it reads model.item_graph"):
             self.make(graph_file(tmp_path / "graph.npz"), reg_weight=0.1)
 
     def test_the_number_of_items_may_be_said(self, tmp_path: Path) -> None:

@@ -22,10 +22,13 @@ from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of, ctr_metrics
 from rawrec.evaluation.topk import topk_metrics
 from rawrec.report import build_report
+from rawrec.report.curves import weighted_parts
 from rawrec.report.page import duration, number, words
 from rawrec.report.pictures import thumbnail
+from rawrec.report.run import Run
 
 KS = [5, 10, 20]
+CIC_WEIGHT = config.resolve("em3").model.cic_weight
 
 
 def make_run(path: Path, data: Dataset, noise: float, model: str = "em3", seed: int = 0, epochs: int = 6) -> Path:
@@ -91,7 +94,7 @@ def make_run(path: Path, data: Dataset, noise: float, model: str = "em3", seed: 
             "step": 100 * (e + 1),
             "loss": 0.5 / (1 + 0.2 * e) + 0.2,
             "loss/bce": 0.4 / (1 + 0.2 * e) + 0.18,
-            "loss/cic": 0.1 / (1 + 0.2 * e) + 0.02,
+            "loss/cic": (0.1 / (1 + 0.2 * e) + 0.02) / CIC_WEIGHT,
             "valid/auc": 0.72 - noise / 50 - 0.08 / (1 + e) - 0.004 * max(0, e - 3),
             "seconds": 11.0,
             "samples_per_second": 4000.0,
@@ -313,6 +316,19 @@ def test_a_run_without_cold_test_items(runs, data):
         frame.filter(pl.Series(~cold[frame["item"].to_numpy()])).write_parquet(run / "scores.parquet")
     _, text = read(build_report(mine, other))
     assert "Test AUC" in text and "AUC on cold items" not in text
+
+
+def test_parts_of_the_loss_are_drawn_with_their_weights(runs):
+    """So that they add up to it; where weights are not known the loss stands alone."""
+    run = Run(runs[0])
+    parts = weighted_parts(run)
+    assert set(parts) == {"bce", "cic"} and CIC_WEIGHT != 1
+    assert parts["cic"][1] == pytest.approx([0.1 / (1 + 0.2 * e) + 0.02 for e in range(6)])
+    run.info["loss_weights"] = {"bce": 1.0, "cic": 2 * CIC_WEIGHT}
+    assert weighted_parts(run) == {}
+    for epoch in run.epochs:
+        epoch["loss"] += 0.1 / (1 + 0.2 * (epoch["epoch"] - 1)) + 0.02
+    assert set(weighted_parts(run)) == {"bce", "cic"}
 
 
 def test_a_run_that_was_cut_short(runs, data, tmp_path):

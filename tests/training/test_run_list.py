@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 import rawrec
+import systems
 from rawrec import cli
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.training.dry_run import plan
-from rawrec.training.job import finish, load_task, train
+from rawrec.training.job import finish, load_task, resume, train
 from rawrec.training.run_list import is_running, list_runs
 from rawrec.training.runs import RunFolder, running
 from systems import Stop, settings, stopping_after
@@ -144,3 +145,29 @@ def test_dry_run_of_the_command(shop: Path, tmp_path: Path, run: Callable[..., s
     assert found["steps_per_epoch"] == 16 and not found["out_is_taken"] and not list(tmp_path.iterdir())
     with pytest.raises(UserError, match=r"train\.lr=-1"):
         rawrec.plan("id", Dataset.open(shop), {"train.lr": -1})
+
+
+def test_a_finished_run_without_its_weights(shop: Path, tmp_path: Path) -> None:
+    """Its last state makes them again; without that there is no way back, and it is not trained anew in silence."""
+    made = train(ID, shop, tmp_path / "run")
+    before = systems.digest(made.path)
+    (made.path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"missing, though the run is finished: `rawrec resume .*` makes it again"):
+        load_task(made)
+    for way in (resume, finish):
+        (made.path / "model.safetensors").unlink(missing_ok=True)
+        (made.path / "metrics.json").unlink()
+        assert way(made.path).info()["cut_short"] is None and systems.digest(made.path) == before
+    (made.path / "model.safetensors").unlink()
+    (made.path / "checkpoint" / "last.safetensors").unlink()
+    for wrong in (resume, finish, load_task):
+        with pytest.raises(UserError, match=r"bring it back, or train again; its last state \(checkpoint/\) is gone"):
+            wrong(made if wrong is load_task else made.path)
+    assert len(made.metrics_lines()) == 2
+
+
+def test_a_device_that_is_not_there_leaves_nothing(shop: Path, tmp_path: Path) -> None:
+    for device in ("mps", "cuda:77"):
+        with pytest.raises(UserError, match="device"):
+            train(ID, shop, tmp_path / "run", {"train.device": device})
+        assert not (tmp_path / "run").exists()

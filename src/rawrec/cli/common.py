@@ -51,11 +51,40 @@ class Once(TyperCommand):
     """A command that refuses an option given twice where it takes one value, instead of dropping the first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(param.name == "overrides" for param in self.params):
+            self.hint_at_settings(args)
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for param in given:
             if isinstance(param, TyperOption) and not param.multiple and given.count(param) > 1:
                 raise UserError(f"{'/'.join([*param.opts, *param.secondary_opts])} is given twice: give it once")
         return super().parse_args(ctx, args)
+
+    def hint_at_settings(self, args: list[str]) -> None:
+        """UserError for a setting that is given as an option, or with spaces around its equals sign."""
+        known = {name for param in self.params for name in (*param.opts, *param.secondary_opts)} | {"--help"}
+        for place, word in enumerate(args):
+            option, equals, value = word.partition("=")
+            following = args[place + 1] if place + 1 < len(args) else ""
+            unknown = option.startswith("--") and option != "--" and option not in known
+            if unknown and (name := _setting_of(option[2:], self.name or "")):
+                given = value if equals else "VALUE" if following.startswith("-") else following or "VALUE"
+                raise UserError(f"{option} is no option: settings stand behind as key=value, {name}={given}")
+            if word == "=" or (word.startswith("=") and place):
+                key = args[place - 1] if place else "KEY"
+                raise UserError(f"{key} {word}: write it without spaces, {key}={word[1:] or following or 'VALUE'}")
+            if word.endswith("=") and word.count("=") == 1 and "." in word and following and "=" not in following:
+                raise UserError(f"{word} {following}: write it without spaces, {word}{following}")
+
+
+def _setting_of(word: str, command: str) -> str | None:
+    """The setting that an unknown option `--word` of a command stands for, with its dots."""
+    from rawrec.config.finetune import FinetuneConfig
+    from rawrec.config.validation import elsewhere
+
+    name = word.replace("-", "_")
+    if command == "finetune":
+        return name if name in FinetuneConfig.model_fields else None
+    return elsewhere(name)
 
 
 class Group(TyperGroup):

@@ -27,6 +27,7 @@ class OfAModel(Once):
     """A command whose `--help` is about the model that is named, where one is."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        self.hint_at_settings(args)
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         model, words = given.get("model"), given.get("overrides")
         if given.get("help") and isinstance(model, str):

@@ -73,6 +73,14 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
     return has_settings(where, error["input"], record)
 
 
+def elsewhere(name: str) -> str | None:
+    """The setting that a bare name stands for, whatever the model: epochs, train.epochs and RecBole's learning_rate."""
+    part, dot, _ = name.partition(".")
+    if dot:
+        return name if part in Config.model_fields else None
+    return _elsewhere(name, BaseModel) or (name if name in Config.model_fields else None)
+
+
 def _elsewhere(name: str, model: type[BaseModel]) -> str | None:
     """The setting that an unknown `name` stands for: one of another part of the config, or another program's word."""
     parts = {"": Config, "model.": model, "train.": TrainConfig, "eval.": EvalConfig, "data.": DataConfig}

@@ -14,9 +14,8 @@ from rawrec.report.run import Run
 def curves(mine: Run, other: Run | None) -> list[tuple[str, Markup]]:
     """Titles and plots of the training loss and of the validation metric by epoch."""
     found = []
-    parts = sorted({key for epoch in mine.epochs for key in epoch if key.startswith("loss/")})
-    losses = {key.removeprefix("loss/"): line for key in parts if any((line := mine.series(key))[1])}
-    losses = {"loss": mine.series("loss")} | (losses if len(losses) > 1 else {})
+    parts = weighted_parts(mine)
+    losses = {"loss": mine.series("loss")} | (parts if len(parts) > 1 else {})
     if losses["loss"][0]:
         found.append(("Training loss", plots.lines("loss", losses, "epoch")))
     metric = mine.config.train.metric
@@ -31,6 +30,27 @@ def curves(mine: Run, other: Run | None) -> list[tuple[str, Markup]]:
         mark = (x[best], y[best], f"{y[best]:.4f}")
         found.append((f"Validation {metric}", plots.lines(key, series, "epoch", dashed, mark)))
     return found
+
+
+def weighted_parts(mine: Run) -> dict[str, plots.Line]:
+    """The parts of the training loss by name, each times its weight, so that they add up to it; those that are zero
+    throughout are left out. Empty where the weights are not known: unweighted parts would say nothing beside the loss.
+    """
+    keys = sorted({key for epoch in mine.epochs for key in epoch if key.startswith("loss/")})
+    weights, settings = mine.info.get("loss_weights", {}), mine.config.model
+    found: dict[str, plots.Line] = {}
+    for key in keys:
+        name = key.removeprefix("loss/")
+        of_old_runs = mine.config.content.itc_weight if name == "itc" else getattr(settings, f"{name}_weight", 1.0)
+        x, y = mine.series(key)
+        found[name] = x, [value * float(weights.get(name, of_old_runs)) for value in y]
+    x, loss = mine.series("loss")
+    if not found or any(line[0] != x for line in found.values()):
+        return {}
+    total = np.sum([line[1] for line in found.values()], 0)
+    if not np.allclose(total, loss, rtol=0.02, atol=1e-6):
+        return {}
+    return {name: line for name, line in found.items() if any(line[1])}
 
 
 def bank_health(mine: Run) -> list[tuple[str, str, Markup]]:

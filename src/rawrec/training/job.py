@@ -235,9 +235,9 @@ def resume(
 
 
 def _rests(run: RunFolder) -> bool:
-    """Whether a run is done: finished, and not cut short."""
+    """Whether a run is done: finished, not cut short, and all that it has made is there."""
     info = run.info()
-    return bool(info["finished"]) and not info.get("cut_short")
+    return bool(info["finished"]) and not info.get("cut_short") and not run.lacks()
 
 
 def finish(
@@ -256,7 +256,7 @@ def finish(
     >>> rawrec.finish("runs/em3")
     """
     run = RunFolder.open(path)
-    if run.info()["finished"]:
+    if run.info()["finished"] and not run.lacks():
         return run
     with watching(observer, progress) as told:
         return _go_on(run, told, data, _How(train=False, callbacks=callbacks))
@@ -277,10 +277,14 @@ def _go_on(
 ) -> RunFolder:
     with one_training(), running(run.path):
         found = run.dataset(data)
-        if not how.train and not run.info()["finished"]:
+        finished = run.info()["finished"]
+        if finished and ending.kept_of(run) is None:
+            run.check_whole()
+        if not how.train and not finished:
             ending.check_finish(run)
         cfg, changes = changing.changed(run, overrides or {})
-        if (_rests(run) and not changes) or (not how.train and run.info()["finished"]):  # by another process, since
+        done = _rests(run) if how.train else finished and not run.lacks()
+        if done and not changes:  # by another process, since, or the settings are what they were
             return run
         run.write_info(dataset=str(found.path.absolute()))
         try:
@@ -297,6 +301,7 @@ def load_task(
     """What a finished run trained, with its weights and a fresh bank."""
     if not run.info()["finished"]:
         raise UserError(f"{run.path} {not_finished(run.path)}")
+    run.check_whole("model.safetensors")
     cfg = run.config()
     if device is not None:
         choose_device(device, "device")
@@ -444,7 +449,7 @@ def _task(run: RunFolder, cfg: Settings, data: Dataset, observe: Any) -> Task:
     )
     _same_encoders(run, task)
     parameters = {key: sum(p.numel() for _, p in group) for key, group in task.parameter_groups().items()}
-    run.write_info(parameters=parameters, media=task.stats, encoders=task.digests)
+    run.write_info(parameters=parameters, media=task.stats, encoders=task.digests, loss_weights=dict(task.loss_weights))
     if isinstance(task, PairTask):
         run.write_info(paradigm=task.cfg.paradigm if task.reads_features else None)
     run.write_config(task.settings if isinstance(task, CatalogueTask) else task.cfg)

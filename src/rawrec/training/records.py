@@ -32,6 +32,11 @@ class _CutShort(_Record):
     of: Count
 
 
+class _Init(_Record):
+    run: str
+    digest: str
+
+
 class _Encoder(_Record):
     encoder: str | None = None
     digest: str
@@ -56,6 +61,9 @@ class Info(_Record):
     label_rule: str = ""
     started: str = ""
     pruned: bool = False
+    loss_weights: dict[str, float] = Field(default_factory=dict)
+    changed: list[dict[str, Any]] = Field(default_factory=list)
+    init: _Init | None = None
     parameters: dict[str, Count] = Field(default_factory=dict)
     media: dict[str, Any] = Field(default_factory=dict)
     encoders: dict[str, _Encoder] = Field(default_factory=dict)

@@ -224,6 +224,20 @@ class RunFolder:
             raise UserError(f"{path} is no run folder (it has no run.json); `rawrec train` makes one")
         return run
 
+    def lacks(self) -> list[str]:
+        """Which files a finished run should have and has not; `resume` makes them again."""
+        return [name for name in ("model.safetensors", "metrics.json") if not (self.path / name).is_file()]
+
+    def check_whole(self, *names: str) -> None:
+        """UserError where a run that is finished lacks what it has made. names: what must be there; none: all."""
+        if missing := [name for name in self.lacks() if not names or name in names]:
+            there = (self.path / "checkpoint" / "last.safetensors").is_file()
+            way = f"`rawrec resume {self.path}` makes it again of the run's last state"
+            raise UserError(
+                f"{self.path / missing[0]} is missing, though the run is finished: "
+                + (way if there else "bring it back, or train again; its last state (checkpoint/) is gone, too")
+            )
+
     # ------------------------------------------------------------------------------------------------------- contents
     def config(self) -> Config:
         """The settings of the run of a model, complete; see `settings`. UserError where it is of no model."""

@@ -75,7 +75,11 @@ class RetrievalModel(nn.Module):
         """The modalities that trained encoders make, see `follow`."""
         self._without_ids: tuple[Tensor, Literal["zero", "mean"]] | None = None
         if cfg.reads_features() and not features:
-            raise UserError(f"model.name={cfg.name} reads features of items, and there are none; use lightgcn or bpr")
+            ready = getattr(cfg, "item_graph", None) is not None and hasattr(cfg, "reg_weight")
+            way = "set model.reg_weight=0, so that it reads model.item_graph alone, or " * ready
+            raise UserError(
+                f"model.name={cfg.name} reads features of items, and there are none; {way}use lightgcn or bpr"
+            )
         for name in self.modalities:
             known = torch.ones(self.n_items, dtype=torch.bool) if present is None else present[name]
             self._add_feature(name, features[name], known)

@@ -124,6 +124,19 @@ class Task:
         asked = [name for name in metrics if name.partition("@")[0] in self.cfg.eval.metrics]
         return [name for name in dict.fromkeys([self.metric, *usual, *asked]) if name in metrics]
 
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The weights of the parts of the loss, as far as they are known; those of retrieval models stand in their
+        settings, such as reg_weight for reg."""
+        names = ("_weight", "_alpha")
+        given = self.cfg.model.model_dump()
+        return {
+            name.removesuffix(end): float(value)
+            for end in names
+            for name, value in given.items()
+            if name.endswith(end) and isinstance(value, int | float)
+        }
+
     # ------------------------------------------------------------------------------------------------------- training
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named trainable parameters in the groups that `Optimiser` knows."""

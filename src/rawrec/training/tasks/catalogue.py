@@ -105,6 +105,10 @@ class CatalogueTask(Task):
     def shown_metrics(self, metrics: Mapping[str, Any]) -> list[str]:
         return list(dict.fromkeys([self.metric, "recall"]))
 
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        return {}
+
     def train_setting(self, name: str) -> str:
         return f"train={self.settings.train}"
 

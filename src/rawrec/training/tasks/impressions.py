@@ -278,6 +278,10 @@ class ImpressionTask(Task, Scoring):
             "row had a negative. Raise train.batch_size, or shorten model.sqdc_mask"
         )
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {**self.ranker.loss_weights, "itc": self.cfg.content.itc_weight}
+
     def _weighted(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = self.ranker.loss_weights
         weighted = [weights[name] * value.double() for name, value in parts.items() if not name.startswith(COUNTED)]
