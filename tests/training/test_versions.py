@@ -22,7 +22,7 @@ def test_a_run_stays_with_the_version_that_it_was_trained_on(shop: Path, tmp_pat
     auc = rawrec.evaluate(run.path)["auc"]
     lists = rawrec.Recommender.load(run.path).recommend(user="u1", k=3)
     old = Dataset.open(tmp_path / "shop")
-    log = {"user_id": ["somebody"], "item_id": ["something"], "timestamp": [2_000_000_000], old.meta.labels[0]: [1.0]}
+    log = {"user_id": ["somebody"], "item_id": ["something"], "timestamp": [1_700_000_000], old.meta.labels[0]: [1.0]}
     pq.write_table(pa.table(log), tmp_path / "log.parquet")
     new = append(old.path, tmp_path / "log.parquet", part="test", progress=False)
     assert rawrec.evaluate(run.path)["auc"] == auc and rawrec.evaluate(run.path, data=new)["auc"] == auc
