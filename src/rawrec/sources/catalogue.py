@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from rawrec.data.bar import Bar
@@ -28,6 +29,8 @@ from rawrec.sources.tables.vector_columns import VectorColumn, column_width
 from rawrec.sources.tables.vector_files import VectorFile, vector_width
 
 ITEMS_AT_ONCE = 4096
+OBJECT = r'^\{\s*"(?:[^"\\]|\\.)*"\s*:'
+"""How an object of JSON begins."""
 T = TypeVar("T")
 
 
@@ -180,6 +183,8 @@ class Catalogue:
             found, batch = found.filter(pa.array(good)), batch.keep(good)
         columns: dict[str, Any] = {}
         is_json = source.format == "jsonl"
+        if is_json:
+            self._note_objects(batch)
         for names, separator in ((self.text, None), (self.category, "|")):
             for name in names:
                 columns[stored_name(name)] = string_lists(
@@ -203,6 +208,14 @@ class Catalogue:
         if self.pictures is not None and self.image_url:
             columns[self.pictures.column] = column_addresses(batch, self.image_url)
         return found.to_pylist(), columns, pictures_of
+
+    def _note_objects(self, batch: Batch) -> None:
+        """Note columns of JSON whose values are objects, which would be one text each."""
+        for name in [*self.text, *self.category]:
+            column = batch.columns[name]
+            if pa.types.is_string(column.type) and pl.Series(column).str.contains(OBJECT).any():
+                within = f"name what is in them, {name}.KEY"
+                self.report.note(f"items: column {name!r} holds objects, kept as JSON: {within}")
 
     def _launches(self, batch: Batch, name: str) -> pa.Array:
         """The times of launch, null where there is none."""

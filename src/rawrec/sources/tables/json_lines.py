@@ -28,7 +28,7 @@ class JsonLines(Source):
 
     What `json.dumps` of Python writes is read, too: NaN and Infinity as null, halves of pairs. literals: a line may
     also be a Python dict of plain values. `columns`: the keys of the first lines, and those asked for by `seek` that
-    come later.
+    come later, or that are keys within objects: `attributes.brand`.
     """
 
     format = "jsonl"
@@ -39,6 +39,7 @@ class JsonLines(Source):
         lines, good = self._objects(pl.Series(file.head.split("\n")[:1000], dtype=pl.String), ImportReport())
         names = dict.fromkeys(name for line in lines.filter(good) for name in json.loads(line))
         self.columns = [name for name in names if not MARKS.search(name)]
+        self.nested: frozenset[str] = frozenset()
         if not self.columns:
             raise UserError(f"{self.path}: none of the first lines is {self.what}")
 
@@ -51,9 +52,12 @@ class JsonLines(Source):
         if not sought:
             return
         looker = self.again()
+        within = {name for name in sought if "." in name and name.partition(".")[0] in self.columns}
+        looker.nested = self.nested | within
         for batch in looker.batches(sought):
             found = [name for name in sought if batch.columns[name].null_count < len(batch.rows)]
             self.columns += found
+            self.nested |= within & set(found)
             sought = [name for name in sought if name not in found]
             if not sought:
                 return
@@ -71,12 +75,20 @@ class JsonLines(Source):
                     self.report.skip(f"not {self.what}", bad.examples(~good.to_numpy(), "line"), int((~good).sum()))
                     lines, rows = lines.filter(good), rows[good.to_numpy()]
                 found = {
-                    name: lines if name == WHOLE else lines.str.json_path_match(_json_path(name)) for name in columns
+                    name: lines if name == WHOLE else lines.str.json_path_match(self._path(name)) for name in columns
                 }
                 batch = Batch(
                     self.name, rows, {name: column.to_arrow().cast(pa.string()) for name, column in found.items()}
                 )
                 yield batch.without_marks(_written) if self.file.encoding.marked else batch
+
+    def again(self) -> JsonLines:
+        other = super().again()
+        assert isinstance(other, JsonLines)
+        return other
+
+    def _path(self, name: str) -> str:
+        return "$" + "".join(map(_key, name.split(".") if name in self.nested else [name]))
 
     def _objects(self, lines: pl.Series, report: ImportReport) -> tuple[pl.Series, pl.Series]:
         """The lines as strict JSON, and which of them are objects."""
@@ -103,6 +115,6 @@ def _written(value: str) -> str:
     return written_in_json(value) if value.startswith(("[", "{")) else written(value)
 
 
-def _json_path(name: str) -> str:
+def _key(name: str) -> str:
     quote = "'" if "'" not in name else '"'
-    return f"$[{quote}{name}{quote}]"
+    return f"[{quote}{name}{quote}]"
