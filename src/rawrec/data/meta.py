@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rawrec.data.disk import Lock
 from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
@@ -36,6 +36,8 @@ come back; `unseen`, the label says whether it was taken (what was shown and not
 T = TypeVar("T")
 MOST = 2**31 - 1
 """Users, items, interactions and versions are numbered with 32 bits."""
+WIDEST = 2**20
+"""Numbers of a feature."""
 Number = Annotated[int, Field(ge=0, le=MOST)]
 RESERVED = {"user", "item", "user_id", "item_id", "timestamp", "split"}
 """Columns of the interactions that are no labels and no further ones."""
@@ -51,7 +53,16 @@ class Fields(BaseModel):
     text: list[str] = Field(default_factory=list)
     categorical: list[str] = Field(default_factory=list)
     numeric: list[str] = Field(default_factory=list)
-    feature: dict[str, Annotated[int, Field(ge=1, le=2**20)]] = Field(default_factory=dict)
+    feature: dict[str, int] = Field(default_factory=dict)
+
+    @field_validator("feature")
+    @classmethod
+    def _widths(cls, feature: dict[str, int]) -> dict[str, int]:
+        """UserError, also for who writes a dataset: widths are those of a user's file."""
+        for name, width in feature.items():
+            if not 1 <= width <= WIDEST:
+                raise UserError(f"feature {name!r} has width {width}: it must be 1 to {WIDEST:,}")
+        return feature
 
     def names(self) -> list[str]:
         return [*self.image, *self.text, *self.categorical, *self.numeric, *self.feature]

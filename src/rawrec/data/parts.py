@@ -394,9 +394,6 @@ def check_names(fields: Fields, labels: list[str], extra: list[str], asked: Sequ
     ):
         for i, name in enumerate(names):
             check_column(what, name, names[:i], reserved)
-    for name, width in fields.feature.items():
-        if width < 1:
-            raise UserError(f"feature {name!r} has width {width}: it must be at least 1")
 
 
 def check_column(what: str, name: str, earlier: Sequence[str], reserved: Sequence[str]) -> None:
