@@ -47,7 +47,6 @@ def _leave(*_: object) -> NoReturn:
 
 def main() -> None:
     """Entry point: errors become one message on stderr and an exit code."""
-    prepare_streams()
     try:
         _main()
     finally:
@@ -57,6 +56,7 @@ def main() -> None:
 
 def _main() -> None:
     try:
+        prepare_streams()
         app = _commands()
         warnings.showwarning = _teller(warnings.showwarning)
         with interruption.as_exceptions():

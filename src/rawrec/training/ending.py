@@ -7,6 +7,7 @@ import shlex
 import signal
 
 from rawrec.errors import RunInterrupted, UserError
+from rawrec.folders import check_own_folder
 from rawrec.interruption import Ended
 from rawrec.training import state as checkpoint
 from rawrec.training.records import Checkpoint
@@ -77,6 +78,7 @@ def ways(run: RunFolder, kept: Progress | None) -> str:
 def kept_of(run: RunFolder) -> Progress | None:
     """Where the checkpoint of a run stands; None where it has none. Raises UserError for a damaged one."""
     path = run.path / "checkpoint" / "last.safetensors"
+    check_own_folder(path.parent)
     return Progress(**checkpoint.load_state(path, Checkpoint)["progress"]) if os.path.lexists(path) else None
 
 

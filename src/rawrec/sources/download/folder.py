@@ -17,7 +17,7 @@ from typing import IO, Any
 from rawrec.data.checked import Checked
 from rawrec.data.dataset import writing
 from rawrec.data.import_report import ImportReport
-from rawrec.files import appending, create, replacing
+from rawrec.files import appending, clean, create, replacing
 from rawrec.folders import own_folder
 from rawrec.sources.download.fetcher import Fetcher
 from rawrec.sources.download.safe_http import REFUSED, Failure, Limits, is_public
@@ -147,6 +147,7 @@ class Downloads:
         with writing(self.folder):
             for folder in (path.parent.parent, path.parent):
                 own_folder(folder)
+            clean(path.parent)
             with replacing(path, durable=False) as half, create(half) as file:  # damage is found when it is read
                 file.write(data)
         with self._lock:
