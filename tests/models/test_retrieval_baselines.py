@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from retrieval_mixin import ITEMS, USERS, checkerboard
+from retrieval_mixin import ITEMS, USERS, RetrievalMixin, checkerboard
 
 from rawrec.config import RETRIEVAL
+from rawrec.config.baselines import ItemKNNConfig
 from rawrec.models.graph import Interactions
-from rawrec.models.retrieval import retrieval_model
+from rawrec.models.retrieval import itemknn, retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel
 
 
@@ -62,6 +63,49 @@ def test_random_is_uniform_and_a_function_of_seed_user_and_item() -> None:
     assert abs(np.argmax(values, 1).mean() - 199.5) < 25
 
 
+def similarities_by_hand(pairs: Interactions, shrinkage: float) -> np.ndarray:
+    """`[items, items]`, 0 of an item with itself."""
+    x = matrix(pairs)
+    norms = np.sqrt(x.sum(0))
+    bottom = np.outer(norms, norms) + shrinkage
+    found = np.divide(x.T @ x, bottom, out=np.zeros_like(bottom), where=bottom > 0)
+    np.fill_diagonal(found, 0)
+    return found
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 3.0])
+@pytest.mark.parametrize("at_once", [1, 40, 2**23])
+def test_itemknn_with_all_neighbours(shrinkage: float, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(itemknn, "AT_ONCE", at_once)
+    pairs, users = some_pairs(), torch.tensor([3, 0, USERS - 1])
+    scores = fitted("itemknn", pairs, shrinkage=shrinkage).scores(users)
+    expected = matrix(pairs)[users.numpy()] @ similarities_by_hand(pairs, shrinkage)
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-6)
+    assert scores.dtype == torch.float32 and not scores[2].any() and not scores[:, -2:].any()
+
+
+def test_itemknn_keeps_the_most_similar() -> None:
+    pairs = some_pairs(share=0.1)
+    model, similar = fitted("itemknn", pairs, neighbours=3, shrinkage=2.0), similarities_by_hand(pairs, 2.0)
+    kept = np.zeros_like(similar)
+    for item in range(ITEMS):
+        neighbours, values = (
+            model.get_buffer("neighbours")[item].numpy(),
+            model.get_buffer("similarities")[item].numpy(),
+        )
+        there = neighbours >= 0
+        assert there.sum() == min(3, (similar[item] > 0).sum()) and (np.sort(~there) == ~there).all()
+        np.testing.assert_allclose(values[there], similar[item][neighbours[there]], rtol=1e-6)
+        np.testing.assert_allclose(values[there], np.sort(similar[item])[::-1][: there.sum()], rtol=1e-6)
+        kept[neighbours[there], item] = values[there]
+    scores = model.scores(torch.arange(USERS))
+    np.testing.assert_allclose(scores.numpy(), matrix(pairs) @ kept, rtol=1e-6)
+    other = retrieval_model("itemknn")(model.cfg, pairs, {})
+    assert not other.scores(torch.arange(USERS)).any()
+    other.load_state_dict(model.state_dict())
+    assert other.scores(torch.arange(USERS)).equal(scores)
+
+
 def by_hand(x: int) -> int:
     """SplitMix64's mixing function, in whole numbers."""
     whole = 2**64
@@ -76,3 +120,10 @@ def test_random_against_whole_numbers(user: int, item: int) -> None:
     golden, seed = 0x9E3779B97F4A7C15, int(model.get_buffer("seed"))
     drawn = by_hand((by_hand((seed + golden * (user + 1)) % 2**64) + golden * (item + 1)) % 2**64)
     assert model.scores(torch.tensor([user]))[0, item].item() == (drawn >> 40) / 2**24
+
+
+class TestItemKNN(RetrievalMixin):
+    config = ItemKNNConfig
+    settings: ClassVar = {"shrinkage": 1.0}
+    modalities = ()
+    test_overfits_a_tiny_set = None  # no item speaks for itself, so nothing is learned by heart

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from rawrec.config.records import Count
 from rawrec.config.retrieval import RETRIEVAL_DEFAULTS, RetrievalConfig
 
 FITTED_DEFAULTS: dict[str, Any] = {**RETRIEVAL_DEFAULTS, "train": {**RETRIEVAL_DEFAULTS["train"], "epochs": 1}}
@@ -32,3 +33,15 @@ class RandomConfig(FittedConfig):
     """Chance: every user gets items drawn at random. A line to judge results by."""
 
     name: Literal["random"] = Field(default="random", description="chance: drawn for each user by the run's seed")
+
+
+class ItemKNNConfig(FittedConfig):
+    """Item neighbours: items like those that the user took, by cosine with shrinkage (Sarwar et al., WWW 2001)."""
+
+    name: Literal["itemknn"] = Field(default="itemknn", description="ItemKNN: cosines of items by their users")
+    neighbours: Count = Field(default=400, description="most similar items that speak for an item")
+    shrinkage: float = Field(
+        default=100.0,
+        ge=0,
+        description="added to the product of norms: similarities of few users fall; 0: plain cosine",
+    )

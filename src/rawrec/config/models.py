@@ -52,6 +52,7 @@ _RETRIEVAL = {
     "lgmrec": ("lgmrec:LGMRec", retrieval.LGMRecConfig),
     "pop": ("pop:Pop", baselines.PopConfig),
     "random": ("random:Random", baselines.RandomConfig),
+    "itemknn": ("itemknn:ItemKNN", baselines.ItemKNNConfig),
 }
 RETRIEVAL: dict[str, type[RetrievalConfig]] = {name: record for name, (_, record) in _RETRIEVAL.items()}
 """The records of our own retrieval models by name."""

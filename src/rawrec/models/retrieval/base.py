@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from rawrec.errors import UserError
@@ -244,6 +246,13 @@ class RetrievalModel(nn.Module):
         """Where the record is `fitted`: make all that the model is from `pairs`, into its buffers. generator: of the
         run's seed."""
         raise NotImplementedError
+
+
+def of_users(pairs: Interactions) -> Any:
+    """Training pairs as a matrix of ones, `[n_users, n_items]` float32, by rows (scipy's CSR), on the CPU."""
+    users, items = pairs.users.cpu().numpy(), pairs.items.cpu().numpy()
+    shape = (pairs.n_users, pairs.n_items)
+    return sparse.csr_array((np.ones(len(users), np.float32), (users, items)), shape)
 
 
 class FittedModel(RetrievalModel):
