@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,15 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rawrec.errors import UserError
 from rawrec.files import write_table
+from rawrec.reading import damaged, read_json, read_table, typed
 from rawrec.training import state
 
 NAME, FORMAT = "added.json", 1
 COLUMN = "column/"
+PLAIN = r"^(items|contents)-[0-9a-f]{8}\.(parquet|safetensors)$"
+"""Names of the files: what a stranger's folder names leads nowhere else."""
 
 
 class Added(NamedTuple):
@@ -59,18 +61,16 @@ def read_added(path: Path, run: str) -> Added:
     """What `write_added` wrote. UserError where it is of another run, is not there, or is damaged."""
     if not (path / NAME).is_file():
         raise UserError(f"{path} holds no added items: it has no {NAME}, as Recommender.save writes it")
-    try:
-        known = json.loads((path / NAME).read_text(encoding="utf-8"))
-        form, of, items, contents = known["format"], known["run"], path / known["items"], path / known["contents"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path / NAME} is damaged ({error}): add the items again and save them") from None
-    if form != FORMAT:
-        raise UserError(f"{path / NAME} is of format {form}, which this version does not read: save the items again")
-    if of != run:
+    known = _Known.read(path)
+    if known.format != FORMAT:
+        raise UserError(
+            f"{path / NAME} is of format {known.format}, which this version does not read: save the items again"
+        )
+    if known.run != run:
         raise UserError(f"{path} holds contents that another run made: add the items to this run's recommender again")
-    try:
-        table = pq.read_table(items)
-        tensors, _ = state.load(contents)
+    table = read_table(path / known.items, checked=True)
+    tensors, _ = state.load(path / known.contents)
+    with damaged(path, ". Add the items again and save them"):
         columns = [
             {name.removeprefix(COLUMN): value for name, value in row.items() if name != "item_id" and value is not None}
             for row in table.to_pylist()
@@ -82,18 +82,30 @@ def read_added(path: Path, run: str) -> Added:
             if name.startswith("feature/")
         }
         added = Added(ids, columns, tensors["values"], tensors["valid"], features)
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path} is damaged ({error}): add the items again and save them") from None
-    if not {len(ids)} == {len(added.values), len(added.valid), known["n"]}:
+    if not {len(ids)} == {len(added.values), len(added.valid), known.n}:
         raise UserError(f"{path} is damaged: its files are of different items; add them again and save them")
     return added
 
 
+class _Known(BaseModel):
+    """`added.json`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: int
+    run: str
+    n: int
+    items: str = Field(pattern=PLAIN)
+    contents: str = Field(pattern=PLAIN)
+
+    @classmethod
+    def read(cls, folder: Path) -> _Known:
+        return typed(cls, read_json(folder / NAME), folder / NAME)
+
+
 def _named(out: Path) -> list[str]:
     """The files that a folder's `added.json` names."""
-    try:
-        known = json.loads((out / NAME).read_text(encoding="utf-8"))
-        names = [known["items"], known["contents"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return [name for name in names if isinstance(name, str) and Path(name).name == name]
+    with suppress(OSError, UserError):
+        known = _Known.read(out)
+        return [known.items, known.contents]
+    return []
