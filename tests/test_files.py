@@ -140,6 +140,8 @@ def test_nothing_is_written_through_links(tmp_path: Path) -> None:
     with appending(folder / "hard") as file:
         file.write(b" and more")
     assert (folder / "hard").read_text() == "as it was and more"
+    with pytest.raises(UserError, match="is a folder, and a file is to be written"):
+        write_text(folder, "x")
     assert canary.read_text() == "as it was" and not (tmp_path / "nowhere").exists()
 
 

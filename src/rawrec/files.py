@@ -80,7 +80,10 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             yield partial
             if durable:
                 sync(partial)
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except IsADirectoryError:
+            raise UserError(f"{path} is a folder, and a file is to be written there: remove it") from None
         if durable:
             sync(path.parent)
     finally:
