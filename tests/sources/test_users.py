@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         imported(tmp_path, users=None)
     with pytest.raises(UserError, match="name the columns"):
         imported(tmp_path, user_category=[], user_numeric=[])
-    with pytest.raises(UserError, match="user_category and as user_numeric"):
+    with pytest.raises(UserError, match="user_numeric: column 'income' is named twice"):
         imported(tmp_path, user_category=["income"])
     with pytest.raises(UserError, match="no column 'who'"):
         imported(tmp_path, user_id=None)

@@ -134,8 +134,12 @@ def import_recbole(
         float | None, typer.Option(help="a rating from here on is a positive (default: every row is one)")
     ] = None,
     rated: Rated = None,
-    labels: Annotated[Many, typer.Option("--label", help="label column; repeatable (default: label)")] = None,
-    text: Annotated[Many, typer.Option(help="token_seq column that is a text; repeatable")] = None,
+    labels: Annotated[
+        Many, typer.Option("--label", metavar="COLUMN[=NAME]", help="label column; repeatable (default: label)")
+    ] = None,
+    text: Annotated[
+        Many, typer.Option(metavar="COLUMN[=FIELD]", help="token_seq column that is a text; repeatable")
+    ] = None,
     user: User = "user_id",
     item: Item = "item_id",
     time: Timestamp = None,
@@ -264,7 +268,7 @@ def import_impressions(
     ] = None,
     time: Time = None,
     time_format: TimeFormat = None,
-    extra: Annotated[Many, typer.Option(help="further column to keep; repeatable")] = None,
+    extra: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="further column to keep; repeatable")] = None,
     context_category: ContextCategory = None,
     context_numeric: ContextNumeric = None,
     users: Users = None,
@@ -316,7 +320,7 @@ def import_huggingface(
     numeric: Numeric = None,
     feature: Feature = None,
     vectors: Vectors = None,
-    image: Annotated[Many, typer.Option(help="column of pictures; repeatable")] = None,
+    image: Annotated[Many, typer.Option(metavar="COLUMN[=FIELD]", help="column of pictures; repeatable")] = None,
     image_url: ImageUrl = None,
     launched: Launched = None,
     extra: Extra = None,
@@ -350,9 +354,13 @@ def import_webdataset(
     positive: Positive = None,
     rated: Rated = None,
     item_key: Annotated[str | None, typer.Option(help="key of the JSON that is the id (default: file name)")] = None,
-    text: Annotated[Many, typer.Option(help="key of the JSON that is a text; repeatable")] = None,
-    category: Annotated[Many, typer.Option(help="key that is a category; several values between |")] = None,
-    numeric: Annotated[Many, typer.Option(help="key that is a number; repeatable")] = None,
+    text: Annotated[
+        Many, typer.Option(metavar="KEY[=FIELD]", help="key of the JSON that is a text; repeatable")
+    ] = None,
+    category: Annotated[
+        Many, typer.Option(metavar="KEY[=FIELD]", help="key that is a category; several values between |")
+    ] = None,
+    numeric: Annotated[Many, typer.Option(metavar="KEY[=FIELD]", help="key that is a number; repeatable")] = None,
     feature: Annotated[Many, typer.Option(metavar="KEY[=FIELD]", help="key that is a vector; repeatable")] = None,
     vectors: Vectors = None,
     image: Annotated[Many, typer.Option(help="take only pictures with this extension; repeatable")] = None,

@@ -127,18 +127,22 @@ Rated = Annotated[
         "--positive is a number)",
     ),
 ]
-Extra = Annotated[Many, typer.Option("--extra", help="further column of the interactions to keep")]
+Extra = Annotated[
+    Many, typer.Option("--extra", metavar="COLUMN[=FIELD]", help="further column of the interactions to keep")
+]
 ContextCategory = Annotated[
     Many,
     typer.Option(
         "--context-category",
-        metavar="COLUMN,...",
+        metavar="COLUMN[=FIELD],...",
         help="categories of the interactions that a ranker may read as context, as device or query; repeatable",
     ),
 ]
 ContextNumeric = Annotated[
     Many,
-    typer.Option("--context-numeric", metavar="COLUMN,...", help="numbers of the interactions, as position; likewise"),
+    typer.Option(
+        "--context-numeric", metavar="COLUMN[=FIELD],...", help="numbers of the interactions, as position; likewise"
+    ),
 ]
 Query = Annotated[str | None, typer.Option("--query", metavar="COLUMN", help="what was asked for, as it was typed")]
 Session = Annotated[
@@ -151,9 +155,11 @@ Users = Annotated[Path | None, typer.Option("--users", help="table of the users'
 UserId = Annotated[str | None, typer.Option("--user-id", help="its id column (default: as --user)")]
 UserCategory = Annotated[
     Many,
-    typer.Option("--user-category", metavar="COLUMN,...", help="categories of the users; several values between |"),
+    typer.Option(
+        "--user-category", metavar="COLUMN[=FIELD],...", help="categories of the users; several values between |"
+    ),
 ]
-UserNumeric = Annotated[Many, typer.Option("--user-numeric", metavar="COLUMN,...", help="numbers of the users")]
+UserNumeric = Annotated[Many, typer.Option("--user-numeric", metavar="COLUMN[=FIELD],...", help="numbers of the users")]
 
 # ------------------------------------------------------------------------------------------------------------- items
 Items = Annotated[Path | None, typer.Option("--items", help="table of the items")]
@@ -162,9 +168,11 @@ ItemColumns = Annotated[
     typer.Option("--item-columns", metavar="NAME,...", help="names of all its columns, where it has no header"),
 ]
 ItemId = Annotated[str | None, typer.Option("--item-id", help="its id column (default: as --item)")]
-Text = Annotated[Many, typer.Option("--text", help="text column of the items; repeatable")]
-Category = Annotated[Many, typer.Option("--category", help="categorical column; several values between |")]
-Numeric = Annotated[Many, typer.Option("--numeric", help="numeric column; repeatable")]
+Text = Annotated[Many, typer.Option("--text", metavar="COLUMN[=FIELD]", help="text column of the items; repeatable")]
+Category = Annotated[
+    Many, typer.Option("--category", metavar="COLUMN[=FIELD]", help="categorical column; several values between |")
+]
+Numeric = Annotated[Many, typer.Option("--numeric", metavar="COLUMN[=FIELD]", help="numeric column; repeatable")]
 Feature = Annotated[
     Many,
     typer.Option("--feature", metavar="COLUMN[=FIELD]", help="column of vectors, of the items; repeatable"),
@@ -177,7 +185,9 @@ Vectors = Annotated[
 ]
 ImageDir = Annotated[Path | None, typer.Option("--image-dir", help="folder of pictures")]
 ImageName = Annotated[str, typer.Option("--image-name", help="file name of an item's picture")]
-ImageColumn = Annotated[Many, typer.Option("--image-column", help="column of picture bytes (Parquet)")]
+ImageColumn = Annotated[
+    Many, typer.Option("--image-column", metavar="COLUMN[=FIELD]", help="column of picture bytes (Parquet)")
+]
 ImageField = Annotated[str, typer.Option("--image-field", help="name of the field of --image-dir")]
 Frames = Annotated[
     int | None,

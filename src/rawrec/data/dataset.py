@@ -34,7 +34,6 @@ from rawrec.data.division import Rows, above_zero, make_split
 from rawrec.data.labels import binary, is_positive
 from rawrec.data.meta import (
     ITEMS,
-    NAME,
     ROWS,
     Fields,
     Meta,
@@ -48,7 +47,7 @@ from rawrec.data.meta import (
     split_entry,
     write_meta,
 )
-from rawrec.data.names import known, lookup
+from rawrec.data.names import NAMES, is_name, known, lookup
 from rawrec.data.queries import Queries, nullable
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
@@ -296,8 +295,8 @@ class Dataset:
 
         Rows that make histories only under the default split do so under this one, too, if it names no others.
         """
-        if not NAME.match(name):
-            raise UserError(f"split name {name!r}: use letters, digits, - and _, and begin with a letter")
+        if not is_name(name):
+            raise UserError(f"split name {name!r}: use {NAMES}")
         with Lock(self.path.resolve()):
             clean(self.path)
             self._add_split(name, spec)

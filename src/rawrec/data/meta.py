@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rawrec.data.disk import Lock
+from rawrec.data.names import is_name
 from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
@@ -24,7 +24,6 @@ from rawrec.files import write_text, yaml_text
 from rawrec.folders import beside, restore
 from rawrec.reading import DESCRIPTION, check_plain, damaged, read_table, read_yaml
 
-NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 SCHEMA_VERSION = 5
 WITHOUT_QUERIES = 3
 """The schema version of a dataset that has nothing of what came later: queries and sessions with version 4, `rated`
@@ -174,7 +173,7 @@ class Meta(BaseModel):
 
 def _check_split(name: str, entry: dict[str, Any], columns: list[str]) -> None:
     """ValueError where a split is not described as `split_entry` does it."""
-    if not NAME.match(name):
+    if not is_name(name):
         raise ValueError(f"{name!r} is no name of a split")
     counts, history = entry.get("counts"), entry.get("history")
     if not isinstance(entry.get("statement"), str) or not isinstance(entry.get("kind"), str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawrec.errors import UserError
+
+NAMES = "letters, digits, - and _, and begin with a letter"
+"""What names of fields, columns and splits are made of. Letters are those of any script, with their marks."""
+
+
+def is_letter(sign: str) -> bool:
+    """Whether a character is a letter of any script."""
+    return unicodedata.category(sign)[0] == "L"
+
+
+def fits_name(sign: str) -> bool:
+    """Whether a character may stand in a name."""
+    kind = unicodedata.category(sign)
+    return sign in "_-" or kind[0] in "LM" or kind == "Nd"
+
+
+def is_name(name: str) -> bool:
+    """Whether a field, a column or a split may be called so."""
+    return bool(name) and (is_letter(name[0]) or name[0] == "_") and all(map(fits_name, name))
 
 
 def known(what: str, name: str, names: Sequence[str], path: Path) -> None:

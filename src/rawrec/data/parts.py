@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from rawrec.data.arrays import Values, pc, pieces, present_in
 from rawrec.data.checked import Checked
-from rawrec.data.dataset import NAME, ROW_COLUMNS
+from rawrec.data.dataset import ROW_COLUMNS
 from rawrec.data.digest import ContentDigest
 from rawrec.data.disk import first_line, writing
 from rawrec.data.given import GivenVectors, PictureSource, VectorFile
 from rawrec.data.import_report import ImportReport
 from rawrec.data.labels import LabelValues
 from rawrec.data.meta import ITEMS, Fields
-from rawrec.data.names import unknown_name
+from rawrec.data.names import NAMES, is_name, unknown_name
 from rawrec.data.numbering import Numbering
 from rawrec.data.queries import ASKED, Numbers, asked_file, has_file
 from rawrec.errors import UserError
@@ -398,8 +398,8 @@ def check_names(fields: Fields, labels: list[str], extra: list[str], asked: Sequ
 
 def check_column(what: str, name: str, earlier: Sequence[str], reserved: Sequence[str]) -> None:
     """UserError for a name that cannot be a column's."""
-    if not NAME.match(name):
-        raise UserError(f"{what} {name!r}: use letters, digits, - and _, and begin with a letter")
+    if not is_name(name):
+        raise UserError(f"{what} {name!r}: use {NAMES}")
     if name in reserved or name in earlier:
         raise UserError(f"{what} {name!r} is {'reserved' if name in reserved else 'named twice'}: rename it")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,8 @@ from rawrec.sources.media.frames import media_folder
 from rawrec.sources.media.pictures import WORKERS, Pictures, check_many, spans
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.amounts import Numbers
-from rawrec.sources.tables.convert import binary_lists, missing, stored_name, string_lists
+from rawrec.sources.tables.convert import binary_lists, missing, string_lists
+from rawrec.sources.tables.fields import Named, fields_of
 from rawrec.sources.tables.rows import read_ids, times_of
 from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.vector_columns import VectorColumn, column_width
@@ -38,8 +40,8 @@ class Catalogue:
     """The items and their fields.
 
     source: the table of the items, whose column `item_id` holds the id; None: those of the interactions. text,
-    category, numeric, image_column: its columns. Categories are lists, or several values between "|".
-    feature: columns of vectors, "COLUMN" or "COLUMN=FIELD". vectors: files of vectors by item id,
+    category, numeric, image_column, feature: its columns, each as "COLUMN" or "COLUMN=FIELD". Categories are lists, or
+    several values between "|"; features are vectors. vectors: files of vectors by item id,
     which the writer is to take. widths: of features; without it as the columns and files have them.
     image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. frames: so many of each item,
     of folders of frames, videos and animations there, see `media_folder`. image_url: columns of the
@@ -72,48 +74,55 @@ class Catalogue:
         launched: str | None = None,
     ) -> None:
         self.report, self.source, self.item_id, self.image_field = report, source, item_id, image_field
-        self.text, self.category, self.numeric, self.image_column = text, category, numeric, image_column
         self.image_url, self.pictures = image_url, pictures or (UrlPictures() if image_url else None)
+        words = {
+            "text": text,
+            "category": category,
+            "numeric": numeric,
+            "feature": feature,
+            "image_column": image_column,
+        }
+        named: dict[str, list[Named]] = {setting: [] for setting in words}
         if source is not None:
             source.require("item_id", [item_id])
-            for setting, columns in (("text", text), ("category", category), ("numeric", numeric)):
-                source.require(setting, columns)
-            source.require("image_column", image_column)
+            named = fields_of(source, words)
             source.require("image_url", image_url)
             source.require("launched", [launched])
             if image_column and not source.holds_bytes:
                 raise UserError(
                     f"image_column: pictures in a column need a Parquet table, {source.path} is none; use image_dir"
                 )
-        elif wanted := [*text, *category, *numeric, *feature, *image_column, *image_url, *filter(None, [launched])]:
+        elif wanted := [*itertools.chain(*words.values()), *image_url, *filter(None, [launched])]:
             raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
+        self.text, self.category, self.numeric = named["text"], named["category"], named["numeric"]
+        self.image_column = named["image_column"]
         look = [source] if source is not None else []
-        self._numbers = {name: Numbers(report, "items", name, look_at(look, name)) for name in numeric}
+        self._numbers = {to: Numbers(report, "items", name, look_at(look, name)) for name, to in self.numeric}
         self.launched, self._times = launched, times_of(report, look, launched)
         self._late = 0  # items without a time of launch
-        self.vectors, self.feature = vectors, self._vector_columns(feature, vectors, widths)
+        self.vectors, self.feature = vectors, self._vector_columns(named["feature"], vectors, widths)
         self.folder = media_folder(image_dir, image_name, frames, report)
         self.fields = Fields(
-            image=[stored_name(name) for name in image_column] + ([image_field] if self.folder else []),
-            text=[stored_name(name) for name in text],
-            categorical=[stored_name(name) for name in category],
-            numeric=[stored_name(name) for name in numeric],
+            image=[one.field for one in self.image_column] + ([image_field] if self.folder else []),
+            text=[one.field for one in self.text],
+            categorical=[one.field for one in self.category],
+            numeric=[one.field for one in self.numeric],
             feature={column.field: column.width for column in self.feature}
             | {file.field: vector_width(file) if widths is None else widths[file.field] for file in self.vectors},
         )
 
     def _vector_columns(
-        self, words: Sequence[str], files: Sequence[VectorFile], widths: Mapping[str, int] | None
+        self, named: Sequence[Named], files: Sequence[VectorFile], widths: Mapping[str, int] | None
     ) -> list[VectorColumn]:
-        """Columns as they were given, for features that are of no other column and of no file."""
-        taken = {file.field: f"the file {file.path}" for file in files}
+        """Columns for features that are of no file."""
+        of_files = {file.field: file.path for file in files}
         found: list[VectorColumn] = []
-        for word in words:
+        for name, field in named:
             assert self.source is not None
-            name, field = self.source.column_and_field("feature", word, stored_name)
-            if field in taken:
-                raise UserError(f"feature {field!r} comes from {taken[field]} and from column {name!r}: name one")
-            taken[field] = f"column {name!r}"
+            if field in of_files:
+                raise UserError(
+                    f"feature {field!r} comes from the file {of_files[field]} and from column {name!r}: name one"
+                )
             width = column_width(self.source, name) if widths is None else widths[field]
             advice = ", or rename the column if it holds something else"
             found.append(VectorColumn(self.source, name, field, width, advice))
@@ -122,8 +131,8 @@ class Catalogue:
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        features = [column.name for column in self.feature]
-        fields = [*self.text, *self.category, *self.numeric, *features, *self.image_column]
+        fields = [one.column for one in (*self.text, *self.category, *self.numeric, *self.image_column)]
+        fields += [column.name for column in self.feature]
         return list(dict.fromkeys([self.item_id, *fields, *self.image_url, *filter(None, [self.launched])]))
 
     def check_time(self, time: str | None) -> None:
@@ -185,33 +194,33 @@ class Catalogue:
         is_json = source.format == "jsonl"
         if is_json:
             self._note_objects(batch)
-        for names, separator in ((self.text, None), (self.category, "|")):
-            for name in names:
-                columns[stored_name(name)] = string_lists(
+        for named, separator in ((self.text, None), (self.category, "|")):
+            for name, field in named:
+                columns[field] = string_lists(
                     batch.columns[name], f"{batch.file}: {name}", json_lists=is_json, separator=separator
                 )
         if self.launched is not None:
             columns["launched"] = self._launches(batch, self.launched)
-        for name in self.numeric:
-            columns[stored_name(name)] = self._numbers[name](batch)
+        for _, field in self.numeric:
+            columns[field] = self._numbers[field](batch)
         for column in self.feature:
             columns[column.field] = self._finite(column, batch)
         pictures_of: dict[str, Callable[[], Pictures]] = {}
-        for name in self.image_column:
+        for name, field in self.image_column:
             pictures, alone = binary_lists(batch.columns[name], f"{batch.file}: {name}")
             if alone.any():
                 self.report.add_read("images", int(alone.sum()))
                 reason = "image: the column holds its path, not the picture (use image_dir)"
                 self.report.skip(reason, batch.examples(alone > 0), int(alone.sum()))
             where = [f"{batch.file}:{row}" for row in batch.rows.tolist()]
-            pictures_of[stored_name(name)] = check_many(pictures, where, self.report, pool, checked)
+            pictures_of[field] = check_many(pictures, where, self.report, pool, checked)
         if self.pictures is not None and self.image_url:
             columns[self.pictures.column] = column_addresses(batch, self.image_url)
         return found.to_pylist(), columns, pictures_of
 
     def _note_objects(self, batch: Batch) -> None:
         """Note columns of JSON whose values are objects, which would be one text each."""
-        for name in [*self.text, *self.category]:
+        for name, _ in [*self.text, *self.category]:
             column = batch.columns[name]
             if pa.types.is_string(column.type) and pl.Series(column).str.contains(OBJECT).any():
                 within = f"name what is in them, {name}.KEY"

@@ -17,6 +17,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.table import import_sources
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import ids
+from rawrec.sources.tables.fields import columns_in
 from rawrec.sources.tables.label_columns import Positive, numeric_labels
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users
@@ -80,12 +81,14 @@ def import_huggingface(
     cannot be found, reached or read, for absent configs, splits and columns, and when nothing is left to import.
     """
     report = ImportReport(source=f"Hugging Face {interactions}")
-    plain = {*numeric_labels(labels, positive), *user_numeric, *numeric, *context_numeric, *filter(None, [time])}
-    rows = HubTable(interactions, find(interactions), report, image, plain, encoding)
+    plain = columns_in([*user_numeric, *numeric, *context_numeric, *filter(None, [time])])
+    plain |= numeric_labels(labels, positive)
+    of_pictures = columns_in(image)
+    rows = HubTable(interactions, find(interactions), report, of_pictures, plain, encoding)
     wanted = [*text, *category, *numeric, *feature, *image, *image_url]
     source: Source | None = None
     if items is not None:
-        source = HubTable(items, find(items), report, image, plain, encoding)
+        source = HubTable(items, find(items), report, of_pictures, plain, encoding)
     elif wanted:
         source = _FirstRows(rows, item)
     catalogue = Catalogue(

@@ -22,6 +22,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import numbers
+from rawrec.sources.tables.fields import columns_of
 from rawrec.sources.tables.lists import ListReader, Lists
 from rawrec.sources.tables.rows import UNREADABLE_ID, Rows, asked_columns, check_kinds, further_types, times_of
 from rawrec.sources.tables.source import look_at
@@ -101,12 +102,20 @@ def import_impressions(
     own = {name: name for name in ("session", "position") if name not in source.columns}
     if texts := [name for name in context_numeric if own.get(name, "position") != "position"]:
         raise UserError(f"context_numeric: {texts[0]!r} is kept as text: name it in context_category")
+    fields: dict[str, str] = {}
+    extra = columns_of(source, "extra", extra, fields)
+    context_category, context_numeric = (
+        [name if name in own else columns_of(source, setting, [name], fields)[0] for name in dict.fromkeys(names)]
+        for setting, names in (("context_category", context_category), ("context_numeric", context_numeric))
+    )
     check_kinds("context", context_category, context_numeric)
     category_in, numeric_in = ([n for n in names if n not in own] for names in (context_category, context_numeric))
-    types = further_types(source, extra, category_in, numeric_in, asked=asked)
+    types = further_types(source, extra, category_in, numeric_in, asked=asked, fields=fields)
     times = times_of(report, [source], time, time_format)
     read = {name: Numbers(report, "lists", name, look_at([source], name)) for name in numeric_in}
-    cleaner = Rows(report, user, None, time, (), types, what="lists", asked=asked, times=times, numbers=read)
+    cleaner = Rows(
+        report, user, None, time, (), types, what="lists", asked=asked, times=times, fields=fields, numbers=read
+    )
     own |= asked
     cleaner.names |= {name: f"source_{stored}" for name, stored in cleaner.names.items() if stored in OWN} | asked
     if split.column is not None:

@@ -20,6 +20,7 @@ from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import numbers, row_name, stored_name, string_lists
+from rawrec.sources.tables.fields import check_distinct, columns_of
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, kept, rated_as
 from rawrec.sources.tables.rows import Rows, asked_columns, check_kinds, read_ids, times_of
 from rawrec.sources.users import Users
@@ -85,8 +86,12 @@ def import_recbole(
     if positive is not None and ("label" in types or labels):
         raise UserError(f"{first.path} has labels already: leave out positive, or import it as a table")
     asked = asked_columns(first, query, session)
+    fields: dict[str, str] = {}
+    labels = columns_of(first, "label", labels, fields)
     known = [user, item, time, *labels]
     needed = ["rating"] if positive is not None else []
+    context_category = columns_of(first, "context_category", context_category, fields)
+    context_numeric = columns_of(first, "context_numeric", context_numeric, fields)
     check_kinds("context", context_category, context_numeric)
     for name in {*context_category, *context_numeric} & {*known, *needed}:
         raise UserError(f"column {name!r} is read as something else already, it cannot be of the context")
@@ -101,10 +106,10 @@ def import_recbole(
             source.require(setting, columns)
         source.require("positive", needed)
         source.require("further columns", [*extra, *asked])
-    targets = [LabelColumn(name, row_name(name)) for name in labels]
+    targets = [LabelColumn(name, fields.get(name) or row_name(name)) for name in labels]
     targets += [LabelColumn(name, LABEL, positive) for name in needed]
     times = times_of(report, [source for source, _ in sources.values()], time, time_format)
-    cleaner = Rows(report, user, item, time, targets, kept(targets) | extra, asked=asked, times=times)
+    cleaner = Rows(report, user, item, time, targets, kept(targets) | extra, asked=asked, times=times, fields=fields)
     parted = len(files) > 1
     clash = {PART: f"source_{PART}"} if parted else {}
     names = {n: clash.get(s, s) for n, s in cleaner.names.items()}
@@ -127,8 +132,8 @@ def import_recbole(
             label_rule=", ".join(label.rule for label in targets) or "every interaction is positive",
             extra=stored,
             context=Columns(
-                categorical=[names[name] for name in dict.fromkeys(context_category)],
-                numeric=[names[name] for name in dict.fromkeys(context_numeric)],
+                categorical=[names[name] for name in context_category],
+                numeric=[names[name] for name in context_numeric],
             ),
             users=people.fields,
             has_time=time is not None,
@@ -221,7 +226,7 @@ class _Items:
     ) -> None:
         self.fields, self.encoding = Fields(), encoding
         self.image_url, self.pictures = list(image_url), pictures or (UrlPictures() if image_url else None)
-        self.item, self.text, self.separator, self.report = item, text, separator, report
+        self.item, self.text, self.separator, self.report = item, list(text), separator, report
         self.source: Source | None = None
         if not path.exists():
             if wanted := [*text, *image_url]:
@@ -229,7 +234,8 @@ class _Items:
             return
         self.source, self.types = _open(path, report, encoding)
         self.source.require("item", [item])
-        self.source.require("text", text)
+        own: dict[str, str] = {}
+        self.text = text = columns_of(self.source, "text", text, own)
         self.source.require("image_url", image_url)
         self.types = {name: kind for name, kind in self.types.items() if name != item and name not in image_url}
         widths = self._widths()
@@ -240,7 +246,8 @@ class _Items:
         words = [name for name, kind in self.types.items() if kind == "token_seq" and name not in text]
         if words:
             report.note(f"{', '.join(words)}: stored as categories, one per word; give texts with --text")
-        self.names = {name: _field_name(name) for name in self.types}
+        self.names = {name: own.get(name) or _field_name(name) for name in self.types}
+        check_distinct(str(path), self.names)
         self.fields = Fields(
             text=[self.names[name] for name in text],
             categorical=[self.names[n] for n, kind in self.types.items() if "token" in kind and n not in as_text],

@@ -15,6 +15,7 @@ from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, open_source
 from rawrec.sources.tables.amounts import Numbers
+from rawrec.sources.tables.fields import columns_of
 from rawrec.sources.tables.label_columns import Positive, label_columns, rated_as
 from rawrec.sources.tables.rows import Rows, asked_columns, further_types, times_of
 from rawrec.sources.tables.source import look_at
@@ -74,6 +75,8 @@ def import_table(
     a user rated counts as taken, or `unseen`, the label says; default: `seen` where a label is made of numbers by
     `positive`. time_format: what the times are, where
     that is not to be judged: `s`, `ms`, `us`, `ns`, `order`, or a form of `datetime.strptime`.
+    Columns that become fields may have names of their own, as "COLUMN=FIELD": labels, extra, context_category and
+    context_numeric, text, category, numeric, feature and image_column, user_category and user_numeric.
     context_category, context_numeric: further columns of them, which a ranker may read as the context of an impression.
     query, session: columns of what was asked for, as it was typed, and of what was shown together (any id, of one
     user); an empty one is none. A split that could tear a session apart keeps it whole.
@@ -148,10 +151,14 @@ def import_sources(
         extra = [*extra, split.column]
     if session is not None:
         split = keeping_lists(split, "session")
-    types = further_types(rows, extra, context_category, context_numeric, targets, asked)
+    fields: dict[str, str] = {}
+    extra = columns_of(rows, "extra", extra, fields)
+    context_category = columns_of(rows, "context_category", context_category, fields)
+    context_numeric = columns_of(rows, "context_numeric", context_numeric, fields)
+    types = further_types(rows, extra, context_category, context_numeric, targets, asked, fields)
     times = times_of(report, [rows], time, time_format)
     read = {name: Numbers(report, "interactions", name, look_at([rows], name)) for name in context_numeric}
-    cleaner = Rows(report, user, item, time, targets, types, asked=asked, times=times, numbers=read)
+    cleaner = Rows(report, user, item, time, targets, types, asked=asked, times=times, fields=fields, numbers=read)
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
         split = split.model_copy(update={"column": names[split.column]})
@@ -164,8 +171,8 @@ def import_sources(
             label_rule=", ".join(label.rule for label in targets),
             extra={names[name]: kind for name, kind in types.items()},
             context=Columns(
-                categorical=[names[name] for name in dict.fromkeys(context_category)],
-                numeric=[names[name] for name in dict.fromkeys(context_numeric)],
+                categorical=[names[name] for name in context_category],
+                numeric=[names[name] for name in context_numeric],
             ),
             users=users.fields if users else None,
             has_time=time is not None,

@@ -15,8 +15,9 @@ from rawrec.data.users import UserRows
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source, open_source
 from rawrec.sources.tables.amounts import Numbers
-from rawrec.sources.tables.convert import stored_name, string_lists
-from rawrec.sources.tables.rows import check_kinds, read_ids
+from rawrec.sources.tables.convert import string_lists
+from rawrec.sources.tables.fields import Named, fields_of
+from rawrec.sources.tables.rows import read_ids
 from rawrec.sources.tables.source import look_at
 
 NONE: Mapping[str, str] = {}
@@ -36,8 +37,8 @@ class Target(Protocol):
 class Users:
     """Attributes of users from a table, whose column `user_id` holds the id. None: there is no table.
 
-    category, numeric: its columns; several categories of a user stand between "|" or are a list. `fields`: what becomes
-    of them. separators: of columns that have another than "|".
+    category, numeric: its columns, each as "COLUMN" or "COLUMN=FIELD"; several categories of a user stand between "|"
+    or are a list. `fields`: what becomes of them. separators: of columns that have another than "|".
     """
 
     def __init__(
@@ -50,8 +51,8 @@ class Users:
         separators: Mapping[str, str] = NONE,
     ) -> None:
         self.report, self.source, self.user_id, self.separators = report, source, user_id, separators
-        self.category, self.numeric = list(dict.fromkeys(category)), list(dict.fromkeys(numeric))
-        wanted = [*self.category, *self.numeric]
+        wanted = [*category, *numeric]
+        named: dict[str, list[Named]] = {"user_category": [], "user_numeric": []}
         if source is None:
             if wanted:
                 raise UserError(f"column {wanted[0]!r} describes users: name the table of the users that holds it")
@@ -59,24 +60,26 @@ class Users:
             if not wanted:
                 raise UserError(f"name the columns of {source.path} to keep (user_category, user_numeric)")
             source.require("user_id", [user_id])
-            source.require("user_category", self.category)
-            source.require("user_numeric", self.numeric)
-            check_kinds("user", self.category, self.numeric)
+            words = {"user_category": list(dict.fromkeys(category)), "user_numeric": list(dict.fromkeys(numeric))}
+            named = fields_of(source, words)
+        self.category, self.numeric = named["user_category"], named["user_numeric"]
         look = [source] if source is not None else []
-        self._numbers = {name: Numbers(report, "users", name, look_at(look, name)) for name in self.numeric}
+        self._numbers = {to: Numbers(report, "users", name, look_at(look, name)) for name, to in self.numeric}
         self.fields = Columns(
-            categorical=[stored_name(name) for name in self.category],
-            numeric=[stored_name(name) for name in self.numeric],
+            categorical=[one.field for one in self.category], numeric=[one.field for one in self.numeric]
         )
 
     def write(self, target: Target, bar: Bar) -> None:
         """Read all users; rows without an id are left out and counted."""
         if self.source is None:
             return
-        for batch in bar.track("users", self.source, [self.user_id, *self.category, *self.numeric]):
+        for batch in bar.track("users", self.source, self._columns()):
             target.users.add(self._clean(batch, self.source.format == "jsonl"))
         for numbers in self._numbers.values():
             numbers.finish()
+
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys([self.user_id, *(one.column for one in (*self.category, *self.numeric))]))
 
     def _clean(self, batch: Batch, is_json: bool) -> dict[str, Any]:
         self.report.add_read("users", len(batch.rows))
@@ -84,10 +87,10 @@ class Users:
         if not good.all():
             found, batch = found.filter(pa.array(good)), batch.keep(good)
         columns: dict[str, Any] = {"user_id": found}
-        for name in self.category:
+        for name, field in self.category:
             values, separator = batch.columns[name], self.separators.get(name, "|")
             where = f"{batch.file}: {name}"
-            columns[stored_name(name)] = string_lists(values, where, json_lists=is_json, separator=separator)
-        for name in self.numeric:
-            columns[stored_name(name)] = self._numbers[name](batch)
+            columns[field] = string_lists(values, where, json_lists=is_json, separator=separator)
+        for _, field in self.numeric:
+            columns[field] = self._numbers[field](batch)
         return columns

@@ -74,9 +74,9 @@ def import_webdataset(
     report = ImportReport(source=f"WebDataset {' '.join(names)}")
     rows = open_source(Path(interactions), report, encoding)
     samples = Shards(expand(names), names[0], image, report, encoding)
-    known = [*text, *category, *numeric]
+    known = {stored_name(word.rpartition("=")[2]) for word in (*text, *category, *numeric)}
     own = {kind: [n for n, k in samples.fields.items() if k == kind] for kind in ("image", "text", "cls")}
-    if both := [name for name in own["image"] + own["text"] + own["cls"] if name in map(stored_name, known)]:
+    if both := [name for name in own["image"] + own["text"] + own["cls"] if name in known]:
         raise UserError(
             f"the shards hold files of a field {both[0]!r}, and so is a key of the JSON called: leave it out"
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+import unicodedata
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rawrec.data.names import fits_name, is_letter
 from rawrec.errors import UserError
 
 WORDS = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
@@ -130,9 +131,9 @@ def binary_lists(column: pa.Array, where: str) -> tuple[list[list[bytes]], np.nd
 
 
 def stored_name(name: str) -> str:
-    """The name under which a source's column is stored: letters, digits, `-` and `_`, a letter first."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    return name if name[:1].isalpha() else f"x{name}"
+    """The name under which a source's column is stored: letters of any script, digits, `-` and `_`, a letter first."""
+    name = "".join(sign if fits_name(sign) else "_" for sign in unicodedata.normalize("NFC", name))
+    return name if name and is_letter(name[0]) else f"x{name}"
 
 
 def row_name(name: str) -> str:

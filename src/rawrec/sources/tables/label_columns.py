@@ -120,8 +120,11 @@ def label_columns(source: Source, words: Sequence[str], positive: Positive | Non
                 f"positive: there are several labels; say what the one made of column {label.column!r} is called: "
                 f"label {label.column}=NAME"
             )
-        if [other.name for other in found].count(label.name) > 1:
-            raise UserError(f"two labels would be called {label.name!r}: name one of them COLUMN=NAME")
+        if alike := [other.column for other in found if other.name == label.name and other != label]:
+            raise UserError(
+                f"two labels would be called {label.name!r}, the columns {label.column!r} and {alike[0]!r}: name one "
+                "of them COLUMN=NAME"
+            )
     return found
 
 

@@ -15,6 +15,7 @@ from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import as_text, extra, ids, missing, row_name
 from rawrec.sources.tables.extra_types import extra_types
+from rawrec.sources.tables.fields import check_distinct
 from rawrec.sources.tables.label_columns import SEEN_VALUES, LabelColumn, kept
 from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.times import Times
@@ -45,15 +46,18 @@ def read_ids(
     return found, there & readable
 
 
+NONE: Mapping[str, str] = {}
+
+
 class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
     named, or no label; it counts once, under the first of these reasons. Of several labels some may be empty.
 
     labels: of these columns. item: None where a row is no single interaction. what: what a row is called in the report.
     extra: further columns and the types they get; a value that does not fit becomes empty and is counted. asked: see
-    `asked_columns`. times: how those of `time` are read, see `times_of`. numbers: how further columns
-    of numbers are read, if not as plain numbers. names: further columns, and those of queries
-    and sessions -> the names under which they are stored.
+    `asked_columns`. times: how those of `time` are read, see `times_of`. numbers: how further columns of numbers are
+    read, if not as plain numbers. fields: what further columns are called, where that was said. names: further columns,
+    and those of queries and sessions -> the names under which they are stored.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Rows:
         asked: Mapping[str, str] | None = None,
         times: Times | None = None,
         numbers: Mapping[str, Numbers] | None = None,
+        fields: Mapping[str, str] = NONE,
     ) -> None:
         self.report = report
         self.what = what
@@ -78,7 +83,9 @@ class Rows:
         self.labels = [replace(one, name=f"source_{one.name}") if one.name in taken else one for one in labels]
         taken |= {label.name for label in self.labels}
         stored = {name: row_name(name) for name in self.extra}
-        self.names = {name: f"source_{s}" if s in taken else s for name, s in stored.items()} | self.asked
+        self.names = {name: f"source_{s}" if s in taken else s for name, s in stored.items()}
+        self.names |= {name: field for name, field in fields.items() if name in self.extra} | self.asked
+        check_distinct("further columns", self.names)
         self.times = times or (Times(report, time) if time is not None else None)
         self.numbers = dict(numbers or {})
         self.kept = 0
@@ -212,16 +219,17 @@ def further_types(
     numeric: Sequence[str] = (),
     labels: Sequence[LabelColumn] = (),
     asked: Collection[str] = (),
+    fields: Mapping[str, str] = NONE,
 ) -> dict[str, pa.DataType]:
     """Further columns of the interactions and their types: text of a category, float64 of a number of the context, else
-    as `extra_types` says. asked: columns of queries and sessions, which may be categories of the context, too, and
-    are stored once. UserError for an absent column, and for one that is named for two purposes."""
+    as `extra_types` says. asked: columns of queries and sessions, which may be categories of the context, too, and are
+    stored once. fields: as of `Rows`. UserError for an absent column, and for one that is named for two purposes."""
     source.require("extra", extra)
     source.require("context_category", category)
     source.require("context_numeric", numeric)
     stored = {label.name: label.column for label in labels}
     for name in dict.fromkeys([*extra, *category, *numeric, *asked]):
-        if (column := stored.get(row_name(name))) is not None:
+        if (column := stored.get(fields.get(name) or row_name(name))) is not None:
             what = "" if column == name else f" (of column {column!r})"
             raise UserError(
                 f"column {name!r} is named as a label{what} and as a further column: name it once, or call the label "

@@ -138,6 +138,8 @@ def _checked(file: VectorFile, shape: tuple[int, ...], kind: np.dtype, width: in
         raise UserError(f"{file.path} holds {kind} of shape {shape}: vectors are numbers [items, width]")
     if width is not None and shape[1] != width:
         raise UserError(other_width(file.path, file.field, shape[1], width, f"is of shape {shape}"))
+    if not shape[1]:
+        raise UserError(f"{file.path}: feature {file.field!r} has width 0: it must be at least 1")
     return shape[1]
 
 
