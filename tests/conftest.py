@@ -62,3 +62,18 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     Here.tasks = []
     monkeypatch.setattr("rawrec.training.processes.subprocess", SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE))
     return Here.tasks
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plots of pages are made and described, but not drawn, which is half of a page's work; those of tests that are
+    marked `drawn` are."""
+    from markupsafe import Markup
+
+    from rawrec.report import plots
+
+    def described(figure: Any, description: str) -> Markup:
+        return Markup('<div class="plot" role="img" aria-label="{}"><svg></svg></div>').format(description)
+
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(plots, "_svg", described)

@@ -23,6 +23,8 @@ from rawrec.report.comparison import compare
 from rawrec.report.popularity import Health, bucket_masks, health_of, mean_health
 from search_data import search
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FAST: dict[str, Any] = {
     "model.dim": 4,
     "model.hidden": [8],

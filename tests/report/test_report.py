@@ -28,6 +28,7 @@ from rawrec.report.pictures import thumbnail
 from rawrec.report.run import Run
 
 KS = [5, 10, 20]
+pytestmark = pytest.mark.usefixtures("undrawn")
 CIC_WEIGHT = config.resolve("em3").model.cic_weight
 
 
@@ -175,6 +176,7 @@ def read(path: Path) -> tuple[Page, str]:
     return page, " ".join(" ".join(page.text).split())
 
 
+@pytest.mark.drawn
 def test_whole_page_against_a_baseline(runs, data):
     mine, other = runs
     path = build_report(mine, other, recommender=AnyRecommender(data))
@@ -213,6 +215,7 @@ def test_what_lists_are_like_and_one_item_in_most_of_them(runs, data):
     assert f"item {data.item_ids[3]} stands in 100% of the lists of 20 (test)" in text
 
 
+@pytest.mark.drawn
 def test_page_needs_nothing_from_outside(runs, data):
     page, _ = read(build_report(*runs, recommender=AnyRecommender(data)))
     for tag, attrs in page.tags:
@@ -224,6 +227,7 @@ def test_page_needs_nothing_from_outside(runs, data):
     Image.open(io.BytesIO(base64.b64decode(pictures[0].partition(",")[2]))).verify()
 
 
+@pytest.mark.drawn
 def test_same_page_twice(runs, data):
     first = build_report(*runs, recommender=AnyRecommender(data)).read_text()
     assert build_report(*runs, recommender=AnyRecommender(data)).read_text() == first

@@ -15,6 +15,8 @@ from rawrec.report.labels import by_label, words
 from rawrec.sources.synthetic import import_synthetic
 from rawrec.training.job import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL: dict[str, Any] = {
     "model.dim": 8,
     "model.hidden": [8],

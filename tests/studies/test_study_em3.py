@@ -19,6 +19,8 @@ from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
 from systems import small_dataset
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK: dict[str, Any] = {
     "train.epochs": 1, "train.threads": 1, "train.device": "cpu", "train.precision": "fp32", "train.batch_size": 512,
     "model.dim": 4, "content.dim": 8, "content.image.encoder": "random:conv", "content.image.size": 32,

@@ -24,6 +24,8 @@ from rawrec.studies.resolving import settled
 from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK: dict[str, Any] = {
     "train.epochs": 1, "train.threads": 1, "train.device": "cpu", "train.precision": "fp32", "train.batch_size": 512,
     "train.warmup_steps": 0, "train.encoder_lr": 1e-3, "model.dim": 4, "model.tokens": 2, "model.width": 4,
@@ -70,6 +72,7 @@ def test_settings_that_go_together_are_left_out_together(search: Path) -> None:
     assert given == rates and cfg.bank.backward_rate == 100
 
 
+@pytest.mark.drawn
 def test_part_by_part_and_two_stages(search: Path, tmp_path: Path, tasks: list[Any]) -> None:
     """The second stage reads, seed by seed, what the first learned by its contrast alone, and trains nothing of it."""
     done = study(search, tmp_path / "s", "cumulative,2", seeds=2)

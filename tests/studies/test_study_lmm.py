@@ -22,6 +22,8 @@ from rawrec.training import job, processes
 from rawrec.training.runs import RunFolder
 from systems import small_dataset
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 APART = "random:conv+random:bert"
 PAIR = f"pair:{APART}"
 QUICK: dict[str, Any] = {
