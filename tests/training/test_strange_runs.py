@@ -23,10 +23,13 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.validate import validate
 from rawrec.errors import RunStopped, UserError
 from rawrec.files import write_tensors
+from rawrec.reading import json_of
 from rawrec.report import build_report
 from rawrec.report.popularity import health_of
 from rawrec.report.run import Run
 from rawrec.training import state as checkpoint
+from rawrec.training.records import read_metrics
+from rawrec.training.state import write_json, written
 
 SEED = 7
 DEEP = "[" * 50_000
@@ -265,3 +268,11 @@ def test_interactions_of_nobody(shop: Path, tmp_path: Path) -> None:
             changed.write_parquet(path / "interactions.parquet")
             with pytest.raises(UserError, match=f"an interaction has a {column} that is not there"):
                 rawrec.train("id", path, tmp_path / "run", {"train.epochs": 1})
+
+
+def test_what_is_no_number_is_written_as_null_and_read_again(tmp_path: Path) -> None:
+    """JSON knows neither nan nor infinity, and readers refuse them."""
+    write_json(tmp_path / "metrics.json", {"valid": {"auc": float("nan"), "loss": 0.5}, "test": {"auc": np.inf}})
+    assert read_metrics(tmp_path / "metrics.json")["valid"] == {"auc": None, "loss": 0.5}
+    assert read_metrics(tmp_path / "metrics.json")["test"] == {"auc": None}
+    assert json_of(written({"loss": -np.inf})) == {"loss": None}

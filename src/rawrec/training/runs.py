@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -40,7 +39,7 @@ from rawrec.folders import check_own_folder, discard, is_empty, is_within, swap,
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
 from rawrec.shown import visible
 from rawrec.training.records import read_epochs, read_info, read_metrics
-from rawrec.training.state import write_json
+from rawrec.training.state import write_json, written
 
 FINETUNE = "finetune"
 BEGINNING = ("run.json", "environment.json", "config.yaml")
@@ -340,7 +339,7 @@ class RunFolder:
     def append_metrics(self, line: dict[str, Any]) -> None:
         """One line of `metrics.jsonl`."""
         with appending(self.path / "metrics.jsonl") as file:
-            file.write((json.dumps(line) + "\n").encode())
+            file.write((written(line) + "\n").encode("utf-8", "backslashreplace"))
 
     def keep_metrics(self, lines: int) -> None:
         """Cut `metrics.jsonl` back to its first lines: those that the checkpoint knows of."""
