@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from rawrec.models.retrieval.base import RetrievalModel
     from rawrec.report.comparison import compare
     from rawrec.serving.recommender import Recommender
+    from rawrec.sources.append import append
     from rawrec.sources.own import SourceTables
+    from rawrec.sources.table import import_table
     from rawrec.studies.em3.study import study_em3
     from rawrec.studies.lemur.study import study_lemur
     from rawrec.studies.lmm.study import study_lmm
@@ -55,10 +57,12 @@ __all__ = [
     "TensorBoard",
     "UserError",
     "WandB",
+    "append",
     "compare",
     "evaluate",
     "finetune",
     "finish",
+    "import_table",
     "list_runs",
     "plan",
     "register_encoder",
@@ -95,10 +99,12 @@ _HOMES = {
     "TensorBoard": "rawrec.training.callbacks",
     "UserError": "rawrec.errors",
     "WandB": "rawrec.training.trackers",
+    "append": "rawrec.sources.append",
     "compare": "rawrec.report.comparison",
     "evaluate": "rawrec.training.job",
     "finetune": "rawrec.training.job",
     "finish": "rawrec.training.job",
+    "import_table": "rawrec.sources.table",
     "list_runs": "rawrec.training.run_list",
     "plan": "rawrec.training.dry_run",
     "register_encoder": "rawrec.config.parts",

@@ -103,6 +103,12 @@ def test_recommend_for_a_user_a_history_and_both(served: dict[str, Recommender],
     assert len(rec.recommend(history=history, k=1000)) == rec.data.n_items - len(history)
 
 
+def test_a_recommender_says_what_it_is(served: dict[str, Recommender]) -> None:
+    rec = next(iter(served.values()))
+    said = repr(rec)
+    assert said.startswith(f"Recommender({str(rec.run.path)!r}: ") and f"{rec.data.n_items} items" in said
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_recommend_agrees_with_score_and_leaves_out_what_was_taken(served: dict[str, Recommender], name: str) -> None:
     rec = served[name]

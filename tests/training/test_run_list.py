@@ -58,6 +58,12 @@ def test_states_and_values(folder: Path) -> None:
     assert "run.json is damaged" in lines["b/broken"].reason
     assert lines["no_weights"].reason == "model.safetensors is missing"
     assert lines["half"].reason.startswith("last.safetensors: ")
+    values = ", ".join(f"{part} auc {metrics[part]['auc']:.4f}" for part in ("valid", "test"))
+    assert repr(RunFolder(done.path)) == f"RunFolder({str(done.path)!r}: id, finished, {values})"
+    assert repr(RunFolder(stopped.path)).endswith(": id, not finished)")
+    assert "id, ended after 1 of 2 epochs, valid auc" in repr(RunFolder(lines["cut"].path))
+    broken = lines["b/broken"].path
+    assert repr(RunFolder(broken)) == f"RunFolder({str(broken)!r})"
 
 
 def test_order_and_metric(folder: Path) -> None:

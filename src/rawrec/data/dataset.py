@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from rawrec.data.arrays import lists_of_codes, pc, present_in, sorted_codes
 from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, above_zero, make_split
+from rawrec.data.import_report import ImportReport
 from rawrec.data.labels import binary, is_positive
 from rawrec.data.meta import (
     ITEMS,
@@ -96,6 +97,12 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}: {self.n_users} users, {self.n_items} items, {self.n_interactions} rows)"
+
+    @property
+    def report(self) -> ImportReport:
+        """What the import, or the append that made this version, read, kept and skipped: `print(data.report)`."""
+        name = "import.json" if self.version == 1 else f"import-{self.version}.json"
+        return ImportReport.load(self.path / name)
 
     @property
     def fields(self) -> Fields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,6 +74,12 @@ class ImportReport:
     def load(cls, path: Path) -> ImportReport:
         """What `write` wrote. UserError where it is damaged."""
         return typed(cls, read_json(path), path)
+
+    def __str__(self) -> str:
+        """What the command line shows of it, without colours."""
+        out = io.StringIO()
+        self.print_table(Console(file=out, width=160, color_system=None))
+        return out.getvalue().rstrip()
 
     def print_table(self, console: Console) -> None:
         """Three small tables: counts, coverage, what was skipped and why; then the notes."""

@@ -103,6 +103,13 @@ class Served:
         self.system = system.eval()
         self._open(system.data, run, system.samples.positive, system.table())
 
+    def __repr__(self) -> str:
+        name = self.run.info().get("model", "a model")
+        return (
+            f"{type(self).__name__}({str(self.run.path)!r}: {name}, {self.people.n_users} users, "
+            f"{len(self._item_ids)} items, scores are of the kind {self.measure!r})"
+        )
+
     def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray, table: ContentTable | None = None) -> None:
         """The dataset's items, and what its users did: the interactions that are `positive`, in order of time."""
         self.data, self.run = data, run  # self.people: the same, or a newer version, in which users are looked up

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.arguments import checked
 from rawrec.data.appender import Appender
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
@@ -25,7 +26,7 @@ from rawrec.sources.append_columns import (
 from rawrec.sources.append_columns import item_columns as columns_of_items
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
-from rawrec.sources.tables import Batch, open_source
+from rawrec.sources.tables import Batch, Table, open_table, table_name
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import ids
 from rawrec.sources.tables.label_columns import Positive
@@ -38,9 +39,10 @@ from rawrec.sources.users import open_users
 ITEMS_AT_ONCE = 4096
 
 
+@checked()
 def append(
     path: str | Path,
-    interactions: str | Path | None = None,
+    interactions: Table | None = None,
     user: str = "user_id",
     item: str = "item_id",
     *,
@@ -52,7 +54,7 @@ def append(
     extra: Sequence[str] = (),
     query: str | None = None,
     session: str | None = None,
-    items: str | Path | None = None,
+    items: Table | None = None,
     item_id: str | None = None,
     item_columns: Sequence[str] = (),
     text: Sequence[str] = (),
@@ -68,7 +70,7 @@ def append(
     image_url: Sequence[str] = (),
     launched: str | None = None,
     pictures: UrlPictures | None = None,
-    users: str | Path | None = None,
+    users: Table | None = None,
     user_id: str | None = None,
     user_category: Sequence[str] = (),
     user_numeric: Sequence[str] = (),
@@ -102,11 +104,11 @@ def append(
         raise UserError("name what to append: interactions, items, users or vectors")
     if interactions is None and items is None and (image_dir is not None or pictures):
         raise UserError("pictures go to items of tables, not of vectors alone: name a table of items")
-    named = [f"table {Path(name).name}" for name in (interactions, items, users) if name]
+    named = [f"table {table_name(table)}" for table in (interactions, items, users) if table is not None]
     report = ImportReport(source=", ".join(named + [f"vectors {Path(file).name}" for file in vectors.values()]))
     rows, table, found = None, None, None
     if interactions is not None:
-        source = open_source(Path(interactions), report, encoding, columns)
+        source = open_table(interactions, report, "interactions", encoding, columns)
         source.require("user", [user])
         source.require("item", [item])
         names, asked = {"user_id": user, "item_id": item}, {"query": query, "session": session}
@@ -118,7 +120,7 @@ def append(
     if image_url or pictures:
         pictures = downloads(data, pictures or UrlPictures(), folder_field)
     if items is not None:
-        found = open_source(Path(items), report, encoding, item_columns)
+        found = open_table(items, report, "items", encoding, item_columns)
         found.require("item_id", [item_id or item])
         found.require("image_url", image_url)
         elsewhere = {folder_field} | ({pictures.field} if pictures else set())

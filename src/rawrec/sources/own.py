@@ -25,6 +25,7 @@ from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.table import import_sources
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.columnar import plain, rows_at_once
+from rawrec.sources.tables.in_memory import arrow_table
 from rawrec.sources.tables.label_columns import Positive
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users
@@ -151,7 +152,7 @@ class Given(Source):
 
     def __init__(self, name: str, what: str, batches: Iterable[Any], report: ImportReport) -> None:
         super().__init__(Path(f"{name}:{what}"), report)
-        self._stream, self._looks = _Stream(name, what, batches), False
+        self._stream, self._looks = _Stream(name, what, batches, report), False
         first = self._stream.at(0)
         if first is None:
             reasons = [f"{entry.count} skipped because: {reason}" for reason, entry in report.skipped.items()]
@@ -180,8 +181,8 @@ class Given(Source):
 class _Stream:
     """Batches as tables, each of which is made once; those that were looked at are held until they are taken."""
 
-    def __init__(self, name: str, what: str, batches: Iterable[Any]) -> None:
-        self.name, self.what = name, what
+    def __init__(self, name: str, what: str, batches: Iterable[Any], report: ImportReport) -> None:
+        self.name, self.what, self.report = name, what, report
         with plugins.own_code("source", name):
             self._left = iter(batches)
         self._held: deque[pa.Table] = deque()
@@ -206,11 +207,9 @@ class _Stream:
             return None
         self._count += 1
         where = f"source {self.name!r}: batch {self._count} of its {self.what}"
-        try:
-            table: pa.Table = batch if isinstance(batch, pa.Table) else pa.table(batch)
-            table.validate(full=True)
-        except (TypeError, ValueError, AttributeError, pa.ArrowException) as error:
-            raise UserError(f"{where} is no table of Arrow ({type(batch).__name__}): {error}") from None
+        table, index = arrow_table(batch, where)
+        if index:
+            self.report.note(f"source {self.name!r}: its {self.what} have an index, which is left out")
         types = {column.name: _kind(column.type) for column in table.schema}
         self._types = self._types or types
         if types.keys() != self._types.keys():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
@@ -13,7 +14,7 @@ from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
-from rawrec.sources.tables import Source, open_source
+from rawrec.sources.tables import Source, Table, open_table, table_name
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.fields import columns_of
 from rawrec.sources.tables.label_columns import Positive, label_columns, rated_as
@@ -23,8 +24,9 @@ from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
 
+@checked()
 def import_table(
-    interactions: str | Path,
+    interactions: Table,
     user: str,
     item: str,
     *,
@@ -35,7 +37,7 @@ def import_table(
     labels: Sequence[str] = (),
     positive: Positive | None = None,
     rated: str | None = None,
-    items: str | Path | None = None,
+    items: Table | None = None,
     item_id: str | None = None,
     item_columns: Sequence[str] = (),
     text: Sequence[str] = (),
@@ -56,7 +58,7 @@ def import_table(
     context_numeric: Sequence[str] = (),
     query: str | None = None,
     session: str | None = None,
-    users: str | Path | None = None,
+    users: Table | None = None,
     user_id: str | None = None,
     user_category: Sequence[str] = (),
     user_numeric: Sequence[str] = (),
@@ -65,7 +67,13 @@ def import_table(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
-    """Import a table of interactions (CSV, TSV, JSON lines, Parquet; text also gzipped) into a dataset folder.
+    """Import a table of interactions into a dataset folder, with or without tables of items and users.
+
+    Each table is a file (CSV, TSV, JSON lines, Parquet; text also gzipped) or stands in memory: a data frame of pandas
+    or polars, a table, record batch or stream of pyarrow. The index of a data frame is not read.
+
+    >>> data = rawrec.import_table(clicks, "user", "item", items=films, text=["title"], out="data/x")
+    >>> print(data.report)
 
     columns, item_columns: the names of all columns, of a text without a header. user, item, time, labels, extra:
     columns of the interactions; without labels every row is a positive. A label is
@@ -98,9 +106,9 @@ def import_table(
 
     Raises UserError for absent files and columns, files that cannot be read, and when nothing is left to import.
     """
-    report = ImportReport(source=f"table {Path(interactions).name}")
-    rows = open_source(Path(interactions), report, encoding, columns)
-    source = open_source(Path(items), report, encoding, item_columns) if items is not None else None
+    report = ImportReport(source=f"table {table_name(interactions)}")
+    rows = open_table(interactions, report, "interactions", encoding, columns)
+    source = open_table(items, report, "items", encoding, item_columns) if items is not None else None
     people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,

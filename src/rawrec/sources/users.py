@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
 from rawrec.data.users import UserRows
 from rawrec.errors import UserError
-from rawrec.sources.tables import Batch, Source, open_source
+from rawrec.sources.tables import Batch, Source, Table, open_table
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import string_lists
 from rawrec.sources.tables.fields import Named, fields_of
@@ -23,9 +22,9 @@ from rawrec.sources.tables.source import look_at
 NONE: Mapping[str, str] = {}
 
 
-def open_users(path: str | Path | None, report: ImportReport, encoding: str | None = None) -> Source | None:
-    """The table of users at `path`, if one is named."""
-    return None if path is None else open_source(Path(path), report, encoding)
+def open_users(table: Table | None, report: ImportReport, encoding: str | None = None) -> Source | None:
+    """The table of users, if one is named."""
+    return None if table is None else open_table(table, report, "users", encoding)
 
 
 class Target(Protocol):

@@ -91,6 +91,24 @@ class RunFolder:
         self._replaced = place.with_name(f".{place.name}.replaced")  # where a run stands that this one may replace
         self.begun = False  # this process has made a step of it
 
+    def __repr__(self) -> str:
+        """Path, model, whether it is finished, and its metric of early stopping on valid and test. Of a damaged folder
+        the path."""
+        words: list[str] = []
+        try:
+            info = self.info()
+            words = [str(info.get("model") or info.get("task") or "run")]
+            words.append(f"ended after {cut}" if (cut := cut_short(info)) else
+                         "finished" if info["finished"] else "not finished")  # fmt: skip
+            cfg = self.settings()
+            metric = cfg.metric if isinstance(cfg, FinetuneConfig) else cfg.train.metric
+            for part, values in (self.metrics() if info["finished"] else {}).items():
+                if part in ("valid", "test") and isinstance(value := values.get(metric), int | float):
+                    words.append(f"{part} {metric} {value:.4f}")
+        except (UserError, KeyError, TypeError, AttributeError):
+            pass
+        return f"RunFolder({str(self.path)!r}{': ' if words else ''}{', '.join(words)})"
+
     @classmethod
     def create(cls, path: str | Path, cfg: Settings, data: Dataset, overwrite: bool = False) -> RunFolder:
         """A new run folder. Raises UserError where one stands in the way (`overwrite` replaces runs, nothing else)."""

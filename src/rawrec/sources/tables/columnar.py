@@ -21,12 +21,26 @@ def _is_small(kind: pa.DataType) -> bool:
         return not pa.types.is_floating(kind.value_type) and _is_small(kind.value_type)
     if pa.types.is_struct(kind):
         return all(_is_small(kind.field(i).type) for i in range(kind.num_fields))
-    return not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """Without dictionary, and every kind of string as `string`."""
+    """Without dictionary and without views, at any depth of lists, and every kind of string as `string`."""
     if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
-    return column.cast(pa.string()) if is_text else column
+        words = column.dictionary
+        column = pa.DictionaryArray.from_arrays(column.indices, words.cast(_owned(words.type))).dictionary_decode()
+    kind = pa.string() if pa.types.is_large_string(column.type) else _owned(column.type)
+    return column if kind == column.type else column.cast(kind)
+
+
+def _owned(kind: pa.DataType) -> pa.DataType:
+    """A type without views, which most of Arrow's functions do not take."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = _owned(kind.value_type)
+        if inner != kind.value_type:
+            return (pa.large_list if pa.types.is_large_list(kind) else pa.list_)(inner)
+    return kind

@@ -9,6 +9,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.tables.delimited import Delimited
 from rawrec.sources.tables.double_colon import DoubleColon
+from rawrec.sources.tables.in_memory import InMemory, Table
 from rawrec.sources.tables.json_lines import JsonLines
 from rawrec.sources.tables.lines import HEAD, Bytes, TextFile
 from rawrec.sources.tables.marks import written
@@ -16,6 +17,22 @@ from rawrec.sources.tables.parquet import Parquet
 from rawrec.sources.tables.source import Source, reading
 
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t", ".jsonl": "", ".ndjson": "", ".parquet": ""}
+
+
+def open_table(
+    table: Table,
+    report: ImportReport,
+    what: str,
+    encoding: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Source:
+    """A table on disk as of `open_source`, or one in memory: what it holds, for messages. UserError as there, and for
+    encoding or columns that are named of a table in memory."""
+    if isinstance(table, str | Path):
+        return open_source(Path(table), report, encoding, columns)
+    if columns:
+        raise UserError(f"columns: the {what} are a table in memory, which names its columns itself: leave columns out")
+    return InMemory(table, report, what)
 
 
 def open_source(
