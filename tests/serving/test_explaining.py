@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lists_shop import ITEMS, KINDS, PRICES, QUICK, make_runs, make_shop
 
 import rawrec
+from lists_shop import ITEMS, KINDS, PRICES, QUICK, make_runs, make_shop
 from rawrec import Recommender, UserError
 from rawrec.data.dataset import Dataset
 from rawrec.serving.explaining import REASONS, Explained
