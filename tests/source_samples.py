@@ -233,6 +233,15 @@ def trained_run(folder: Path) -> None:
     rawrec.train("em3", data, folder / "runs" / "em3", small | quick)
 
 
+def trained_retrieval(folder: Path) -> None:
+    """`data/shop`, a small generated shop, and `runs/bpr`, a small retrieval model trained on it."""
+    import rawrec
+    from rawrec.sources.synthetic import import_synthetic
+
+    data = import_synthetic(folder / "data" / "shop", items=40, users=30, impressions=800, progress=False)
+    rawrec.train("bpr", data, folder / "runs" / "bpr", {"train.epochs": 1, "train.threads": 1})
+
+
 def microlens(folder: Path) -> None:
     """A folder of MicroLens with its files, and one of PixelRec."""
     micro, pixel = folder / "MicroLens-50k", folder / "PixelRec50K"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rawrec.training.sweeps.sweep import sweep
     from rawrec.training.trackers import MLflow, WandB
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Callback",
     "Dataset",

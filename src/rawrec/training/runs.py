@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from rawrec import __version__
 from rawrec.config import Config, validate
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.own import lacking, own_parts
@@ -48,7 +49,7 @@ OWN_FILES = {*BEGINNING, "metrics.jsonl", "metrics.json", "model.safetensors", "
 OWN_FILES |= {"log.txt", "config.json", "digests.json", "manifest.json"}
 """What is never an export's name in a run folder."""
 Settings = Config | FinetuneConfig
-PACKAGES = ("rawrec", "torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
+PACKAGES = ("torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
 
 
 @cache
@@ -204,7 +205,7 @@ class RunFolder:
                 "processor": platform.processor() or platform.machine(),
                 "cpu_threads": torch.get_num_threads(),
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                "packages": {name: _version(name) for name in named},
+                "packages": {"rawrec": __version__} | {name: _version(name) for name in named},
             },
         )
 

@@ -1,0 +1,113 @@
+"""Pages that people read: links lead somewhere, and what they say of versions and formats is what the code says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+import rawrec
+from rawrec.content.encoders import base
+from rawrec.data import checked, meta
+from rawrec.serving import added
+from rawrec.training import loop
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Where links into a page may lead: its headings, as GitHub names them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.M):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        name = base_name = re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
+        number = 0
+        while name in found:
+            number += 1
+            name = f"{base_name}-{number}"
+        found.add(name)
+    return found
+
+
+@cache
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def lost(page: Path) -> list[str]:
+    """The links of a page that lead nowhere."""
+    found = []
+    for link in LINK.findall(CODE.sub("", text_of(page))):
+        name, _, part = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        to = (page.parent / name).resolve() if name else page
+        if not to.exists() or (part and part not in anchors(text_of(to))):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert not lost(page)
+
+
+def test_lost_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One `two`\n\n[a](#one-two) [b](#three) [c](none.md) [d](https://example.org) `[e](no.md)`\n")
+    assert lost(page) == ["#three", "none.md"]
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = {ROOT / "README.md"}, [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        for link in LINK.findall(text_of(page)):
+            to = (page.parent / link.partition("#")[0]).resolve()
+            if to.suffix == ".md" and to.is_file() and to not in reached:
+                reached.add(to)
+                waiting.append(to)
+    assert not set(PAGES) - reached
+
+
+def test_one_version_everywhere() -> None:
+    citation = yaml.safe_load(text_of(ROOT / "CITATION.cff"))
+    assert citation["version"] == rawrec.__version__
+    titles = re.findall(r"^## (.*)$", text_of(ROOT / "CHANGELOG.md"), re.M)
+    newest = titles[0].removeprefix("[Unreleased] ").split(",")[0]
+    assert newest == rawrec.__version__
+    for title in titles[1:]:
+        version, day = title.split(", ")
+        assert re.fullmatch(r"\d+\.\d+\.\d+", version) and date.fromisoformat(day)
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))
+    assert project["project"]["dynamic"] == ["version"], "pyproject.toml has no version of its own"
+
+
+def test_the_citation_is_whole() -> None:
+    citation = yaml.safe_load(text_of(ROOT / "CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0" and citation["message"] and citation["type"] == "software"
+    for work in (citation, *citation["references"]):
+        assert work["title"] and work["authors"]
+        for author in work["authors"]:
+            assert set(author) == {"family-names", "given-names"} or set(author) == {"name"}
+    assert len(citation["references"]) == 3
+    assert {work["type"] for work in citation["references"]} <= {"article", "conference-paper"}
+
+
+def test_formats_are_as_the_page_on_versions_says() -> None:
+    rows = re.findall(r"^\| (.+?) \| (\d)", text_of(ROOT / "docs" / "versioning.md"), re.M)
+    found = {name.split(" (")[0]: int(number) for name, number in rows}
+    assert found["dataset"] == meta.SCHEMA_VERSION
+    assert found["checkpoint"] == loop.FORMAT
+    assert found["added items"] == added.FORMAT
+    assert found["columns in `cache/`"] == base.VERSION
+    assert found["pictures found whole"] == checked.VERSION
+    assert found["weights of a finished run"] == 1
