@@ -64,7 +64,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("given", FINE, ids=str)
+@pytest.mark.parametrize("given", FINE, ids=[str(i) for i in range(len(FINE))])
 def test_what_fits_is_handed_on(given: dict[str, Any]) -> None:
     assert asked(**given) == given.get("k", 10)
 
