@@ -52,7 +52,8 @@ def load_model(folder: Path, name: str) -> nn.Module:
     unfinished(folder)
     if not (folder / ELSEWHERE).is_file():
         _needs_safetensors(folder, name)
-    from transformers import AutoConfig, AutoModel
+    from transformers.models.auto.configuration_auto import AutoConfig
+    from transformers.models.auto.modeling_auto import AutoModel
 
     try:
         if (folder / ELSEWHERE).is_file():
@@ -123,7 +124,7 @@ def load_tokenizer(folder: Path, name: str) -> tuple[Tokenizer, Any]:
     """The tokenizer in `folder` as ours, and as the object of transformers, for what it knows of itself."""
     if hashed := settings(folder / HASHED):
         return HashTokenizer(int(hashed["vocabulary"])), None
-    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
 
     try:
         with quiet():

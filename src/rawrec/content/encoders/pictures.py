@@ -61,7 +61,7 @@ def read_pictures(folder: Path, name: str, native: int | None) -> Pictures | Non
     given = given or settings(folder / "preprocessor_config.json")
     if not given:
         return None
-    from transformers import AutoImageProcessor
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     try:
         with quiet():

@@ -19,7 +19,8 @@ VOCABULARY = 2048
 
 def random_bert(cfg: FieldConfig) -> tuple[PlainStack, Words]:
     """A tiny BERT with hashed words: 2 layers, width 32."""
-    from transformers import BertConfig, BertModel
+    from transformers.models.bert.configuration_bert import BertConfig
+    from transformers.models.bert.modeling_bert import BertModel
 
     length = cfg.max_length or LENGTH
     config = BertConfig(
@@ -37,7 +38,8 @@ def random_bert(cfg: FieldConfig) -> tuple[PlainStack, Words]:
 
 def random_vit(cfg: FieldConfig) -> tuple[PlainStack, Pictures]:
     """A tiny vision transformer: 2 layers, width 32, 4 x 4 patches or a few more."""
-    from transformers import ViTConfig, ViTModel
+    from transformers.models.vit.configuration_vit import ViTConfig
+    from transformers.models.vit.modeling_vit import ViTModel
 
     size = cfg.size or SIZE
     config = ViTConfig(
