@@ -4,8 +4,11 @@ from malloc as torch's tensors do."""
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from rawrec.memory import available
 
 PROGRAM = """
 import resource, sys
@@ -39,3 +42,27 @@ def test_memory_is_kept_unless_the_environment_decides() -> None:
     assert not decided
     if kept:
         assert faults * 10 < otherwise
+
+
+def test_available_memory_is_what_system_and_control_groups_leave(tmp_path: Path) -> None:
+    meminfo, groups, root = tmp_path / "meminfo", tmp_path / "cgroup", tmp_path / "fs"
+    assert available(str(meminfo), str(root), str(groups)) is None
+    meminfo.write_text("MemTotal: 900 kB\nMemFree: 1 kB\nMemAvailable:     500 kB\n")
+    assert available(str(meminfo), str(root), str(groups)) == 500 * 1024
+    groups.write_text("3:cpu,cpuacct:/else\n0::/a/b\n")
+
+    def write(folder: Path, **values: object) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in values.items():
+            (folder / name.replace("__", ".")).write_text(f"{value}\n")
+
+    write(root / "a" / "b", memory__max="max", memory__current=7)
+    assert available(str(meminfo), str(root), str(groups)) == 500 * 1024
+    write(root / "a", memory__max=300_000, memory__current=100_000, memory__stat="anon 5\ninactive_file 40000")
+    assert available(str(meminfo), str(root), str(groups)) == 240_000
+    write(root / "a", memory__max=300_000, memory__current=400_000, memory__stat="anon 5")
+    assert available(str(meminfo), str(root), str(groups)) == 0
+    groups.write_text("5:memory:/docker/x\n4:cpu:/docker/x\n")  # the first version, from inside a container
+    old = {"memory__limit_in_bytes": 9_000, "memory__usage_in_bytes": 4_000, "memory__stat": "total_inactive_file 500"}
+    write(root / "memory", **old)
+    assert available(str(meminfo), str(root), str(groups)) == 5_500

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from rawrec.cores import CGROUPS
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 KEEP = 2**30
 LARGEST_OF_OLD_VERSIONS = 2**25
@@ -56,3 +58,48 @@ def peak_mb(device: torch.device) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def available(meminfo: str = "/proc/meminfo", root: str = CGROUPS, groups: str = "/proc/self/cgroup") -> int | None:
+    """Bytes that a process may still take: what the system says is available, at most what every control group of this
+    process leaves. None where the system does not say.
+
+    root: where control groups are mounted. groups: the file that says in which of them this process is.
+    """
+    found = [int(line.split()[1]) * 1024 for line in _lines(Path(meminfo)) if line.startswith("MemAvailable:")]
+    for line in _lines(Path(groups)):
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        limit, used, mount = _VERSIONS["memory" if controllers else ""]
+        parts = [part for part in path.split("/") if part]
+        # Inside a container the path may be the host's and not be there: what is mounted is then its own group.
+        for depth in range(len(parts) + 1):
+            folder = Path(root, mount, *parts[:depth])
+            most, taken = _number(folder / limit), _number(folder / used)
+            if most is not None and taken is not None:
+                cache = [int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.split()[0] in _CACHE]
+                found.append(max(0, most - taken + max(cache, default=0)))
+    return min(found, default=None)
+
+
+_VERSIONS = {
+    "": ("memory.max", "memory.current", ""),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory"),
+}
+"""Of control groups: the files of a limit and of what is used, and where they are."""
+_CACHE = ("inactive_file", "total_inactive_file")
+"""What of the memory in use is given back when it is asked for."""
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text().splitlines() if line.strip()]
+    except OSError:
+        return []
+
+
+def _number(path: Path) -> int | None:
+    """None where the file is not there, or says `max`."""
+    words = _lines(path)
+    return int(words[0]) if words and words[0].isdigit() else None

@@ -10,9 +10,10 @@ import torch
 from retrieval_mixin import ITEMS, USERS, RetrievalMixin, checkerboard
 
 from rawrec.config import RETRIEVAL
-from rawrec.config.baselines import ItemKNNConfig
+from rawrec.config.baselines import EASEConfig, ItemKNNConfig
+from rawrec.errors import UserError
 from rawrec.models.graph import Interactions
-from rawrec.models.retrieval import itemknn, retrieval_model
+from rawrec.models.retrieval import ease, itemknn, retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel
 
 
@@ -106,6 +107,48 @@ def test_itemknn_keeps_the_most_similar() -> None:
     assert other.scores(torch.arange(USERS)).equal(scores)
 
 
+@pytest.mark.parametrize("l2_weight", [0.3, 20.0])
+@pytest.mark.parametrize("rows", [1, 7, 1024])
+def test_ease_is_the_constrained_minimum(l2_weight: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ease, "ROWS", rows)
+    pairs, users = some_pairs(), torch.tensor([3, USERS - 1, 0, 3])
+    model = fitted("ease", pairs, l2_weight=l2_weight)
+    x = matrix(pairs)
+    inverse = np.linalg.inv(x.T @ x + l2_weight * np.eye(ITEMS))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    np.testing.assert_allclose(model.scores(users).numpy(), (x @ weights)[users.numpy()], atol=1e-6)
+    assert not model.scores(users)[1].any() and not model.scores(users)[:, -2:].any()
+    assert model.get_buffer("weights").shape == (ITEMS - 2, ITEMS - 2)  # of two items nothing is known
+
+    def objective(b: np.ndarray) -> float:
+        return float(((x - x @ b) ** 2).sum() + l2_weight * (b**2).sum())
+
+    held = np.zeros((ITEMS, ITEMS))
+    held[:-2, :-2] = model.get_buffer("weights").numpy()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        step = 0.01 * rng.normal(size=held.shape) * (1 - np.eye(ITEMS))
+        assert objective(held) < objective(held + step)
+
+
+def test_ease_says_how_much_memory_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = some_pairs()
+    model, there = fitted("ease", pairs), 16 * (ITEMS - 2) ** 2
+    monkeypatch.setattr("rawrec.memory.available", lambda: there)
+    model.fit(torch.Generator())
+    monkeypatch.setattr("rawrec.memory.available", lambda: there - 1)
+    with pytest.raises(
+        UserError, match=r"each pair of the 18 items .* takes 0\.0 GiB .* 0\.0 GiB are available: use itemknn"
+    ):
+        model.fit(torch.Generator())
+    monkeypatch.setattr("rawrec.memory.available", lambda: 4 * (ITEMS - 2) ** 2 - 1)
+    with pytest.raises(UserError, match="model ease holds a number for each pair"):
+        fitted("ease", pairs)
+    monkeypatch.setattr("rawrec.memory.available", lambda: None)  # a system that does not say
+    model.fit(torch.Generator())
+
+
 def by_hand(x: int) -> int:
     """SplitMix64's mixing function, in whole numbers."""
     whole = 2**64
@@ -125,5 +168,12 @@ def test_random_against_whole_numbers(user: int, item: int) -> None:
 class TestItemKNN(RetrievalMixin):
     config = ItemKNNConfig
     settings: ClassVar = {"shrinkage": 1.0}
+    modalities = ()
+    test_overfits_a_tiny_set = None  # no item speaks for itself, so nothing is learned by heart
+
+
+class TestEASE(RetrievalMixin):
+    config = EASEConfig
+    settings: ClassVar = {"l2_weight": 1.0}
     modalities = ()
     test_overfits_a_tiny_set = None  # no item speaks for itself, so nothing is learned by heart

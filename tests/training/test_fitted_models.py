@@ -115,3 +115,14 @@ def test_settings_of_steps_are_refused(graph: Dataset, tmp_path: Path, words: st
     for part in said:
         assert part in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("there", [0, 4000])
+def test_a_catalogue_too_large_for_ease_leaves_no_run(
+    graph: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    """Refused before anything is made, and before it is fitted, which takes more."""
+    monkeypatch.setattr("rawrec.memory.available", lambda: there)
+    with pytest.raises(UserError, match=r"which takes .* GiB of memory, and .* GiB are available"):
+        train("ease", graph, tmp_path / "run", SMALL)
+    assert not (tmp_path / "run").exists()

@@ -45,3 +45,10 @@ class ItemKNNConfig(FittedConfig):
         ge=0,
         description="added to the product of norms: similarities of few users fall; 0: plain cosine",
     )
+
+
+class EASEConfig(FittedConfig):
+    """EASE: a linear model of all items on all items, in closed form (Steck, WWW 2019)."""
+
+    name: Literal["ease"] = Field(default="ease", description="EASE: items by items, in closed form")
+    l2_weight: float = Field(default=500.0, gt=0, description="weight of the squared entries of B, lambda of eq. 4")

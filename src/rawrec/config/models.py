@@ -53,6 +53,7 @@ _RETRIEVAL = {
     "pop": ("pop:Pop", baselines.PopConfig),
     "random": ("random:Random", baselines.RandomConfig),
     "itemknn": ("itemknn:ItemKNN", baselines.ItemKNNConfig),
+    "ease": ("ease:EASE", baselines.EASEConfig),
 }
 RETRIEVAL: dict[str, type[RetrievalConfig]] = {name: record for name, (_, record) in _RETRIEVAL.items()}
 """The records of our own retrieval models by name."""
