@@ -20,7 +20,7 @@ from rawrec.errors import UserError
 from rawrec.sources.tables import lines
 from rawrec.sources.tables.lines import TextFile
 from rawrec.sources.tables.marks import written
-from rawrec.sources.tables.quotes import closed
+from rawrec.sources.tables.quotes import closed, escaped, unescaped
 from rawrec.sources.tables.source import Batch, Source, reading
 
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
@@ -30,7 +30,8 @@ PATIENCE = 5.0
 
 class Delimited(Source):
     """CSV and its like. The separator is found in the header; quotation marks bind as in CSV, in a file separated by
-    tabs only where every value that begins with one also ends with one."""
+    tabs only where every value that begins with one also ends with one. Within values they are doubled, or stand
+    behind a backslash, as most of them do in the first rows."""
 
     format = "text"
 
@@ -56,6 +57,9 @@ class Delimited(Source):
                 separator = found
         self.separator = separator
         self.quotes = separator != "\t" or _quoted(text, separator) if quotes is None else quotes
+        self.escaped = self.quotes and escaped(text, separator)
+        if self.escaped:
+            report.note(f"{path.name}: quotation marks within values stand behind a backslash")
         try:
             quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
             first = next(csv.reader([header], delimiter=separator, quoting=quoting))
@@ -82,6 +86,8 @@ class Delimited(Source):
             return "skip"
 
         blocks = self.file.blocks(self)
+        if self.escaped:
+            blocks = unescaped(blocks, self.separator)
         if self.quotes:
             blocks = closed(blocks, self.separator, self._note_open)
         file, reader = _File(blocks), None
@@ -155,7 +161,9 @@ def _quoted(text: str, separator: str) -> bool:
     """Whether every value in the text that begins with a quotation mark also ends with one, and there are some."""
     between = re.escape(separator)
     text = text[: text.rfind("\n") + 1]
-    value = re.compile(rf'(?:(?P<whole>"(?:[^"]|"")*")|(?P<open>"?)[^{between}\n]*)\r?(?:{between}|\n)')
+    value = re.compile(
+        rf'(?:(?P<whole>"(?:[^"]|"")*"|"(?:[^"\\]|\\.)*")|(?P<open>"?)[^{between}\n]*)\r?(?:{between}|\n)'
+    )
     some = False
     for match in value.finditer(text):
         if match["open"]:

@@ -3,6 +3,8 @@
 One such mark would take all rows up to the next one, or to the end of the file, for a single value. A value that begins
 with a mark binds line ends only if a mark closes it right before a separator or the end of a row. Where none does, the
 mark stands for itself.
+
+Some write a mark within a value as `\\"` instead of `""` (MySQL, Spark, Hive): `escaped` tells, `unescaped` mends it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ def closed(blocks: Iterator[bytes], separator: str, found: Callable[[bytes], Non
     inside, inside_line = (rb'"[^"%b]*+(?:""[^"%b]*+)*+"' % (ends, ends) for ends in (b"", rb"\r\n"))
     opening = rb"(?:(?<=[%b\r\n])|\A)" % between
     good = re.compile(
-        rb'(?:[^"]++|%b(?:%b(?=[%b\r\n])|%b[^%b\r\n]*+(?=[%b\r\n]))|(?<![%b\r\n])(?!\A)")*+'
+        rb'(?:[^"]++|%b(?:%b(?=[%b\r\n])|%b(?<!\\")[^%b\r\n]*+(?=[%b\r\n]))|(?<![%b\r\n])(?!\A)")*+'
         % (opening, inside, between, inside_line, between, between, between)
     )
     closing = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')
@@ -53,6 +55,43 @@ def closed(blocks: Iterator[bytes], separator: str, found: Callable[[bytes], Non
         rest = data[end - start :]
     if rest:
         yield b"".join(mended(rest, start, True)[0])
+
+
+def escaped(text: str, separator: str) -> bool:
+    """Whether marks within values are written with a backslash, not doubled: more of the first kind are certain."""
+    between = re.escape(separator)
+    backslash = re.compile(rf'(?:^|(?<=[{between}\n]))"(?:[^"\\\n]++|\\[^"])*+\\"[^{between}"\r\n]')
+    doubled = re.compile(rf'(?<=[^{between}\n"\\])""(?=[^{between}\r\n"])')
+    count = sum(1 for _ in backslash.finditer(text))
+    return count > 0 and count >= sum(1 for _ in doubled.finditer(text))
+
+
+def unescaped(blocks: Iterator[bytes], separator: str) -> Iterator[bytes]:
+    """The bytes of `blocks` with marks in marks doubled that stand behind a backslash; of backslashes before a mark
+    every second one goes. Others, and those of values without marks around them, stay as they are."""
+    start = rb"(?:(?<=[%b\r\n])|\A)" % re.escape(separator.encode())
+    value = re.compile(start + rb'"((?:[^"\\]++|\\.)*+\\?)("|\Z)', re.DOTALL)
+    before_mark = re.compile(rb'(\\+)("|\Z)')
+
+    def double(found: re.Match[bytes]) -> bytes:
+        return found[1][: len(found[1]) // 2] + 2 * found[2]
+
+    rest = b""
+    for block in blocks:
+        data, pieces, at = rest + block, [], 0
+        rest = b""
+        for found in value.finditer(data):
+            if not found[2] and len(data) - found.start() < MAX_VALUE:
+                rest = data[found.start() :]
+                break
+            if found[2]:
+                pieces += [data[at : found.start()], b'"', before_mark.sub(double, found[1]), b'"']
+                at = found.end()
+        pieces.append(data[at : len(data) - len(rest)])
+        if whole := b"".join(pieces):
+            yield whole
+    if rest:
+        yield rest
 
 
 def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
