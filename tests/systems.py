@@ -18,6 +18,7 @@ from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
+from rawrec.sums import SEALED
 from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -68,6 +69,11 @@ def settings(**overrides: Any) -> dict[str, Any]:
             inner = inner.setdefault(part, {})
         inner[last] = value
     return tree
+
+
+def unsealed(path: Path) -> str:
+    """A text with check sums, as who means to change it has it: without its own."""
+    return SEALED.sub("\n", path.read_text())
 
 
 def system(data: Path | Dataset, cache: Path, **overrides: Any) -> ImpressionTask:

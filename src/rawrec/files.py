@@ -117,7 +117,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 def write_table(table: pa.Table, path: Path) -> None:
     """A Parquet file, replaced atomically. Raises OSError where it cannot be written."""
     with replacing(path) as partial:
-        pq.write_table(table, partial)
+        pq.write_table(table, partial, write_page_checksum=True)
 
 
 def create(path: Path) -> BinaryIO:

@@ -224,17 +224,20 @@ def first_line(error: BaseException) -> str:
     return line[:200] or type(error).__name__
 
 
-def read_table(
-    path: Path, columns: Sequence[str] | None = None, links: bool = False, checked: bool = False
-) -> pa.Table:
-    """A Parquet file, whose name is taken as it is, by columns. checked: pages are compared with their check sums."""
-    import pyarrow.parquet as pq  # which the pages of the command line do without
-
+def read_table(path: Path, columns: Sequence[str] | None = None, links: bool = False) -> pa.Table:
+    """A Parquet file, whose name is taken as it is, by columns; pages are compared with their check sums."""
     check_plain(path, links)
-    with damaged(path), pq.ParquetFile(path, page_checksum_verification=checked, pre_buffer=False) as file:
+    with damaged(path), parquet(path) as file:
         if columns is not None and (missing := [name for name in columns if name not in file.schema_arrow.names]):
             raise UserError(f"{path} lacks the columns {missing}")
         return file.read(columns=None if columns is None else list(columns))
+
+
+def parquet(path: Path) -> Any:
+    """A Parquet file of ours, whose pages are compared with their check sums as they are read, one after the other."""
+    import pyarrow.parquet as pq  # which the pages of the command line do without
+
+    return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 
 def check_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, of: str) -> None:

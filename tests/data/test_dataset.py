@@ -23,7 +23,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
-from systems import small_dataset
+from systems import small_dataset, unsealed
 
 FIELDS = Fields(image=["photo"], text=["title"], categorical=["genre"], numeric=["year"], feature={"clip": 2})
 ROWS = {
@@ -416,7 +416,7 @@ def test_not_a_dataset(tmp_path, data):
         with pytest.raises(UserError, match=message):
             Dataset.open(path)
     file = data.path / "dataset.yaml"
-    whole = file.read_text()
+    whole = unsealed(file)
     for text, message in (
         (whole.replace("schema_version: 3", "schema_version: 6"), "newer"),
         (whole.replace("\nversion: 1", "\nversion: 2"), "damaged"),

@@ -28,6 +28,7 @@ from rawrec.data.splits import SplitSpec
 from rawrec.data.validate import Validation, print_validation, validate
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from systems import unsealed
 
 ROWS, ITEMS, USERS = 120, 20, 6
 
@@ -202,7 +203,7 @@ def test_cut_files(path: Path) -> None:
 
 def test_wrong_counts(path: Path) -> None:
     file = path / "dataset.yaml"
-    text = file.read_text()
+    text = unsealed(file)
     for old, new, message in (
         ("interactions: 122", "interactions: 123", "the interactions of the versions are not 123"),
         ("    test: 14", "    test: 15", "dataset.yaml counts"),
@@ -326,7 +327,7 @@ def test_items_that_do_not_fit(path: Path) -> None:
     shutil.rmtree(path / "items.lance")
     lance.write_dataset(pa.table(arrays, schema=whole.schema), uri, enable_stable_row_ids=True)
     lance.dataset(uri).delete("false")
-    text = (path / "dataset.yaml").read_text()
+    text = unsealed(path / "dataset.yaml")
     (path / "dataset.yaml").write_text(text.replace("items_version: 2", "items_version: 1"))
     found = told(path)
     assert {where: count for where, (count, _) in found.items() if where.startswith("items")} == {

@@ -15,6 +15,7 @@ from rawrec.sources.append import append
 from rawrec.sources.impressions import import_impressions
 from rawrec.sources.recbole import import_recbole
 from rawrec.sources.table import import_table
+from systems import unsealed
 
 ROWS = """who,film,when,Device Type,page,pos,kind
 u1,a,1,phone,7,1,x
@@ -58,7 +59,7 @@ def test_inspect_and_validate_tell_of_context(tmp_path):
     assert device["distinct_train"] == len(train)
     assert found["pos"]["missing"] == 2 and found["pos"]["values"]["max"] == 5
     assert validate(data.path, progress=False).sound
-    meta = (data.path / "dataset.yaml").read_text()
+    meta = unsealed(data.path / "dataset.yaml")
     (data.path / "dataset.yaml").write_text(meta.replace("  numeric:\n  - pos\n", "  numeric:\n  - kind\n"))
     assert "the context's kind" in {problem.where for problem in validate(data.path, progress=False).problems}
     (data.path / "dataset.yaml").write_text(meta.replace("  numeric:\n  - pos\n", "  numeric:\n  - gone\n"))

@@ -14,6 +14,7 @@ from rawrec.config import DotMlpConfig
 from rawrec.serving.recommender import Recommender
 from rawrec.training import state as checkpoint
 from rawrec.training.job import train
+from rawrec.training.runs import RunFolder
 from systems import settings
 
 TREE = settings(
@@ -38,6 +39,7 @@ def as_before(run: Path) -> Path:
     flat = {re.sub(r"^ranker\.(inputs\.ids|inputs|content|head)\.", "ranker.", k): v for k, v in tensors.items()}
     assert flat.keys() != tensors.keys() and "ranker.user.weight" in flat
     checkpoint.save(out / "model.safetensors", flat, state)
+    RunFolder(out).write_info(files={})
     return out
 
 

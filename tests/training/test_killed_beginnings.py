@@ -19,6 +19,7 @@ from rawrec.training.job import configure
 from rawrec.training.runs import RunFolder, running
 from rawrec.training.sweeps.search import SweepConfig
 from rawrec.training.sweeps.sweep import _folder
+from systems import unsealed
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
 
@@ -159,7 +160,7 @@ def test_sweep_over_a_sweep(shop: Path, tmp_path: Path) -> None:
 
 def test_import_over_a_dataset(shop: Path, tmp_path: Path, way: str) -> None:
     """At every moment the old dataset or the new one is what `Dataset.open` and all others find."""
-    out, text = tmp_path / "place" / "data", (shop / "dataset.yaml").read_text()
+    out, text = tmp_path / "place" / "data", unsealed(shop / "dataset.yaml")
 
     def put(source: str) -> None:
         """The end of an import, which puts a dataset in its place."""

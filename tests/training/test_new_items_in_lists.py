@@ -19,6 +19,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.splits import SplitSpec
 from rawrec.evaluation.topk import rank_all
 from rawrec.training.job import evaluate, load_task, resume, train
+from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.pairs import PairTask, product
 from systems import Stop, digest, small_dataset, stopping_after
 
@@ -156,6 +157,7 @@ def test_runs_from_before_the_setting_stay_as_they_were(held_out: Dataset, tmp_p
     tree = yaml.safe_load((path / "config.yaml").read_text())
     assert tree["eval"].pop("untrained_ids") == "as_is" and tree["model"].pop("id_dropout") == 0
     (path / "config.yaml").write_text(yaml.safe_dump(tree))
+    RunFolder(path).write_info(files={})
     assert evaluate(path, "valid") == stored["valid"]
     tree["eval"]["untrained_ids"] = None
     (path / "config.yaml").write_text(yaml.safe_dump(tree))

@@ -9,12 +9,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import random
 import re
 import shutil
 import time
+import warnings
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -28,6 +33,9 @@ from rawrec.reading import check_head, damaged, json_of, typed
 
 DIGEST = 16  # bytes of an item's digest
 HEAD = 4096  # bytes before the first tensor of a file: its head is known when all else is written
+BLOCK = 1 << 20  # bytes with one check sum
+CHECKED = 8 << 30
+"""Bytes of a file that are compared with their check sums when it is read, in two seconds where they are in memory."""
 SECONDS = 20.0  # of work that a shard holds
 TYPES = {
     torch.uint8: "U8",
@@ -53,18 +61,57 @@ class Stored:
 
 
 def read(path: Path) -> Stored | None:
-    """The column in a file, memory-mapped; None where there is no file, or one that is damaged."""
-    try:
-        check_head(path)
-        with damaged(path), safe_open(path, "pt") as file:
-            names = set(file.keys())
-            column = Ragged(file.get_tensor("values"), file.get_tensor("ptr"))
-            digests = file.get_tensor("digests") if "digests" in names else torch.zeros(0, DIGEST)
-            lost = {name.removeprefix("lost/"): file.get_tensor(name) for name in names if name.startswith("lost/")}
-            stats = typed(dict[str, int], json_of((file.metadata() or {}).get("stats", "{}")), path)
-            return Stored(column, digests, lost, stats) if _fits(column, digests, lost) else None
-    except (FileNotFoundError, UserError):
-        return None
+    """The column in a file, memory-mapped; None where there is no file. So it is with one that is not as it was written
+    (see `_is_whole`), which is told: whoever asks makes the column anew."""
+    with suppress(UserError):
+        try:
+            check_head(path)
+        except FileNotFoundError:
+            return None
+        if _is_whole(path):
+            with damaged(path), safe_open(path, "pt") as file:
+                names = set(file.keys())
+                column = Ragged(file.get_tensor("values"), file.get_tensor("ptr"))
+                digests = file.get_tensor("digests") if "digests" in names else torch.zeros(0, DIGEST)
+                lost = {name.removeprefix("lost/"): file.get_tensor(name) for name in names if name.startswith("lost/")}
+                stats = typed(dict[str, int], json_of((file.metadata() or {}).get("stats", "{}")), path)
+                if _fits(column, digests, lost):
+                    return Stored(column, digests, lost, stats)
+    warnings.warn(f"{path} is damaged, or nothing that rawrec wrote: what it holds is made anew", stacklevel=1)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is as it was written, as far as its check sums say; one of an earlier version has none.
+
+    There is one of the head, and one of every BLOCK bytes behind it. All are compared of a file of up to CHECKED bytes,
+    which takes as long as reading it; of a larger one those of so many bytes, others each time.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        with damaged(path):
+            head: Any = json.loads(file.read(min(length, HEAD)))
+            about = head.get("__metadata__", {})
+            if "sums" not in about and "sums" not in head:
+                return True
+            said = about.pop("head")
+            start, end = head["sums"]["data_offsets"]
+            file.seek(HEAD + start)
+            sums = file.read(end - start)
+            if f"{_sum_of(head):08x}" != said or f"{zlib.crc32(sums):08x}" != about["sums"]:
+                return False
+            count = len(sums) // 8
+            some = range(count) if start <= CHECKED else sorted(random.sample(range(count), CHECKED // BLOCK))
+            for k in some:
+                file.seek(HEAD + k * BLOCK)
+                part = file.read(min(BLOCK, start - k * BLOCK))
+                if zlib.crc32(part) != int.from_bytes(sums[8 * k : 8 * k + 8], "little"):
+                    return False
+    return True
+
+
+def _sum_of(head: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(head).encode())
 
 
 def _fits(column: Ragged, digests: Tensor, lost: dict[str, Tensor]) -> bool:
@@ -85,6 +132,8 @@ class ColumnFile:
         self._digests: list[Tensor] = []
         self._lost: dict[str, list[Tensor]] = {}
         self._first = torch.zeros(0)  # values of the first items, for their type and shape
+        self._sums: list[int] = []  # of every BLOCK bytes behind the head
+        self._sum = self._inside = 0  # of the block that is being written, and how many bytes it has
         file.write(bytes(HEAD))
 
     def add(self, rows: Ragged, lost: dict[str, Tensor], digests: Tensor) -> None:
@@ -111,11 +160,26 @@ class ColumnFile:
             self._write(values)
             start, end = end, self._file.tell() - HEAD
             head[name] = {"dtype": TYPES[values.dtype], "shape": [*values.shape], "data_offsets": [start, end]}
+        sums = torch.tensor([*self._sums, *[self._sum] * (self._inside > 0)], dtype=torch.int64)
+        data = sums.numpy().tobytes()
+        start, end = end, end + len(data)
+        self._file.write(data)
+        head["sums"] = {"dtype": "I64", "shape": [len(sums)], "data_offsets": [start, end]}
+        head["__metadata__"]["sums"] = f"{zlib.crc32(data):08x}"
+        head["__metadata__"]["head"] = f"{_sum_of(head):08x}"
         self._file.seek(0)
         self._file.write((HEAD - 8).to_bytes(8, "little") + json.dumps(head).encode().ljust(HEAD - 8))
 
     def _write(self, values: Tensor) -> None:
-        self._file.write(values.contiguous().flatten().view(torch.uint8).numpy().data)
+        data = values.contiguous().flatten().view(torch.uint8).numpy().data
+        self._file.write(data)
+        at = 0
+        while at < len(data):
+            part = data[at : at + BLOCK - self._inside]
+            self._sum, self._inside, at = zlib.crc32(part, self._sum), self._inside + len(part), at + len(part)
+            if self._inside == BLOCK:
+                self._sums.append(self._sum)
+                self._sum = self._inside = 0
 
 
 class Shards:

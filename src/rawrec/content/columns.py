@@ -116,6 +116,7 @@ def _make(
     path: Path, item_model: ItemModel, data: Dataset, name: str, known: Stored | None, progress: Progress | None
 ) -> None:
     """Write the file of a field: rows of `known` where the item's digest is the same, the others encoded."""
+    data.check_items()
     shards = Shards(path)
     try:
         starts = range(shards.done, data.n_items, CHUNK)

@@ -19,7 +19,7 @@ from rawrec.data.findings import EXAMPLES, Validation
 from rawrec.data.meta import ROWS
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.data.users import user_schema
-from rawrec.reading import read_table
+from rawrec.reading import parquet, read_table
 
 ROWS_AT_ONCE = 1 << 19
 STATED = ("statement", "as_made", "counts", "version")
@@ -86,7 +86,7 @@ def check_rows(data: Dataset, found: Validation, item_hashes: NDArray[np.uint64]
         digest = found.digests.get(entry.version)
         with (
             found.reading(entry.file),
-            pq.ParquetFile(data.path / entry.file, page_checksum_verification=True, pre_buffer=False) as file,
+            parquet(data.path / entry.file) as file,
         ):
             expected = pq.read_schema(data.path / ROWS)
             if not file.schema_arrow.equals(expected):
@@ -145,7 +145,7 @@ def _check_users(data: Dataset, found: Validation, user_hashes: NDArray[np.uint6
         if entry.users is None:
             continue
         with found.reading(entry.users):
-            table = read_table(data.path / entry.users, links=True, checked=True)
+            table = read_table(data.path / entry.users, links=True)
             table.validate(full=True)
             if table.schema != user_schema(data.meta.users):
                 found.add(entry.users, f"its columns are not those in dataset.yaml: {table.schema.names}", 1)
@@ -237,7 +237,7 @@ def _watches(data: Dataset, found: Validation) -> list[_Watch]:
         where = f"splits/{name}.parquet" if name != "default" else "the default split"
         with found.reading(where):
             if name != "default":
-                read_table(data.path / where, links=True, checked=True).validate(full=True)
+                read_table(data.path / where, links=True).validate(full=True)
             parts = data.split(name)
             found.count("splits", 1)
             odd = int(((parts < -1) | (parts >= len(PARTS))).sum())

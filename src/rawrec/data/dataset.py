@@ -41,11 +41,13 @@ from rawrec.data.meta import (
     again,
     check_asked,
     check_fields,
+    check_part,
     each,
     read_asked,
     read_meta,
     rows_of,
     split_entry,
+    split_file,
     write_meta,
 )
 from rawrec.data.names import NAMES, is_name, known, lookup
@@ -54,10 +56,23 @@ from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import clean, replacing
 from rawrec.folders import own_folder
-from rawrec.reading import damaged, read_table
+from rawrec.reading import damaged, parquet, read_table
 
 ROW_COLUMNS = ("user", "item", "user_id", "item_id", "timestamp", "split")
 PART_NUMBERS = {name: number for number, name in enumerate(PARTS)}
+
+
+CHECKED = 1 << 30
+"""Bytes of items that are compared with their check sums whenever some of them are read: a quarter of a second."""
+
+
+def folder_id(path: Path) -> tuple[int, int] | None:
+    """What a folder is, whatever its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Dataset:
@@ -68,10 +83,13 @@ class Dataset:
         self.meta = meta
         self.newest = newest or meta.version
         self._table = table
+        self._folder = folder_id(path)
+        self._items_checked = False
 
     @classmethod
-    def open(cls, path: str | Path, version: int | None = None) -> Dataset:
-        """The dataset in the folder `path`, as of its newest or of an earlier version.
+    def open(cls, path: str | Path, version: int | None = None, *, sums: bool = True) -> Dataset:
+        """The dataset in the folder `path`, as of its newest or of an earlier version. sums: compare files with their
+        check sums as they are read.
 
         Raises UserError where there is none, or a newer or a damaged one, or no such version.
         """
@@ -81,6 +99,13 @@ class Dataset:
             if not 1 <= version <= newest.version:
                 raise UserError(f"{path} has no version {version}: there are versions 1 to {newest.version}")
             meta = read_meta(path, f"dataset-{version}.yaml")
+        if not sums:
+            meta = meta.model_copy(update={"sums": {}})
+        for name in meta.sums:
+            if name.startswith(f"{ITEMS}/_versions/") and (path / name).is_file():
+                check_part(path, meta, name)
+        for entry in meta.versions:
+            check_part(path, meta, entry.file)
         with again(path):
             table = lance.dataset(str(path / ITEMS), version=meta.versions[-1].items_version)
             n_items = table.count_rows()
@@ -132,9 +157,30 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """32 hex digits that change when items or interactions do (not with splits): a key for caches."""
+        self.check_here()
         size = sum((self.path / entry.file).stat().st_size for entry in self.meta.versions)
         state = f"{self.meta.digest} {self._table.version} {self.n_items} {self.n_interactions} {size}"
         return hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
+
+    def check_here(self) -> None:
+        """UserError where another dataset stands in the place of this one since it was opened. Everything that reads
+        asks for it: what had been read of the one and what is read of the other would not belong together."""
+        if folder_id(self.path) != self._folder:
+            raise UserError(f"{self.path} was replaced, or removed, since it was opened: open it again")
+
+    def check_items(self, all_of_them: bool = True) -> None:
+        """UserError where a file of the items is not as it was written; where they have check sums, and once.
+
+        That takes as long as reading them. all_of_them: False leaves out items of more than CHECKED bytes: who reads a
+        few of them, or their ids, does not read them all for that.
+        """
+        if self._items_checked:
+            return
+        names = [name for name in self.meta.sums if name.startswith(ITEMS) and (self.path / name).is_file()]
+        if all_of_them or sum((self.path / name).stat().st_size for name in names) <= CHECKED:
+            for name in names:
+                check_part(self.path, self.meta, name)
+            self._items_checked = True
 
     # ------------------------------------------------------------------------------------------------------------ ids
     @cached_property
@@ -245,8 +291,9 @@ class Dataset:
 
     def interaction_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the interactions in their order, at most a million rows at a time."""
+        self.check_here()
         for entry in self.meta.versions:
-            with pq.ParquetFile(self.path / entry.file, pre_buffer=False) as file:
+            with again(self.path), parquet(self.path / entry.file) as file:
                 for batch in file.iter_batches(1 << 20, columns=columns):
                     if "split" in columns:
                         parts = self._now(entry.version, batch.column("split").to_numpy())
@@ -261,8 +308,10 @@ class Dataset:
         known("split", name, list(self.meta.splits), self.path)
         if name == "default":
             return self._row_column("split")
-        place = self.path / "splits" / f"{name}.parquet"
-        values = read_table(place, ["split"], links=True, checked=True).column("split").to_numpy()
+        self.check_here()
+        check_part(self.path, self.meta, split_file(name))
+        place = self.path / split_file(name)
+        values = read_table(place, ["split"], links=True).column("split").to_numpy()
         if values.dtype != np.int8:
             raise UserError(f"{place} is damaged: it holds no parts of a split")
         made = self.meta.splits[name].get("version", 1)
@@ -328,6 +377,7 @@ class Dataset:
             with replacing(folder / f"{name}.parquet") as partial:
                 pq.write_table(pa.table({"split": parts}), partial, write_page_checksum=True)
             entry = {**split_entry(spec, statement, parts), "version": self.version}
+            now.sums.pop(split_file(name), None)  # of one that was killed between the two files
             meta = now.model_copy(update={"splits": {**now.splits, name: entry}})
             write_meta(meta, self.path)
         self.meta = meta
@@ -461,6 +511,8 @@ class Dataset:
     def user_table(self, columns: list[str] | None = None) -> pa.Table:
         """Attributes of users (default: all, and `user_id`), a row per user; empty for those that came later."""
         file = next(entry.users for entry in reversed(self.meta.versions) if entry.users)
+        self.check_here()
+        check_part(self.path, self.meta, file)
         with again(self.path):
             table = read_table(self.path / file, columns, links=True)
         if len(table) < self.n_users:
@@ -475,6 +527,7 @@ class Dataset:
         values = np.zeros((self.n_items, self.fields.feature[name]), np.float32)
         valid = np.zeros(self.n_items, bool)
         start = 0
+        self._check_reading()
         for batch in each(self.path, self._table.to_batches(columns=[name])):
             column = batch.column(name)
             stop = start + len(column)
@@ -484,7 +537,13 @@ class Dataset:
         return values, valid
 
     # -------------------------------------------------------------------------------------------------------- reading
+    def _check_reading(self) -> None:
+        """Before items are read."""
+        self.check_here()
+        self.check_items(all_of_them=False)
+
     def _item_column(self, name: str) -> pa.Array:
+        self._check_reading()
         with again(self.path):
             column = self._table.to_table(columns=[name]).column(name)
         return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
@@ -496,6 +555,7 @@ class Dataset:
         if index.min() < 0 or index.max() >= self.n_items:
             raise IndexError(f"item rows must be in 0..{self.n_items - 1}, found {index.min()}..{index.max()}")
         unique, inverse = np.unique(index, return_inverse=True)
+        self._check_reading()
         with again(self.path):
             values = self._table.take(unique.tolist(), columns=[field]).column(field).to_pylist()
         return [list(values[i] or []) for i in inverse.tolist()]
@@ -516,6 +576,7 @@ class Dataset:
     def _read_column(self, name: str, kind: pa.DataType | None = None) -> list[pa.ChunkedArray]:
         """A column of the interactions of each version, of the type `kind` (None: as it is stored). UserError where
         there is no such column, or another one than `dataset.yaml` says."""
+        self.check_here()
         says = f"is damaged, import it again: column {name!r} of the interactions cannot be read"
         with damaged(self.path, says=says):
             files = [self.path / entry.file for entry in self.meta.versions]

@@ -22,7 +22,8 @@ from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import write_text, yaml_text
 from rawrec.folders import beside, restore
-from rawrec.reading import DESCRIPTION, check_plain, damaged, read_table, read_yaml
+from rawrec.reading import DESCRIPTION, check_plain, damaged, read_table, read_text, yaml_of
+from rawrec.sums import check_file, check_text, end_sum, file_sum, sealed, sums_in
 
 SCHEMA_VERSION = 5
 WITHOUT_QUERIES = 3
@@ -41,6 +42,8 @@ Number = Annotated[int, Field(ge=0, le=MOST)]
 RESERVED = {"user", "item", "user_id", "item_id", "timestamp", "split"}
 """Columns of the interactions that are no labels and no further ones."""
 ITEMS, ROWS, USERS = "items.lance", "interactions.parquet", "users.parquet"
+ITEM_FILES, SUMMED = ("_versions", "data", "_deletions"), (".manifest", ".lance", ".arrow", ".bin")
+"""Where the files of items are that have check sums, and how their names end."""
 
 
 class Fields(BaseModel):
@@ -117,6 +120,7 @@ class Meta(BaseModel):
     version 3 there were no context and no attributes of users, before version 4 no queries and no sessions, before
     version 5 no `rated` (see `Rated`), which is written where it is `seen`.
     counts: of users, items and interactions; of queries and of sessions, where the interactions have them.
+    sums: file -> its check sum, see `files_of`; in comments behind the values, none of a dataset of an earlier version.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -137,6 +141,7 @@ class Meta(BaseModel):
     digest: str
     version: Annotated[int, Field(ge=1, le=MOST)] = 1
     versions: list[Version] = Field(default_factory=list)
+    sums: dict[str, str] = Field(default_factory=dict, exclude=True)
 
     @model_validator(mode="after")
     def _complete(self) -> Meta:
@@ -200,10 +205,13 @@ def read_version(path: Path, name: str = "dataset.yaml") -> dict[str, Any]:
     if not file.is_file():
         what = f"is not a rawrec dataset (it holds no {name})" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}: make one with `rawrec import`")
-    values = read_yaml(file, DESCRIPTION, links=True)
+    text = read_text(file, DESCRIPTION, links=True)
+    check_text(text, file, "Bring it back from a copy, or import the data again")
+    with damaged(file):
+        values = yaml_of(text)
     if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
         raise UserError(f"{file} is not the description of a rawrec dataset (no schema_version)")
-    return values
+    return {**values, "sums": sums_in(text)}
 
 
 def _bring_back(path: Path) -> None:
@@ -233,7 +241,36 @@ def write_meta(meta: Meta, folder: Path, name: str = "dataset.yaml") -> None:
     """Replace `dataset.yaml`: whole, or not at all, and on the disk."""
     unsaid = {"rated"} if meta.rated == "unseen" else set[str]()
     text = yaml_text(meta.model_dump(mode="json", exclude=unsaid))
-    write_text(folder / name, text)
+    write_text(folder / name, sealed(text, _with_new_files(meta, folder)))
+
+
+def _with_new_files(meta: Meta, folder: Path) -> dict[str, str]:
+    """The check sums of a dataset's files: those that are known, and of what has come since. A dataset that was written
+    without goes on so: nobody can say what its files were."""
+    if not meta.sums and (folder / "dataset.yaml").exists():
+        return {}
+    new = [name for name in files_of(meta, folder) if name not in meta.sums]
+    return meta.sums | {n: (end_sum if n.endswith(".parquet") else file_sum)(folder / n) for n in new}
+
+
+def files_of(meta: Meta, folder: Path) -> list[str]:
+    """The files that a dataset consists of, as they stand in `folder`: tables, and the parts and manifests of items."""
+    asked = [asked_file(c, v.version) for c in meta.asked for v in meta.versions if has_file(c, v.version, v.counts)]
+    tables = [v.file for v in meta.versions] + [v.users for v in meta.versions if v.users] + asked
+    tables += [split_file(name) for name in meta.splits if name != "default"]
+    items = (file for part in ITEM_FILES for file in sorted((folder / ITEMS / part).glob("*")))
+    names = [*dict.fromkeys(tables), *(f"{ITEMS}/{f.parent.name}/{f.name}" for f in items if f.suffix in SUMMED)]
+    return [name for name in names if (folder / name).is_file()]
+
+
+def split_file(name: str) -> str:
+    """Where a further split is stored."""
+    return f"splits/{name}.parquet"
+
+
+def check_part(path: Path, meta: Meta, name: str) -> None:
+    """UserError where a file of the dataset is not as it was written."""
+    check_file(path / name, meta.sums.get(name), "import the data again, or bring it back from a copy")
 
 
 def check_asked(path: Path, meta: Meta, column: str) -> None:
@@ -248,6 +285,8 @@ def read_asked(path: Path, meta: Meta, column: str) -> pa.Table:
     check_asked(path, meta, column)
     found = [v.version for v in meta.versions if has_file(column, v.version, v.counts)]
     with again(path):
+        for version in found:
+            check_part(path, meta, asked_file(column, version))
         files = [read_table(path / asked_file(column, version), links=True) for version in found]
         tables = [table.cast(SCHEMAS[column]) for table in files]
     table, count = pa.concat_tables(tables), meta.counts[ASKED[column]]

@@ -27,6 +27,7 @@ from rawrec.data.names import NAMES, is_name, unknown_name
 from rawrec.data.numbering import Numbering
 from rawrec.data.queries import ASKED, Numbers, asked_file, has_file
 from rawrec.errors import UserError
+from rawrec.reading import parquet
 
 
 class PartWriter:
@@ -302,7 +303,7 @@ class PartWriter:
             return pa.record_batch([columns[name] for name in names], schema=schema)
 
         with (
-            pq.ParquetFile(half, pre_buffer=False) as source,  # else it keeps all it has read
+            parquet(half) as source,  # else it keeps all it has read
             pq.ParquetWriter(self._folder / name, schema, compression="zstd", write_page_checksum=True) as target,
         ):
             ready = None  # made in the background while the one before is written
@@ -347,7 +348,7 @@ class PartWriter:
     def _note_labels(self, name: str, report: ImportReport) -> None:
         """Note label columns in the file `name` of the interactions that hold values other than 0 and 1."""
         for label in self._labels:
-            with pq.ParquetFile(self._folder / name, pre_buffer=False) as file:
+            with parquet(self._folder / name) as file:
                 batches = file.iter_batches(1 << 18, columns=[label])
                 values = LabelValues.of(batch.column(0).to_numpy(zero_copy_only=False) for batch in batches)
             if remark := values.remark(label):

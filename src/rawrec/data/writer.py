@@ -43,6 +43,7 @@ from rawrec.data.users import UserRows, account
 from rawrec.errors import UserError
 from rawrec.files import clean, remove, sync
 from rawrec.folders import beside, restore, swap, sync_all
+from rawrec.reading import parquet
 
 
 class DatasetWriter(PartWriter):
@@ -195,7 +196,7 @@ class DatasetWriter(PartWriter):
         half = self._folder / "rows.half"
 
         def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-            with pq.ParquetFile(half, pre_buffer=False) as source:
+            with parquet(half) as source:
                 for batch in source.iter_batches(1 << 18, columns=columns):
                     if (at := batch.schema.get_field_index("item")) >= 0:
                         batch = batch.set_column(at, "item", item_of.take(batch.column(at)))

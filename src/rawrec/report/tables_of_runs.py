@@ -10,6 +10,7 @@ import polars as pl
 
 from rawrec.errors import UserError
 from rawrec.reading import damaged, read_table
+from rawrec.training.runs import RunFolder
 
 Kind = tuple[str, Callable[[pl.DataType], bool]]
 """What a column holds, in words, and whether a type is that."""
@@ -29,7 +30,10 @@ LISTS = {"user": WHOLE, "items": ITEMS}
 def read_frame(path: Path, kinds: Mapping[str, Kind], others: Kind = NUMBERS) -> pl.DataFrame:
     """The table at `path`, of columns of these kinds, and of the kind `others` all that are not named. Raises UserError
     where it is damaged, or something else, and FileNotFoundError where there is none."""
-    table = read_table(path, checked=True)
+    run = RunFolder(path.absolute().parent)
+    if path.exists() and (run.path / "run.json").is_file():
+        run.check_file(path.name)
+    table = read_table(path)
     with damaged(path):
         frame = pl.DataFrame(table)
     if missing := kinds.keys() - set(frame.columns):

@@ -310,7 +310,9 @@ def load_task(
     task = task_of(cfg)(cfg, found, run.cache_of(found))
     _same_encoders(run, task)
     path = run.path / "model.safetensors"
-    tensors, state = checkpoint.load(path, Published)
+    info = run.info()
+    run.check_file(path.name, info)
+    tensors, state = checkpoint.load(path, Published, summed=path.name not in info["files"])
     if state["format"] != 1 or state["model"] != cfg.label:
         raise UserError(
             f"{path} is of the model {state['model'][:60]!r}, and the run of {cfg.label}: it is not its own"
@@ -396,7 +398,7 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     run.settle()
     state = loop.progress
     short = None if state.finished else {"epochs": state.epoch, "of": loop.schedule.epochs}
-    run.write_info(finished=True, best_epoch=state.best_epoch, steps=state.step, cut_short=short)
+    run.write_info(files=run.sums(), finished=True, best_epoch=state.best_epoch, steps=state.step, cut_short=short)
     run.log(f"finished, cut short after {state.epoch} of {loop.schedule.epochs} epochs" if short else "finished")
     hears.end("finished", state, "")
     return run
@@ -410,8 +412,16 @@ def _loop(run: RunFolder, cfg: Settings, data: Dataset, observe: Any, how: _How)
     if not goes_on and isinstance(task, ImpressionTask | PairTask) and task.cfg.train.init is not None:
         task.notes = [*task.notes, warm_start(task, run)]
     loop = Loop(task, run, observe)
+    files = run.info()["files"]
+    run.write_info(files={})  # from here on they are others, until the run is finished
     if goes_on:
-        loop.restore()
+        try:
+            loop.restore()
+        except UserError:
+            run.write_info(files=files)
+            raise
+    run.write_config(task.settings if isinstance(task, CatalogueTask) else task.cfg)
+    if goes_on:
         changing.record(run, how.changes, loop.progress.epoch, loop.progress.step)
         if how.train and not loop.progress.finished:
             run.write_info(finished=False, cut_short=None)
@@ -452,7 +462,6 @@ def _task(run: RunFolder, cfg: Settings, data: Dataset, observe: Any) -> Task:
     run.write_info(parameters=parameters, media=task.stats, encoders=task.digests, loss_weights=dict(task.loss_weights))
     if isinstance(task, PairTask):
         run.write_info(paradigm=task.cfg.paradigm if task.reads_features else None)
-    run.write_config(task.settings if isinstance(task, CatalogueTask) else task.cfg)
     return task
 
 

@@ -71,13 +71,14 @@ class Info(_Record):
     steps: Count = 0
     cut_short: _CutShort | None = None
     changed: list[dict[str, Any]] = Field(default_factory=list)
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 def read_info(path: Path) -> dict[str, Any]:
     """What a `run.json` says. UserError where it is damaged."""
     found = read_json(path)
     typed(Info, found, path)
-    return {"generated": False, "dataset_name": Path(found["dataset"]).name} | found
+    return {"generated": False, "files": {}, "dataset_name": Path(found["dataset"]).name} | found
 
 
 class _Parts(_Record):

@@ -39,6 +39,7 @@ from rawrec.files import (
 from rawrec.folders import check_own_folder, discard, is_empty, is_within, swap, swap_keeping
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
 from rawrec.shown import visible
+from rawrec.sums import check_file, file_sum
 from rawrec.training.records import read_epochs, read_info, read_metrics
 from rawrec.training.state import write_json, written
 
@@ -48,6 +49,8 @@ BEGINNING = ("run.json", "environment.json", "config.yaml")
 OWN_FILES = {*BEGINNING, "metrics.jsonl", "metrics.json", "model.safetensors", "scores.parquet", "topk.parquet"}
 OWN_FILES |= {"log.txt", "config.json", "digests.json", "manifest.json"}
 """What is never an export's name in a run folder."""
+SUMMED = ("config.yaml", "metrics.json", "metrics.jsonl", "model.safetensors", "scores.parquet", "topk.parquet")
+"""What of a finished run has check sums in `run.json`."""
 Settings = Config | FinetuneConfig
 PACKAGES = ("torch", "numpy", "transformers", "peft", "pylance", "pyarrow", "polars", "pillow")
 
@@ -267,20 +270,34 @@ class RunFolder:
             )
         return found
 
+    def sums(self) -> dict[str, str]:
+        """Check sums of the files that a finished run consists of."""
+        return {name: file_sum(self.path / name) for name in SUMMED if (self.path / name).is_file()}
+
+    def check_file(self, name: str, info: Mapping[str, Any] | None = None) -> None:
+        """UserError where a file of a finished run is not as it was when the run was finished. info: `run.json`."""
+        info = self.info() if info is None else info
+        if info["finished"]:
+            then = "bring it back from a copy, or train again"
+            if name == "config.yaml":
+                then += "; whoever has changed it on purpose removes it from `files` in run.json"
+            check_file(self.path / name, info["files"].get(name), then)
+
     def settings(self) -> Settings:
-        """The settings of the run, complete. Raises UserError where the file was changed to something impossible."""
-        path = self.path / "config.yaml"
-        missing = [text for used in self.info().get("registered", []) if (text := lacking(used))]
+        """The settings of the run, complete. Raises UserError where the file was changed, or is damaged."""
+        path, info = self.path / "config.yaml", self.info()
+        missing = [text for used in info.get("registered", []) if (text := lacking(used))]
         if missing:
             raise UserError(f"{self.path}: " + "\n".join(missing))
         try:
             tree = read_yaml(path, SETTINGS)
+            self.check_file("config.yaml", info)
         except FileNotFoundError:
             raise UserError(f"{path} is missing: train again with the same command") from None
         if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
             raise UserError(f"{path} is damaged: it holds no settings by name")
         try:
-            return finetune_config(tree) if self.info().get("task") == FINETUNE else validate(tree)
+            return finetune_config(tree) if info.get("task") == FINETUNE else validate(tree)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -368,12 +385,15 @@ class RunFolder:
 
     def metrics_lines(self) -> list[dict[str, Any]]:
         """What `metrics.jsonl` holds. UserError where it is damaged."""
+        self.check_file("metrics.jsonl")
         return read_epochs(self.path / "metrics.jsonl")
 
     def metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds, see `read_metrics`. UserError where it is missing or damaged."""
         try:
-            return read_metrics(self.path / "metrics.json")
+            found = read_metrics(self.path / "metrics.json")
+            self.check_file("metrics.json")
+            return found
         except FileNotFoundError:
             raise UserError(f"{self.path}/metrics.json is missing: train the run again") from None
 

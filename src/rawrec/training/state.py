@@ -17,11 +17,22 @@ from torch import Tensor
 from rawrec.errors import UserError
 from rawrec.files import replacing, write_tensors, write_text
 from rawrec.reading import check_head, damaged, json_of, typed
+from rawrec.sums import tensors_sum
 
 OTHER_MODEL = (
     "the saved weights are not of this model: another version of rawrec made them, or config.yaml was changed. Train "
     "again with this version"
 )
+
+
+SUM = "sum"
+
+
+class _Summed(BaseModel):
+    """What is beside tensors: the state as text, and the check sum of both."""
+
+    sum: str
+    state: str
 
 
 @dataclass
@@ -67,30 +78,48 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One metadata key only: the order of several is not defined, and files must be equal byte by byte.
+    text = json.dumps(state, sort_keys=True)
     with replacing(path) as partial:
-        write_tensors(plain, partial, {"rawrec": json.dumps(state, sort_keys=True)})
+        write_tensors(plain, partial, {"rawrec": json.dumps({SUM: tensors_sum(plain, text), "state": text})})
 
 
-def load(path: Path, kind: type[BaseModel] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save` wrote. kind: what the state must be. Raises UserError for a file that is missing or is not whole."""
+def load(
+    path: Path, kind: type[BaseModel] | None = None, summed: bool = True
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save` wrote. kind: what the state must be. summed: compare with the check sum in it; False where the whole
+    file has just been compared. Raises UserError for a file that is missing, or is not as it was written."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return tensors, _state(file, path, kind)
+        state, text, total = _state(file, path, kind)
+    if summed and total is not None and tensors_sum(tensors, text) != total:
+        raise UserError(f"{path} is damaged: its check sum is not the one it was written with. {_way_out(path)}")
+    return tensors, state
 
 
 def load_state(path: Path, kind: type[BaseModel] | None = None) -> dict[str, Any]:
     """The state alone; raises as `load` does."""
     with _opened(path) as file:
-        return _state(file, path, kind)
+        return _state(file, path, kind)[0]
 
 
-def _state(file: Any, path: Path, kind: type[BaseModel] | None) -> dict[str, Any]:
+def _state(file: Any, path: Path, kind: type[BaseModel] | None) -> tuple[dict[str, Any], str, str | None]:
+    """The state, as text, too, and the check sum; None in files of earlier versions, which have none."""
     text = (file.metadata() or {}).get("rawrec")
     if text is None:
         raise UserError(f"{path} is not a file that rawrec wrote, or is damaged: it says nothing of where it stands")
-    found = json_of(text)
+    found, total = json_of(text), None
+    if isinstance(found, dict) and SUM in found:
+        summed = typed(_Summed, found, path)
+        total, text = summed.sum, summed.state
+        found = json_of(text)
     typed(dict[str, Any] if kind is None else kind, found, path)
-    return found
+    return found, text, total
+
+
+def _way_out(path: Path) -> str:
+    if path.parent.name == "checkpoint":
+        return "Remove it: `rawrec resume` then begins the run anew; or bring it back from a copy"
+    return "Bring it back from a copy, or train again"
 
 
 @contextmanager
