@@ -176,7 +176,14 @@ Vectors = Annotated[
     ),
 ]
 ImageDir = Annotated[Path | None, typer.Option("--image-dir", help="folder of pictures")]
-ImageName = Annotated[str, typer.Option("--image-name", help="file name of an item's picture")]
+ImageName = Annotated[
+    str,
+    typer.Option(
+        "--image-name",
+        help="file name of an item's picture in --image-dir; '{item}/*.jpg' takes several, '{item:.3}/{item}.jpg' has "
+        "folders by the id's first three characters",
+    ),
+]
 ImageColumn = Annotated[Many, typer.Option("--image-column", help="column of picture bytes (Parquet)")]
 ImageField = Annotated[str, typer.Option("--image-field", help="name of the field of --image-dir")]
 Frames = Annotated[
