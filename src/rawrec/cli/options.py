@@ -176,6 +176,15 @@ Vectors = Annotated[
     ),
 ]
 ImageDir = Annotated[Path | None, typer.Option("--image-dir", help="folder of pictures")]
+ImagePath = Annotated[
+    Many,
+    typer.Option(
+        "--image-path",
+        metavar="COLUMN[=FIELD]",
+        help="column of paths of pictures, lists or several between |, within --image-dir or the table's folder; "
+        "repeatable",
+    ),
+]
 ImageName = Annotated[
     str,
     typer.Option(

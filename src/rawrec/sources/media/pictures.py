@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from rawrec.data.checked import WORKERS, Checked
 from rawrec.data.import_report import ImportReport
@@ -137,7 +137,7 @@ class ImageFolder:
                 return str(real), os.lstat(real)
         return path, os.lstat(path)
 
-    def pictures(self, item_ids: Sequence[str], pool: ThreadPoolExecutor, checked: Checked) -> Iterator[Pictures]:
+    def pictures(self, item_ids: Sequence[Any], pool: ThreadPoolExecutor, checked: Checked) -> Iterator[Pictures]:
         """Chunk by chunk of the items, per item its pictures, those that are good; all else is counted."""
 
         def read(few: slice) -> list[Found]:
@@ -166,7 +166,7 @@ class ImageFolder:
             if self.name.suffix and (suffix := suffix_of(name)) != self.name.suffix:
                 self.suffixes[suffix] += 1
 
-    def _found(self, item_id: str, checked: Checked) -> Found:
+    def _found(self, item_id: Any, checked: Checked) -> Found:
         for name in self._names(item_id):
             found = self._files(self._matches(name) if self.name.is_glob else [name], checked)
             if found.pictures:
@@ -235,11 +235,7 @@ class ImageFolder:
         if self.suffixes:
             kinds = ", ".join(f".{suffix} {count:,}" for suffix, count in self.suffixes.most_common())
             self.report.note(f"pictures with another suffix than .{self.name.suffix} of the image name: {kinds}")
-        if self._several:
-            self.report.note(
-                f"{len(set(self._several)):,} files of the image folder are pictures of several items, as "
-                f"{self._several[0]}"
-            )
+        self._note_several()
         examples, count = [], 0
         for root, folders, files in os.walk(self.folder):
             inside = os.path.relpath(root, self.folder)
@@ -254,6 +250,60 @@ class ImageFolder:
                         examples.append(name)
         if count:
             self.report.skip("file of the image folder that no item names", sorted(examples), count)
+
+    def _note_several(self) -> None:
+        if self._several:
+            self.report.note(
+                f"{len(set(self._several)):,} files of the image folder are pictures of several items, as "
+                f"{self._several[0]}"
+            )
+
+
+class PathFolder(ImageFolder):
+    """The pictures of a folder under paths that columns name, of each item as many as these say.
+
+    A path is relative to the folder; an absolute one counts where it leads into the folder. Nothing outside of it is
+    opened, as of `ImageFolder`. columns: how many; the rows of `pictures` are lists of paths, those of an item side by
+    side.
+    """
+
+    def __init__(self, folder: Path, report: ImportReport, columns: int) -> None:
+        super().__init__(folder, "{item}", report)
+        self.at_once = CHUNK * columns
+        self._roots = [self.folder, Path(folder).absolute()]
+
+    def _found(self, item_id: Any, checked: Checked) -> Found:
+        found = Found()
+        for path in item_id:
+            name = self._within(path)
+            picture = self._tried(lambda name=name: self._read(name))
+            if picture is None:
+                is_address = path.lower().startswith(("http://", "https://"))
+                picture = Skip("an address in a column of paths (use image_url)" if is_address else "no such file")
+            elif isinstance(picture, bytes):
+                picture = _reason(picture, checked) or picture
+                found.used.append(name)
+            found.pictures.append((path, picture))
+        return found
+
+    def _within(self, path: str) -> str:
+        """The path as seen from the folder; as it is where it is absolute and leads elsewhere."""
+        pure = PurePosixPath(path)
+        for root in self._roots:
+            if pure.is_relative_to(root):
+                return str(pure.relative_to(root))
+        return str(pure)
+
+    def count_unused(self) -> None:
+        """Count the pictures that lie beside those that were named, in the same folders, and are not named."""
+        self._note_several()
+        left: list[str] = []
+        for folder in sorted({os.path.dirname(name) for name in self.used}):  # noqa: PTH120
+            listed = self._tried(lambda folder=folder: self._listed(folder))
+            names = [f"{folder}/{name}".lstrip("/") for name in listed] if isinstance(listed, list) else []
+            left += [name for name in names if suffix_of(name) in SUFFIXES and name not in self.used]
+        if left:
+            self.report.skip("picture beside those named that no item names", left[:20], len(left))
 
 
 def check(data: bytes, checked: Checked) -> None:
@@ -300,7 +350,7 @@ def _reason(data: bytes, checked: Checked) -> Skip | None:
     return None
 
 
-def spans(ids: Sequence[str], folder: ImageFolder | None, checked: Checked) -> Iterator[tuple[slice, Pictures | None]]:
+def spans(ids: Sequence[Any], folder: ImageFolder | None, checked: Checked) -> Iterator[tuple[slice, Pictures | None]]:
     """Consecutive parts of `ids` with the pictures of each, so that a part holds no more than some MiB of them."""
     if folder is None:
         yield slice(0, len(ids)), None
