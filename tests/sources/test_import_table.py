@@ -143,7 +143,7 @@ def test_pictures_of_a_column(tmp_path: Path, run: Import) -> None:
     assert data.images("front", [0, 1, 2]) == [[good], [], []]
     assert data.images("more", [0, 1, 2]) == [[good, good], [], []]
     assert data.images("boxed", [0, 1, 2]) == [[good], [], []]
-    reason = "image: the column holds its path, not the picture (use image_dir)"
+    reason = "image: the column holds its path, not the picture (use image_path)"
     assert counts(data) == {"image: not a picture of a known format": 1, "image: empty file": 1, reason: 1}
     assert report(data).skipped[reason].examples == ["items.parquet:3"]
     assert report(data).read["images"] == report(data).kept["images"] + 3

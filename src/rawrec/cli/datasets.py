@@ -15,6 +15,7 @@ from rawrec.cli.options import (
     Frames,
     ImageDir,
     ImageName,
+    ImagePath,
     Item,
     ItemColumns,
     ItemId,
@@ -62,6 +63,7 @@ def append(
     feature: Feature = None,
     vectors: Vectors = None,
     image_dir: ImageDir = None,
+    image_path: ImagePath = None,
     image_name: ImageName = "{item}.jpg",
     image_column: Annotated[
         Many, typer.Option(metavar="COLUMN[=FIELD]", help="column of picture bytes (Parquet)")
@@ -97,7 +99,8 @@ def append(
         labels=label or [], positive=positive, extra=extra or [], query=query, session=session, items=items,
         item_id=item_id, item_columns=columns_of(item_columns) or [], text=text or [], category=category or [],
         numeric=numeric or [], feature=feature or [], vectors=vector_files(vectors), image_dir=image_dir,
-        image_name=image_name, image_column=image_column or [], image_field=image_field, frames=frames,
+        image_name=image_name, image_path=image_path or [], image_column=image_column or [], image_field=image_field,
+        frames=frames,
         image_url=image_url or [], launched=launched, pictures=pictures, users=users, user_id=user_id,
         user_category=user_category or [], user_numeric=user_numeric or [], update=update, part=part,
         moved=dict(map(_moved, move or [])), encoding=encoding,

@@ -184,7 +184,23 @@ Vectors = Annotated[
     ),
 ]
 ImageDir = Annotated[Path | None, typer.Option("--image-dir", help="folder of pictures")]
-ImageName = Annotated[str, typer.Option("--image-name", help="file name of an item's picture")]
+ImagePath = Annotated[
+    Many,
+    typer.Option(
+        "--image-path",
+        metavar="COLUMN[=FIELD]",
+        help="column of paths of pictures, lists or several between |, within --image-dir or the table's folder; "
+        "repeatable",
+    ),
+]
+ImageName = Annotated[
+    str,
+    typer.Option(
+        "--image-name",
+        help="file name of an item's picture in --image-dir; '{item}/*.jpg' takes several, '{item:.3}/{item}.jpg' has "
+        "folders by the id's first three characters",
+    ),
+]
 ImageColumn = Annotated[
     Many, typer.Option("--image-column", metavar="COLUMN[=FIELD]", help="column of picture bytes (Parquet)")
 ]

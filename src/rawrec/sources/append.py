@@ -63,6 +63,7 @@ def append(
     feature: Sequence[str] = (),
     vectors: Mapping[str, str | Path] | None = None,
     image_dir: str | Path | None = None,
+    image_path: Sequence[str] = (),
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
     image_field: str | None = None,
@@ -87,7 +88,8 @@ def append(
     default the columns so called. positive: as there; a label from a number on becomes 1, else 0. feature: columns of
     vectors, which are lists of numbers or texts of them. vectors: feature -> a file of vectors with item ids (a table,
     .npz, .npy), for the items of the table of items; without one for those of the interactions; without these for its
-    own. image_field: needed where the dataset has several. frames: as there.
+    own. image_path: columns of paths of pictures, as there. image_field: needed where the
+    dataset has several. frames: as there.
     image_url: columns of addresses of pictures; pictures: how they are downloaded, or a table of addresses. users:
     table of users, with the id in `user_id` (default: the same name as `user`). update: replace the content of items
     and the attributes of users that are there. part: of the new interactions in the default split. moved: part -> part,
@@ -116,7 +118,9 @@ def append(
     check_features(data, vectors)
     named = {"text": text, "category": category, "numeric": numeric, "feature": feature}
     named["image_column"] = image_column
-    folder_field = field_of_folder(data, image_field, image_dir)
+    if image_path and (items is None or image_field is not None):
+        raise UserError("image_path: these are columns of the table of items, COLUMN or COLUMN=FIELD; no image_field")
+    folder_field = field_of_folder(data, image_field, None if image_path else image_dir)
     if image_url or pictures:
         pictures = downloads(data, pictures or UrlPictures(), folder_field)
     if items is not None:
@@ -124,12 +128,15 @@ def append(
         found.require("item_id", [item_id or item])
         found.require("image_url", image_url)
         elsewhere = {folder_field} | ({pictures.field} if pictures else set())
-        table, named = columns_of_items(data, found, item_id or item, named, image_url, elsewhere, vectors, launched)
+        table, named = columns_of_items(
+            data, found, item_id or item, named, image_url, elsewhere, vectors, launched, image_path
+        )
         launched = "launched" if "launched" in table.columns else None
     catalogue = Catalogue(
         report, table, "item_id", text=named["text"], category=named["category"], numeric=named["numeric"],
         feature=named["feature"], vectors=vector_files(vectors, item_id or item, encoding),
         widths=data.fields.feature, image_column=named["image_column"], image_dir=image_dir, image_name=image_name,
+        image_path=named.get("image_path", ()),
         image_field=folder_field, frames=frames, image_url=image_url, pictures=pictures, launched=launched,
     )  # fmt: skip
     people = user_columns(data, open_users(users, report, encoding), user_id or user, user_category, user_numeric)

@@ -41,6 +41,10 @@ class NamedColumns(Source):
         self.format, self.holds_bytes, self.columns = source.format, source.holds_bytes, list(names)
         self.refuse: Callable[[Batch], Batch] = lambda batch: batch
 
+    @property
+    def lies_in(self) -> Path | None:
+        return self.source.lies_in
+
     def again(self) -> NamedColumns:
         other = super().again()
         assert isinstance(other, NamedColumns)
@@ -143,21 +147,29 @@ def item_columns(
     elsewhere: set[str],
     files: Collection[str],
     launched: str | None = None,
+    image_path: Sequence[str] = (),
 ) -> tuple[NamedColumns, dict[str, Sequence[str]]]:
     """The table of items under the names of the dataset, and its fields by setting.
 
     launched: the column of the times of launch (default: the one so called, where the dataset has such times).
-    addresses: columns that are read as they are. elsewhere: image fields that do not come from the table; files:
-    features that do not.
+    addresses: columns that are read as they are. image_path: columns of paths of pictures. elsewhere: image fields that
+    do not come from the table; files: features that do not.
     """
     fields = data.fields
+    paths: dict[str, str] = {}
+    for word in image_path:
+        column, field = source.column_and_field("image_path", word, stored_name)
+        if field not in fields.image or field in elsewhere | paths.keys():
+            raise UserError(unknown_name(f"image_path {word!r}: the dataset's image field", field, fields.image))
+        paths[field] = column
+    elsewhere = elsewhere | paths.keys()
     images = [name for name in fields.image if name not in elsewhere and source.holds_bytes]
     features = [name for name in fields.feature if name not in files]
     known = {"text": fields.text, "category": fields.categorical, "numeric": fields.numeric, "feature": features}
     known["image_column"] = images
     found = {name: _assigned(name, columns[name], known[name], source, stored_name) for name in known}
     names = {field: column for columns in found.values() for field, column in columns.items()}
-    names = {**{name: name for name in addresses}, "item_id": item_id, **names}
+    names = {**{name: name for name in addresses}, "item_id": item_id, **names, **paths}
     if launched is not None and not data.has_launched:
         raise UserError(
             f"launched {launched!r}: the items of {data.path} have no time of launch: import it anew with it"
@@ -165,6 +177,7 @@ def item_columns(
     source.require("launched", [launched])
     if data.has_launched and (launched is not None or "launched" in source.columns):
         names["launched"] = launched or "launched"
+    found["image_path"] = paths
     return NamedColumns(source, names), {name: list(columns) for name, columns in found.items()}
 
 

@@ -19,8 +19,8 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.parts import PartWriter
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures, column_addresses
-from rawrec.sources.media.frames import media_folder
-from rawrec.sources.media.pictures import WORKERS, Pictures, check_many, spans
+from rawrec.sources.media.frames import DEFAULT_NAME, media_folder
+from rawrec.sources.media.pictures import WORKERS, PathFolder, Pictures, check_many, spans
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import binary_lists, missing, string_lists
@@ -43,7 +43,9 @@ class Catalogue:
     category, numeric, image_column, feature: its columns, each as "COLUMN" or "COLUMN=FIELD". Categories are lists, or
     several values between "|"; features are vectors. vectors: files of vectors by item id,
     which the writer is to take. widths: of features; without it as the columns and files have them.
-    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. frames: so many of each item,
+    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. image_path: columns of paths
+    of pictures, "COLUMN" or "COLUMN=FIELD", within image_dir or the folder of the table, lists or several between "|".
+    frames: so many of each item,
     of folders of frames, videos and animations there, see `media_folder`. image_url: columns of the
     addresses of pictures. pictures: how they are downloaded, or a table of addresses. launched: column of the times
     from which the items existed.
@@ -66,6 +68,7 @@ class Catalogue:
         widths: Mapping[str, int] | None = None,
         image_column: Sequence[str] = (),
         image_dir: str | Path | None = None,
+        image_path: Sequence[str] = (),
         image_name: str = "{item}.jpg",
         image_field: str = "image",
         frames: int | None = None,
@@ -81,6 +84,7 @@ class Catalogue:
             "numeric": numeric,
             "feature": feature,
             "image_column": image_column,
+            "image_path": image_path,
         }
         named: dict[str, list[Named]] = {setting: [] for setting in words}
         if source is not None:
@@ -90,7 +94,8 @@ class Catalogue:
             source.require("launched", [launched])
             if image_column and not source.holds_bytes:
                 raise UserError(
-                    f"image_column: pictures in a column need a Parquet table, {source.path} is none; use image_dir"
+                    f"image_column: pictures in a column need a Parquet table, {source.path} is none; "
+                    "of paths of pictures name the column as image_path (--image-path)"
                 )
         elif wanted := [*itertools.chain(*words.values()), *image_url, *filter(None, [launched])]:
             raise UserError(f"column {wanted[0]!r} describes items: name the table of the items that holds it")
@@ -101,9 +106,25 @@ class Catalogue:
         self.launched, self._times = launched, times_of(report, look, launched)
         self._late = 0  # items without a time of launch
         self.vectors, self.feature = vectors, self._vector_columns(named["feature"], vectors, widths)
-        self.folder = media_folder(image_dir, image_name, frames, report)
+        self.image_path = named["image_path"]
+        if self.image_path:
+            if image_name != DEFAULT_NAME or frames is not None or image_field not in ("", "image"):
+                raise UserError(
+                    "image_path: the column names the files, as COLUMN=FIELD also their field: leave image_name, "
+                    "image_field and frames out"
+                )
+            base = Path(image_dir) if image_dir is not None else source.lies_in if source is not None else None
+            if base is None:
+                raise UserError("image_path: the items are a table in memory: name the folder of the paths (image_dir)")
+            self.folder, self._of_folder = (
+                PathFolder(base, report, len(image_path)),
+                [one.field for one in self.image_path],
+            )
+        else:
+            self.folder = media_folder(image_dir, image_name, frames, report)
+            self._of_folder = [image_field] if self.folder else []
         self.fields = Fields(
-            image=[one.field for one in self.image_column] + ([image_field] if self.folder else []),
+            image=[one.field for one in self.image_column] + self._of_folder,
             text=[one.field for one in self.text],
             categorical=[one.field for one in self.category],
             numeric=[one.field for one in self.numeric],
@@ -131,7 +152,9 @@ class Catalogue:
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        fields = [one.column for one in (*self.text, *self.category, *self.numeric, *self.image_column)]
+        fields = [
+            one.column for one in (*self.text, *self.category, *self.numeric, *self.image_column, *self.image_path)
+        ]
         fields += [column.name for column in self.feature]
         return list(dict.fromkeys([self.item_id, *fields, *self.image_url, *filter(None, [self.launched])]))
 
@@ -167,11 +190,17 @@ class Catalogue:
         item_ids: list[str],
         columns: dict[str, Any],
         pictures_of: dict[str, Callable[[], Pictures]],
+        paths: list[list[list[str]]] | None = None,
     ) -> None:
         columns |= {name: checked() for name, checked in pictures_of.items()}
-        for part, pictures in spans(item_ids, self.folder, writer.checked):
-            batch = {"item_id": item_ids[part], **{name: values[part] for name, values in columns.items()}}
-            writer.add_items(batch | ({} if pictures is None else {self.image_field: pictures}))
+        by, n = item_ids, 1  # what the folder finds pictures by, and of how many fields for an item
+        if paths:
+            by, n = [some for row in zip(*paths, strict=True) for some in row], len(paths)
+        for part, pictures in spans(by, self.folder, writer.checked):
+            rows = slice(part.start // n, part.stop // n)
+            batch = {"item_id": item_ids[rows], **{name: values[rows] for name, values in columns.items()}}
+            found = {} if pictures is None else {field: pictures[at::n] for at, field in enumerate(self._of_folder)}
+            writer.add_items(batch | found)
 
     def _finish(self) -> None:
         for read in [*self._numbers.values(), *filter(None, [self._times])]:
@@ -183,9 +212,9 @@ class Catalogue:
 
     def _clean(
         self, batch: Batch, source: Source, pool: ThreadPoolExecutor, checked: Checked
-    ) -> tuple[list[str], dict[str, Any], dict[str, Callable[[], Pictures]]]:
-        """The ids, every field's values by its stored name, and of columns of pictures, which are being checked, what
-        gives their values; rows without an id are left out and counted."""
+    ) -> tuple[list[str], dict[str, Any], dict[str, Callable[[], Pictures]], list[list[list[str]]]]:
+        """The ids, every field's values by its stored name, of columns of pictures, which are being checked, what gives
+        their values, and the paths of columns of paths; rows without an id are left out and counted."""
         self.report.add_read("items", len(batch.rows))
         found, good = read_ids(batch, self.item_id, self.report)
         if not good.all():
@@ -210,13 +239,17 @@ class Catalogue:
             pictures, alone = binary_lists(batch.columns[name], f"{batch.file}: {name}")
             if alone.any():
                 self.report.add_read("images", int(alone.sum()))
-                reason = "image: the column holds its path, not the picture (use image_dir)"
+                reason = "image: the column holds its path, not the picture (use image_path)"
                 self.report.skip(reason, batch.examples(alone > 0), int(alone.sum()))
             where = [f"{batch.file}:{row}" for row in batch.rows.tolist()]
             pictures_of[field] = check_many(pictures, where, self.report, pool, checked)
         if self.pictures is not None and self.image_url:
             columns[self.pictures.column] = column_addresses(batch, self.image_url)
-        return found.to_pylist(), columns, pictures_of
+        paths = [
+            string_lists(_paths(batch.columns[name]), f"{batch.file}: {name}", json_lists=is_json, separator="|")
+            for name, _ in self.image_path
+        ]
+        return found.to_pylist(), columns, pictures_of, paths
 
     def _note_objects(self, batch: Batch) -> None:
         """Note columns of JSON whose values are objects, which would be one text each."""
@@ -246,6 +279,12 @@ class Catalogue:
             reason = f"feature {column.field}: a value is not finite (missing)"
             self.report.skip(reason, batch.examples(lost), int(lost.sum()))
         return values
+
+
+def _paths(column: pa.Array) -> pa.Array:
+    """Of pictures as structs, what these say of their path."""
+    is_struct = pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0
+    return column.field("path") if is_struct else column
 
 
 def _early(things: Iterable[T]) -> Iterator[T]:

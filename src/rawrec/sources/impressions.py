@@ -63,6 +63,7 @@ def import_impressions(
     feature: Sequence[str] = (),
     vectors: Mapping[str, str | Path] | None = None,
     image_dir: str | Path | None = None,
+    image_path: Sequence[str] = (),
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
     image_field: str = "image",
@@ -124,8 +125,9 @@ def import_impressions(
     catalogue = Catalogue(
         report, open_source(Path(items), report, encoding) if items is not None else None, item_id, text=text,
         category=category, numeric=numeric, feature=feature, vectors=vector_files(vectors, item_id, encoding),
-        image_column=image_column, image_dir=image_dir, image_name=image_name, image_field=image_field, frames=frames,
-        image_url=image_url, pictures=pictures, launched=launched,
+        image_column=image_column, image_dir=image_dir, image_path=image_path,
+        image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
+        launched=launched,
     )  # fmt: skip
     catalogue.check_time(time)
     people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)

@@ -47,7 +47,8 @@ class SourceTables:
     labels, time_format of times; user_id (default: as `user`), user_category and user_numeric are columns of the users;
     item_id (default: as `item`), text, category, numeric, feature, image_column, image_url and launched are columns of
     the items.
-    vectors: feature -> a file. image_dir: a folder of pictures called `image_name`, the field `image_field`; with
+    vectors: feature -> a file. image_dir: a folder of pictures called `image_name`, the field `image_field`, or
+    of those that the columns image_path name; with
     frames so many of each item's folder or video there. encoding: of files of vectors that are text.
     """
 
@@ -77,6 +78,7 @@ class SourceTables:
     vectors: Mapping[str, str | Path] = field(default_factory=dict)
     image_column: Sequence[str] = ()
     image_dir: str | Path | None = None
+    image_path: Sequence[str] = ()
     image_name: str = "{item}.jpg"
     image_field: str = "image"
     frames: int | None = None
@@ -123,7 +125,8 @@ def import_own(
     catalogue = Catalogue(
         report, items, item_id, text=tables.text, category=tables.category, numeric=tables.numeric,
         feature=tables.feature, vectors=vector_files(tables.vectors, item_id, tables.encoding),
-        image_column=tables.image_column, image_dir=tables.image_dir, image_name=tables.image_name,
+        image_column=tables.image_column, image_dir=tables.image_dir, image_path=tables.image_path,
+        image_name=tables.image_name,
         image_field=tables.image_field, frames=tables.frames, image_url=tables.image_url, pictures=pictures,
         launched=tables.launched,
     )  # fmt: skip
@@ -158,6 +161,10 @@ class Given(Source):
             reasons = [f"{entry.count} skipped because: {reason}" for reason, entry in report.skipped.items()]
             raise UserError("; ".join([f"source {name!r} gave no {what}", *reasons]))
         self.columns = first.column_names
+
+    @property
+    def lies_in(self) -> None:
+        return None
 
     def again(self) -> Given:
         other = copy.copy(self)

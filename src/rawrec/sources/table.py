@@ -46,6 +46,7 @@ def import_table(
     feature: Sequence[str] = (),
     vectors: Mapping[str, str | Path] | None = None,
     image_dir: str | Path | None = None,
+    image_path: Sequence[str] = (),
     image_name: str = "{item}.jpg",
     image_column: Sequence[str] = (),
     image_field: str = "image",
@@ -93,7 +94,9 @@ def import_table(
     several values between "|". feature: columns of vectors, which are lists of numbers or texts of them, as "column" or
     "column=field". vectors: feature -> a file of vectors with item ids (a table, .npz, .npy). A feature is as wide as
     its first vector that is all numbers. image_column: bytes, of Parquet. image_dir: a folder of pictures named
-    `image_name`, stored as the field `image_field`. frames: there an item has a folder of frames, a video or an
+    `image_name`, stored as the field `image_field`. image_path: columns of the paths of pictures, "column" or
+    "column=field", within image_dir, or else the
+    folder of the table. frames: there an item has a folder of frames, a video or an
     animation, of which so many frames, evenly sampled, are its pictures. image_url: the addresses of pictures, one or
     several in a value.
     pictures: how these are downloaded; or a table of addresses. launched: when each item began to exist, before which
@@ -113,6 +116,7 @@ def import_table(
     catalogue = Catalogue(
         report, source, item_id or item, text=text, category=category, numeric=numeric, feature=feature,
         vectors=vector_files(vectors, item_id or item, encoding), image_column=image_column, image_dir=image_dir,
+        image_path=image_path,
         image_name=image_name, image_field=image_field, frames=frames, image_url=image_url, pictures=pictures,
         launched=launched,
     )  # fmt: skip

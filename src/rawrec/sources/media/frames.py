@@ -6,15 +6,15 @@ Of n frames as of the seconds of a video: cut into N equal stretches, what stand
 from __future__ import annotations
 
 import os
-import re
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from rawrec.data import images
 from rawrec.data.checked import Checked
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.media import videos
+from rawrec.sources.media.names import natural, suffix_of
 from rawrec.sources.media.pictures import SUFFIXES, Found, ImageFolder, Skip, check
 
 DEFAULT_NAME = "{item}.jpg"
@@ -56,13 +56,15 @@ class FrameFolder(ImageFolder):
     def __init__(self, folder: Path, name: str, report: ImportReport, count: int) -> None:
         super().__init__(folder, "{item}" if name == DEFAULT_NAME else name, report)
         self.count = count
-        if _suffix(self.name) in videos.SUFFIXES:
+        if self.name.is_glob:
+            raise UserError(f"image name {name!r}: with frames it names one folder or file of an item, without * and ?")
+        if self.name.suffix in videos.SUFFIXES:
             videos.library()
 
     def _found(self, item_id: str, checked: Checked) -> Found:
-        name = self.name.replace("{item}", item_id)
+        name = self.name.of(item_id)
         names = [name]
-        if _suffix(self.name) not in (*videos.SUFFIXES, *SUFFIXES):
+        if self.name.suffix not in (*videos.SUFFIXES, *SUFFIXES):
             names += [f"{name}.{suffix}" for suffix in (*videos.SUFFIXES, *SUFFIXES)]
         for named in names:
             place = self._tried(lambda named=named: self._locate(named))
@@ -73,7 +75,7 @@ class FrameFolder(ImageFolder):
             path, state = place
             if stat.S_ISDIR(state.st_mode):
                 return self._of_folder(named, path, checked)
-            if _suffix(named) in videos.SUFFIXES:
+            if suffix_of(named) in videos.SUFFIXES:
                 return self._of_video(named, path, state)
             return self._of_picture(named, checked)
         return Found()
@@ -84,9 +86,9 @@ class FrameFolder(ImageFolder):
         if not isinstance(listed, list):
             found.pictures = [(name, listed)] if listed is not None else []
             return found
-        files = sorted((file for file in listed if _suffix(file) in SUFFIXES), key=_natural)
+        files = sorted((file for file in listed if suffix_of(file) in SUFFIXES), key=natural)
         if len(files) < len(listed):
-            other = next(file for file in listed if _suffix(file) not in SUFFIXES)
+            other = next(file for file in listed if suffix_of(file) not in SUFFIXES)
             found.beside.append(("file among an item's frames that is no picture", f"{name}/{other}",
                                  len(listed) - len(files)))  # fmt: skip
         if not files:
@@ -154,12 +156,3 @@ def _listed(path: str) -> list[str]:
             if len(names) > MAX_LISTED:
                 raise Skip(f"folder of frames with more than {MAX_LISTED:,} files")
     return sorted(names)
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower().lstrip(".")
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts frame2 before frame10."""
-    return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]

@@ -125,7 +125,9 @@ def binary_lists(column: pa.Array, where: str) -> tuple[list[list[bytes]], np.nd
         alone[at] = sum(isinstance(p, dict) and p.get("bytes") is None and any(p.values()) for p in pictures)
         pictures = [p.get("bytes") if isinstance(p, dict) else p for p in pictures]
         if not all(p is None or isinstance(p, bytes) for p in pictures):
-            raise UserError(f"{where} holds values of type {column.type}; a picture column holds bytes")
+            raise UserError(
+                f"{where} holds values of type {column.type}; a picture column holds bytes (of paths: image_path)"
+            )
         result.append([p for p in pictures if p is not None])
     return result, alone
 

@@ -87,6 +87,10 @@ class InMemory(Source):
                 + " is left out: df.reset_index() makes it a column"
             )
 
+    @property
+    def lies_in(self) -> None:
+        return None
+
     def require(self, setting: str, names: Sequence[str | None]) -> None:
         for name in names:
             if name in self.index and name not in self.columns:

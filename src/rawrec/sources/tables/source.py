@@ -88,6 +88,11 @@ class Source:
         self.report = report
         self.fraction = 0.0
 
+    @property
+    def lies_in(self) -> Path | None:
+        """Where the table lies; None of one that does not lie on disk."""
+        return self.path.parent
+
     def again(self) -> Source:
         """The same table for one more reading, whose findings are not counted a second time."""
         other = copy.copy(self)
