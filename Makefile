@@ -13,7 +13,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[encoders,faiss,huggingface,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,dev]'
 	touch $@
 
 demo: install
