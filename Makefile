@@ -1,4 +1,5 @@
 # make demo: set up, generate a shop, train, evaluate, report.   make test: set up, lint, type-check, test.
+# make dist: sdist and wheel into dist/, the wheel tried outside the repository.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,13 +8,13 @@ STAMP := $(VENV)/.installed
 # Small enough for two cores: 48 items encoded with gradient per step, five epochs. Leave them out for a full run.
 DEMO := bank.live_budget=32 content.fusion.kind=concat train.encoder_lr=3e-4 model.dropout=0.2 train.epochs=5
 
-.PHONY: install demo test style types units lint clean
+.PHONY: install demo test style types units lint dist clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[encoders,faiss,huggingface,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,dev]'
 	touch $@
 
 demo: install
@@ -42,6 +43,9 @@ units: install
 # Types are checked beside the tests: in a minute of one core they would leave the others idle.
 test: install
 	$(MAKE) --no-print-directory -j 2 style types units
+
+dist: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/distribution.py
 
 clean:
 	rm -rf data runs

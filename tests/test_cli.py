@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import polars as pl
 import pytest
 
 import forked
+import rawrec
 from rawrec import cli
 from rawrec.cli.training import _main_metrics as main_metrics
 from rawrec.training import state as checkpoint
@@ -108,13 +108,13 @@ def test_every_help_has_an_example(shell: Shell, words: list[str]) -> None:
 @pytest.mark.parametrize("module", ["rawrec", "rawrec.cli"])
 def test_the_command_line_as_a_module(module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"rawrec {importlib.metadata.version('rawrec')} ")
+    assert done.stdout.startswith(f"rawrec {rawrec.__version__} ")
 
 
 def test_the_command_that_is_installed() -> None:
     command = Path(sys.executable).with_name("rawrec")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"rawrec {importlib.metadata.version('rawrec')} ")
+    assert done.stdout.startswith(f"rawrec {rawrec.__version__} ")
 
 
 def test_help_is_instant() -> None:

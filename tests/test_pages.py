@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 import tomllib
+from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import rawrec
+from rawrec import cli
 from rawrec.content.encoders import base
 from rawrec.data import checked, meta
 from rawrec.serving import added
@@ -76,6 +81,57 @@ def test_every_page_is_reached_from_the_readme() -> None:
                 reached.add(to)
                 waiting.append(to)
     assert not set(PAGES) - reached
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+OWN = {"till"}
+"""Sources that a page tells how to make."""
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every `rawrec` command in the page's blocks; what is written as `...` or [optional] is no word."""
+    for block in re.findall(r"^```bash\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            if "rawrec " in line and not line.lstrip().startswith("#"):
+                words = shlex.split(line.partition("rawrec ")[2], comments=True)
+                yield list(itertools.takewhile(lambda word: word not in ("|", "&&", ";", ">", "done"), words))
+
+
+def unknown(words: list[str]) -> list[str]:
+    """The command and the options of `words` that rawrec does not have."""
+    command: Any = cli.app.group()
+    while words and hasattr(command, "commands"):
+        if words[0].startswith("-"):
+            break
+        if words[0] in OWN:
+            return []
+        if words[0] not in command.commands:
+            return [words[0]]
+        command, words = command.commands[words[0]], words[1:]
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+    return [word for word in words if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_options_exist(page: Path) -> None:
+    assert not [(words[0], bad) for words in commands(page) if words and (bad := unknown(words))]
+
+
+def test_commands_that_are_none_are_found() -> None:
+    assert unknown(["trian", "em3"]) == ["trian"]
+    assert unknown(["import", "tables", "--out", "x"]) == ["tables"]
+    assert unknown(["import", "table", "--interaction", "x", "--out", "y"]) == ["--interaction"]
+    assert unknown(["--version"]) == [] and unknown(["recommend", "runs/x", "-k", "5", "--user=u1"]) == []
+
+
+DENIED = re.compile(r"(\w+)'s? [^.]*?\b(?:ha(?:s|ve) no|without an?) (?:importer|command)", re.I)
+
+
+def test_no_page_denies_a_source_that_is_there() -> None:
+    names = {path.stem for path in (ROOT / "docs" / "sources").glob("*.md")} - {"README"}
+    found = [m[0] for page in PAGES for m in DENIED.finditer(text_of(page)) if m[1].lower() in names]
+    assert not found
+    assert DENIED.search("RecBole's atomic files have no importer of their own")
 
 
 def test_one_version_everywhere() -> None:

@@ -38,3 +38,6 @@ def test_readme(tmp_path: Path) -> None:
         run, start = bash if kind == "bash" else python
         done = run([*start, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    ignored = set(re.findall(r"^/(\w+)/$", (README.parent / ".gitignore").read_text(encoding="utf-8"), re.MULTILINE))
+    left = {path.name for path in tmp_path.iterdir()} - {"bin"}
+    assert left <= ignored, f"git would see {sorted(left - ignored)}: write to data/ or runs/"

@@ -177,7 +177,7 @@ def test_mlflow(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"{name} is not installed: pip install 'rawrec\[{name}\]'"):
+    with pytest.raises(UserError, match=rf"{name}, which is not installed: pip install 'rawrec\[{name}\]'"):
         tracker(name)
 
 

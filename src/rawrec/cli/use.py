@@ -286,9 +286,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page about a run, beside a baseline."""
-    from rawrec.report import build_report
+    from rawrec.report import build_report, plots
     from rawrec.serving.recommender import Recommender
 
+    plots.library()
     recommender = Recommender.load(run, data)
     path = build_report(run, against, out, recommender=recommender, data=recommender.data)
     tell(f"wrote {path}", {"report": str(path)}, as_json)

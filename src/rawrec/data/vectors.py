@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import math
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.errors import UserError
+from rawrec.extras import need
 from rawrec.files import alone, create, replacing
 
 VECTOR_FORMS = (".parquet", ".npy", ".safetensors", ".faiss")
@@ -78,10 +78,7 @@ def check_form(path: Path, index: str | None) -> None:
 
 
 def _faiss_library() -> Any:
-    try:
-        return importlib.import_module("faiss")
-    except ImportError as error:
-        raise UserError(f"a .faiss file needs the library Faiss ({error}): pip install 'rawrec[faiss]'") from None
+    return need("faiss", "a .faiss file needs the library Faiss")
 
 
 def _parquet(vectors: Vectors, path: Path) -> None:

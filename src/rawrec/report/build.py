@@ -34,8 +34,9 @@ def build_report(
 
     recommender: the run in use, for neighbours of cold items (and for recommendations where the run stored no lists);
     without it those pictures are left out. data: where the dataset of the runs is now, if it has moved. Raises
-    UserError on a run that is not finished or not comparable.
+    UserError on a run that is not finished or not comparable, and where matplotlib is not installed.
     """
+    plots.library()
     mine, other = Run(Path(run)), Run(Path(against)) if against else None
     found = RunFolder(mine.path).dataset(data)
     if other is not None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from rawrec.evaluation.ctr import Reliability
 from rawrec.evaluation.significance import Interval
+from rawrec.extras import need
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#1f2733", "#6b7482", "#d9dde3"
 RUN, BASELINE = "#2b5f8f", "#a3a9b3"
@@ -47,6 +48,11 @@ Line = tuple[Sequence[float], Sequence[float]]
 """x and y of the points that exist."""
 
 
+def library() -> Any:
+    """matplotlib. Raises UserError where it is not installed: asked before the work that ends in a page."""
+    return need("matplotlib", "pages draw with matplotlib")
+
+
 def lines(
     name: str,
     series: Mapping[str, Line],
@@ -60,6 +66,8 @@ def lines(
     series: legend -> line; dashed: lines of the baseline; mark: a point (x, y) and its text; share: y is in 0 .. 1.
     """
     with _style(name):
+        from matplotlib.ticker import MaxNLocator
+
         figure, axes = _figure(4.6, 2.7)
         for (label, (x, y)), colour in zip(series.items(), _colours(len(series)), strict=True):
             axes.plot(x, y, color=colour, label=label, marker="o", markersize=3.5)
@@ -153,10 +161,12 @@ def interval_bar(interval: Interval, reach: float, good: bool | None) -> Markup:
 
 def _style(salt: str) -> AbstractContextManager[None]:
     """The look of all plots; `salt` keeps the ids inside one drawing apart from those of the others on the page."""
-    return matplotlib.rc_context({**STYLE, "svg.hashsalt": salt})
+    return library().rc_context({**STYLE, "svg.hashsalt": salt})
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rawrec.config.records import Record
 from rawrec.data.dataset import Dataset
 from rawrec.files import write_text, yaml_text
+from rawrec.report import plots
 from rawrec.report.page import duration
 from rawrec.studies import printing
 from rawrec.studies.page import write_page
@@ -45,7 +46,8 @@ def begun(
     out: Path, cfg: Record, notes: Sequence[str], overwrite: bool, observe: Callable[..., None]
 ) -> Iterator[None]:
     """Inside, the folder is this study's alone and holds its settings; the notes are told. overwrite: what a study
-    wrote there before is taken away."""
+    wrote there before is taken away. UserError, before anything runs, where what the page needs is not installed."""
+    plots.library()
     with alone_in(out, SETTINGS, "study"):
         if overwrite:
             _empty(out)

@@ -17,6 +17,7 @@ from rawrec.config import Config
 from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.resolution import flatten
 from rawrec.errors import UserError
+from rawrec.extras import need, there
 from rawrec.folders import own_folder
 from rawrec.training.state import Progress
 
@@ -159,15 +160,18 @@ class Callbacks:
 
 
 class TensorBoard(Callback):
-    """Curves for TensorBoard, which every run has in its folder `tensorboard/`.
+    """Curves for TensorBoard, which every run has in its folder `tensorboard/` where the package is installed.
 
     Of steps losses, learning rates and the norm of the gradient; of epochs what `metrics.jsonl` has; at the end the
     test metrics, and the settings as HPARAMS. every: steps between those that are written; None: five a second at most.
+    Raises UserError where tensorboard is not installed.
     """
 
     SECONDS = 0.2
 
     def __init__(self, every: int | None = None) -> None:
+        if not there("tensorboard"):
+            need("tensorboard", "curves for TensorBoard are written by tensorboard")
         self.every = every
         self._board: Any = None
         self._at, self._purge, self._folder = 0.0, None, Path()

@@ -19,6 +19,7 @@ from rawrec.config.resolution import single
 from rawrec.content.encoders import JOINT, known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, RunInterrupted, UserError
+from rawrec.extras import install, there
 from rawrec.files import filling
 from rawrec.progress import watching
 from rawrec.reading import check_names, check_tensors, damaged
@@ -372,8 +373,11 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
     mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
-    hears = Callbacks([TensorBoard(), *how.callbacks], run.path)
+    board = [TensorBoard()] if there("tensorboard") else []
+    hears = Callbacks([*board, *how.callbacks], run.path)
     observe = watched(run, observer or (lambda event, **values: None), hears)
+    if not board:
+        observe("note", text=f"no curves for TensorBoard, which is not installed: {install('tensorboard')}")
     loop: Loop[Any] | None = None
     try:
         torch.set_deterministic_debug_mode("warn")

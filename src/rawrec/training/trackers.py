@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from rawrec.errors import UserError
+from rawrec.extras import need
 from rawrec.training.callbacks import Callback, EpochRecord, RunEnd, RunStart, StepRecord
 
 LONGEST = 500
@@ -18,12 +18,7 @@ STEPS = 50
 
 def _library(name: str) -> Any:
     """The library. Raises UserError, with what to do, where it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        if error.name != name:
-            raise
-        raise UserError(f"{name} is not installed: pip install 'rawrec[{name}]'") from None
+    return need(name, f"this is told to {name}")
 
 
 class WandB(Callback):

@@ -19,6 +19,7 @@ import yaml
 
 from rawrec.data.disk import first_line
 from rawrec.errors import UserError
+from rawrec.extras import install, need
 
 LEAST_VERSION = 5
 """Of `datasets`; versions below 4 executed scripts."""
@@ -42,13 +43,10 @@ class Found:
 
 def library() -> Any:
     """The module `datasets`. UserError where it is not installed or too old."""
-    try:
-        module = importlib.import_module("datasets")
-    except ImportError:
-        raise UserError("this source needs the library datasets: pip install 'rawrec[huggingface]'") from None
+    module = need("datasets", "this source needs the library datasets")
     if int(module.__version__.split(".")[0]) < LEAST_VERSION:
         raise UserError(
-            f"datasets {module.__version__} is too old, old versions execute scripts: pip install 'rawrec[huggingface]'"
+            f"datasets {module.__version__} is too old, old versions execute scripts: {install('datasets')}"
         )
     return module
 

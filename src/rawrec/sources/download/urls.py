@@ -16,6 +16,7 @@ from rawrec.data.arrays import Values
 from rawrec.data.checked import Checked
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
+from rawrec.extras import need
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import string_lists
 from rawrec.sources.tables.rows import read_ids
@@ -76,6 +77,7 @@ class UrlSource:
     """Puts pictures in the place of addresses, in batches of items on their way into a dataset."""
 
     def __init__(self, pictures: UrlPictures, out: Path) -> None:
+        need("aiohttp", "pictures by address are downloaded by aiohttp")
         from rawrec.sources.download.folder import Downloads  # its HTTP client takes a while to load
         from rawrec.sources.download.safe_http import Limits, is_public
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, BinaryIO
 
 from rawrec.data import images
-from rawrec.errors import UserError
+from rawrec.extras import need
 from rawrec.sources.media.pictures import Skip
 
 SUFFIXES = ("mp4", "m4v", "mov", "webm", "mkv", "avi")
@@ -24,14 +24,7 @@ HELD = 3
 
 def library() -> Any:
     """PyAV. Raises UserError where it is not installed."""
-    try:
-        import av  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError(
-            "frames of videos are decoded by PyAV, which is not installed: pip install 'rawrec[video]' "
-            "(or give folders of frames, GIF or WebP)"
-        ) from None
-    return av
+    return need("av", "frames of videos are decoded by PyAV", " (or give folders of frames, GIF or WebP)")
 
 
 def sample(file: BinaryIO, count: int) -> tuple[list[bytes], bool]:

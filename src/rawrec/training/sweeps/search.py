@@ -20,6 +20,7 @@ from rawrec.config import Config, resolve, strict_yaml
 from rawrec.config.metrics import lower_is_better
 from rawrec.config.records import Count, Record
 from rawrec.errors import UserError
+from rawrec.extras import need
 from rawrec.reading import SETTINGS, read_text
 from rawrec.training.sweeps.trial import Trial, study
 
@@ -158,6 +159,9 @@ class Search:
 
     def __init__(self, cfg: SweepConfig, configure: Callable[[Mapping[str, Any]], Config]):
         self.cfg, self.configure = cfg, configure
+        if cfg.method == "optuna" or cfg.pruning:
+            which = "method: optuna" if cfg.method == "optuna" else "pruning: true"
+            need("optuna", f"{which} of a sweep needs Optuna")
         self.points: list[dict[str, Any]] = []  # of a grid
         self.distributions: dict[str, BaseDistribution] = {}  # of Optuna
         self.configs: list[Config] = []
