@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
 from rawrec.sources._core import Core
+from rawrec.sources._html import without_html
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import WHOLE, Batch, Source, first_lines, open_delimited, open_objects
 from rawrec.sources.tables.label_columns import LABEL, LabelColumn, rated_as
@@ -38,7 +37,6 @@ PRESETS = {"lmm": 5}
 RATING = "rating"
 """What the column of ratings is called in the dataset."""
 IMAGE_URLS = ("all", "main", "keep")
-TAG = re.compile(r"<[^<>]*>")
 ITEMS_AT_ONCE = 4096
 
 
@@ -254,8 +252,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _texts(value: Any) -> list[str]:
     """The strings of a value without HTML; the empty ones are left out."""
-    cleaned = (html.unescape(TAG.sub(" ", text)) if "<" in text or "&" in text else text for text in _strings(value))
-    return [text for one in cleaned if (text := " ".join(one.split()))]
+    return [text for one in _strings(value) if (text := without_html(one))]
 
 
 def _addresses(row: dict[str, Any]) -> Iterator[str]:
