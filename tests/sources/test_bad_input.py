@@ -154,6 +154,7 @@ def test_no_id_leads_out_of_the_image_folder(tmp_path: Path) -> None:
         "item",
         image_dir=folder,
         image_name="{item}",
+        allow_empty=True,
         out=tmp_path / "2",
         progress=False,
     )

@@ -218,7 +218,12 @@ def test_mistakes_are_named(clicks: Path, tmp_path: Path) -> None:
     fails("item field 'no good'", table=good, field="no good")
     with pytest.raises(UserError, match="column 'cover' describes items"):
         import_table(clicks, "user", "item", out=tmp_path / "out", image_url=["cover"], progress=False)
-    data = import_table(clicks, "user", "item", out=tmp_path / "out", pictures=UrlPictures(table=good), progress=False)
+    pictures = UrlPictures(table=good)
+    with pytest.raises(UserError, match="field 'image' is empty, of 4 items none has it"):
+        import_table(clicks, "user", "item", out=tmp_path / "out", pictures=pictures, progress=False)
+    data = import_table(
+        clicks, "user", "item", out=tmp_path / "out", pictures=pictures, allow_empty=True, progress=False
+    )
     assert any("no item has the address of a picture" in note for note in report(data).notes)
     assert not (tmp_path / "out.downloads").exists()
 
@@ -323,6 +328,10 @@ def test_what_failed_is_named_and_asked_again(
     words = shop(tmp_path, web, 3, "later/404/1")
     monkeypatch.chdir(tmp_path)
     code, said = run(words, monkeypatch, capsys)
+    assert code == 2 and "field 'image' is empty, of 3 items none has it (image: HTTP 404: 3" in said
+    assert not (tmp_path / "data").exists() and web.asked.total() == 3  # what was asked is known the next time
+    words.append("--allow-empty")
+    code, said = run(words, monkeypatch, capsys)
     assert code == 0 and "HTTP 404" in said
     assert "could not be had: 3" in said and "data.downloads/failed.jsonl" in said
     assert "--overwrite --retry-failed" in said
@@ -345,7 +354,7 @@ def test_options_of_the_command_line(
         assert code == 2 and f"{idle[0]} concerns pictures given by address" in said
     assert not (tmp_path / "data").exists()
     table = ["--image-url-table", "items.csv", "--image-url-field", "cover", "--per-second", "100", "--per-host", "1"]
-    code, said = run([*plain, *table], monkeypatch, capsys)
+    code, said = run([*plain, *table, "--allow-empty"], monkeypatch, capsys)
     assert code == 0 and "not public (allow it with --allow-private)" in said and not web.asked
     code, _ = run([*plain, *table, "--allow-private", "--overwrite"], monkeypatch, capsys)
     assert code == 0 and numbers(Dataset.open(tmp_path / "data"), "cover") == {"i0": [0], "i1": [1], "i2": [2]}

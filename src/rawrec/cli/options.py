@@ -13,6 +13,9 @@ Many = list[str] | None
 # ------------------------------------------------------------------------------------------------------------ in common
 Out = Annotated[Path, typer.Option("--out", help="folder to write")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what rawrec wrote there before")]
+AllowEmpty = Annotated[
+    bool, typer.Option("--allow-empty", help="import also where a field that is asked for ends up empty in all items")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for machines")]
 Encoding = Annotated[
     str | None,

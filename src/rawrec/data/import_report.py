@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from rawrec.files import write_text
 from rawrec.reading import read_json, typed
 
 EXAMPLES = 20
+MUCH = 0.05
+"""A larger share that was skipped for one reason is told in colour."""
+AS_ASKED = ("frame between those that were sampled", "-core", "in the dataset already", "is there already")
+"""Parts of reasons for which things are left out because it was asked for."""
 
 
 @dataclass
@@ -63,6 +68,41 @@ class ImportReport:
         if text not in self.notes:
             self.notes.append(text)
 
+    def empty_fields(self) -> list[str]:
+        """The fields that no item has."""
+        return [name for name, entry in self.coverage.items() if not entry["items"]]
+
+    def why_empty(self, field: str, is_image: bool) -> str:
+        """That a field is empty, and for what reasons."""
+        found = [reason for reason in self.skipped if _concerns(reason, field, is_image)]
+        words = [f"{reason}: {_with_example(self.skipped[reason])}" for reason in found]
+        nothing = "nothing was found for any" if is_image else "nothing in any row"
+        items = self.kept.get("items", 0)
+        return f"field {field!r} is empty, of {items:,} items none has it ({'; '.join(words) or nothing})"
+
+    def losses(self) -> list[str]:
+        """What more than `MUCH` of something was skipped for, in words: the share, how many of what, the reason."""
+        lines = []
+        for reason, entry in self.skipped.items():
+            what = self._kind_of(reason)
+            of = self.read.get(what, 0)
+            if "no item names" in reason:
+                of += entry.count  # files that were never read
+            if of and entry.count > MUCH * of and not any(part in reason for part in AS_ASKED):
+                lines.append(f"{entry.count / of:.1%} of {of:,} {what}: {reason}: {_with_example(entry)}")
+        return lines
+
+    def _kind_of(self, reason: str) -> str:
+        """What a reason counts, of the kinds that were read."""
+        first = reason.partition(":")[0]
+        if first in self.read:
+            return first
+        if first in ("image", "picture") or "image folder" in reason or "no item names" in reason:
+            return "images"
+        if first.startswith(("feature", "item ", "duplicate item")):
+            return "items"
+        return next((what for what in ("interactions", "impressions", "lists") if what in self.read), "items")
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -82,7 +122,8 @@ class ImportReport:
         return out.getvalue().rstrip()
 
     def print_table(self, console: Console) -> None:
-        """Three small tables: counts, coverage, what was skipped and why; then the notes."""
+        """Three small tables: counts, coverage, what was skipped and why; in colour large losses and empty fields; then
+        the notes."""
         counts = Table("what", title="Import", title_justify="left")
         counts.add_column("read", justify="right")
         counts.add_column("kept", justify="right")
@@ -104,8 +145,22 @@ class ImportReport:
                 # Values come from the user's files: never markup.
                 table.add_row(Text(reason), _number(entry.count), Text("\n".join(entry.examples[:3])))
             console.print(table)
+        told = [*self.losses(), *(f"field {name!r} is empty: no item has it" for name in self.empty_fields())]
+        for text in told:
+            console.print(Text(f"! {text}", style="bold yellow"))
         for text in self.notes:
             console.print(f"- {text}", markup=False, highlight=False)
+
+
+def _concerns(reason: str, field: str, is_image: bool) -> bool:
+    """Whether a reason says why a field is empty: it names the column, as it is or as it is stored, or a picture."""
+    if is_image and reason.startswith(("image", "picture", "file of the image")):
+        return True
+    return f"_{field}_" in re.sub(r"[^A-Za-z0-9_-]", "_", f" {reason} ")
+
+
+def _with_example(entry: Skipped) -> str:
+    return f"{entry.count:,}" + (f", as {entry.examples[0]}" if entry.examples else "")
 
 
 def _number(value: int | None) -> str:

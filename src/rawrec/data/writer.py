@@ -62,6 +62,7 @@ class DatasetWriter(PartWriter):
     takes. has_time, has_launched: whether interactions have a `timestamp`, items a `launched` time. overwrite: replace
     a dataset that is there. pictures: pictures given by address, which become one more image field. asked: which of
     `query` and `session` the interactions have. rated: see `Rated`.
+    allow_empty: whether a field may be one that no item has; otherwise `finish` refuses it.
 
     Raises UserError where the place is taken, cannot be written, is full, or where a value is not acceptable.
     """
@@ -84,7 +85,9 @@ class DatasetWriter(PartWriter):
         pictures: Addresses | None = None,
         asked: Collection[str] = (),
         rated: Rated = "unseen",
+        allow_empty: bool = True,
     ) -> None:
+        self._allow_empty = allow_empty
         if pictures is not None:
             fields = fields.model_copy(update={"image": [*fields.image, pictures.field]})
         self._meta: dict[str, Any] = {
@@ -130,7 +133,8 @@ class DatasetWriter(PartWriter):
 
         Items that occur in interactions only are added without content. `report` gets kept counts, coverage and
         duplicates, and becomes `import.json`. Raises UserError where there are no interactions or the split is
-        impossible. catalogue_alone: there are no interactions, and so no model can be trained on it.
+        impossible, or a field is empty that must not be. catalogue_alone: there are no interactions, and so no model
+        can be trained on it.
         """
         if catalogue_alone:
             self._store_rows(pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}))
@@ -155,6 +159,12 @@ class DatasetWriter(PartWriter):
         counts = {"users": len(self._user_codes), "items": n_items, "interactions": len(parts), **self._asked_counts()}
         self._write_asked(1, counts)
         self._account(report, counts, bare)
+        if (empty := report.empty_fields()) and not self._allow_empty:
+            images = self._meta["fields"].image
+            raise UserError(
+                "; ".join(report.why_empty(name, name in images) for name in empty)
+                + ". Leave out what is not there, or keep it empty with --allow-empty (allow_empty=True)"
+            )
         attributes = USERS if self.users.columns.names() else None
         if attributes:
             table_of_users = self.users.aligned(self._user_codes.ids, report)

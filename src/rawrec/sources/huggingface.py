@@ -56,6 +56,7 @@ def import_huggingface(
     user_numeric: Sequence[str] = (),
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -103,7 +104,8 @@ def import_huggingface(
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, time_format=time_format, labels=labels, positive=positive,
         rated=rated, extra=extra, context_category=context_category, context_numeric=context_numeric, query=query,
-        session=session, users=people, split=split, overwrite=overwrite, progress=progress,
+        session=session, users=people, split=split, allow_empty=allow_empty,
+        overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

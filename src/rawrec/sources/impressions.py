@@ -73,6 +73,7 @@ def import_impressions(
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -147,6 +148,7 @@ def import_impressions(
             users=people.fields,
             has_time=time is not None,
             has_launched=launched is not None,
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=catalogue.pictures,
             asked={"session", *asked.values()},

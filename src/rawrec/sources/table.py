@@ -65,6 +65,7 @@ def import_table(
     user_numeric: Sequence[str] = (),
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -104,6 +105,7 @@ def import_table(
     users: table of users, whose column `user_id` (default: the same name as `user`) holds the id; user_category,
     user_numeric: its columns, which a ranker may read. Users without an interaction are left out.
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
+    allow_empty: keep a field that no item has, instead of refusing it.
     split: default by time per user where there are times, else at random per user. A `column` split names a column of
     the interactions.
 
@@ -123,7 +125,8 @@ def import_table(
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, time_format=time_format, labels=labels, positive=positive,
         rated=rated, extra=extra, context_category=context_category, context_numeric=context_numeric, query=query,
-        session=session, users=people, split=split, overwrite=overwrite, progress=progress,
+        session=session, users=people, split=split, allow_empty=allow_empty,
+        overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 
@@ -146,6 +149,7 @@ def import_sources(
     session: str | None = None,
     users: Users | None = None,
     split: SplitSpec | None,
+    allow_empty: bool = True,
     overwrite: bool,
     progress: bool,
 ) -> Dataset:
@@ -189,6 +193,7 @@ def import_sources(
             users=users.fields if users else None,
             has_time=time is not None,
             has_launched=catalogue.launched is not None,
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=catalogue.pictures,
             asked=asked.values(),

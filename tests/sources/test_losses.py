@@ -1,0 +1,85 @@
+"""What is lost is told: a field that ends up empty stops the import, a large loss is a line of its own."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from rich.console import Console
+from test_image_names import fill
+
+import rawrec
+from rawrec import cli
+from rawrec.data.import_report import ImportReport, Skipped
+from rawrec.errors import UserError
+
+CLICKS = pl.DataFrame({"user": ["u"] * 4, "item": list("abcd")})
+
+
+def take(folder: Path, items: dict[str, Any] | None = None, **options: Any) -> rawrec.Dataset:
+    table = None if items is None else pl.DataFrame({"item": list("abcd"), **items})
+    return rawrec.import_table(CLICKS, "user", "item", items=table, out=folder / "data", progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "said"),
+    [
+        ({"unit price": ["on request"] * 4}, {"numeric": ["unit price"]},
+         r"field 'unit_price' is empty, of 4 items none has it \(items: unit price .*: 4, as items:1 'on request'\)"),
+        ({"name": [" "] * 4}, {"text": ["name"]}, r"'name' is empty, of 4 items none has it \(nothing in any row\)"),
+        ({"kind": [None] * 4, "name": ["x", *[None] * 3]}, {"text": ["name"], "category": ["kind"]}, "^field 'kind'"),
+        (None, {"image_dir": "media"}, r"'image' is empty.*file of the image folder that no item names: 2, as x/0.jpg"),
+        ({"photo": ["1.jpg"] * 4}, {"image_path": ["photo"], "image_dir": "media"}, "image: no such file: 4, as 1.jpg"),
+    ],
+)  # fmt: skip
+def test_a_field_that_ends_up_empty(
+    tmp_path: Path, items: dict[str, Any] | None, options: dict[str, Any], said: str
+) -> None:
+    fill(tmp_path / "media", "x/0.jpg", "x/1.jpg")
+    options = {name: tmp_path / value if name == "image_dir" else value for name, value in options.items()}
+    with pytest.raises(UserError, match=said) as raised:
+        take(tmp_path, items, **options)
+    assert "--allow-empty" in str(raised.value) and not (tmp_path / "data").exists()
+    data = take(tmp_path, items, allow_empty=True, **options)
+    assert len(data.report.empty_fields()) == 1
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "media", "x/0.jpg")
+    CLICKS.write_csv(tmp_path / "clicks.csv")
+    words = ["rawrec", "import", "table", "--interactions", str(tmp_path / "clicks.csv"), "--user", "user", "--item"]
+    words += ["item", "--image-dir", str(tmp_path / "media"), "--out", str(tmp_path / "data")]
+    for more, code, said in (
+        ([], 2, "field 'image' is empty, of 4 items"),
+        (["--image-name", "{item}.png", "--image-name", "x"], 2, "--image-name is given twice"),
+        (["--image-dir", "x"], 2, "--image-dir is given twice"),
+        (["--allow-empty"], 0, "! field 'image' is empty: no item has it"),
+    ):
+        monkeypatch.setattr("sys.argv", [*words, *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert (ended.value.code or 0) == code and said in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_large_losses_are_lines_in_colour() -> None:
+    report = ImportReport(read={"interactions": 1000, "items": 100, "images": 90})
+    report.skipped = {
+        "empty user id": Skipped(51, ["x.csv:3 ''"]),
+        "no usable time": Skipped(50),
+        "items: price is no number (left empty)": Skipped(6, ["i.csv:2 'x'"]),
+        "image: damaged picture": Skipped(4),
+        "file of the image folder that no item names": Skipped(10),
+        "image: frame between those that were sampled": Skipped(900),
+        "user or item with too few rows: not in the 5-core": Skipped(900),
+    }
+    assert report.losses() == [
+        "5.1% of 1,000 interactions: empty user id: 51, as x.csv:3 ''",
+        "6.0% of 100 items: items: price is no number (left empty): 6, as i.csv:2 'x'",
+        "10.0% of 100 images: file of the image folder that no item names: 10",
+    ]
+    out = io.StringIO()
+    report.print_table(Console(file=out, width=100, force_terminal=True, color_system="standard"))
+    assert "\x1b[1;33m! 5.1% of 1,000 interactions" in out.getvalue()
