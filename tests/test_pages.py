@@ -21,6 +21,7 @@ from rawrec.content.encoders import base
 from rawrec.data import checked, meta
 from rawrec.serving import added
 from rawrec.training import loop
+from rawrec.training.tasks import base as tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -166,4 +167,4 @@ def test_formats_are_as_the_page_on_versions_says() -> None:
     assert found["added items"] == added.FORMAT
     assert found["columns in `cache/`"] == base.VERSION
     assert found["pictures found whole"] == checked.VERSION
-    assert found["weights of a finished run"] == 1
+    assert found["weights of a finished run"] == tasks.FORMAT

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from rawrec.config import DotMlpConfig
+from rawrec.errors import UserError
 from rawrec.serving.recommender import Recommender
 from rawrec.training import state as checkpoint
 from rawrec.training.job import train
@@ -52,3 +53,10 @@ def test_a_finished_run_scores_as_it_did(shop: Path, tmp_path: Path, name: str) 
     user, items = str(now.data.user_ids[1]), [str(item) for item in now.data.item_ids]
     assert before.score(user, items) == now.score(user, items)
     assert np.ptp(now.score(user, items)) > 0
+    if name == "id":
+        file = run.path / "model.safetensors"
+        tensors, state = checkpoint.load(file)
+        checkpoint.save(file, tensors, {**state, "format": 2})
+        run.write_info(files={})
+        with pytest.raises(UserError, match=r"model\.safetensors has format 2, and this version .* reads 1: .*update"):
+            Recommender.load(run.path)

@@ -32,7 +32,7 @@ from rawrec.training.evaluate import evaluate_part
 from rawrec.training.loop import Loop
 from rawrec.training.records import Published
 from rawrec.training.runs import RunFolder, Settings, not_finished, running
-from rawrec.training.tasks.base import PARTS, Task
+from rawrec.training.tasks.base import FORMAT, PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
@@ -314,7 +314,12 @@ def load_task(
     info = run.info()
     run.check_file(path.name, info)
     tensors, state = checkpoint.load(path, Published, summed=path.name not in info["files"])
-    if state["format"] != 1 or state["model"] != cfg.label:
+    if state["format"] != FORMAT:
+        raise UserError(
+            f"{path} has format {state['format']}, and this version of rawrec reads {FORMAT}: use the version that "
+            "made the run (its environment.json names it), or update rawrec"
+        )
+    if state["model"] != cfg.label:
         raise UserError(
             f"{path} is of the model {state['model'][:60]!r}, and the run of {cfg.label}: it is not its own"
         )

@@ -24,6 +24,7 @@ from rawrec.training import state as checkpoint
 
 COUNTED = "count/"
 """How names begin of what a task counts in a step: no part of the loss, logged by the rest of the name."""
+FORMAT = 1  # of model.safetensors
 PARTS = {"valid": 1, "test": 2}
 
 
@@ -290,7 +291,7 @@ class Task:
 
     def publish(self, folder: Path, step: int) -> None:
         """Write what training has made, for its users."""
-        about = {"format": 1, "step": step, "model": self.cfg.label}
+        about = {"format": FORMAT, "step": step, "model": self.cfg.label}
         checkpoint.save(folder / "model.safetensors", self.published(), about)
 
     def published(self) -> dict[str, Tensor]:
