@@ -4,7 +4,7 @@ import pytest
 import torch
 from retrieval_mixin import ITEMS, checkerboard, features_of
 
-from rawrec.config import RETRIEVAL, baselines, retrieval
+from rawrec.config import RETRIEVAL, baselines, retrieval, sequences
 from rawrec.config.retrieval import RetrievalConfig, VBPRConfig
 from rawrec.errors import UserError
 from rawrec.models.losses import bpr_loss, embedding_loss
@@ -19,7 +19,7 @@ def base(features: dict[str, torch.Tensor], present: dict[str, torch.Tensor] | N
 
 
 def test_every_record_has_its_model() -> None:
-    kinds = [*vars(retrieval).values(), *vars(baselines).values()]
+    kinds = [kind for room in (retrieval, baselines, sequences) for kind in vars(room).values()]
     records = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, RetrievalConfig)]
     assert list(RETRIEVAL.values()) == [record for record in records if record().name]
     for name, record in RETRIEVAL.items():

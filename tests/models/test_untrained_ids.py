@@ -30,7 +30,7 @@ SMALL = {
     "user_neighbours": 5,
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name, record in RETRIEVAL.items() if not record.fitted),
+    *((name, {}) for name, record in RETRIEVAL.items() if not (record.fitted or record.reads_sequences)),
     ("vbpr", {"biases": True}),
     ("mmgcn", {"train_ids": True}),
     ("lattice", {"cf_model": "ngcf"}),

@@ -258,7 +258,17 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     name, end_to_end = cfg.model.name, cfg.paradigm == "end_to_end"
     trains_none = f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"
     return [
-        (r"data\.(history|history_mode)", True, f"model {name} reads no histories"),
+        (
+            r"data\.history",
+            True,
+            f"model {name} reads {'model.max_length items' if cfg.model.reads_sequences else 'no histories'}",
+        ),
+        (r"data\.history_mode", not cfg.model.reads_sequences, f"model {name} reads no histories"),
+        (
+            r"data\.history_mode",
+            cfg.eval.protocol == "mmrec",
+            "eval.protocol=mmrec makes lists from training positives alone",
+        ),
         (r"data\.negatives", True, f"model {name} draws one negative per positive, or none, as it was published"),
         (
             r"content\.(?!fusion\.|lora\.|query\.)[^.]+\.(tokens|max_texts)",

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from pydantic_core import PydanticCustomError
 
 from rawrec import plugins
-from rawrec.config import baselines, retrieval
+from rawrec.config import baselines, retrieval, sequences
 from rawrec.config.heads import RANKERS
 from rawrec.config.ranking import PRESETS, DotMlpConfig
 from rawrec.config.records import ModelRecord
@@ -54,6 +54,7 @@ _RETRIEVAL = {
     "random": ("random:Random", baselines.RandomConfig),
     "itemknn": ("itemknn:ItemKNN", baselines.ItemKNNConfig),
     "ease": ("ease:EASE", baselines.EASEConfig),
+    "sasrec": ("sasrec:SASRec", sequences.SASRecConfig),
 }
 RETRIEVAL: dict[str, type[RetrievalConfig]] = {name: record for name, (_, record) in _RETRIEVAL.items()}
 """The records of our own retrieval models by name."""

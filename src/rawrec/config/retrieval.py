@@ -60,6 +60,8 @@ class RetrievalConfig(ModelRecord):
     defaults: ClassVar[Mapping[str, Any]] = RETRIEVAL_DEFAULTS
     item_ids: ClassVar[bool] = False
     """Whether the model reads id tables of items, all of them by `RetrievalModel.item_ids`: eval.untrained_ids acts."""
+    reads_sequences: ClassVar[bool] = False
+    """Whether the model is a `SequenceModel`: its samples are users, and lists are made from what they took so far."""
     fitted: ClassVar[bool] = False
     """Whether `RetrievalModel.fit` makes the model in one go: no step is taken, so no setting of steps acts."""
     reads_pieces: ClassVar[bool] = False

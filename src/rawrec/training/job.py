@@ -36,6 +36,7 @@ from rawrec.training.tasks.base import FORMAT, PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
+from rawrec.training.tasks.sequences import SequenceTask
 from rawrec.training.warm_start import warm_start
 from rawrec.training.watching import chunks_told, watched
 
@@ -490,4 +491,6 @@ def _is_folder(encoder: str | None) -> bool:
 
 
 def task_of(cfg: Config) -> type[ImpressionTask] | type[PairTask]:
-    return PairTask if cfg.retrieval else ImpressionTask
+    if not cfg.retrieval:
+        return ImpressionTask
+    return SequenceTask if cfg.model.reads_sequences else PairTask
