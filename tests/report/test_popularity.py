@@ -148,7 +148,7 @@ def test_the_page_and_the_command_show_them(
     text = " ".join(text.split())
     found = compare([runs[0], runs[2]], bootstrap=100)
     assert "By popularity QAUC within the items of a bucket, what this run gains over base-0 there" in text
-    table = text.partition("In all QAUC Gain Coverage Age Drift Cosine")[2].partition("What users see")[0]
+    table = text.partition("In all QAUC Gain Coverage Age Drift Cosine")[2].partition("All settings")[0]
     for line in found.popularity:
         if line.gain is not None and line.mean is not None:
             row = table.partition(f"{line.bucket}: ")[2]

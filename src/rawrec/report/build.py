@@ -12,14 +12,16 @@ from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.report import plots
+from rawrec.report.cost import cost
 from rawrec.report.curves import bank_health, curves
-from rawrec.report.metrics import BUCKET_NAMES, calibration, compare, ranking, reliability_of
-from rawrec.report.page import render, write
+from rawrec.report.metrics import BUCKET_NAMES, ENOUGH, calibration, compare, ranking, reliability_of, tested
+from rawrec.report.page import asset, render, source_hash, write
 from rawrec.report.pictures import Tiles
 from rawrec.report.popularity import health_of, standings
 from rawrec.report.run import Run
 from rawrec.report.samples import Recommending, sample_cold_items, sample_users
-from rawrec.training.runs import RunFolder, cut_short
+from rawrec.report.summary import sentences, warnings_of, without_times
+from rawrec.training.runs import RunFolder
 
 
 def build_report(
@@ -75,25 +77,32 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
     buckets = buckets_of(train_counts)
     judged = [r for r in (mine, other) if r and r.judges_impressions] if mine.judges_impressions else []
     blocks, compared = compare(mine, judged[1] if judged[1:] else None, data, buckets) if judged else ([], 0)
+    lists = ranking(mine, other, data)
+    script = asset("report.js")
     users, cold = sample_users(mine, data, read, recommender), sample_cold_items(data, buckets["cold"], recommender)
     tiles = Tiles(data, users.rows() | cold.rows())
     items = {"": data.n_items} | {name: int(mask.sum()) for name, mask in buckets.items()}
     health = [health_of(r.epochs, r.info) if r else {} for r in (mine, other)]
     reliable = {r.name if r is not mine else "this run": reliability_of(r.test) for r in judged}
     return {
+        "style": asset("report.css"),
+        "script": script,
+        "script_hash": source_hash(script),
         "run": mine,
         "other": other,
         "data": data,
-        "metric": mine.config.train.metric,
-        "cut_short": cut_short(mine.info),
+        "said": sentences(mine, other, data, blocks, lists),
+        "warned": warnings_of(mine, data, blocks, lists),
         "blocks": blocks,
+        "tested": tested(blocks, mine.config.eval.bootstrap),
+        "enough": ENOUGH,
         "compared": compared,
         "curves": curves(mine, other),
         "bank": bank_health(mine),
         "standings": standings(blocks, items, *health),
         "reliability": plots.reliability_plot(reliable) if judged and len(mine.test) else None,
         "calibration": calibration(judged, buckets),
-        "ranking": ranking(mine, other, data),
+        "ranking": lists,
         "users": users.tiles(tiles),
         "user_count": users.eligible,
         "users_note": users.note,
@@ -101,13 +110,24 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "cold": cold.tiles(tiles),
         "cold_note": cold.note,
         "cold_count": int(buckets["cold"].sum()),
+        "pictured": tiles.pictured,
         "bucket_names": BUCKET_NAMES,
         "bucket_items": {name: n for name, n in items.items() if name},
         "ratio": round(tiles.ratio, 3),
         "reasons": _reasons(mine),
         "stale_auc": mine.metrics.get("test", {}).get("stale/auc"),
-        "config_text": yaml.safe_dump(mine.config.dump(), sort_keys=False),
+        "cost": cost(mine, other),
+        "split": without_times(str(mine.info["split"])),
+        "config_text": yaml.safe_dump(_settings(mine), sort_keys=False),
     }
+
+
+def _settings(mine: Run) -> dict[str, Any]:
+    """As config.yaml has them, without a paradigm where the run has none: its model reads no content."""
+    found = mine.config.dump()
+    if not mine.info.get("paradigm"):
+        found.pop("paradigm", None)
+    return found
 
 
 def _reasons(mine: Run) -> dict[str, str]:

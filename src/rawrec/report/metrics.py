@@ -19,16 +19,23 @@ from rawrec.evaluation.shown import SHOWN
 from rawrec.evaluation.significance import (
     Interval,
     Metric,
-    paired_bootstrap,
+    bootstrap_test,
+    mean_bootstrap,
+    mean_resamplings,
     paired_mean_bootstrap,
+    paired_t_test,
+    resamplings,
     user_bootstrap,
     user_mean_bootstrap,
 )
 from rawrec.report import plots
+from rawrec.report.correction import LEVEL, Family, correct
 from rawrec.report.labels import session_values, words
 from rawrec.report.run import Run
 from rawrec.training.evaluate import same_for_all
 
+ENOUGH = 100
+"""Impressions that a bucket needs, with both labels among them, to be shown as a result and to be tested."""
 BUCKET_NAMES = {
     "": "all items",
     "cold": "cold: no training row",
@@ -58,7 +65,11 @@ BEYOND = {
 
 @dataclass(frozen=True)
 class Line:
-    """One metric in one bucket: the run, the baseline, their difference, and shares of the best possible AUC."""
+    """One metric in one bucket: the run, the baseline, their difference, and shares of the best possible AUC.
+
+    good: better (True) or worse (False) than the baseline after the correction for all differences tested, else None.
+    p, corrected: of the difference, before and after it; None: not tested. small: fewer than `ENOUGH` impressions, or
+    all of one label, so that the line is no result."""
 
     bucket: str
     impressions: int
@@ -69,6 +80,10 @@ class Line:
     bar: Markup | None
     share: float | None
     baseline_share: float | None
+    higher: bool = True
+    small: bool = False
+    p: float | None = None
+    corrected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +110,27 @@ def _frames(mine: Run, other: Run | None, prefix: str) -> tuple[pl.DataFrame, pl
 def compare(
     mine: Run, other: Run | None, data: Dataset, buckets: dict[str, NDArray[np.bool_]]
 ) -> tuple[list[Block], int]:
-    """A block of lines per label and metric, and the number of impressions that both runs scored."""
+    """A block of lines per label and metric, and the number of impressions that both runs scored.
+
+    All differences of large enough buckets are tested together, see `correct`."""
     blocks = [block for prefix in mine.labels for block in _blocks(mine, other, data, buckets, prefix)]
     both = _frames(mine, other, "")[1]
-    return blocks, 0 if both is None else len(both)
+    corrected = correct([line.p for block in blocks for line in block.lines])
+    ps = iter(corrected.values)
+    blocks = [replace(block, lines=[_decided(line, next(ps)) for line in block.lines]) for block in blocks]
+    return [_with_bars(block) for block in blocks], 0 if both is None else len(both)
+
+
+def tested(blocks: list[Block], draws: int) -> Family:
+    """How the differences of the blocks were tested, `draws` being the resamplings behind each."""
+    return correct([line.p for block in blocks for line in block.lines]).told(draws)
+
+
+def _decided(line: Line, corrected: float | None) -> Line:
+    """The line with its corrected p-value, and what it says."""
+    sure = corrected is not None and corrected < 1 - LEVEL and line.difference is not None
+    good = (line.difference.value > 0) == line.higher if sure and line.difference else None
+    return replace(line, corrected=corrected, good=good)
 
 
 def _blocks(
@@ -120,21 +152,29 @@ def _blocks(
             query = rows["query"] if metric == "qauc" else None
             value = user_bootstrap(rows["user"], rows["label"], rows["score"], metric, n, queries=query)
             shared = None if both is None else _in_bucket(both, buckets.get(name))
-            baseline = difference = None
+            baseline = difference = p = None
+            small = _small(rows)
             if shared is not None and len(shared):
-                args = shared["user"], shared["label"], shared["score"], shared["other"]
+                users, labels = shared["user"], shared["label"]
                 query = shared["query"] if metric == "qauc" else None
-                difference = paired_bootstrap(*args, metric, n, queries=query)
-                baseline = user_bootstrap(args[0], args[1], args[3], metric, 0, queries=query).value
+                own, draws = resamplings(users, labels, shared["score"], metric, n, queries=query)
+                baseline, others = resamplings(users, labels, shared["other"], metric, n, queries=query)
+                difference, p = bootstrap_test(own - baseline, draws - others)
+                small = small or _small(shared)
+                p = None if small or not math.isfinite(difference.low) else p
             share = baseline_share = None
             if metric in ("auc", "qauc") and best is not None:
                 top = _best_auc(rows, best[rows["row"].to_numpy()], metric)
                 share = _share(value.value, top)
                 baseline_share = None if baseline is None else _share(baseline, top)
-            good = (difference.value > 0) == higher if difference and difference.excludes_zero else None
-            lines.append(Line(name, len(rows), value, baseline, difference, good, None, share, baseline_share))
-        blocks.append(_with_bars(Block(title + of_label, meaning, lines, 0.0)))
+            line = Line(name, len(rows), value, baseline, difference, None, None, share, baseline_share)
+            lines.append(replace(line, higher=higher, small=small, p=p))
+        blocks.append(Block(title + of_label, meaning, lines, 0.0))
     return [*blocks, *_shown_blocks(test, both, mine.config.eval.shown, n, of_label)]
+
+
+def _small(rows: pl.DataFrame) -> bool:
+    return len(rows) < ENOUGH or rows["label"].n_unique() < 2
 
 
 def _best_auc(rows: pl.DataFrame, best: NDArray[np.float32], metric: Metric) -> float:
@@ -155,29 +195,31 @@ def _shown_blocks(
     for name, values in found.items():
         if not len(values):
             continue
-        baseline = difference = None
+        baseline = difference = p = None
+        small = len(test) < ENOUGH
         if both is not None:
             shared, mine = session_values(both, "score", ks)
             other = session_values(both, "other", ks)[1]
-            difference = user_mean_bootstrap(shared, mine[name] - other[name], n)
+            difference, p = bootstrap_test(*mean_resamplings(shared, mine[name] - other[name], n))
+            p = None if small or not math.isfinite(difference.low) else p
             baseline = float(other[name].mean()) if len(shared) else None
-        good = difference.value > 0 if difference and difference.excludes_zero else None
         value = user_mean_bootstrap(users, values, n)
-        line = Line("", len(test), value, baseline, difference, good, None, None, None)
+        line = Line("", len(test), value, baseline, difference, None, None, None, None, small=small, p=p)
         title = name.removeprefix(SHOWN).upper()
         meaning = f"within each of {len(values):,} sessions with both labels; higher is better"
-        yield _with_bars(Block(f"{title} of what was shown{of_label}", meaning, [line], 0.0))
+        yield Block(f"{title} of what was shown{of_label}", meaning, [line], 0.0)
 
 
 def _with_bars(block: Block) -> Block:
     """The block with a strip per difference, on a scale that a bucket of a few impressions cannot stretch."""
-    extents = [max(abs(d.low), abs(d.high)) for line in block.lines if (d := line.difference) and math.isfinite(d.low)]
+    drawn = [line for line in block.lines if not line.small and line.difference]
+    extents = [max(abs(d.low), abs(d.high)) for line in drawn if (d := line.difference) and math.isfinite(d.low)]
     if not any(extents):
         return block
     reach = _round_up(min(max(extents), max(extents[0], 1.6 * float(np.median(extents)))))
     lines = [
         replace(line, bar=plots.interval_bar(line.difference, reach, line.good))
-        if line.difference and math.isfinite(line.difference.low)
+        if not line.small and line.difference and math.isfinite(line.difference.low)
         else line
         for line in block.lines
     ]
@@ -221,13 +263,16 @@ def calibration(runs: list[Run], buckets: dict[str, NDArray[np.bool_]]) -> list[
         rows = [_in_bucket(r.test, buckets.get(name)) for r in runs]
         if not rows[0].is_empty():
             values = [(ece(f["label"], f["score"]), pcoc(f["label"], f["score"])) for f in rows]
-            lines.append({"label": "", "bucket": name, "run": values[0], "baseline": values[1] if runs[1:] else None})
+            baseline = values[1] if runs[1:] else None
+            small = _small(rows[0])
+            lines.append({"label": "", "bucket": name, "run": values[0], "baseline": baseline, "small": small})
     for prefix in [prefix for prefix in runs[0].labels if prefix] if runs else ():
         rows = [r.labels[prefix] for r in runs if prefix in r.labels]
         if not rows[0].is_empty():
             values = [(ece(f["label"], f["score"]), pcoc(f["label"], f["score"])) for f in rows]
             baseline = values[1] if values[1:] else None
-            lines.append({"label": words(prefix), "bucket": "", "run": values[0], "baseline": baseline})
+            small, label = _small(rows[0]), words(prefix)
+            lines.append({"label": label, "bucket": "", "run": values[0], "baseline": baseline, "small": small})
     return lines
 
 
@@ -238,49 +283,72 @@ def ranking(mine: Run, other: Run | None, data: Dataset) -> dict[str, Any] | Non
     ks = sorted({int(k.partition("@")[2]) for k in test if k.startswith("recall@")})
     if not ks:
         return None
-
-    def cells(prefix: str, k: int) -> list[dict[str, Any]]:
-        keys = [f"{prefix}{name}@{k}" for name in RANKING]
-        return [
-            {"run": test.get(key), "baseline": base.get(key), "difference": _paired(mine, other, key)} for key in keys
-        ]
-
     drawn = test.get("topk_users"), test.get("topk_users_of")
     middle = min(ks, key=lambda k: abs(k - 20))
     prefixes = {name: f"{name}/" if name else "" for name in BUCKET_NAMES}
-    kept = [n for n in BUCKET_NAMES if f"{prefixes[n]}recall@{middle}" in test]
+    kept = [n for n in BUCKET_NAMES if n and f"{prefixes[n]}recall@{middle}" in test]
     known = [name for name in BEYOND if any(f"{name}@{k}" in test for k in ks)]
     items = None if mine.topk is None else mine.topk["items"].list.head(middle).to_list()
+    by_k = {k: [Cell.of(mine, other, f"{name}@{k}") for name in RANKING] for k in ks}
+    corrected = correct([cell.p for cells in by_k.values() for cell in cells])
+    ps = iter(corrected.values)
+    by_k = {k: [replace(cell, corrected=next(ps)) for cell in cells] for k, cells in by_k.items()}
     return {
         "beyond": [BEYOND[name] for name in known],
-        "like": [{"k": k, "cells": [_pair(test, base, f"{name}@{k}") for name in known]} for k in ks],
+        "like": [{"k": k, "cells": [Cell(test.get(f"{n}@{k}"), base.get(f"{n}@{k}")) for n in known]} for k in ks],
         "told": None if not items else same_for_all(np.array(items, np.int64), data, "test"),
         "names": list(RANKING.values()),
-        "by_k": [{"k": k, "cells": cells("", k)} for k in ks],
+        "by_k": [{"k": k, "cells": cells} for k, cells in by_k.items()],
         "middle": middle,
+        "at_middle": by_k[middle],
+        "users": test.get("topk_users"),
+        "tested": corrected.told(None),
         "drawn": drawn if drawn[1] else None,
         "by_bucket": [
             {
                 "bucket": n,
                 "users": test.get(f"{prefixes[n]}topk_users"),
-                "cells": cells(prefixes[n], middle),
+                "small": (test.get(f"{prefixes[n]}topk_users") or 0) < ENOUGH,
+                "cells": [
+                    Cell(test.get(f"{prefixes[n]}{name}@{middle}"), base.get(f"{prefixes[n]}{name}@{middle}"))
+                    for name in RANKING
+                ],
             }
             for n in kept
         ],
     }
 
 
-def _pair(test: dict[str, Any], base: dict[str, Any], key: str) -> dict[str, Any]:
-    """A metric of the run and of the baseline; neither is better by being higher."""
-    return {"run": test.get(key), "baseline": base.get(key), "difference": None}
+@dataclass(frozen=True)
+class Cell:
+    """A metric of lists: of the run, with its interval over users, and of the baseline, with the paired difference.
 
+    p, corrected: of a paired t-test over users; None where a run did not keep the metric per user."""
 
-def _paired(mine: Run, other: Run | None, key: str) -> Interval | None:
-    """Interval of the difference of a metric that both runs stored per user in topk.parquet."""
-    a, b = mine.topk, other.topk if other else None
-    if a is None or b is None or key not in a.columns or key not in b.columns:
-        return None
-    both = a.select("user", mine=key).join(b.select("user", other=key), on="user", how="inner")
-    return paired_mean_bootstrap(
-        both["mine"].cast(pl.Float64).to_numpy(), both["other"].cast(pl.Float64).to_numpy(), mine.config.eval.bootstrap
-    )
+    run: float | None
+    baseline: float | None
+    value: Interval | None = None
+    difference: Interval | None = None
+    p: float | None = None
+    corrected: float | None = None
+
+    @property
+    def good(self) -> bool | None:
+        """Better (True) or worse (False) than the baseline after the correction, else None."""
+        sure = self.corrected is not None and self.corrected < 1 - LEVEL and self.difference is not None
+        return self.difference.value > 0 if sure and self.difference else None
+
+    @staticmethod
+    def of(mine: Run, other: Run | None, key: str) -> Cell:
+        """With interval and test where the runs stored the metric per user in topk.parquet."""
+        n, a, b = mine.config.eval.bootstrap, mine.topk, other.topk if other else None
+        run = mine.metrics.get("test", {}).get(key)
+        baseline = other.metrics.get("test", {}).get(key) if other else None
+        if a is None or key not in a.columns:
+            return Cell(run, baseline)
+        value = mean_bootstrap(a[key].cast(pl.Float64).to_numpy(), n)
+        if b is None or key not in b.columns:
+            return Cell(run, baseline, value)
+        both = a.select("user", mine=key).join(b.select("user", other=key), on="user", how="inner")
+        pair = both["mine"].cast(pl.Float64).to_numpy(), both["other"].cast(pl.Float64).to_numpy()
+        return Cell(run, baseline, value, paired_mean_bootstrap(*pair, n), paired_t_test(*pair).p_value)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from rawrec.errors import UserError
 from rawrec.files import write_text
@@ -26,8 +29,8 @@ def scale(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """1234567 -> 1,234,567 with thin spaces."""
-    return f"{int(value):,}".replace(",", "\u2009")
+    """1234567 -> 1,234,567, as in all that rawrec prints."""
+    return f"{int(value):,}"
 
 
 def duration(seconds: float) -> str:
@@ -35,6 +38,16 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     words = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{rest} s"] * (not hours)
     return " ".join(words)
+
+
+def size(count_of_bytes: float) -> str:
+    """12345678 -> 12.3 MB."""
+    value = float(count_of_bytes)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.{0 if unit == 'B' else 1}f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
 
 
 def words(value: Any) -> str:
@@ -54,12 +67,29 @@ def _shown(value: Any) -> Any:
     return visible(value) if type(value) is str else value
 
 
+def asset(name: str, package: str = "rawrec.report") -> Markup:
+    """A style sheet or a script of a package, to stand in a page as it is."""
+    return Markup(resources.files(package).joinpath(name).read_text(encoding="utf-8").strip())
+
+
+def source_hash(script: str) -> str:
+    """What a page's policy names a script by, so that it runs no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def render(context: dict[str, Any], package: str = "rawrec.report", template: str = "report.html") -> str:
     """The page as HTML: a package's template with what was gathered."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
-    environment.filters |= {"number": number, "scale": scale, "count": count, "duration": duration, "words": words}
+    environment.filters |= {
+        "number": number,
+        "scale": scale,
+        "count": count,
+        "duration": duration,
+        "words": words,
+        "size": size,
+    }
     source = resources.files(package).joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(context)
 

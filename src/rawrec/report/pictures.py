@@ -56,6 +56,11 @@ class Tiles:
             self._titles = {row: _short(t[0]) for row, t in zip(wanted.tolist(), texts, strict=True) if t}
 
     @property
+    def pictured(self) -> bool:
+        """Whether any of the items has a picture."""
+        return bool(self._pictures)
+
+    @property
     def ratio(self) -> float:
         """Median width / height of the pictures, 1 without any."""
         return float(np.median([p.ratio for p in self._pictures.values()])) if self._pictures else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,20 @@ STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
 }
 
+THEMED = {
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    RUN: "run",
+    BASELINE: "baseline",
+    **{colour: f"series-{place}" for place, colour in enumerate(SERIES[1:], 1)},
+    "#eceff2": "grid",
+    "#ffffff": "paper",
+    "#2f7d5b": "up",
+    "#b3503a": "down",
+}
+"""Colours that a page may have other values for, as variables of its style sheet: in the dark, for example."""
+
 Line = tuple[Sequence[float], Sequence[float]]
 """x and y of the points that exist."""
 
@@ -75,7 +90,7 @@ def lines(
             axes.plot(x, y, color=BASELINE, label=label, linestyle=(0, (3, 2)), marker="o", markersize=2.5)
         if mark:
             x, y, text = mark
-            axes.plot([x], [y], marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
+            axes.plot([x], [y], color=INK, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
             at = {"textcoords": "offset points", "ha": "center", "color": INK, "fontsize": 8}
             axes.annotate(text, (x, y), (0, -16), bbox=box, **at)
@@ -144,12 +159,13 @@ def interval_bar(interval: Interval, reach: float, good: bool | None) -> Markup:
 
     beyond = {"4,8 10,4 10,12": interval.low < -reach, "196,8 190,4 190,12": interval.high > reach}
     return Markup(
-        '<svg class="bar" viewBox="0 0 200 16" width="200" height="16" aria-hidden="true" fill="{colour}">'
-        '<line x1="100" x2="100" y1="0" y2="16" stroke="#b9c0ca"/>'
-        '<line x1="{low}" x2="{high}" y1="8" y2="8" stroke="{colour}" stroke-width="2.2" stroke-linecap="round"/>'
+        '<svg class="bar" viewBox="0 0 200 16" width="200" height="16" aria-hidden="true" style="fill: {colour}">'
+        '<line x1="100" x2="100" y1="0" y2="16" style="stroke: var(--baseline, #a3a9b3)"/>'
+        '<line x1="{low}" x2="{high}" y1="8" y2="8" style="stroke: {colour}" stroke-width="2.2"'
+        ' stroke-linecap="round"/>'
         '<circle cx="{value}" cy="8" r="3.6"/>{arrows}</svg>'
     ).format(
-        colour={True: "#2f7d5b", False: "#b3503a", None: MUTED}[good],
+        colour=_themed({True: "#2f7d5b", False: "#b3503a", None: MUTED}[good]),
         low=at(interval.low),
         high=at(interval.high),
         value=at(interval.value),
@@ -175,9 +191,15 @@ def _colours(count: int) -> list[str]:
     return [SERIES[i % len(SERIES)] for i in range(count)]
 
 
+def _themed(drawing: str) -> str:
+    """Colours as variables of the page, with the colour itself where the page has none."""
+    pattern = re.compile("|".join(map(re.escape, THEMED)))
+    return pattern.sub(lambda found: f"var(--{THEMED[found[0]]}, {found[0]})", drawing)
+
+
 def _svg(figure: Figure, description: str) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]
-    return Markup('<div class="plot" role="img" aria-label="{}">{}</div>').format(description, Markup(drawing))
+    return Markup('<div class="plot" role="img" aria-label="{}">{}</div>').format(description, Markup(_themed(drawing)))

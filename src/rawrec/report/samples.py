@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,8 @@ from rawrec.report.run import TEST, Run
 
 SAMPLED_USERS = SAMPLED_ITEMS = 6
 SHOWN = 8
+WHOLE = 1000
+"""Places of a list in which what was taken is looked for."""
 
 
 class Recommending(Protocol):
@@ -33,7 +35,9 @@ class Recommending(Protocol):
 class People:
     """Sampled users: dense index, history, recommended and later items as rows; eligible: drawn from so many.
 
-    note: why there are none. told: what the reader should know of how the lists were made.
+    note: why there are none. told: what the reader should know of how the lists were made. scores, ranks: of each user
+    the model's score of what is recommended, and the place of items in the list, 1 for the best; empty where they are
+    not known. depth: places in which it was looked for.
     """
 
     data: Dataset
@@ -41,6 +45,9 @@ class People:
     eligible: int
     note: str = "No user has a positive in the test part and one before it."
     told: str = ""
+    scores: dict[int, list[float]] = field(default_factory=dict)
+    ranks: dict[int, dict[int, int]] = field(default_factory=dict)
+    depth: dict[int, int] = field(default_factory=dict)
 
     def rows(self) -> set[int]:
         return {row for _, *lists in self.entries for items in lists for row in items}
@@ -50,13 +57,23 @@ class People:
             {
                 "user": self.data.user_ids[user],
                 "history": [tiles.tile(row) for row in history],
-                "recommended": [tiles.tile(row, hit=row in later) for row in recommended],
-                "later": [tiles.tile(row, hit=row in recommended) for row in later[:SHOWN]],
+                "recommended": [
+                    tiles.tile(row, note, hit=row in later)
+                    for row, note in zip(recommended, self._scores(user, len(recommended)), strict=True)
+                ],
+                "later": [tiles.tile(row, self._rank(user, row), hit=row in recommended) for row in later[:SHOWN]],
                 "hits": len(set(recommended) & set(later)),
                 "later_count": len(later),
             }
             for user, history, recommended, later in self.entries
         ]
+
+    def _scores(self, user: int, count: int) -> list[str]:
+        return [f"{score:.3f}".replace("-", "−") for score in self.scores.get(user, [])] or [""] * count
+
+    def _rank(self, user: int, row: int) -> str:
+        rank = self.ranks.get(user, {}).get(row)
+        return f"rank {rank:,}" if rank else f"not in the list of {self.depth[user]:,}"
 
 
 def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: Recommending | None) -> People:
@@ -93,21 +110,41 @@ def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: 
     def earliest_first(user: int, mask: NDArray[np.bool_]) -> list[int]:
         return list(dict.fromkeys(in_order(user, mask).tolist()))
 
-    entries = []
+    found = People(data, [], len(eligible))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for user in users:
-            if user in stored:
-                recommended = [item for item in stored[user] if item >= 0][:SHOWN]
-            else:  # from the same history: what was taken in the test part would be left out of the list otherwise
-                assert recommender is not None
+            listed = [item for item in stored.get(user, []) if item >= 0]
+            asked: list[tuple[int, float]] = []
+            if recommender is not None:
+                # from the same history: what was taken in the test part would be left out of the list otherwise
                 who, past = str(data.user_ids[user]), [str(item) for item in data.item_ids[in_order(user, before)]]
-                ids = [item for item, _ in recommender.recommend(user=who, history=past, k=SHOWN)]
-                recommended = data.item_rows(ids).tolist()
-            entries.append((user, earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, taken)))
-    told = "" if stored else "No list was stored with this run: these are made for this page, from the history shown"
+                try:
+                    asked = _whole_list(recommender, who, past, data)
+                except UserError:  # of a model that lists are stored of, but that cannot be asked so
+                    if user not in stored:
+                        raise
+            whole = [row for row, _ in asked]
+            recommended = (listed if user in stored else whole)[:SHOWN]
+            if recommended == whole[: len(recommended)]:  # else it was asked something else than evaluation did
+                found.scores[user] = [score for _, score in asked[: len(recommended)]]
+                listed = whole
+            found.ranks[user] = {row: place for place, row in enumerate(listed, 1)}
+            found.depth[user] = len(listed)
+            shown = earliest_first(user, before)[-SHOWN:], recommended, earliest_first(user, taken)
+            found.entries.append((user, *shown))
+    if stored:
+        return found
+    told = "No list was stored with this run: these are made for this page, from the history shown"
     lacking = dict.fromkeys(str(warning.message) for warning in caught)
-    return People(data, entries, len(eligible), told="; ".join([told, *lacking] if told else []))
+    return replace(found, told="; ".join([told, *lacking]))
+
+
+def _whole_list(recommender: Recommending, user: str, history: Sequence[str], data: Dataset) -> list[tuple[int, float]]:
+    """Item rows and scores of the list of `WHOLE` places, or of as many as there are, the best first."""
+    found = recommender.recommend(user=user, history=history, k=min(WHOLE, data.n_items))
+    rows = data.item_rows([item for item, _ in found]).tolist()
+    return [(row, float(score)) for row, (_, score) in zip(rows, found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -128,8 +165,8 @@ def sample_cold_items(data: Dataset, cold: NDArray[np.bool_], recommender: Recom
     """Cold items drawn at random (seed 0), with a picture where the data hold pictures."""
     if recommender is None:
         return ColdItems([], "No recommender was at hand.")
-    for field in data.fields.image:
-        cold = cold & data.present(field) if (cold & data.present(field)).any() else cold
+    for name in data.fields.image:
+        cold = cold & data.present(name) if (cold & data.present(name)).any() else cold
     drawn = np.random.default_rng(0).permutation(np.flatnonzero(cold))[:SAMPLED_ITEMS].tolist()
     if not drawn:
         return ColdItems([], "Every item of this dataset has training rows.")
