@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rawrec.errors import UserError
+from rawrec.reading import check_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,11 +49,13 @@ def end_sum(path: Path) -> str:
         return f"{END}{zlib.crc32(file.read(length)):08x} {size}"
 
 
-def check_file(path: Path, expected: str | None, then: str) -> None:
-    """UserError where a file is not as its sum says; None: it has none (of an earlier version). then: what to do."""
+def check_file(path: Path, expected: str | None, then: str, links: bool = False) -> None:
+    """UserError where a file is not as its sum says; None: it has none (of an earlier version). then: what to do.
+    links: it may be one."""
     if expected is None:
         return
     try:
+        check_plain(path, links)
         found = end_sum(path) if expected.startswith(END) else file_sum(path)
     except FileNotFoundError:
         raise UserError(f"{path} is damaged: it is not there. {then[:1].upper() + then[1:]}") from None

@@ -270,7 +270,7 @@ def split_file(name: str) -> str:
 
 def check_part(path: Path, meta: Meta, name: str) -> None:
     """UserError where a file of the dataset is not as it was written."""
-    check_file(path / name, meta.sums.get(name), "import the data again, or bring it back from a copy")
+    check_file(path / name, meta.sums.get(name), "import the data again, or bring it back from a copy", links=True)
 
 
 def check_asked(path: Path, meta: Meta, column: str) -> None:
