@@ -213,7 +213,9 @@ def test_an_append_goes_on_where_one_was_interrupted(
 ) -> None:
     few = tmp_path / "few.csv"
     few.write_text("user,item\nu1,a\nu2,b\n")
-    import_table(few, "user", "item", image_dir=folder_of(tmp_path / "images"), out=place, progress=False)
+    import_table(
+        few, "user", "item", image_dir=folder_of(tmp_path / "images"), out=place, allow_empty=True, progress=False
+    )
 
     def more() -> Dataset:
         settings: dict[str, Any] = {"user": "user", "item": "item", "progress": False}

@@ -84,11 +84,12 @@ def in_parts(rows: dict[str, list[Any]]) -> Iterator[Any]:
 def test_batches_of_every_form_are_as_one_table(run: Any, tmp_path: Path) -> None:
     data = run(lambda options, report: tables(in_parts(ROWS)))
     assert taken(data) == EXPECTED
+    parts = data.split()
     whole = run(lambda options, report: tables([ROWS]))
-    assert taken(whole) == EXPECTED and np.array_equal(whole.split(), data.split())
+    assert taken(whole) == EXPECTED and np.array_equal(whole.split(), parts)
     (tmp_path / "x.csv").write_text(pl.DataFrame(ROWS).write_csv())
     table = import_table(tmp_path / "x.csv", "who", "what", time="when", out=tmp_path / "table", progress=False)
-    assert taken(table) == EXPECTED and np.array_equal(table.split(), data.split())
+    assert taken(table) == EXPECTED and np.array_equal(table.split(), parts)
 
 
 def test_items_with_everything(run: Any, tmp_path: Path) -> None:
