@@ -13,6 +13,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.sources.append import append
+from rawrec.sources.huggingface import import_huggingface
 from rawrec.sources.table import import_table
 from rawrec.sources.tables import WHOLE, open_objects, open_source
 from rawrec.sources.tables.json_lines import HALF
@@ -90,3 +91,15 @@ def test_a_key_that_comes_late_is_there(tmp_path: Path) -> None:
     more = write(tmp_path / "more.jsonl", [{"item": f"n{i}"} for i in range(1100)] + [{"item": "n", "plot": "late"}])
     data = append(data.path, items=more, item_id="item", progress=False)
     assert int(data.present("plot").sum()) == 6
+
+
+def test_a_key_that_only_a_later_file_of_a_folder_has(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    folder = tmp_path / "log"
+    folder.mkdir()
+    write(folder / "a.jsonl", [{"user": f"u{i}", "item": "a"} for i in range(4)])
+    write(folder / "b.jsonl", [{"user": "v", "item": "b", "title": "late", "note": "x"}])
+    data = import_huggingface(
+        str(folder), "user", "item", text=["title"], extra=["note"], out=tmp_path / "out", progress=False
+    )
+    assert data.texts("title", data.item_rows(["b"])) == [["late"]] and data.column("note").tolist()[-1] == "x"

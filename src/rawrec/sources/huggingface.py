@@ -121,6 +121,10 @@ class _FirstRows(Source):
         self.rows.values = rows.report  # rows that cannot be read are counted with the interactions, values here
         self.columns, self.format = rows.columns, rows.format
 
+    def seek(self, names: Sequence[str | None]) -> None:
+        self.rows.seek(names)
+        self.columns = self.rows.columns
+
     def again(self) -> _FirstRows:
         other = super().again()
         assert isinstance(other, _FirstRows)
@@ -132,6 +136,7 @@ class _FirstRows(Source):
         for batch in self.rows.batches(list(dict.fromkeys([self.item, *columns]))):
             self.fraction = self.rows.fraction
             found, good = ids(batch.columns[self.item], f"{batch.file}: {self.item}")
+            good &= batch.readable(self.item)
             coded = found.dictionary_encode()
             words, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
             new = np.array([word not in seen for word in words], bool)

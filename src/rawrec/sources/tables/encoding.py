@@ -71,12 +71,14 @@ class Evidence:
 
     def add(self, data: bytes) -> str:
         """Look at whole lines, too; what they are as UTF-8, with marks."""
-        text = data.decode(UTF8, ERRORS)
-        self.valid += len(data) - len(text)
         self.lines += data.count(b"\n")
-        if not _is_utf8(data):
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = data.decode(UTF8, ERRORS)
             self.invalid += len(MARKS.findall(text))
             self.damaged += sum(MARKS.search(line) is not None for line in text.split("\n"))
+        self.valid += len(data) - len(text)
         return text
 
     @property
