@@ -68,7 +68,7 @@ def read_added(path: Path, run: str) -> Added:
         )
     if known.run != run:
         raise UserError(f"{path} holds contents that another run made: add the items to this run's recommender again")
-    table = read_table(path / known.items, checked=True)
+    table = read_table(path / known.items)
     tensors, _ = state.load(path / known.contents)
     with damaged(path, ". Add the items again and save them"):
         columns = [
