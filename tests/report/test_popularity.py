@@ -146,6 +146,8 @@ def test_the_page_and_the_command_show_them(
         r"<[^>]+>", " ", build_report(runs[2], runs[0], tmp_path / "a.html").read_text().partition("<main>")[2]
     )
     text = " ".join(text.split())
+    grey = re.findall(r'<tr class="small">.*?</tr>', (tmp_path / "a.html").read_text(), re.DOTALL)
+    assert len(grey) > 4 and not any(" to +" in row or " to −" in row for row in grey)  # no results: no interval
     found = compare([runs[0], runs[2]], bootstrap=100)
     assert "By popularity QAUC within the items of a bucket, what this run gains over base-0 there" in text
     table = text.partition("In all QAUC Gain Coverage Age Drift Cosine")[2].partition("All settings")[0]

@@ -94,7 +94,7 @@ def test_small_buckets_are_no_results_and_the_others_are_corrected_together(
         found, p = bootstrap_test(pairs[0][0] - pairs[1][0], pairs[0][1] - pairs[1][1])
         assert line.difference == found and line.p == p
         wanted.append(p)
-    assert [line.corrected for _, line in sure] == holm(wanted).tolist()
+    assert len(sure) < len(lines) and [line.corrected for _, line in sure] == holm(wanted).tolist()
 
 
 def test_a_difference_of_chance_stays_without_colour() -> None:
@@ -199,3 +199,9 @@ def test_a_model_without_content_shows_no_paradigm(runs: tuple[Path, Path], tmp_
 def test_times_are_dates() -> None:
     said = "valid from 2026-03-14T02:48:33 UTC (time 1773456513), test from 2026-03-22 (time 1774197876.5); (times 3)"
     assert without_times(said) == "valid from 2026-03-14T02:48:33 UTC, test from 2026-03-22; (times 3)"
+
+
+def test_grey_lines_have_neither_interval_nor_colour(source: str) -> None:
+    rows = re.findall(r'<tr class="small">.*?</tr>', source, re.DOTALL)
+    assert len(rows) >= 6
+    assert not any(word in row for row in rows for word in (" to +", " to −", 'class="up"', 'class="down"', "<svg"))
