@@ -153,6 +153,8 @@ def rule_of(hint: Any) -> Rule:
         return ANYTHING
     if isinstance(hint, Rule):
         return hint
+    if _of_paths(hint):
+        return PATH
     if hint in simple:
         return simple[hint]
     origin, inner = get_origin(hint), get_args(hint)
@@ -174,12 +176,16 @@ _NONE = Rule(lambda value: value is None, "None")
 
 
 def _union(members: tuple[Any, ...]) -> Rule:
-    if Path in members:  # `str | Path` is a path, whose string must be one
+    if any(_of_paths(member) for member in members):  # `str | Path` is a path, whose string must be one
         members = tuple(member for member in members if member is not str)
     rules = [rule_of(member) for member in members]
     if ANYTHING in rules:
         return ANYTHING
     return either(*(rule for rule in rules if rule is not _NONE), *(rule for rule in rules if rule is _NONE))
+
+
+def _of_paths(hint: Any) -> bool:
+    return hint is Path or (get_origin(hint) or hint) is os.PathLike
 
 
 def _of_class(kind: type, inner: tuple[Any, ...]) -> Rule:

@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rawrec.arguments import checked
 from rawrec.data.arrays import lists_of_codes, pc, present_in, sorted_codes
 from rawrec.data.disk import Lock, writing
 from rawrec.data.division import Rows, above_zero, make_split
@@ -87,6 +88,7 @@ class Dataset:
         self._items_checked = False
 
     @classmethod
+    @checked()
     def open(cls, path: str | Path, version: int | None = None, *, sums: bool = True) -> Dataset:
         """The dataset in the folder `path`, as of its newest or of an earlier version. sums: compare files with their
         check sums as they are read.
@@ -346,6 +348,7 @@ class Dataset:
         parts = self.split(name)
         return np.where(self.history_rows(name), np.int8(0), parts)
 
+    @checked()
     def add_split(self, name: str, spec: SplitSpec) -> None:
         """Store a further split under a new name. Raises UserError where the name is taken or the split impossible.
 

@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rawrec.arguments import shown
 from rawrec.errors import UserError
 
 NAMES = "letters, digits, - and _, and begin with a letter"
 """What names of fields, columns and splits are made of. Letters are those of any script, with their marks."""
+
+
+LONGEST = 200
+"""Characters of a name that are compared with those there are."""
 
 
 def is_letter(sign: str) -> bool:
@@ -39,16 +44,16 @@ def known(what: str, name: str, names: Sequence[str], path: Path) -> None:
 
 
 def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:LONGEST], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{what} {name!r} does not exist{hint} There are: {', '.join(known) or 'none'}"
+    return f"{what} {shown(name)} does not exist{hint} There are: {', '.join(known) or 'none'}"
 
 
 def lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
     rows = np.fromiter((table.get(str(i), -1) for i in ids), np.int64, len(ids))
     if (rows < 0).any():
         unknown = str(ids[int(np.argmax(rows < 0))])
-        near = difflib.get_close_matches(unknown, list(table)[:20_000], n=3)
+        near = difflib.get_close_matches(unknown[:LONGEST], list(table)[:20_000], n=3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
-        raise UserError(f"{what} {unknown!r} is not in {where}{hint}")
+        raise UserError(f"{what} {shown(unknown)} is not in {where}{hint}")
     return rows

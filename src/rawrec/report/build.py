@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from rawrec.arguments import checked
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of
@@ -24,6 +25,7 @@ from rawrec.report.summary import sentences, warnings_of, without_times
 from rawrec.training.runs import RunFolder
 
 
+@checked()
 def build_report(
     run: str | Path,
     against: str | Path | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from rawrec.arguments import checked
 from rawrec.config.parts import encoder_entry
 from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
@@ -45,6 +46,7 @@ class Encoded:
     cached: bool = True
 
 
+@checked()
 def encode(
     data: Dataset | str | Path,
     encoder: str | None = None,

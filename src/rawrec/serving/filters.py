@@ -129,7 +129,7 @@ class Columns:
         for name in max_per:
             if name not in self.categorical:
                 what = "is a column of numbers" if name in self.numeric else "is no categorical column of the items"
-                raise UserError(f"max_per: {name!r} {what}. There are: {', '.join(self.categorical) or 'none'}")
+                raise UserError(f"max_per: {shown(name)} {what}. There are: {', '.join(self.categorical) or 'none'}")
         return [(self.groups(name), most) for name, most in max_per.items()]
 
     def where(self, where: Where, skip: list[str] | None = None) -> NDArray[np.bool_]:
@@ -227,7 +227,7 @@ def _words(value: Any, where: str) -> list[str]:
     values = value if isinstance(value, list | tuple) else [value]
     for word in values:
         if word is not None and not isinstance(word, str):
-            raise UserError(f"{where}: expected a category (text) or a list of them, found {word!r}")
+            raise UserError(f"{where}: expected a category (text) or a list of them, found {shown(word)}")
     return [word for word in values if word]
 
 
@@ -242,9 +242,9 @@ def parse_where(words: Sequence[str], numeric: Sequence[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         reverse, name = name.endswith("!"), name.removesuffix("!")
         if not equals or not name:
-            raise UserError(f"--where {word!r}: give COLUMN=VALUE,VALUE or, of numbers, COLUMN=LEAST..MOST")
+            raise UserError(f"--where {shown(word)}: give COLUMN=VALUE,VALUE or, of numbers, COLUMN=LEAST..MOST")
         if name in found:
-            raise UserError(f"--where gives {name!r} twice: give it once, with all values between commas")
+            raise UserError(f"--where gives {shown(name)} twice: give it once, with all values between commas")
         values: Any = [part.strip() for part in text.split(",") if part.strip()]
         least, dots, most = text.partition("..")
         if name in numeric and dots:
@@ -262,7 +262,9 @@ def _parsed(text: str, word: str) -> float:
     try:
         return float(text) if truth is None else truth
     except ValueError:
-        raise UserError(f"--where {word!r}: {text.strip()!r} is no number, and the column is one of numbers") from None
+        raise UserError(
+            f"--where {shown(word)}: {text.strip()!r} is no number, and the column is one of numbers"
+        ) from None
 
 
 def parse_max_per(words: Sequence[str]) -> dict[str, int]:
@@ -271,8 +273,8 @@ def parse_max_per(words: Sequence[str]) -> dict[str, int]:
     for word in words:
         name, _, text = word.partition("=")
         if not name or not text.strip().isdecimal():
-            raise UserError(f"--max-per {word!r}: give COLUMN=N, for example brand=2")
+            raise UserError(f"--max-per {shown(word)}: give COLUMN=N, for example brand=2")
         if name in found:
-            raise UserError(f"--max-per gives {name!r} twice: give it once")
+            raise UserError(f"--max-per gives {shown(name)} twice: give it once")
         found[name] = int(text)
     return found

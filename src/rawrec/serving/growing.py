@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from rawrec.arguments import PATH
+from rawrec.arguments import ID, PATH, shown
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.serving import added as folder
-from rawrec.serving.served import ENCODE, Catalogue, unseen
+from rawrec.serving.served import ENCODE, Catalogue, of_one_state, unseen
 from rawrec.serving.similar import Similar
 from rawrec.training.tasks.step_impressions import ContentTable
 
@@ -42,11 +42,13 @@ class Growing(Similar):
         while part := [dict(item) for item in islice(following, ENCODE)]:
             for row in part:
                 value = row.pop("item_id", None)
+                if value is not None:
+                    ID.check(f"new item {len(ids)}: item_id", value)
                 name = "" if value is None else str(value).strip()
                 if not name:
                     raise UserError(f"new item {len(ids)} has no item_id")
                 if name in self._rows or name in ids:
-                    raise UserError(f"new item {len(ids)}: the catalogue has an item {name!r} already")
+                    raise UserError(f"new item {len(ids)}: the catalogue has an item {shown(name)} already")
                 values.append(self._columns.values_of(row, f"new item {len(ids)}"))
                 ids[name] = None
             tables.append(self._embed_rows(part, len(ids) - len(part)))
@@ -58,7 +60,7 @@ class Growing(Similar):
         with self._adding:
             for n, name in enumerate(ids):
                 if name in self._rows:
-                    raise UserError(f"new item {n}: the catalogue has an item {name!r} already")
+                    raise UserError(f"new item {n}: the catalogue has an item {shown(name)} already")
             old, new = self._catalogue, copy(self)
             for table in tables:
                 new._catalogue = new._catalogue._replace(table=new._extended(table))
@@ -66,6 +68,7 @@ class Growing(Similar):
             self._catalogue = Catalogue([*old.ids, *ids], rows, new._table, old.columns.extended(values))
 
     # ----------------------------------------------------------------------------------------------------------- kept
+    @of_one_state
     def save(self, out: str | Path) -> Path:
         """Keep the items that were added in the folder `out`, for `Recommender.load(run, added=out)`.
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rawrec.arguments import shown
 from rawrec.content.item_model import ItemModel
 from rawrec.data import images
 from rawrec.data.dataset import Fields
@@ -65,7 +66,7 @@ def _field(key: str, known: list[str], fields: Fields) -> str | None:
         return used[0]
     if key in fields.names():
         return None  # a column that this model's content is not made from
-    raise UserError(f"a new item has the field {key!r}, which this model does not know. Known: {', '.join(known)}")
+    raise UserError(f"a new item has the field {shown(key)}, which this model does not know. Known: {', '.join(known)}")
 
 
 def _pictures(value: Any, where: str) -> list[bytes]:
@@ -100,7 +101,7 @@ def _strings(value: Any, where: str) -> list[str]:
     values = value if isinstance(value, list | tuple) else [value]
     for text in values:
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{where}: expected text, found {text!r}")
+            raise UserError(f"{where}: expected text, found {shown(text)}")
     return [text for text in values if text]
 
 
@@ -108,7 +109,7 @@ def _vector(value: Any, width: int, where: str) -> np.ndarray:
     try:
         vector = np.asarray(value, np.float32)
     except (TypeError, ValueError):
-        raise UserError(f"{where}: expected a vector of {width} numbers, found {value!r}") from None
+        raise UserError(f"{where}: expected a vector of {width} numbers, found {shown(value)}") from None
     if vector.shape != (width,) or not np.isfinite(vector).all():
         raise UserError(f"{where}: expected a vector of {width} finite numbers, found one of shape {vector.shape}")
     return vector

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rawrec.arguments import COUNT, PATH, YES_OR_NO, optional
+from rawrec.arguments import ANYTHING, COUNT, PATH, YES_OR_NO, checked, optional, shown
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
 from rawrec.content.joint_writing import write_joint
@@ -71,6 +71,7 @@ class Recommender(Growing):
     """
 
     @classmethod
+    @checked()
     def load(
         cls,
         run: str | Path,
@@ -198,6 +199,7 @@ class Recommender(Growing):
         rows = top.items[0][: len(found)].tolist()
         return self._explained([one.item for one in found], rows, who, who.table, moments, place, history)
 
+    @checked(users=ANYTHING, items=ANYTHING, exclude=ANYTHING, where=ANYTHING, max_per=ANYTHING)
     @of_one_state
     def recommend_all(
         self,
@@ -326,6 +328,7 @@ class Recommender(Growing):
         return values.cpu().numpy()
 
     # ------------------------------------------------------------------------------------------------------------ out
+    @checked()
     @of_one_state
     def export_vectors(self, out: str | Path, index: str | None = None) -> Path:
         """Vectors of all items with their ids: content embeddings, or id embeddings for a model on ids alone.
@@ -344,6 +347,7 @@ class Recommender(Growing):
         write_vectors(Vectors(self._item_ids, values.shape[1], pieces), path, index)
         return path
 
+    @checked()
     def export_user_vectors(self, out: str | Path) -> Path:
         """Vectors of all users with their ids, for a store of vectors that makes lists: of retrieval models alone.
 
@@ -357,6 +361,7 @@ class Recommender(Growing):
             "vector of a user; train a retrieval model (rawrec models), or write lists with recommend_all"
         )
 
+    @checked()
     def export_features(self, out: str | Path, field: str | None = None, index: str | None = None) -> Path:
         """What the encoder of `field` makes of every item of the dataset, in the forms of `export_vectors`.
 
@@ -372,7 +377,9 @@ class Recommender(Growing):
         if field is None and len(known) == 1:
             field = next(iter(known))
         if field not in known:
-            wrong = "this run has several fields" if field is None else f"field {field!r}: this run does not read it"
+            wrong = (
+                "this run has several fields" if field is None else f"field {shown(field)}: this run does not read it"
+            )
             raise UserError(f"{wrong}. Name one of {', '.join(known)}")
         ids = [str(item) for item in self.data.item_ids]
         order = mmrec_items(path, ids)
@@ -383,6 +390,7 @@ class Recommender(Growing):
         write_vectors(given, path, index)
         return path
 
+    @checked()
     def export_encoder(self, out: str | Path) -> Path:
         """The transformers of documents and queries that the run trained (`content.item.encoder=joint:...`), as the
         folder of an encoder: `content.item.encoder=joint:FOLDER` of another run begins as they are, or keeps them.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.arguments import shown
 from rawrec.content.item_model import ItemModel
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, write_vectors
 from rawrec.errors import UserError
@@ -97,8 +98,8 @@ class Retriever(Recommender):
         row = int(self.people.user_rows([str(user)])[0])
         if row >= self.data.n_users or not self._retrieval.known_users[row]:
             raise UserError(
-                f"user {user!r} has no training interaction, so model `{self._model()}` knows nothing of them; em3 "
-                "serves such users by their history"
+                f"user {shown(user)} has no training interaction, so model `{self._model()}` knows nothing of them; "
+                "em3 serves such users by their history"
             )
         return Who(np.array([row]), self._histories(np.array([row])), None, None)
 
@@ -184,8 +185,8 @@ class Retriever(Recommender):
     def _vectors_by(self, by: str | None) -> tuple[Tensor, Tensor]:
         if by is not None:
             raise UserError(
-                f"by={by!r}: of model `{self._model()}` an item has one vector, made of all that is known of it: leave "
-                "it out, or name image, text or a field"
+                f"by={shown(by)}: of model `{self._model()}` an item has one vector, made of all that is known of it: "
+                "leave it out, or name image, text or a field"
             )
         return self._vectors()
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rawrec.arguments import COUNT
+from rawrec.arguments import COUNT, shown
 from rawrec.config.training import Seen
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
@@ -62,7 +62,7 @@ class Searching(Served):
         check_query(query, "query")
         COUNT.check("k", k)
         if by not in BY:
-            raise UserError(f"by={by!r}: use {' or '.join(BY)}; the probability of a label is label=...")
+            raise UserError(f"by={shown(by)}: use {' or '.join(BY)}; the probability of a label is label=...")
         exclude = self._excluded(exclude_seen)
         self._check_asked(by, candidates, k, exclude, user, history, context, label)
         past_of = [] if user is None and history is None else history
@@ -87,7 +87,7 @@ class Searching(Served):
         if not isinstance(given, Mapping) or not self._ranks_by_queries():
             return context
         if QUERY_NOW in given:
-            raise UserError(f"context: {QUERY_NOW}={given[QUERY_NOW]!r}: what is searched for is given already")
+            raise UserError(f"context: {QUERY_NOW}={shown(given[QUERY_NOW])}: what is searched for is given already")
         return {**given, QUERY_NOW: query}
 
     def _readable(self) -> Queries:
@@ -115,14 +115,14 @@ class Searching(Served):
         """UserError for what cannot be answered, or would do nothing."""
         nobody = user is None and history is None
         if exclude != "none" and nobody:
-            raise UserError(f"exclude_seen={exclude!r}: give a user or a history, whose items are to be left out")
+            raise UserError(f"exclude_seen={shown(exclude)}: give a user or a history, whose items are to be left out")
         if by == "content":
             idle = {"candidates": candidates, "context": context or None, "label": label}
             idle |= {"user": user, "history": history} if exclude == "none" else {}
             for name, value in idle.items():
                 if value is not None:
                     raise UserError(
-                        f"{name}={value!r} does nothing with by='content', which compares the query with items "
+                        f"{name}={shown(value)} does nothing with by='content', which compares the query with items "
                         "alone: leave it out, or use by='score'"
                     )
         if candidates is not None:
@@ -141,7 +141,7 @@ class Searching(Served):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the items whose content is nearest to the query's vector, and the cosines."""
         if self._read_query(query) is None:
-            raise UserError(f"query={query!r} is empty, so there is nothing to compare with items: give some text")
+            raise UserError(f"query={shown(query)} is empty, so there is nothing to compare with items: give some text")
         if not self.system.cfg.model.contrasts_queries:
             self._tell(
                 "contrast",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rawrec.arguments import IDS
+from rawrec.arguments import IDS, shown
 from rawrec.config.training import Seen
 from rawrec.data import texts
 from rawrec.data.dataset import Dataset
@@ -191,7 +191,7 @@ class Served:
         """Users asked now, in a context, which is checked; what it lacks is told once."""
         users = self._known_to_model(users)
         if context is not None and not isinstance(context, Mapping):
-            raise UserError(f"context={context!r}: give values by name, for example context={{'device': 'phone'}}")
+            raise UserError(f"context={shown(context)}: give values by name, for example context={{'device': 'phone'}}")
         reader, context, query = self._context_reader(), dict(context or {}), None
         nobody = np.full(len(users), -1)
         if self._ranks_by_queries():
@@ -288,7 +288,7 @@ class Served:
         for known in SEEN:
             if known == (exclude_seen or "none"):
                 return known
-        raise UserError(f"exclude_seen={exclude_seen!r}: use {', '.join(SEEN)}, True or False")
+        raise UserError(f"exclude_seen={shown(exclude_seen)}: use {', '.join(SEEN)}, True or False")
 
     def _seen_by(self, who: Who, exclude: Seen) -> tuple[np.ndarray, np.ndarray]:
         """What is left out of the list of one user, or of a history in the place of theirs, as `_left_out` has it."""
@@ -355,7 +355,7 @@ class Served:
         """The place of a label among those of the run; None: the main one. Raises UserError for another."""
         names = [] if name is None else self.run.config().data.label_names
         if name is not None and name not in names:
-            raise UserError(f"label {name!r}: this run has learned {', '.join(names)}; see data.labels")
+            raise UserError(f"label {shown(name)}: this run has learned {', '.join(names)}; see data.labels")
         return 0 if name is None else names.index(name)
 
     def _score_all(
@@ -440,7 +440,7 @@ def _seen(given: Any) -> dict[str, bool]:
 def check_query(query: Any, name: str) -> None:
     """UserError for what is no text."""
     if not isinstance(query, str):
-        raise UserError(f"{name}={query!r}: give the text of a query")
+        raise UserError(f"{name}={shown(query)}: give the text of a query")
 
 
 def _warn(text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rawrec.arguments import COUNT, TEXT, optional
+from rawrec.arguments import COUNT, TEXT, optional, shown
 from rawrec.content.item_model import ItemModel
 from rawrec.errors import UserError
 from rawrec.serving.explaining import Explaining
@@ -65,7 +65,7 @@ class Similar(Explaining):
         row = self._row(item)
         if not valid[row]:
             lacking = "no training interaction" if by == "id" else self._lacking()
-            raise UserError(f"item {item!r} has {lacking}, so there is nothing to compare")
+            raise UserError(f"item {shown(item)} has {lacking}, so there is nothing to compare")
         return values[row], (values, valid)
 
     def _vectors_by(self, by: str | None) -> Vectors:
@@ -89,7 +89,7 @@ class Similar(Explaining):
             row = self._row(item)
             own = {name: self._kept_feature(name)[0][row] for name in names if self._kept_feature(name)[1][row]}
         if not own:
-            raise UserError(f"by={by!r}: the item has no {' or '.join(names)}, so there is nothing to compare")
+            raise UserError(f"by={shown(by)}: the item has no {' or '.join(names)}, so there is nothing to compare")
         return [(query, self._kept_feature(name)) for name, query in own.items()]
 
     def _fields_of(self, by: str | None) -> list[str]:
@@ -98,11 +98,11 @@ class Similar(Explaining):
         names = [by] if by in known else [name for name, kind in known.items() if kind == by]
         if by in KINDS and not names:
             raise UserError(
-                f"by={by!r}: this run, of model `{self._model()}`, makes no feature of this kind alone; it makes "
+                f"by={shown(by)}: this run, of model `{self._model()}`, makes no feature of this kind alone; it makes "
                 f"{', '.join(known) or 'none'}"
             )
         if not names:
-            raise UserError(f"by={by!r}: use content, id, image, text or a field: {', '.join(known) or 'none'}")
+            raise UserError(f"by={shown(by)}: use content, id, image, text or a field: {', '.join(known) or 'none'}")
         return [str(name) for name in names]
 
     def _kinds_of_features(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
@@ -40,6 +41,7 @@ IMAGE_URLS = ("all", "main", "keep")
 ITEMS_AT_ONCE = 4096
 
 
+@checked()
 def import_amazon(
     reviews: str | Path,
     meta: str | Path | None = None,

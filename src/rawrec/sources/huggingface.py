@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rawrec.arguments import checked
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -23,6 +24,7 @@ from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users
 
 
+@checked()
 def import_huggingface(
     interactions: str,
     user: str,

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
@@ -35,6 +36,7 @@ OWN = ("session", "query", "position", LABEL)
 """Interaction columns of this importer; other columns of these names are stored as `source_<name>`."""
 
 
+@checked()
 def import_impressions(
     impressions: str | Path,
     user: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rawrec.arguments import checked
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -17,6 +18,7 @@ TEXTS = ("title", "title_en", "description")
 COUNTED_LATER = "not read, being counts of a day after the interactions; take them with --counts"
 
 
+@checked()
 def import_microlens(
     folder: str | Path,
     *,
@@ -70,6 +72,7 @@ def import_microlens(
     return write_videos(videos, report, out, split, overwrite, progress, pictures)
 
 
+@checked()
 def import_pixelrec(
     folder: str | Path,
     *,

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
@@ -48,6 +49,7 @@ class _Part:
     first: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
+@checked()
 def import_mind(
     folder: str | Path,
     *,

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
@@ -28,6 +29,7 @@ MAX_WIDTH = 1 << 16
 ITEMS_AT_ONCE = 4096
 
 
+@checked()
 def import_mmrec(
     folder: str | Path,
     *,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
@@ -29,6 +30,7 @@ NO_GENRE = "(no genres listed)"
 YEAR = re.compile(r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$")
 
 
+@checked()
 def import_movielens(
     folder: str | Path,
     posters: str | Path | None = None,

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.images import check
@@ -37,6 +38,7 @@ class Piece(NamedTuple):
     description: str
 
 
+@checked()
 def import_openclipart(
     folder: str | Path = PLACE,
     *,

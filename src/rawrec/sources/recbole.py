@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
@@ -32,6 +33,7 @@ PART = "part"
 ITEMS_AT_ONCE = 4096
 
 
+@checked()
 def import_recbole(
     folder: str | Path,
     *,

@@ -12,6 +12,7 @@ from rich.progress import track
 from scipy.stats import rankdata
 
 from rawrec import shown
+from rawrec.arguments import SEED, checked
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
@@ -32,6 +33,7 @@ LIMITS = {
 SHOWN = 8
 
 
+@checked(seed=SEED)
 def import_synthetic(
     out: str | PathLike[str],
     *,

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.import_report import ImportReport
@@ -44,6 +45,7 @@ HELD = 10
 """One in so many users of train is in valid."""
 
 
+@checked()
 def import_taobao_mm(
     folder: str | Path,
     *,

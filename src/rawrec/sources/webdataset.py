@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rawrec.arguments import checked
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
@@ -20,6 +21,7 @@ from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
 
 
+@checked()
 def import_webdataset(
     shards: str | Sequence[str],
     interactions: str | Path,

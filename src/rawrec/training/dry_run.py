@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rawrec.arguments import checked
 from rawrec.config import Config, resolve
 from rawrec.config.resolution import flatten
 from rawrec.content.units import Unit, content_units
@@ -43,6 +44,7 @@ class Plan:
         return asdict(self)
 
 
+@checked()
 def plan(
     preset: str | Path | Mapping[str, Any] | Config,
     data: Dataset | str | Path,

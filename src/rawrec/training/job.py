@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rawrec.arguments import CALLABLE, checked, optional
 from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.metrics import followed
@@ -66,6 +67,7 @@ def one_training() -> Iterator[None]:
         _training = before
 
 
+@checked(observer=optional(CALLABLE))
 def train(
     preset: str | Path | Mapping[str, Any] | Config,
     data: Dataset | str | Path,
@@ -99,6 +101,7 @@ def train(
         return _begin(out, cfg, data, overwrite, told, callbacks)
 
 
+@checked(observer=optional(CALLABLE))
 def finetune(
     data: Dataset | str | Path,
     encoder: str | Path,
@@ -210,6 +213,7 @@ def _default_label(data: Dataset) -> str:
     return DataConfig().label if DataConfig().label in labels else labels[0]
 
 
+@checked(observer=optional(CALLABLE))
 def resume(
     path: str | Path,
     observer: Any = None,
@@ -242,6 +246,7 @@ def _rests(run: RunFolder) -> bool:
     return bool(info["finished"]) and not info.get("cut_short") and not run.lacks()
 
 
+@checked(observer=optional(CALLABLE))
 def finish(
     path: str | Path,
     observer: Any = None,
@@ -335,6 +340,7 @@ def load_task(
     return task
 
 
+@checked(observer=optional(CALLABLE))
 def evaluate(
     path: str | Path,
     split: str = "test",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from rawrec.arguments import checked
 from rawrec.config.metrics import lower_is_better
 from rawrec.errors import UserError
 from rawrec.training.runs import FINETUNE, RunFolder
@@ -47,6 +48,7 @@ class RunLine:
         return {**asdict(self), "path": str(self.path)}
 
 
+@checked()
 def list_runs(folder: str | Path, metric: str | None = None, by: str = "valid") -> list[RunLine]:
     """All runs in a folder and below it.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rawrec.arguments import COUNT, checked, optional
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.studies import printing
@@ -31,6 +32,7 @@ ONLINE = (
 )
 
 
+@checked(seeds=optional(COUNT), jobs=COUNT)
 def study_lemur(
     data: Dataset | str | Path,
     out: str | Path,

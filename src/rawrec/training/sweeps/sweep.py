@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rawrec.arguments import COUNT, checked, optional
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.files import remove, write_text, yaml_text
@@ -38,6 +39,7 @@ BY_VALIDATION = "chosen by validation"
 BY_TEST = "chosen by test, as published tables often were: too good, since the choice has seen what it reports"
 
 
+@checked(jobs=optional(COUNT))
 def sweep(
     settings: str | Path | Mapping[str, Any],
     jobs: int | None = None,
