@@ -73,7 +73,8 @@ class Failure(Exception):
 
 
 def interrupt(event: str, **_: Any) -> None:
-    raise KeyboardInterrupt
+    if event == "step":
+        raise KeyboardInterrupt
 
 
 def broken(*_: Any, **__: Any) -> None:

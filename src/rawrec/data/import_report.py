@@ -7,14 +7,17 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rawrec.files import write_text
 from rawrec.reading import read_json, typed
+from rawrec.shown import console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXAMPLES = 20
 MUCH = 0.05
@@ -118,7 +121,7 @@ class ImportReport:
     def __str__(self) -> str:
         """What the command line shows of it, without colours."""
         out = io.StringIO()
-        self.print_table(Console(file=out, width=160, color_system=None))
+        self.print_table(console(width=160, file=out, color_system=None))
         return out.getvalue().rstrip()
 
     def print_table(self, console: Console) -> None:

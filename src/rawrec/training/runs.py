@@ -275,7 +275,10 @@ class RunFolder:
         return {name: file_sum(self.path / name) for name in SUMMED if (self.path / name).is_file()}
 
     def check_file(self, name: str, info: Mapping[str, Any] | None = None) -> None:
-        """UserError where a file of a finished run is not as it was when the run was finished. info: `run.json`."""
+        """UserError where a file of a finished run is not as it was when the run was finished. info: `run.json`; a run
+        that has none yet is not finished."""
+        if info is None and not (self.path / "run.json").exists():
+            return
         info = self.info() if info is None else info
         if info["finished"]:
             then = "bring it back from a copy, or train again"

@@ -37,6 +37,7 @@ def content_dataset(data: Dataset, run: Path, out: Path) -> Dataset:
         meta.digest = hashlib.blake2b(meta.digest.encode() + values.tobytes(), digest_size=16).hexdigest()
         for version in meta.versions:
             version.items_version = 1
+        meta.sums = {}  # of other files
         write_meta(meta, folder)
     return Dataset.open(out)
 
