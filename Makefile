@@ -8,13 +8,18 @@ STAMP := $(VENV)/.installed
 # Small enough for two cores: 48 items encoded with gradient per step, five epochs. Leave them out for a full run.
 DEMO := bank.live_budget=32 content.fusion.kind=concat train.encoder_lr=3e-4 model.dropout=0.2 train.epochs=5
 
+# What is imported is compiled once, below, and kept; pip would compile all that it installs, four times as much.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test style types units lint dist clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,dev]'
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,dev]'
+	-$(BIN)/python tests/forked.py --load
+	-$(BIN)/pytest --collect-only >/dev/null
 	touch $@
 
 demo: install

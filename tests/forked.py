@@ -281,6 +281,11 @@ def do(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
+def load() -> None:
+    for name in HEAVY:
+        importlib.import_module(name)
+
+
 def begin(address: str) -> None:
     """The server, and in each child the work that was asked for, after which nothing loaded is taken apart: that takes
     longer than most of what children do."""
@@ -297,8 +302,7 @@ def begin(address: str) -> None:
     atexit.register(leave)
     ours = {str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     try:
-        for name in HEAVY:
-            importlib.import_module(name)
+        load()
     except BaseException:
         shutil.rmtree(Path(address).parent, ignore_errors=True)  # so that nobody waits for it
         raise
@@ -319,6 +323,8 @@ def begin(address: str) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["--load"]:  # so that what is compiled is kept
+            load()
         case "--serve", address:
             begin(address)
         case words:
