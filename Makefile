@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Small enough for two cores: 48 items encoded with gradient per step, five epochs. Leave them out for a full run.
 DEMO := bank.live_budget=32 content.fusion.kind=concat train.encoder_lr=3e-4 model.dropout=0.2 train.epochs=5
 
-# What is imported is compiled once, below, and kept; pip would compile all that it installs, which takes two minutes.
+# What is imported is compiled once, below, and kept; pip would compile all that it installs, four times as much.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test style types units lint dist clean
