@@ -45,6 +45,23 @@ def test_a_threshold_makes_the_label_and_the_column_is_kept(log: Path) -> None:
     assert run(log, labels=["rating"], positive=3.9).label("label").tolist() == [1, 0]
 
 
+def test_ratings_with_a_decimal_comma(log: Path) -> None:
+    log.write_text("user;item;rating\nu1;a;5\nu1;b;3,5\nu2;a;4,5\nu2;c;yes\nu3;a;1.000,5\n")
+    data = run(log, labels=["rating"])
+    assert data.label("rating").tolist() == [5, 3.5, 4.5, 1, 1000.5]
+    assert "interactions: numbers of rating read with a decimal comma: 3" in notes(data)
+    data = run(log, labels=["rating"], positive=4)
+    assert data.label("label").tolist() == [1, 0, 1, 0, 1]
+    assert data.column("rating")[:3].tolist() == [5, 3.5, 4.5]
+    more = log.with_name("more.csv")
+    more.write_text("user;item;rating\nu4;a;4,5\nu4;b;2,5\n")
+    append(data.path, more, "user", "item", labels=["rating=label"], positive=4, progress=False)
+    assert Dataset.open(data.path).label("label").tolist()[-2:] == [1, 0]
+    # a column that contradicts itself is read as before: what is no plain number is no label
+    log.write_text("user;item;rating\nu1;a;4.5\nu1;b;3,5\n")
+    assert run(log, labels=["rating"]).label("rating").tolist() == [4.5]
+
+
 def test_values_are_positives(log: Path) -> None:
     data = run(log, positive="event=purchase")
     assert data.meta.labels == ["label"] and data.meta.label_rule == "event is purchase"

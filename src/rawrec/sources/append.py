@@ -30,7 +30,7 @@ from rawrec.sources.tables import Batch, Table, open_table, table_name
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.convert import ids
 from rawrec.sources.tables.label_columns import Positive
-from rawrec.sources.tables.rows import Rows, times_of
+from rawrec.sources.tables.rows import Rows, times_of, written_labels
 from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.times import SINCE
 from rawrec.sources.tables.vector_files import vector_files
@@ -177,7 +177,16 @@ def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, time_forma
     context = [name for name in meta.context.numeric if name in rows.names]
     read = {name: Numbers(rows.report, "interactions", name, look_at([rows], name)) for name in context}
     cleaner = Rows(
-        rows.report, "user_id", "item_id", time, rows.labels, rows.types, asked=asked, times=times, numbers=read
+        rows.report,
+        "user_id",
+        "item_id",
+        time,
+        rows.labels,
+        rows.types,
+        asked=asked,
+        times=times,
+        numbers=read,
+        written=written_labels(rows.report, rows, rows.labels),
     )
     absent = [name for name in [*meta.extra, *meta.asked] if name not in rows.names]
     for batch in bar.track("interactions", rows, cleaner.columns):

@@ -18,7 +18,7 @@ from rawrec.sources.tables import Source, Table, open_table, table_name
 from rawrec.sources.tables.amounts import Numbers
 from rawrec.sources.tables.fields import columns_of
 from rawrec.sources.tables.label_columns import Positive, label_columns, rated_as
-from rawrec.sources.tables.rows import Rows, asked_columns, further_types, times_of
+from rawrec.sources.tables.rows import Rows, asked_columns, further_types, times_of, written_labels
 from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
@@ -174,7 +174,10 @@ def import_sources(
     types = further_types(rows, extra, context_category, context_numeric, targets, asked, fields)
     times = times_of(report, [rows], time, time_format)
     read = {name: Numbers(report, "interactions", name, look_at([rows], name)) for name in context_numeric}
-    cleaner = Rows(report, user, item, time, targets, types, asked=asked, times=times, fields=fields, numbers=read)
+    written = written_labels(report, rows, targets)
+    cleaner = Rows(
+        report, user, item, time, targets, types, asked=asked, times=times, fields=fields, numbers=read, written=written
+    )
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
         split = split.model_copy(update={"column": names[split.column]})

@@ -116,6 +116,22 @@ class Numbers:
         self.rows, self.some = self.rows + int((~empty).sum()), self.some or bool((~np.isnan(values)).any())
         return values
 
+    def plain(self, batch: Batch) -> pa.Array:
+        """The column, in which numbers as people write them are plain ones, "4,5" is "4.5"; all else is as it was, and
+        nothing is counted as lost."""
+        column = batch.columns[self.column]
+        if not pa.types.is_string(column.type):
+            return column
+        text, values = pl.Series(column), numbers(column, f"{batch.file}: {self.column}")
+        like = np.isnan(values) & text.str.contains("[0-9]").fill_null(False).to_numpy()
+        if not like.any() and self.way is None:
+            self.pointed |= bool(text.str.contains(".", literal=True).any())
+            return column
+        found = self._written(text, values)
+        changed = pl.Series(~np.isnan(found) & (np.isnan(values) | (found != values)))
+        written = pl.Series(found).cast(pl.String)
+        return pl.select(pl.when(changed).then(written).otherwise(text)).to_series().to_arrow().cast(column.type)
+
     def finish(self) -> None:
         """Tell how the numbers were read, and of a column that held none."""
         if self.read and self.way is not None:

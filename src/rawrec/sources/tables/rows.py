@@ -53,11 +53,12 @@ class Rows:
     """Cleans batches of interactions. A row is left out if it has no user, no item, no time where a column of times is
     named, or no label; it counts once, under the first of these reasons. Of several labels some may be empty.
 
-    labels: of these columns. item: None where a row is no single interaction. what: what a row is called in the report.
-    extra: further columns and the types they get; a value that does not fit becomes empty and is counted. asked: see
-    `asked_columns`. times: how those of `time` are read, see `times_of`. numbers: how further columns of numbers are
-    read, if not as plain numbers. fields: what further columns are called, where that was said. names: further columns,
-    and those of queries and sessions -> the names under which they are stored.
+    labels: of these columns. item: None where a row is no single interaction. what: what a row is called in the
+    report. extra: further columns and the types they get; a value that does not fit becomes empty and is counted.
+    asked: see `asked_columns`. times: how those of `time` are read, see `times_of`. numbers: how further columns of
+    numbers are read, if not as plain numbers; written: the same of labels. fields: what further columns are called,
+    where that was said. names: further columns, and those of queries and sessions -> the names under which they are
+    stored.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Rows:
         times: Times | None = None,
         numbers: Mapping[str, Numbers] | None = None,
         fields: Mapping[str, str] = NONE,
+        written: Mapping[str, Numbers] | None = None,
     ) -> None:
         self.report = report
         self.what = what
@@ -88,6 +90,7 @@ class Rows:
         check_distinct("further columns", self.names)
         self.times = times or (Times(report, time) if time is not None else None)
         self.numbers = dict(numbers or {})
+        self.written = dict(written or {})
         self.kept = 0
         self.untimely: dict[str, None] = {}
         self.positive = {label.name: 0 for label in self.labels}
@@ -140,9 +143,10 @@ class Rows:
                 leave_out(self.time, reason, ~rows)
             take("timestamp", self.time, f"no usable time in column {self.time!r}", found.seconds, found.good)
             self.untimely |= dict.fromkeys([*found.odd, f"no usable time in column {self.time!r}"])
+        plain = {name: read.plain(batch) for name, read in self.written.items()}
         for label in self.labels:
             where = f"{batch.file}: {label.column}"
-            values, fits = label.read(columns[label.column], where)
+            values, fits = label.read(plain.get(label.column, columns[label.column]), where)
             if several:
                 fits = fits | missing(columns[label.column])
             take(label.name, label.column, label.unusable(), values, fits)
@@ -156,7 +160,7 @@ class Rows:
             if name in self.numbers and pa.types.is_string(columns[name].type):
                 result[self.names[name]] = pa.array(self.numbers[name](batch, good), kind, from_pandas=True)
                 continue
-            values, lost = extra(columns[name], kind)
+            values, lost = extra(plain.get(name, columns[name]), kind)
             lost &= good
             if lost.any():
                 what = IN_WORDS.get(str(kind), str(kind))
@@ -170,7 +174,7 @@ class Rows:
 
     def finish(self, file: str) -> None:
         """UserError if no row was left for want of times; a note for a label that is never positive."""
-        for read in [*filter(None, [self.times]), *self.numbers.values()]:
+        for read in [*filter(None, [self.times]), *self.numbers.values(), *self.written.values()]:
             read.finish()
         if not self.kept and (reasons := [reason for reason in self.untimely if reason in self.report.skipped]):
             found = ", ".join(self.report.skipped[reasons[0]].examples[:3])
@@ -200,6 +204,12 @@ def times_of(
         return None
 
     return Times(report, column, form, look_at(sources, column), known)
+
+
+def written_labels(report: ImportReport, source: Source, labels: Sequence[LabelColumn]) -> dict[str, Numbers]:
+    """How labels that are numbers are read where people wrote them, "4,5": `written` of `Rows`."""
+    columns = [label.column for label in labels if not label.values]
+    return {name: Numbers(report, "interactions", name, look_at([source], name)) for name in columns}
 
 
 def asked_columns(source: Source, query: str | None, session: str | None) -> dict[str, str]:
