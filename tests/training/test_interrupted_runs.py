@@ -15,6 +15,7 @@ import rawrec
 from rawrec.errors import RunInterrupted, UserError
 from rawrec.training import state as checkpoint
 from rawrec.training.job import finish, resume, train
+from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
 from systems import digest, settings
@@ -106,6 +107,18 @@ def test_a_validation_comes_to_its_end(
     steps: list[str] = []
     assert digest(resume(tmp_path / "run", lambda name, **values: steps.append(name)).path) == whole
     assert steps.count("step") == 13 * (3 - epoch)
+
+
+def test_a_signal_while_an_epoch_is_told_has_its_checkpoint(
+    shop: Path, tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_may_save", lambda _: False)  # as where epochs are shorter than their checkpoints
+        with pytest.raises(RunInterrupted, match=r"after 2 of 3 epochs .*; the checkpoint is written"):
+            train(TREE, shop, tmp_path / "run", observer=signalled("validated", 2))
+    steps: list[str] = []
+    assert digest(resume(tmp_path / "run", lambda name, **values: steps.append(name)).path) == whole
+    assert steps.count("step") == 13
 
 
 def test_a_model_that_cannot_stop_within_an_epoch_says_what_is_done_again(shop: Path, tmp_path: Path) -> None:

@@ -120,11 +120,13 @@ class Loop(Generic[AnyTask]):
         )
 
     def _end_if_asked(self) -> None:
-        """Between two steps, or after a validation, whose checkpoint is written by then."""
+        """Between two steps, or after a validation, whose checkpoint is written by then, unless it was asked while the
+        validation was told."""
         number, state = self._ending.asked, self.progress
         if number is None:
             return
-        if state.position and self.task.resumes_within_epoch():
+        kept = self.kept is not None and (self.kept.epoch, self.kept.step) == (state.epoch, state.step)
+        if self.task.resumes_within_epoch() if state.position else not kept:
             self.save()
         raise stopped(self.run, Ended(number), state, self.kept, self.schedule.epochs)
 
