@@ -82,6 +82,18 @@ def test_order_and_metric(folder: Path) -> None:
         list_runs(folder / "nothing")
 
 
+def test_a_metric_that_no_run_has_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for metric, told in (("recal@20", True), ("logloss", False)):
+        monkeypatch.setattr(sys, "argv", ["rawrec", "runs", str(folder), "--metric", metric])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+        said = capsys.readouterr()
+        assert ("none of these runs has a metric" in said.out + said.err) == told
+
+
 def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
     path = folder / "stopped"
     assert not is_running(path)

@@ -167,6 +167,8 @@ def runs(
     for column in table.columns[4:7]:
         column.justify = "right"
     console().print(table if found else Text(f"no runs in {folder}"))
+    if metric is not None and found and all(line.valid is None and line.test is None for line in found):
+        say(f"none of these runs has a metric {metric!r}: what they have stands in their metrics.json")
 
 
 @app.command(
