@@ -196,7 +196,13 @@ def test_results_in_every_form(shell: Shell, run: Path, shop: Path, tmp_path: Pa
     ]
     assert pl.read_ndjson(same).equals(pl.read_ndjson(lists))
     for words, said in [
-        (["recommend", run, "--all-users", tmp_path / "x.csv", "--exclude-seen", "all"], "use positives, interactions"),
+        (
+            ["recommend", run, "--all-users", tmp_path / "x.csv", "--exclude-seen", "all"],
+            "one of 'positives', 'interactions'",
+        ),
+            ["recommend", run, "--all-users", tmp_path / "x.csv", "--exclude-seen", "all"],
+            "one of 'positives', 'interactions'",
+        ),
         (["recommend", run, "--user", "u1", "--seen", "--exclude-seen", "none"], "give one of them"),
         (["recommend", run, "--all-users", tmp_path / "all.xlsx"], ".parquet, .csv, .csv.gz, .jsonl or .jsonl.gz"),
         (["export", run, "--out", tmp_path / "v.csv"], ".parquet, .npy, .safetensors or .faiss"),

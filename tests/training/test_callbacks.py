@@ -89,7 +89,7 @@ def test_an_error_of_a_callback_ends_the_run(shop: Path, tmp_path: Path) -> None
         train(ID, shop, tmp_path / "run", callbacks=broken)
     assert broken[0].of("RunEnd")[0].reason == "mine" and "ValueError" in raised.value.__notes__[0]
     assert resume(tmp_path / "run").info()["finished"]
-    with pytest.raises(UserError, match=r"callbacks: .* is no rawrec.Callback"):
+    with pytest.raises(UserError, match=r"callbacks=.*: give a list, each entry a Callback"):
         train(ID, shop, tmp_path / "third", callbacks=[print])  # pyright: ignore[reportArgumentType]
     assert not (tmp_path / "third").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ def test_lines_name_what_is_configured(shop: Path, tmp_path: Path) -> None:
 
 def test_the_log_has_encoding_epochs_and_where_it_went_on(shop: Path, tmp_path: Path) -> None:
     tree = settings(train__epochs=2, train__batch_size=512)
+    data = shutil.copytree(shop, tmp_path / "shop", ignore=shutil.ignore_patterns("cache"))  # where nothing is encoded
     with pytest.raises(Stop):
-        train(tree, shop, tmp_path / "run", observer=stopping_after(14))
+        train(tree, data, tmp_path / "run", observer=stopping_after(14))
     resume(tmp_path / "run")
     log = (tmp_path / "run" / "log.txt").read_text()
     assert re.search(r"encoding image.*: \d+ of 60 are there", log) or "done in" in log
