@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rawrec.arguments import COUNT, checked, number
+from rawrec.arguments import checked
 from rawrec.config.metrics import lower_is_better, of_all_lists, of_label, of_sessions
 from rawrec.errors import UserError
 from rawrec.evaluation.significance import (
@@ -181,7 +181,7 @@ class _Run:
         return hashlib.sha256(columns.tobytes()).hexdigest()
 
 
-@checked(level=number(0, 1), bootstrap=COUNT)
+@checked()
 def compare(
     runs: Sequence[str | Path] = (),
     baseline: str | Path | None = None,

@@ -35,6 +35,7 @@ def content_dataset(data: Dataset, run: Path, out: Path) -> Dataset:
         meta = data.meta.model_copy(deep=True)
         meta.fields.image, meta.fields.text, meta.fields.feature = [], [], {CONTENT: values.shape[1]}
         meta.digest = hashlib.blake2b(meta.digest.encode() + values.tobytes(), digest_size=16).hexdigest()
+        meta.sums = {}  # of other items
         for version in meta.versions:
             version.items_version = 1
         meta.sums = {}  # of other files

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rawrec.arguments import COUNT, checked, optional
+from rawrec.arguments import COUNT, checked
 from rawrec.content.encoders import known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
@@ -30,7 +30,7 @@ BASELINES = (
 )
 
 
-@checked(seeds=optional(COUNT), jobs=COUNT)
+@checked(jobs=COUNT)
 def study_em3(
     data: Dataset | str | Path,
     out: str | Path,

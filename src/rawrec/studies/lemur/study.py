@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rawrec.arguments import COUNT, checked, optional
+from rawrec.arguments import COUNT, checked
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.studies import printing
@@ -32,7 +32,7 @@ ONLINE = (
 )
 
 
-@checked(seeds=optional(COUNT), jobs=COUNT)
+@checked(jobs=COUNT)
 def study_lemur(
     data: Dataset | str | Path,
     out: str | Path,

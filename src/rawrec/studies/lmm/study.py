@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rawrec.arguments import COUNT, checked, optional
+from rawrec.arguments import COUNT, checked
 from rawrec.data.dataset import Dataset
 from rawrec.studies import printing
 from rawrec.studies.folder import SETTINGS, Study, Words, about, begun, write
@@ -27,7 +27,7 @@ from rawrec.studies.settings import load
 TITLE = "Large multi-modal encoders for recommendation"
 
 
-@checked(seeds=optional(COUNT), jobs=COUNT)
+@checked(jobs=COUNT)
 def study_lmm(
     data: Dataset | str | Path,
     out: str | Path,
