@@ -343,8 +343,8 @@ def test_runs_that_cannot_be_compared(make: Make, tmp_path: Path) -> None:
         ([a, b], {"baseline": half}, "none of the runs"),
         ([a, b], {"groups": {"bpr": [twin]}}, "name of another model"),
         ([a, b], {"groups": {"x": []}}, "no runs"),
-        ([a, b], {"level": 95}, "above 0 and below 1"),
-        ([a, b], {"bootstrap": 0}, "1 or more"),
+        ([a, b], {"level": 95}, "0.95"),
+        ([a, b], {"bootstrap": 0}, "100"),
     ]
     for runs, options, said in cases:
         with pytest.raises(UserError) as caught:

@@ -212,7 +212,7 @@ def test_mistakes_are_found_before_anything_runs(shop: Path, tmp_path: Path) -> 
         ({"tables": [1], "settings": {"seed": 1}}, "use --seeds"),
         ({"tables": [1], "settings": {"train.lrr": 1}}, "train.lrr"),
         ({"tables": [1], "settings": {"model.name": "din"}}, "use --heads"),
-        ({"tables": [1], "seeds": 0}, "seeds=0: give a whole number"),
+        ({"tables": [1], "seeds": 0}, "--seeds 0"),
     ]
     for changes, said in cases:
         with pytest.raises(UserError) as caught:

@@ -275,7 +275,7 @@ def test_mistakes_are_found_before_anything_runs(search: Path, tmp_path: Path) -
         ({"tables": [1], "settings": {"seed": 1}}, "use --seeds"),
         ({"tables": [1], "settings": {"model.tokenz": 1}}, "model.tokenz"),
         ({"tables": [1], "settings": {"train.lrr": 1}}, "train.lrr"),
-        ({"tables": [1], "seeds": 0}, "seeds=0: give a whole number"),
+        ({"tables": [1], "seeds": 0}, "--seeds 0"),
     ]
     for changes, said in cases:
         with pytest.raises(UserError) as caught:

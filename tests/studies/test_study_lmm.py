@@ -289,7 +289,7 @@ def test_mistakes_are_found_before_anything_runs(shop: Path, tmp_path: Path) -> 
         ({"models": "vbpr,vbpr"}, "--models vbpr,vbpr: vbpr is named twice"),
         ({"paradigms": "frozen"}, "--paradigms frozen"),
         ({"modalities": "VTA"}, "--modalities VTA"),
-        ({"seeds": 0}, "seeds=0: give a whole number"),
+        ({"seeds": 0}, "--seeds 0"),
         ({"train": "none"}, "--train none: use top:<n>"),
         ({"protocol": "mmrecs"}, "--protocol mmrecs"),
         ({"encoder_lrs": [0]}, "--encoder-lrs 0"),
