@@ -279,3 +279,30 @@ def test_what_is_no_number_is_written_as_null_and_read_again(tmp_path: Path) -> 
     assert read_metrics(tmp_path / "metrics.json")["valid"] == {"auc": None, "loss": 0.5}
     assert read_metrics(tmp_path / "metrics.json")["test"] == {"auc": None}
     assert json_of(written({"loss": -np.inf})) == {"loss": None}
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head of the old file with the tensors of the new one is no damage."""
+    path, replaced = tmp_path / "last.safetensors", []
+    checkpoint.save(path, {"w": torch.zeros(4)}, {"step": 1})
+    opened = checkpoint.safe_open
+
+    def replacing(*given: Any) -> Any:
+        if not replaced:
+            replaced.append(True)
+            old = path.read_bytes()
+            checkpoint.save(path, {"w": torch.ones(4)}, {"step": 2})
+            mixed = bytearray(old)
+            mixed[-16:] = path.read_bytes()[-16:]
+            (tmp_path / "mixed").write_bytes(mixed)
+            return opened(tmp_path / "mixed", "pt")
+        return opened(*given)
+
+    monkeypatch.setattr(checkpoint, "safe_open", replacing)
+    tensors, state = checkpoint.load(path)
+    assert state == {"step": 2} and tensors["w"].tolist() == [1.0] * 4
+    path.write_bytes((tmp_path / "mixed").read_bytes())
+    with pytest.raises(UserError, match="its check sum is not the one"):
+        checkpoint.load(path)

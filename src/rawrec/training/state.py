@@ -87,7 +87,30 @@ def load(
     path: Path, kind: type[BaseModel] | None = None, summed: bool = True
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save` wrote. kind: what the state must be. summed: compare with the check sum in it; False where the whole
-    file has just been compared. Raises UserError for a file that is missing, or is not as it was written."""
+    file has just been compared. Raises UserError for a file that is missing, or is not as it was written.
+
+    A file that another process replaces meanwhile is read again: safetensors opens it twice, for its head and for its
+    tensors, and would join the head of one with the tensors of another.
+    """
+    while True:
+        before = _which(path)
+        try:
+            return _load(path, kind, summed)
+        except UserError:
+            if _which(path) == before:
+                raise
+
+
+def _which(path: Path) -> tuple[int, int, int] | None:
+    """Which file stands at a path now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _load(path: Path, kind: type[BaseModel] | None, summed: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         state, text, total = _state(file, path, kind)
