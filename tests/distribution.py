@@ -37,10 +37,20 @@ def run(*words: str | Path, at: Path) -> str:
 
 
 def known() -> list[str]:
-    """The repository's files: those that git knows, and new ones that it does not ignore."""
+    """The repository's files: those that git knows, and new ones that it does not ignore; where there is no git, or this
+    is no checkout of it, all files but those of folders that are made."""
     words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    try:
+        names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        names = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if not _made(path.relative_to(ROOT))]
     return sorted(name for name in set(names) if name and (ROOT / name).is_file() and not (ROOT / name).is_symlink())
+
+
+def _made(path: Path) -> bool:
+    """Whether a file is of something that is made here, or of a tool."""
+    tops, words = {"dist", "build", "data", "runs"}, (".", "__pycache__")
+    return path.parts[0] in tops or any(part.startswith(words) or part.endswith(".egg-info") for part in path.parts)
 
 
 def built(what: str, source: Path, out: Path) -> Path:
