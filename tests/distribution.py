@@ -37,8 +37,8 @@ def run(*words: str | Path, at: Path) -> str:
 
 
 def known() -> list[str]:
-    """The repository's files: those that git knows, and new ones that it does not ignore; where there is no git, or this
-    is no checkout of it, all files but those of folders that are made."""
+    """The repository's files: those that git knows, and new ones that it does not ignore.
+    Where there is no git, or this is no checkout, all files but those of folders that are made."""
     words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
         names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
