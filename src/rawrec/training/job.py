@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +21,7 @@ from rawrec.extras import install, there
 from rawrec.files import filling
 from rawrec.progress import watching
 from rawrec.reading import check_names, check_tensors, damaged
-from rawrec.threads import Mutex, computing
+from rawrec.threads import computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.callbacks import Callback, Callbacks, TensorBoard
@@ -38,33 +35,9 @@ from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
 from rawrec.training.tasks.sequences import SequenceTask
+from rawrec.training.turns import one_training
 from rawrec.training.warm_start import warm_start
 from rawrec.training.watching import chunks_told, watched
-
-_settling = Mutex()
-_training: tuple[int, int] | None = None  # the process and the thread that trains
-
-
-@contextmanager
-def one_training() -> Iterator[None]:
-    """Inside, no other thread of this process trains: it hears a UserError.
-
-    How many threads torch has, and what it does where an operation is not deterministic, is settled for a process.
-    """
-    global _training
-    me = os.getpid(), threading.get_ident()
-    with _settling:
-        before = _training
-        if before is not None and before[0] == me[0] and before != me:
-            raise UserError(
-                "another thread of this process is training now, and torch has one state for both: wait until it is "
-                "done, or train in processes (rawrec train, rawrec sweep --jobs 2)"
-            )
-        _training = me
-    try:
-        yield
-    finally:
-        _training = before
 
 
 @checked(observer=optional(CALLABLE))
