@@ -41,14 +41,13 @@ class Catalogue:
 
     source: the table of the items, whose column `item_id` holds the id; None: those of the interactions. text,
     category, numeric, image_column, feature: its columns, each as "COLUMN" or "COLUMN=FIELD". Categories are lists, or
-    several values between "|"; features are vectors. vectors: files of vectors by item id,
-    which the writer is to take. widths: of features; without it as the columns and files have them.
-    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. image_path: columns of paths
-    of pictures, "COLUMN" or "COLUMN=FIELD", within image_dir or the folder of the table, lists or several between "|".
-    frames: so many of each item,
-    of folders of frames, videos and animations there, see `media_folder`. image_url: columns of the
-    addresses of pictures. pictures: how they are downloaded, or a table of addresses. launched: column of the times
-    from which the items existed.
+    several values between "|"; features are vectors. vectors: files of vectors by item id, which the writer is to take.
+    widths: of features; without it as the columns and files have them.
+    image_dir: a folder of pictures named `image_name`, stored as the field `image_field`. frames: so many of each item,
+    of folders of frames, videos and animations there, see `media_folder`. image_path: columns of paths of pictures,
+    "COLUMN" or "COLUMN=FIELD", within image_dir or the folder of the table, lists or several between "|". image_url:
+    columns of the addresses of pictures. pictures: how they are downloaded, or a table of addresses. launched: column
+    of the times from which the items existed.
 
     Raises UserError for columns that do not exist, for columns where there is no table, and for files of vectors that
     cannot be used.
