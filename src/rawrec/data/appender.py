@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.data._updates import ItemUpdates
-from rawrec.data.dataset import PART_NUMBERS, Dataset
+from rawrec.data.dataset import Dataset
 from rawrec.data.digest import combined
 from rawrec.data.disk import Lock, writing
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
+from rawrec.data.interactions import PART_NUMBERS
 from rawrec.data.meta import ITEMS, ROWS, WITHOUT_QUERIES, Version, write_meta
 from rawrec.data.numbering import Numbering
 from rawrec.data.parts import PartWriter, item_schema

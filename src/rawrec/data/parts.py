@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from rawrec.data.arrays import Values, pc, pieces, present_in
 from rawrec.data.checked import Checked
-from rawrec.data.dataset import ROW_COLUMNS
 from rawrec.data.digest import ContentDigest
 from rawrec.data.disk import first_line, writing
 from rawrec.data.given import GivenVectors, PictureSource, VectorFile
 from rawrec.data.import_report import ImportReport
+from rawrec.data.interactions import ROW_COLUMNS
 from rawrec.data.labels import LabelValues
 from rawrec.data.meta import ITEMS, Fields
 from rawrec.data.names import NAMES, is_name, unknown_name

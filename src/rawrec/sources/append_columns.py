@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rawrec.data.dataset import ROWS, Dataset
+from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
-from rawrec.data.meta import check_asked
+from rawrec.data.meta import ROWS, check_asked
 from rawrec.data.names import unknown_name
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures

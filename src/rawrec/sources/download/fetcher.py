@@ -15,7 +15,7 @@ from typing import IO
 
 from yarl import URL
 
-from rawrec.data.dataset import writing
+from rawrec.data.disk import writing
 from rawrec.shown import say
 from rawrec.sources.download.safe_http import Failure, Limits, SafeHttp
 from rawrec.sources.media.pictures import WORKERS, Skip

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import IO, Any
 
 from rawrec.data.checked import Checked
-from rawrec.data.dataset import writing
+from rawrec.data.disk import writing
 from rawrec.data.import_report import ImportReport
 from rawrec.files import appending, clean, create, replacing
 from rawrec.folders import own_folder
