@@ -22,6 +22,7 @@ from rawrec.data.vectors import check_form
 from rawrec.errors import UserError
 from rawrec.extras import EXTRAS
 from rawrec.report import build_report
+from rawrec.server import NEEDS, need_all
 from rawrec.sources.download import hub
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media import videos
@@ -34,8 +35,9 @@ SOURCE = Path(rawrec.__file__).resolve().parent
 PROJECT = tomllib.loads((SOURCE.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOT_IN_ALL = {"timm", "open_clip", "all", "dev"}
 BEHIND = {"sources/download/safe_http.py", "sources/download/fetcher.py"}
+BEHIND |= {"server/app.py", "server/run.py", "server/telling.py"}
 """Modules that are optional as wholes: they are imported in functions, after `need` has found what they import."""
-KNOWN_BY = {"yarl": "aiohttp"}
+KNOWN_BY = {"yarl": "aiohttp", "starlette": "fastapi"}
 """Modules that come with another."""
 
 
@@ -78,6 +80,7 @@ USES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("timm", "an encoder", partial(encoder, "image", "timm:resnet18@random")),
     ("optuna", "a search", lambda folder: sweeping(method="optuna", trials=2)),
     ("optuna", "pruning", lambda folder: sweeping(pruning=True)),
+    *[(module, "a server", lambda folder: need_all()) for module in NEEDS],
     ("tensorboard", "curves", lambda folder: rawrec.TensorBoard()),
 ]
 
@@ -173,7 +176,13 @@ def test_modules_behind_an_extra_are_imported_late() -> None:
 def test_whatever_is_imported_is_declared() -> None:
     """Packages that come with others are declared where rawrec imports them, too, but for parts of a declared one."""
     ours = {"rawrec", "yaml", "PIL", "lance", "torch", "torchvision", *EXTRAS, *sys.stdlib_module_names}
-    parts = {"yarl": "aiohttp", "markupsafe": "jinja2", "huggingface_hub": "transformers", "tokenizers": "transformers"}
+    parts = {
+        "yarl": "aiohttp",
+        "starlette": "fastapi",
+        "markupsafe": "jinja2",
+        "huggingface_hub": "transformers",
+        "tokenizers": "transformers",
+    }
     parts |= {"click": "typer", "shellingham": "typer", "pydantic_core": "pydantic"}
     declared = {re.split(r"[^\w.-]", text)[0].replace("-", "_") for text in PROJECT["dependencies"]}
     strange = {

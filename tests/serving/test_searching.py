@@ -231,3 +231,14 @@ def test_bad_searches_are_named(served: dict[str, Recommender], given: dict[str,
 
 def test_a_list_is_no_longer_than_the_catalogue(served: dict[str, Recommender]) -> None:
     assert len(served["lemur"].search(MUG, k=10**9)) == served["lemur"].data.n_items
+
+
+def test_what_is_hidden_is_not_found(served: dict[str, Recommender], runs: dict[str, Path]) -> None:
+    rec = Recommender.load(runs["lemur"], device="cpu")
+    for by in ("score", "content"):
+        best = items_of(rec.search(MUG, k=3, by=by))
+        rec.hide(best[:1])
+        assert best[0] not in items_of(rec.search(MUG, k=99, by=by)) and best[1] in items_of(
+            rec.search(MUG, k=3, by=by)
+        )
+        rec.show()

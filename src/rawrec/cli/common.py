@@ -44,7 +44,7 @@ ORDER = [
     "search",
     "similar",
 ]
-ORDER += ["report", "export", "models", "sources", "settings"]
+ORDER += ["serve", "report", "export", "models", "sources", "settings"]
 
 
 class Once(TyperCommand):

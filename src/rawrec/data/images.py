@@ -125,6 +125,15 @@ def check(data: bytes) -> str | None:
     return None
 
 
+def picture_type(data: bytes) -> str:
+    """The media type of a picture, `image/png`, by its first bytes; `application/octet-stream` for what is none."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return Image.MIME.get(image.format or "", "application/octet-stream")
+    except Exception:  # whatever a decoder makes of a stranger's bytes
+        return "application/octet-stream"
+
+
 def decode(data: bytes, framing: Framing | int) -> np.ndarray:
     """The picture as `[3, side, side]` uint8 RGB; a number for the framing: stretched to such a square, quickly.
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from rawrec.arguments import ID, PATH, shown
+from rawrec.arguments import ID, IDS, PATH, shown
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.serving import added as folder
@@ -65,7 +65,35 @@ class Growing(Similar):
             for table in tables:
                 new._catalogue = new._catalogue._replace(table=new._extended(table))
             rows = old.rows | {name: len(old.ids) + n for n, name in enumerate(ids)}
-            self._catalogue = Catalogue([*old.ids, *ids], rows, new._table, old.columns.extended(values))
+            hidden = old.hidden if old.hidden is None else np.pad(old.hidden, (0, len(ids)))
+            self._catalogue = Catalogue([*old.ids, *ids], rows, new._table, old.columns.extended(values), hidden)
+
+    # --------------------------------------------------------------------------------------------------------- hidden
+    def hide(self, items: Sequence[str]) -> None:
+        """From now on no list holds these items: of `recommend`, `recommend_all`, `search` and `similar`. They may
+        still be scored, and stand in histories. Out of stock, for example. UserError for an id that is not there.
+
+        >>> rec.hide(["p0001"]); rec.show(["p0001"])
+        """
+        self._hide(items, True)
+
+    def show(self, items: Sequence[str] | None = None) -> None:
+        """Lists may hold these items again; None: all. UserError for an id that is not there."""
+        self._hide(self._item_ids if items is None else items, False)
+
+    @property
+    def hidden(self) -> list[str]:
+        """Ids of the items that no list may hold."""
+        at = self._catalogue
+        return [] if at.hidden is None else [at.ids[row] for row in np.flatnonzero(at.hidden).tolist()]
+
+    def _hide(self, items: Sequence[str], hide: bool) -> None:
+        IDS.check("items", items)
+        with self._adding:
+            old = self._catalogue
+            hidden = np.zeros(len(old.ids), bool) if old.hidden is None else old.hidden.copy()
+            hidden[[self._row(item) for item in items]] = hide
+            self._catalogue = old._replace(hidden=hidden if hidden.any() else None)
 
     # ----------------------------------------------------------------------------------------------------------- kept
     @of_one_state
@@ -84,14 +112,14 @@ class Growing(Similar):
         features = {name: (v[behind:], there[behind:]) for name, (v, there) in (table.features or {}).items()}
         contents = table.values[first:], table.valid[first:]
         kept = folder.Added(at.ids[first:], at.columns.added[behind:], *contents, features)
-        return folder.write_added(kept, Path(out), self._fingerprint())
+        return folder.write_added(kept, Path(out), self.fingerprint())
 
     def restore(self, kept: str | Path) -> None:
         """Take in the items that `save` wrote into a folder; those that the catalogue has by now are left out, with a
         warning. Raises UserError where the folder is of another run, or damaged."""
         if not self._encodes():
             raise UserError(unseen(self._model()))
-        found = folder.read_added(Path(kept), self._fingerprint())
+        found = folder.read_added(Path(kept), self.fingerprint())
         new = [n for n, item in enumerate(found.ids) if item not in self._rows]
         if len(new) < len(found.ids):
             some = next(item for item in found.ids if item in self._rows)
@@ -107,8 +135,8 @@ class Growing(Similar):
             table = ContentTable(found.values[rows].to(device), found.valid[rows].to(device), columns, features)
             self._take([found.ids[n] for n in new], [table], values)
 
-    def _fingerprint(self) -> str:
-        """Of the weights that contents are made by."""
+    def fingerprint(self) -> str:
+        """32 hex digits of the weights that scores and contents are made by."""
         with (self.run.path / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

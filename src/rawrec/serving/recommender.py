@@ -253,6 +253,9 @@ class Recommender(Growing):
             rows = self._known_rows(wanted.exclude, "exclude", wanted.unknown)
             allowed = np.ones(n, bool) if allowed is None else allowed.copy()
             allowed[rows[rows >= 0]] = False
+        hidden = self._catalogue.hidden
+        if hidden is not None:
+            allowed = ~hidden if allowed is None else allowed & ~hidden
         limits = self._columns.limits(wanted.max_per or {})
         vectors = self._vectors() if wanted.diversity else None
         return Choice(wanted.k, n, allowed, limits, wanted.diversity, vectors, self._few)

@@ -73,7 +73,8 @@ class Searching(Served):
         place = self._label(label)
         moments = self._moments(who, self._with_query(context, query))
         if candidates is None:
-            return self._scored(*_best(self._score_all(moments, who.past, place, None, who.table), left_out, k))
+            scores = self._score_all(moments, who.past, place, None, who.table)
+            return self._scored(*_best(self._without_hidden(scores), left_out, k))
         rows, _ = self._nearest(queries, query, candidates, left_out)
         if not len(rows):
             return []
@@ -150,7 +151,7 @@ class Searching(Served):
             )
         vectors, valid = self._vectors()
         near = cosines(queries.of_text(query)[0, 0], vectors, valid)
-        return _best(near[None], left_out, k)
+        return _best(self._without_hidden(near[None]), left_out, k)
 
 
 def _best(scores: Tensor, left_out: tuple[np.ndarray, np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -56,13 +56,14 @@ class Catalogue(NamedTuple):
     """The items of a recommender, as they are at one moment: never changed, replaced whole.
 
     ids: of every row. rows: the same the other way round. table: their content; None for a model on ids alone.
-    columns: their categories and numbers.
+    columns: their categories and numbers. hidden: `[n]`, which of them no list may hold; None: none.
     """
 
     ids: list[str]
     rows: dict[str, int]
     table: ContentTable | None
     columns: Columns
+    hidden: np.ndarray | None = None
 
 
 def of_one_state(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -110,6 +111,29 @@ class Served:
             f"{len(self._item_ids)} items, scores are of the kind {self.measure!r})"
         )
 
+    def __contains__(self, item: object) -> bool:
+        """Whether the catalogue has an item of this id."""
+        return item in self._catalogue.rows
+
+    @property
+    def n_items(self) -> int:
+        """How many items the catalogue has, added ones among them."""
+        return len(self._catalogue.ids)
+
+    def picture(self, item: str, field: str | None = None) -> bytes | None:
+        """The first picture of an item of the dataset, as it was imported; None where it has none, or was added later.
+
+        field: which image field; None: the first one in which it has a picture. UserError for an unknown one.
+        """
+        row, data = self._row(item), self.people
+        if row >= data.n_items:
+            return None
+        for name in data.fields.image if field is None else [field]:
+            found = data.images(name, [row])[0]
+            if found:
+                return found[0]
+        return None
+
     def _open(self, data: Dataset, run: RunFolder, positive: np.ndarray, table: ContentTable | None = None) -> None:
         """The dataset's items, and what its users did: the interactions that are `positive`, in order of time."""
         self.data, self.run = data, run  # self.people: the same, or a newer version, in which users are looked up
@@ -145,6 +169,13 @@ class Served:
     @property
     def _columns(self) -> Columns:
         return self._catalogue.columns
+
+    def _without_hidden(self, scores: Tensor) -> Tensor:
+        """Scores of all items `[..., n]`, -inf where an item is hidden; they may be written over."""
+        hidden = self._catalogue.hidden
+        if hidden is None:
+            return scores
+        return scores.masked_fill_(torch.from_numpy(hidden).to(scores.device), -torch.inf)
 
     # --------------------------------------------------------------------------------------------- who is asked, when
     def _who(self, user: str | None, history: Sequence[Item] | None, unknown: Unknown = "refuse") -> Who:

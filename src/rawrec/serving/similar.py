@@ -49,7 +49,7 @@ class Similar(Explaining):
             scores = scores.masked_fill(~there, -torch.inf)
         if not isinstance(item, Mapping):
             scores[self._row(item)] = -torch.inf
-        best = scores.topk(min(k, len(scores)))
+        best = self._without_hidden(scores).topk(min(k, len(scores)))
         return self._scored(best.indices.cpu().numpy(), best.values.cpu().numpy(), raw=True)
 
     def _by_vector(self, item: Item, by: str | None) -> tuple[Tensor, Vectors]:
