@@ -52,7 +52,7 @@ def served(run: Path, threads: int) -> Iterator[str]:
 
 
 async def ask(
-    client: httpx.AsyncClient, rng: np.random.Generator, times: list[float], failed: list[int], due: float
+    client: httpx.AsyncClient, rng: np.random.Generator, times: list[float], failed: list[float], due: float
 ) -> None:
     answer = await client.post("/recommend", json={"user": f"u{rng.integers(USERS)}", "k": 20})
     (times if answer.status_code == 200 else failed).append(time.perf_counter() - due)
@@ -60,7 +60,7 @@ async def ask(
 
 async def closed(address: str, clients: int, seconds: float) -> tuple[list[float], int]:
     """Clients that ask again as soon as they were answered."""
-    rng, times, failed, end = np.random.default_rng(0), list[float](), list[int](), time.perf_counter() + seconds
+    rng, times, failed, end = np.random.default_rng(0), list[float](), list[float](), time.perf_counter() + seconds
     async with httpx.AsyncClient(base_url=address, timeout=30, limits=httpx.Limits(max_connections=clients)) as client:
 
         async def one() -> None:
@@ -73,7 +73,7 @@ async def closed(address: str, clients: int, seconds: float) -> tuple[list[float
 
 async def steady(address: str, rate: int, seconds: float) -> tuple[list[float], int]:
     """So many requests per second, whether or not those before were answered."""
-    rng, times, failed = np.random.default_rng(0), list[float](), list[int]()
+    rng, times, failed = np.random.default_rng(0), list[float](), list[float]()
     async with httpx.AsyncClient(base_url=address, timeout=30, limits=httpx.Limits(max_connections=256)) as client:
         begun, tasks = time.perf_counter(), []
         for n in range(int(rate * seconds)):
