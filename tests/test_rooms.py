@@ -25,12 +25,25 @@ ABOVE_THE_GROUND = {
     "models": {"content", "data", "config"},
     "evaluation": set(),
     "training": {"evaluation", "models", "content", "data", "config"},
+    "stream": {"training", "models", "evaluation", "content", "data", "config"},
     "serving": {"training", "evaluation", "models", "content", "data", "config"},
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
     "studies": {"report", "serving", "training", "evaluation", "content", "data", "config"},
     "testing": {"training", "models", "content", "data", "config"},
     "__main__": {"cli"},
-    "cli": {"studies", "report", "serving", "training", "evaluation", "models", "content", "sources", "data", "config"},
+    "cli": {
+        "studies",
+        "report",
+        "serving",
+        "stream",
+        "training",
+        "evaluation",
+        "models",
+        "content",
+        "sources",
+        "data",
+        "config",
+    },
 }
 """Which rooms a room imports, beside the ground.
 
