@@ -1,0 +1,88 @@
+"""Settings of `rawrec online`: a finished run that goes on learning from events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from rawrec.config.records import Record
+from rawrec.config.wording import short, unknown
+from rawrec.errors import IdleSetting, UserError
+
+PREFIX = "online."
+
+
+class OnlineConfig(Record):
+    """A finished run of a ranker that goes on with events as they come: `rawrec online RUN --log URL`."""
+
+    wait: float = Field(
+        default=600.0,
+        ge=0,
+        le=2**31,
+        description="seconds after an impression in which what is done counts for it; then its label is final",
+    )
+    late: Literal["wait", "fake_negative", "elapsed"] = Field(
+        default="wait",
+        description="when an impression is trained. wait: when its label is final. fake_negative: at once as a "
+        "negative, and again as a positive when it becomes one, with importance weights (Ktena et al. 2019). elapsed: "
+        "after online.elapsed seconds with what was done by then, and again when it becomes a positive (Yang et al. "
+        "2021)",
+    )
+    elapsed: float = Field(default=60.0, gt=0, le=2**31, description="late=elapsed: seconds before it is trained")
+    actions: list[str] = Field(
+        default=[], description="names of the actions that make a positive, with a value above 0; empty: all of them"
+    )
+    pending: int = Field(
+        default=200_000, ge=1, description="impressions that wait for their label; of more, the oldest are final early"
+    )
+    ahead: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="seconds that an event's time may be ahead of all before it; beyond, it is read as theirs, until "
+        "more and more events agree",
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, description="impressions of a step; null: train.batch_size of the run"
+    )
+    lr: float | None = Field(default=None, gt=0, description="learning rate; null: train.lr of the run")
+    admit_after: int = Field(
+        default=2, ge=1, description="trained impressions after which a user or item new to the run has an id row"
+    )
+    checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
+    window: int = Field(default=2000, ge=1, description="impressions of a window of prequential metrics")
+
+    @model_validator(mode="after")
+    def _fits(self) -> OnlineConfig:
+        if self.late == "elapsed" and self.elapsed >= self.wait:
+            raise ValueError(f"elapsed={self.elapsed:g} is not below wait={self.wait:g}: use late=wait")
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, complete."""
+        return self.model_dump(mode="json")
+
+
+def online_config(given: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> OnlineConfig:
+    """The settings from plain values under their names, with `online.` before them or without. before: those of the
+    state that is gone on with. Every mistake becomes a UserError that names it."""
+    values = {key.removeprefix(PREFIX): value for key, value in given.items()}
+    try:
+        cfg = OnlineConfig.model_validate({**(before or {}), **values})
+    except ValidationError as error:
+        raise UserError("\n".join(dict.fromkeys(_explain(e) for e in error.errors()))) from None
+    if "elapsed" in values and cfg.late != "elapsed":
+        raise IdleSetting(
+            f"{PREFIX}elapsed", f"{PREFIX}elapsed={short(values['elapsed'])} would do nothing: late={cfg.late}"
+        )
+    return cfg
+
+
+def _explain(error: Any) -> str:
+    where, message = ".".join(map(str, error["loc"][:1])), error["msg"].removeprefix("Value error, ")
+    if where and where not in OnlineConfig.model_fields:
+        return unknown("online", where.partition(".")[0], list(OnlineConfig.model_fields))
+    if not where:  # a check across settings, which names them itself
+        return f"{PREFIX}{message}"
+    return f"{PREFIX}{where}={short(error['input'])}: {message[:1].lower()}{message[1:]}"
