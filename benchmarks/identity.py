@@ -21,25 +21,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from tiny import RANKER, RETRIEVAL, shop_in
 
 import rawrec
-from rawrec.sources.synthetic import import_synthetic
 from rawrec.training.runs import RunFolder
 
 TIMES = ("seconds", "samples_per_second", "validation_seconds")
-TINY: dict[str, Any] = {
-    "content.image.encoder": "random:conv",
-    "content.image.size": 32,
-    "content.text.encoder": "random:bert",
-    "content.text.max_length": 12,
-    "train.epochs": 2,
-    "train.precision": "fp32",
-    "train.device": "cpu",
-    "train.threads": 1,
-    "eval.topk": [5, 20],
-}
-RANKER = TINY | {"model.dim": 8, "model.hidden": [16], "content.dim": 16, "data.history": 5, "train.warmup_steps": 5}
-RETRIEVAL = TINY | {"train.batch_size": 500, "train.lr": 0.01, "train.metric": "recall@20"}
 FIELDS = ("image", "text")
 PART = re.compile(r"^ranker\.(inputs\.ids|inputs|content|head)\.")
 WITH_FEATURES = [
@@ -117,13 +104,6 @@ def record(name: str, shop: Path, work: Path, epochs: int) -> dict[str, Any]:
     model, settings = RUNS[name]
     run = rawrec.train(model, shop, work / "runs" / name, settings | {"train.epochs": epochs}, overwrite=True)
     return {"run": name, **hashes(run)}
-
-
-def shop_in(work: Path) -> Path:
-    """The generated dataset that all runs are of, made where it is not there yet."""
-    if not (work / "shop").is_dir():
-        import_synthetic(work / "shop", items=150, users=100, impressions=6000, size=32, progress=False)
-    return work / "shop"
 
 
 def main() -> int:

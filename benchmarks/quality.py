@@ -68,7 +68,9 @@ def main() -> None:
                 lines += [line for _, line in results]
             table = pl.DataFrame(lines)
             spread = {key: [_round(table[key].mean()), _round(table[key].std())] for key in table.columns}  # type: ignore
-            print(json.dumps({"arm": name, "runs": len(lines), "mean_and_deviation": spread}), flush=True)
+            settings = parse_overrides(args.overrides) | parse_overrides(arm[1])
+            line = {"arm": name, "runs": len(lines), "settings": settings, "mean_and_deviation": spread}
+            print(json.dumps(line), flush=True)
         for base, name in combinations(frames, 2):
             _compare(dataset, splits, name, frames[name], base, frames[base])
 
