@@ -1,6 +1,7 @@
 """Runs made by hand, with a recommender that knows nothing, and the page of a report as a test reads it."""
 
 import json
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -150,3 +151,25 @@ def read(path: Path) -> tuple[Page, str]:
     page = Page(path.read_text(encoding="utf-8"))
     assert not page.open
     return page, " ".join(" ".join(page.text).split())
+
+
+def check_self_contained(path: Path) -> None:
+    """Nothing is fetched, one script runs, and none stands in an attribute."""
+    page, _ = read(path)
+    for tag, attrs in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        assert tag != "script" or not attrs or attrs["type"] == "application/json"
+        assert not any(name.startswith("on") for name in attrs), (tag, attrs)
+        for name in ("src", "href", "xlink:href"):
+            assert re.match(r"data:image/jpeg;base64,|#", attrs.get(name, "#")), (tag, attrs)
+    assert sum(tag == "script" and not attrs for tag, attrs in page.tags) == 1
+    source = path.read_text(encoding="utf-8")
+    assert all(address.startswith(('"data:image/jpeg;base64,', "#")) for address in re.findall(r"url\(([^)]*)", source))
+    assert "@import" not in source
+
+
+def pictures_of(path: Path) -> dict[str, str]:
+    """The pictures of a page: class -> data URI."""
+    return dict(
+        re.findall(r'^\.(\w+)\{background-image:url\("([^"]*)"\)\}$', path.read_text(encoding="utf-8"), re.MULTILINE)
+    )

@@ -16,7 +16,7 @@ from rawrec.report import plots
 from rawrec.report.cost import cost
 from rawrec.report.curves import bank_health, curves
 from rawrec.report.metrics import BUCKET_NAMES, ENOUGH, calibration, compare, ranking, reliability_of, tested
-from rawrec.report.page import asset, render, source_hash, write
+from rawrec.report.page import render, write
 from rawrec.report.pictures import Tiles
 from rawrec.report.popularity import health_of, standings
 from rawrec.report.run import Run
@@ -80,16 +80,12 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
     judged = [r for r in (mine, other) if r and r.judges_impressions] if mine.judges_impressions else []
     blocks, compared = compare(mine, judged[1] if judged[1:] else None, data, buckets) if judged else ([], 0)
     lists = ranking(mine, other, data)
-    script = asset("report.js")
     users, cold = sample_users(mine, data, read, recommender), sample_cold_items(data, buckets["cold"], recommender)
     tiles = Tiles(data, users.rows() | cold.rows())
     items = {"": data.n_items} | {name: int(mask.sum()) for name, mask in buckets.items()}
     health = [health_of(r.epochs, r.info) if r else {} for r in (mine, other)]
     reliable = {r.name if r is not mine else "this run": reliability_of(r.test) for r in judged}
     return {
-        "style": asset("report.css"),
-        "script": script,
-        "script_hash": source_hash(script),
         "run": mine,
         "other": other,
         "data": data,
@@ -113,6 +109,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "cold_note": cold.note,
         "cold_count": int(buckets["cold"].sum()),
         "pictured": tiles.pictured,
+        "pictures": tiles.style(),
         "bucket_names": BUCKET_NAMES,
         "bucket_items": {name: n for name, n in items.items() if name},
         "ratio": round(tiles.ratio, 3),

@@ -13,7 +13,7 @@
   };
   for (const table of document.querySelectorAll("table")) {
     const body = table.tBodies[0];
-    if (!table.tHead || !body || body.rows.length < 2) continue;
+    if (!table.tHead || table.tBodies.length !== 1 || body.rows.length < 2) continue;
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
       if (head.classList.contains("scale")) return;
