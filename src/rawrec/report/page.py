@@ -38,6 +38,11 @@ def share(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
+def p_value(value: float | None) -> str:
+    """0.0123 -> p 0.012; what is smaller than it can be written is said to be small."""
+    return "–" if value is None else "p < 0.001" if value < 0.001 else f"p {value:.3f}"
+
+
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -106,6 +111,7 @@ def render(context: dict[str, Any], package: str = "rawrec.report", template: st
         "words": words,
         "size": size,
         "share": share,
+        "p": p_value,
     }
     script = asset("report.js")
     own = {"style": asset("report.css"), "script": script, "script_hash": source_hash(script)}
