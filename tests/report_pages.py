@@ -1,6 +1,7 @@
 """Runs made by hand, with a recommender that knows nothing, and the page of a report as a test reads it."""
 
 import json
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -50,8 +51,9 @@ def make_run(path: Path, data: Dataset, noise: float, model: str = "em3", seed: 
     wanted = np.flatnonzero((part == 2) & (labels > 0))
     wanted = wanted[np.argsort(data.users[wanted], kind="stable")]
     users, sizes = np.unique(data.users[wanted], return_counts=True)
-    lists = rng.random((len(users), data.n_items)).argsort(1)[:, :20]
-    lists[:, 0] = data.items[wanted][np.cumsum(sizes) - sizes]  # one sure hit each
+    places = rng.random((len(users), data.n_items))
+    places[np.arange(len(users)), data.items[wanted][np.cumsum(sizes) - sizes]] = -1  # one sure hit each, the first
+    lists = places.argsort(1)[:, :20]
     ptr = np.r_[0, np.cumsum(sizes)]
     ranking, per_user = topk_metrics(lists, ptr, data.items[wanted], KS, buckets)
     ranking = {name.replace("users", "topk_users"): value for name, value in ranking.items()}
@@ -118,13 +120,17 @@ class AnyRecommender:
     def similar(self, *, item: str, k: int) -> list[tuple[str, float]]:
         return self._draw(item, k)
 
+    def item_vectors(self, items: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.data.item_rows(items)
+        return np.random.default_rng(0).normal(size=(self.data.n_items, 5))[rows], rows % 7 > 0
+
     def _draw(self, word: str, k: int) -> list[tuple[str, float]]:
         rows = np.random.default_rng(list(word.encode())).choice(self.data.n_items, k, replace=False)
         return [(str(self.data.item_ids[row]), 0.95 - 0.04 * i) for i, row in enumerate(rows)]
 
 
 class Page(HTMLParser):
-    """Text, tags with attributes, and whether what is opened is closed."""
+    """Text that is shown, tags with attributes, and whether what is opened is closed."""
 
     def __init__(self, source: str):
         super().__init__()
@@ -143,10 +149,33 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
 
 
 def read(path: Path) -> tuple[Page, str]:
     page = Page(path.read_text(encoding="utf-8"))
     assert not page.open
     return page, " ".join(" ".join(page.text).split())
+
+
+def check_self_contained(path: Path) -> None:
+    """Nothing is fetched, one script runs, and none stands in an attribute."""
+    page, _ = read(path)
+    for tag, attrs in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        assert tag != "script" or not attrs or attrs["type"] == "application/json"
+        assert not any(name.startswith("on") for name in attrs), (tag, attrs)
+        for name in ("src", "href", "xlink:href"):
+            assert re.match(r"data:image/jpeg;base64,|#", attrs.get(name, "#")), (tag, attrs)
+    assert sum(tag == "script" and not attrs for tag, attrs in page.tags) == 1
+    source = path.read_text(encoding="utf-8")
+    assert all(address.startswith(('"data:image/jpeg;base64,', "#")) for address in re.findall(r"url\(([^)]*)", source))
+    assert "@import" not in source
+
+
+def pictures_of(path: Path) -> dict[str, str]:
+    """The pictures of a page: class -> data URI."""
+    return dict(
+        re.findall(r'^\.(\w+)\{background-image:url\("([^"]*)"\)\}$', path.read_text(encoding="utf-8"), re.MULTILINE)
+    )

@@ -72,14 +72,24 @@ def test_a_console_keeps_its_own_commands_alone(terminal: bool) -> None:
 
 
 def test_pages_show_signs_and_load_nothing() -> None:
-    for room, name in (("report", "report.html"), ("studies", "study.html")):
-        text = (Path(rawrec.__file__).parent / room / name).read_text()
-        policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
-        assert policy and policy[1].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
-        assert _shown("a\x1b") == "a␛" and _shown(1) == 1
-        scripts = re.findall(r"<script[^>]*>.*?</script>", text)
-        assert scripts == (["<script>{{ script }}</script>"] if room == "report" else [])  # named by its hash
-        assert "'unsafe-inline'" not in policy[1].partition("script-src")[2] and not re.search(r"\son[a-z]+=", text)
+    """One page's frame has the policy and the script; all pages stand in it, and what they bring else is data."""
+    assert _shown("a\x1b") == "a␛" and _shown(1) == 1
+    folder = Path(rawrec.__file__).parent
+    text = (folder / "report" / "base.html").read_text()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy and policy[1].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert "'unsafe-inline'" not in policy[1].partition("script-src")[2]
+    assert re.findall(r"<script[^>]*>.*?</script>", text) == ["<script>{{ script }}</script>"]  # named by its hash
+    pages = [path for room in ("report", "studies") for path in (folder / room).glob("*.html")]
+    assert {path.name for path in pages} >= {"base.html", "macros.html", "report.html", "study.html"}
+    for path in pages:
+        text = path.read_text()
+        assert not re.search(r"\son[a-z]+=", text) and "| safe" not in text
+        if path.name not in ("base.html", "macros.html") and not path.name.startswith("part_"):
+            assert text.startswith('{% extends "base.html" %}') and "Content-Security-Policy" not in text
+            scripts = re.findall(r"<script.*?</script>", text, re.DOTALL)
+            assert all(re.fullmatch(r'<script type="application/json" id="\w+">{{ \w+ \| tojson }}</script>', one)
+                       for one in scripts)  # fmt: skip
 
 
 def run(*words: str, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -44,7 +44,7 @@ def source(runs: tuple[Path, Path], data: Dataset, tmp_path_factory: pytest.Temp
 
 def test_what_a_reader_wants_first_comes_first(source: str) -> None:
     anchors = re.findall(r'<section id="(\w+)">', source)
-    assert anchors == ["summary", "lists", "quality", "training", "cost", "bank", "settings"]
+    assert anchors == ["summary", "lists", "quality", "items", "training", "cost", "bank", "settings"]
     assert re.findall(r'<a href="#(\w+)"', source) == anchors
     said = re.sub(r"(<[^>]+>|\s)+", " ", source.partition('<p class="said">')[2].partition("</section>")[0])
     assert said.startswith("em3 is a run of model em3, which ranks impressions, on shop; it was trained for 6 epochs")

@@ -91,6 +91,57 @@ def mean_resamplings(users: ArrayLike, values: ArrayLike, n: int = 1000, seed: i
     return value, _drawn(_ratio_form(sums, counts), len(ids), len(ids), n, seed)
 
 
+def resamplings_of_parts(
+    users: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    parts: Sequence[NDArray[np.bool_]],
+    metric: Metric,
+    n: int = 1000,
+    seed: int = 0,
+) -> list[tuple[float, NDArray[np.float64]]]:
+    """As `resamplings`, for each of some parts of the rows (bool `[rows]`): whoever is drawn is drawn for all of them,
+    so that the parts, and the whole, can be compared draw by draw."""
+    ids, user = np.unique(np.asarray(users), return_inverse=True)
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    forms = [_metric(user[part], len(ids), labels[part], scores[part], metric) for part in parts]
+    draws: list[list[NDArray[np.float64]]] = [[] for _ in parts]
+    for weights in _weights(len(ids), max([rows for _, _, rows in forms], default=0), n, seed):
+        for found, (_, resampled, _) in zip(draws, forms, strict=True):
+            found.append(resampled(weights))
+    none = np.zeros(0)
+    return [(value, np.concatenate([none, *found])) for (value, *_), found in zip(forms, draws, strict=True)]
+
+
+def mean_resamplings_of_parts(
+    values: NDArray[np.float64], n: int = 1000, seed: int = 0
+) -> list[tuple[float, NDArray[np.float64]]]:
+    """The mean of every row of `[parts, users]`, nan where a user has no value in a part, and its values in `n`
+    resamplings of the users, the same for all parts."""
+    users = values.shape[1]
+    known = ~np.isnan(values)
+    sums = np.where(known, values, 0.0)
+    weights = [(sums @ w, known @ w) for w in _weights(users, users, n, seed)] if users else []
+    count = known.sum(1)
+    means = np.divide(sums.sum(1), count, out=np.full(len(values), np.nan), where=count > 0)
+    if not weights:
+        return [(float(mean), np.zeros(0)) for mean in means]
+    above, below = (np.concatenate([pair[k] for pair in weights], 1) for k in range(2))
+    draws = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+    return [(float(mean), row) for mean, row in zip(means, draws, strict=True)]
+
+
+def normal_test(value: float, draws: NDArray[np.float64], level: float = 0.95) -> tuple[Interval, float | None]:
+    """As `bootstrap_test`, with p by the normal law and the deviation of the resamplings: small p-values, as many
+    comparisons need them, do not take as many draws. None where nothing varies, or next to nothing is known."""
+    defined = draws[~np.isnan(draws)]
+    interval = _interval(value, draws, level)
+    deviation = float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
+    if not np.isfinite(value) or deviation <= 1e-12 * max(1.0, abs(value)) or len(defined) < len(draws) / 2:
+        return interval, None
+    return interval, float(2 * stats.norm.sf(abs(value) / deviation))
+
+
 def user_mean_bootstrap(
     users: ArrayLike, values: ArrayLike, n: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
@@ -251,8 +302,10 @@ def _metric(
         return float(form(np.ones((n_users, 1)))[0]), form, 2 * len(labels)
     if metric == "gauc":
         groups = group_auc(labels, scores, user)
-        weight = np.where(groups.defined, groups.impressions, 0).astype(np.float64)
-        return groups.mean, _ratio_form(weight * np.nan_to_num(groups.auc), weight), n_users
+        weight, won = np.zeros(n_users), np.zeros(n_users)
+        weight[groups.groups] = np.where(groups.defined, groups.impressions, 0)
+        won[groups.groups] = weight[groups.groups] * np.nan_to_num(groups.auc)
+        return groups.mean, _ratio_form(won, weight), n_users
     if metric == "qauc":
         if queries is None:
             raise ValueError("qauc needs the queries of the rows")

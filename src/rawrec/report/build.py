@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from markupsafe import Markup
 
 from rawrec.arguments import checked
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.report import plots
+from rawrec.report.catalogue import items_of, missing, searchable
 from rawrec.report.cost import cost
 from rawrec.report.curves import bank_health, curves
+from rawrec.report.embedding_map import item_map
 from rawrec.report.metrics import BUCKET_NAMES, ENOUGH, calibration, compare, ranking, reliability_of, tested
-from rawrec.report.page import asset, render, source_hash, write
+from rawrec.report.page import render, write
 from rawrec.report.pictures import Tiles
 from rawrec.report.popularity import health_of, standings
 from rawrec.report.run import Run
 from rawrec.report.samples import Recommending, sample_cold_items, sample_users
+from rawrec.report.slices import slices
 from rawrec.report.summary import sentences, warnings_of, without_times
 from rawrec.training.runs import RunFolder
 
@@ -80,16 +85,16 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
     judged = [r for r in (mine, other) if r and r.judges_impressions] if mine.judges_impressions else []
     blocks, compared = compare(mine, judged[1] if judged[1:] else None, data, buckets) if judged else ([], 0)
     lists = ranking(mine, other, data)
-    script = asset("report.js")
     users, cold = sample_users(mine, data, read, recommender), sample_cold_items(data, buckets["cold"], recommender)
     tiles = Tiles(data, users.rows() | cold.rows())
+    rows = searchable(data, train_counts, users.rows() | users.named() | cold.rows())
+    found, map_note = item_map(data, buckets, recommender)
+    rows = rows if found is None else np.union1d(rows, found.rows)
+    place = {int(row): n for n, row in enumerate(rows)}
     items = {"": data.n_items} | {name: int(mask.sum()) for name, mask in buckets.items()}
     health = [health_of(r.epochs, r.info) if r else {} for r in (mine, other)]
     reliable = {r.name if r is not mine else "this run": reliability_of(r.test) for r in judged}
     return {
-        "style": asset("report.css"),
-        "script": script,
-        "script_hash": source_hash(script),
         "run": mine,
         "other": other,
         "data": data,
@@ -107,12 +112,23 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "ranking": lists,
         "users": users.tiles(tiles),
         "user_count": users.eligible,
+        "users_by": users.by,
+        "groups": Counter(one.group for one in users.entries),
+        "further": {"users": users.plain(place), "by": users.by.name if users.by else ""},
+        "slices": slices(mine, other, data),
+        "searched": len(rows),
+        "catalogue": items_of(data, mine, rows, train_counts, tiles, found),
+        "missing": missing(data, buckets),
+        "map": found,
+        "map_note": map_note,
+        "sheet": Markup(found.sheet.uri) if found else "",
         "users_note": users.note,
         "users_told": users.told,
         "cold": cold.tiles(tiles),
         "cold_note": cold.note,
         "cold_count": int(buckets["cold"].sum()),
         "pictured": tiles.pictured,
+        "pictures": tiles.style(),
         "bucket_names": BUCKET_NAMES,
         "bucket_items": {name: n for name, n in items.items() if name},
         "ratio": round(tiles.ratio, 3),

@@ -216,7 +216,7 @@ def _with_bars(block: Block) -> Block:
     extents = [max(abs(d.low), abs(d.high)) for line in drawn if (d := line.difference) and math.isfinite(d.low)]
     if not any(extents):
         return block
-    reach = _round_up(min(max(extents), max(extents[0], 1.6 * float(np.median(extents)))))
+    reach = round_up(min(max(extents), max(extents[0], 1.6 * float(np.median(extents)))))
     lines = [
         replace(line, bar=plots.interval_bar(line.difference, reach, line.good))
         if not line.small and line.difference and math.isfinite(line.difference.low)
@@ -226,7 +226,7 @@ def _with_bars(block: Block) -> Block:
     return replace(block, lines=lines, reach=reach)
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """To a number that is easy to read: 0.0122 -> 0.015."""
     unit = 10 ** math.floor(math.log10(value))
     return next(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15) if step * unit >= value) * unit

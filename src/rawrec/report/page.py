@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from rawrec.errors import UserError
@@ -31,6 +31,16 @@ def scale(value: float) -> str:
 def count(value: float) -> str:
     """1234567 -> 1,234,567, as in all that rawrec prints."""
     return f"{int(value):,}"
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """0.1234 -> 12.3 %."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+
+
+def p_value(value: float | None) -> str:
+    """0.0123 -> p 0.012; what is smaller than it can be written is said to be small."""
+    return "–" if value is None else "p < 0.001" if value < 0.001 else f"p {value:.3f}"
 
 
 def duration(seconds: float) -> str:
@@ -78,9 +88,20 @@ def source_hash(script: str) -> str:
 
 
 def render(context: dict[str, Any], package: str = "rawrec.report", template: str = "report.html") -> str:
-    """The page as HTML: a package's template with what was gathered."""
+    """The page as HTML: a package's template with what was gathered. What several pages share, `base.html` and
+    `macros.html`, is this package's, and so are the one style sheet and the one script."""
+
+    def source(name: str) -> str | None:
+        places = (resources.files(place).joinpath(name) for place in dict.fromkeys((package, "rawrec.report")))
+        return next((place.read_text(encoding="utf-8") for place in places if place.is_file()), None)
+
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+        loader=FunctionLoader(source),
     )
     environment.filters |= {
         "number": number,
@@ -89,9 +110,12 @@ def render(context: dict[str, Any], package: str = "rawrec.report", template: st
         "duration": duration,
         "words": words,
         "size": size,
+        "share": share,
+        "p": p_value,
     }
-    source = resources.files(package).joinpath(template).read_text(encoding="utf-8")
-    return environment.from_string(source).render(context)
+    script = asset("report.js")
+    own = {"style": asset("report.css"), "script": script, "script_hash": source_hash(script)}
+    return environment.get_template(template).render(own | context)
 
 
 def write(page: str, out: Path) -> Path:

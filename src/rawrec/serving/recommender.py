@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rawrec.arguments import ANYTHING, COUNT, PATH, YES_OR_NO, checked, optional, shown
+from rawrec.arguments import ANYTHING, COUNT, IDS, PATH, YES_OR_NO, checked, optional, shown
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
 from rawrec.content.joint_writing import write_joint
@@ -32,6 +32,7 @@ from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.pairs import PairTask
 
 WRITTEN = 4096  # users or items whose lists or vectors are written at once
 SCORED = 64  # users scored at once
@@ -329,6 +330,24 @@ class Recommender(Growing):
             made = self._embed_rows(new)
             values[~known] = made.values * made.valid[:, None]
         return values.cpu().numpy()
+
+    @of_one_state
+    def item_vectors(self, items: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors `[n, dim]` float32 of items of the catalogue, and which of them have one, `[n]` bool: content, of a
+        model on ids alone those of ids, of a retrieval model what its scores are made of. As `export_vectors` writes
+        them. UserError where the model has none.
+
+        >>> vectors, there = rec.item_vectors(["260", "1196"])
+        """
+        IDS.check("items", items)
+        values, valid = self._vectors()
+        index = torch.as_tensor(self._known_rows(items, "items", "refuse"), dtype=torch.int64, device=values.device)
+        return values[index].float().cpu().numpy(), valid[index].cpu().numpy()
+
+    @property
+    def task(self) -> ImpressionTask | PairTask:
+        """What was trained: the model with its data, as evaluation reads it."""
+        return self.system
 
     # ------------------------------------------------------------------------------------------------------------ out
     @checked()

@@ -73,6 +73,10 @@ class Retriever(Recommender):
         past = self._histories(users)
         return self._score_all(self._now(users, context), past, only=torch.tensor(rows, dtype=torch.int64))[0].tolist()
 
+    @property
+    def task(self) -> PairTask:
+        return self._retrieval
+
     def _context_reader(self) -> None:
         return None
 

@@ -123,12 +123,32 @@ class ListTask(NamedTuple):
         count = len(np.unique(_pairs(data, again)))
         return cls(users, *_items_of(data, taken, users), *_items_of(data, left_out, users), count, of)
 
+    def part(self, chosen: np.ndarray) -> ListTask:
+        """Of the users `chosen` (bool `[n]`) alone."""
+        own, masked = (np.repeat(chosen, np.diff(ptr)) for ptr in (self.ptr, self.mask_ptr))
+        ptrs = (np.concatenate([[0], np.cumsum(np.diff(ptr)[chosen])]) for ptr in (self.ptr, self.mask_ptr))
+        ptr, mask_ptr = ptrs
+        return ListTask(self.users[chosen], ptr, self.items[own], mask_ptr, self.mask_items[masked], 0, self.of)
+
     @property
     def note(self) -> str | None:
         """What is told of the users where they are not all."""
         if len(self.users) >= self.of:
             return None
         return f"lists of {len(self.users):,} of {self.of:,} users, drawn once for the split (eval.topk_users)"
+
+
+def lists_of_pairs(data: Dataset, cfg: Config, part: int, parts: np.ndarray, positive: np.ndarray) -> ListTask:
+    """Who gets a list of a retrieval model in a part, and what is left out of it, as `eval.protocol` says. parts: as
+    `Dataset.retrieval_split` gives them; positive: bool, `[n_interactions]` each."""
+    mmrec = cfg.eval.protocol == "mmrec"
+    taken = (parts == part) & positive
+    if mmrec:
+        known = np.bincount(data.users[(parts == 0) & positive], minlength=data.n_users) > 0
+        taken &= known[data.users]
+    earlier = (parts >= 0) & (parts < (1 if mmrec else part))
+    left_out = seen_rows("positives" if mmrec else cfg.eval.seen, positive, earlier)
+    return ListTask.make(data, cfg, taken, left_out, keep=mmrec)
 
 
 def list_users(cfg: Config, n_items: int) -> int | None:

@@ -39,7 +39,16 @@ from rawrec.randomness import drawing, generator_of
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.evaluate import MADE_ANEW, ListTask, TopKResult, judge, make_lists, no_lists, seen_rows, teller
+from rawrec.training.evaluate import (
+    MADE_ANEW,
+    ListTask,
+    TopKResult,
+    judge,
+    lists_of_pairs,
+    make_lists,
+    no_lists,
+    teller,
+)
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
 from rawrec.training.tasks.unread import unread_notes
@@ -311,16 +320,7 @@ class PairTask(Task):
     @cached_property
     def tasks(self) -> dict[int, ListTask]:
         """Per part (1 valid, 2 test) who gets a list and what is left out of it, as `eval.protocol` says."""
-        mmrec = self.cfg.eval.protocol == "mmrec"
-        tasks = {}
-        for part in PARTS.values():
-            taken = (self.part == part) & self.positive
-            if mmrec:
-                taken &= self.known_users[self.data.users]
-            earlier = (self.part >= 0) & (self.part < (1 if mmrec else part))
-            left_out = seen_rows("positives" if mmrec else self.cfg.eval.seen, self.positive, earlier)
-            tasks[part] = ListTask.make(self.data, self.cfg, taken, left_out, keep=mmrec)
-        return tasks
+        return {p: lists_of_pairs(self.data, self.cfg, p, self.part, self.positive) for p in PARTS.values()}
 
     @torch.no_grad()
     def embeddings(self) -> tuple[Tensor, Tensor]:
