@@ -30,6 +30,9 @@ def serve(
     state: Annotated[
         Path | None, typer.Option(help="folder that keeps what was added and hidden, for the next start")
     ] = None,
+    log: Annotated[
+        str | None, typer.Option(metavar="URL", help="write what is shown and done into this log: sqlite:events.db")
+    ] = None,
     waiting: Annotated[int, typer.Option(min=1, help="requests that may wait; more are answered 503")] = 64,
     deadline: Annotated[float, typer.Option(min=0.01, help="seconds that a request may wait for the model")] = 2.0,
     batch: Annotated[int, typer.Option(min=1, help="requests that are answered at once, at most")] = 16,
@@ -43,7 +46,7 @@ def serve(
     from rawrec.server import run as running
     from rawrec.serving.recommender import Recommender
 
-    options = running.Options(host, port, tuple(name or ()), token_file, state, waiting, deadline, batch, threads)
+    options = running.Options(host, port, tuple(name or ()), token_file, state, log, waiting, deadline, batch, threads)
     options.check()
     if added is not None and state is not None:
         raise UserError("--state keeps the items that are added: leave out --added")

@@ -124,6 +124,10 @@ class Dataset(Items, Interactions):
         """Dense indices of user ids. Raises UserError that names the first unknown id and close matches."""
         return lookup("user", ids, self._user_lookup, self._name())
 
+    def has_user(self, user: str) -> bool:
+        """Whether there is a user of this id."""
+        return user in self._user_lookup
+
     @cached_property
     def _user_lookup(self) -> dict[str, int]:
         return dict(zip(self.user_ids.tolist(), range(self.n_users), strict=True))

@@ -3,59 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rawrec.errors import UserError
 from rawrec.server import wire
 from rawrec.server.held import Version, check_item
+from rawrec.server.recent import Recent
 from rawrec.serving.explaining import Explained
-from rawrec.serving.recommender import Scored
+from rawrec.serving.recommender import Recommender, Scored
 
 Now = Callable[[], Version]
 """The version that answers at this moment."""
 
 
-def recommend(now: Now, asked: Sequence[wire.RecommendAsked]) -> list[Any]:
-    """Lists of requests that ask alike but for their user. Where one of them is wrong, each is asked alone."""
+class Listed(NamedTuple):
+    """A list, and the history that it was made by where that is not what the version itself knows of the user."""
+
+    answer: wire.ListAnswer
+    history: list[str] | None
+
+
+def recommend(now: Now, recent: Recent, asked: Sequence[wire.RecommendAsked]) -> list[Any]:
+    """`Listed` of requests that ask alike but for their user. Where one of them is wrong, each is asked alone."""
     version, options = now(), asked[0].options()
     users = [one.user for one in asked if one.user is not None]
-    if len(asked) > 1 and len(users) == len(asked):
+    plain = len(users) == len(asked) > 1 and not any(recent.of(user, version.rec) for user in users)
+    if plain:
         try:
             table = version.rec.recommend(users=users, **options)
         except UserError:
-            return [_each(recommend_one, version, one) for one in asked]
-        return [_list(version, found) for found in _rows(table)]
-    return [_each(recommend_one, version, one) for one in asked]
+            plain = False
+        else:
+            return [Listed(_list(version, found), None) for found in _rows(table)]
+    return [_each(lambda v, one: _recommend_one(v, recent, one), version, one) for one in asked]
 
 
-def recommend_one(version: Version, asked: wire.RecommendAsked) -> wire.ListAnswer:
-    found = version.rec.recommend(asked.user, asked.history, explain=asked.explain, **asked.options())
-    return _list(version, found)
+def _recommend_one(version: Version, recent: Recent, asked: wire.RecommendAsked) -> Listed:
+    user, history, options = asked.user, asked.history, asked.options()
+    if user is not None and history is None and (own := recent.of(user, version.rec)):
+        user, history, options = _with(version.rec, user, own, options)
+    found = version.rec.recommend(user, history, explain=asked.explain, **options)
+    return Listed(_list(version, found), history)
 
 
-def batch(now: Now, asked: Sequence[wire.BatchAsked]) -> list[Any]:
+def _with(
+    rec: Recommender, user: str, own: list[str], options: dict[str, Any]
+) -> tuple[str | None, list[str], dict[str, Any]]:
+    """User, history and options as the recommender is to be asked of somebody who took more than it knows of."""
+    if not rec.knows_user(user):
+        return None, own, options
+    if rec.excluded(options.get("exclude_seen")) == "interactions":
+        options = {**options, "exclude": [*options.get("exclude", ()), *rec.history(user, met=True)]}
+    return user, [*rec.history(user), *own], options
+
+
+def batch(now: Now, recent: Recent, asked: Sequence[wire.BatchAsked]) -> list[Any]:
     """Lists of several users, of one request."""
     version = now()
-    return [_each(_batch, version, one) for one in asked]
+    return [_each(lambda v, one: _batch(v, recent, one), version, one) for one in asked]
 
 
-def _batch(version: Version, asked: wire.BatchAsked) -> wire.BatchAnswer:
-    table = version.rec.recommend(users=asked.users, **asked.options())
+def _batch(version: Version, recent: Recent, asked: wire.BatchAsked) -> tuple[wire.BatchAnswer, list[Listed]]:
+    more = {user: own for user in asked.users if (own := recent.of(user, version.rec))}
+    plain = [user for user in asked.users if user not in more]
+    table = version.rec.recommend(users=plain, **asked.options()) if plain else None
+    found = {} if table is None else dict(zip(table["user_id"].to_pylist(), _rows(table), strict=True))
+    options = asked.model_dump(exclude={"users"}, by_alias=True)
     lists = [
-        wire.UserList(user=user, items=_items(found))
-        for user, found in zip(table["user_id"].to_pylist(), _rows(table), strict=True)
+        Listed(_list(version, found[user]), None)
+        if user in found
+        else _recommend_one(version, recent, wire.RecommendAsked(user=user, **options))
+        for user in asked.users
     ]
-    return wire.BatchAnswer(lists=lists, measure=version.rec.measure, served=version.served())
+    each = [wire.UserList(user=user, items=one.answer.items) for user, one in zip(asked.users, lists, strict=True)]
+    return wire.BatchAnswer(lists=each, measure=version.rec.measure, served=version.served()), lists
 
 
-def score(now: Now, asked: Sequence[wire.ScoreAsked]) -> list[Any]:
+def score(now: Now, recent: Recent, asked: Sequence[wire.ScoreAsked]) -> list[Any]:
     version = now()
-    return [_each(_score, version, one) for one in asked]
+    return [_each(lambda v, one: _score(v, recent, one), version, one) for one in asked]
 
 
-def _score(version: Version, asked: wire.ScoreAsked) -> wire.ScoreAnswer:
-    rec = version.rec
-    scores = rec.score(asked.user, asked.items, asked.history, asked.context, asked.label)
+def _score(version: Version, recent: Recent, asked: wire.ScoreAsked) -> wire.ScoreAnswer:
+    rec, user, history = version.rec, asked.user, asked.history
+    if user is not None and history is None and (own := recent.of(user, rec)):
+        user, history, _ = _with(rec, user, own, {})
+    scores = rec.score(user, asked.items, history, asked.context, asked.label)
     return wire.ScoreAnswer(scores=scores, measure=rec.measure, served=version.served())
 
 

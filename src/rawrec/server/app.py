@@ -9,8 +9,8 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,11 +24,14 @@ from rawrec.data.images import picture_type
 from rawrec.errors import UserError
 from rawrec.server import answers, wire
 from rawrec.server.guard import Guard, without_paths
-from rawrec.server.held import State, Version, check_item
+from rawrec.server.held import Version, check_item
+from rawrec.server.holding import Serving
 from rawrec.server.routes_page import page_of
 from rawrec.server.telling import Told
-from rawrec.server.worker import Busy, Worker
+from rawrec.server.worker import Busy
+from rawrec.server.written import item_event
 from rawrec.shown import say
+from rawrec.stream.events import Event, Gone, read_event
 
 JSON_BYTES, UPLOAD_BYTES, PICTURES = 4 << 20, 64 << 20, 32
 FAILURES: dict[int | str, dict[str, Any]] = {
@@ -42,37 +45,6 @@ FAILURES: dict[int | str, dict[str, Any]] = {
         503: "too many requests, ask again after `Retry-After` seconds",
     }.items()
 }
-
-
-class Serving:
-    """What a server holds: the version that answers, the thread of the model, what is kept and counted.
-
-    Reads go through the model's thread; items are read and encoded in another one, so that lists do not wait for them.
-    """
-
-    def __init__(self, version: Version, worker: Worker, state: State) -> None:
-        self._version, self.worker, self.state, self.told = version, worker, state, Told()
-        self.writing = ThreadPoolExecutor(1, "rawrec-items")
-        worker.sizes = self.told.batches.observe
-        self.told.version.labels(version.name).set(1)
-
-    def now(self) -> Version:
-        """The version that answers. A request asks once, and holds what it was given."""
-        return self._version
-
-    def close(self) -> None:
-        self.worker.close()
-        self.writing.shutdown(wait=True, cancel_futures=True)
-
-    def metrics(self) -> bytes:
-        version, told = self.now(), self.told
-        told.waiting.set(len(self.worker))
-        told.items.set(version.rec.n_items)
-        told.hidden.set(len(version.rec.hidden))
-        age = version.served().age
-        if age is not None:
-            told.age.set(age)
-        return told.text()
 
 
 def make_app(serving: Serving, token: str | None = None, strict: bool = False, hosts: tuple[str, ...] = ()) -> FastAPI:
@@ -102,24 +74,29 @@ def make_app(serving: Serving, token: str | None = None, strict: bool = False, h
 
 def _reading(app: FastAPI, serving: Serving) -> None:
     async def ask(asked: Any, work: Callable[..., Any], alike: Any = None) -> Any:
-        return await asyncio.wrap_future(serving.worker.ask(asked, lambda all_: work(serving.now, all_), alike))
+        return await asyncio.wrap_future(serving.worker.ask(asked, lambda all_: work(serving.now, asked=all_), alike))
 
     @app.post("/recommend", tags=["lists"], response_model_exclude_none=True)
     async def recommend(asked: wire.RecommendAsked) -> wire.ListAnswer:
         """The best items for a user, or for a history."""
         alone = asked.user is None or asked.history is not None or asked.explain
         options = asked.model_dump_json(exclude={"user"}, by_alias=True)
-        return await ask(asked, answers.recommend, None if alone else options)
+        listed = await ask(asked, partial(answers.recommend, recent=serving.recent), None if alone else options)
+        listed.answer.request = serving.wrote(asked, asked.user, listed)
+        return listed.answer
 
     @app.post("/recommend/batch", tags=["lists"], response_model_exclude_none=True)
     async def batch(asked: wire.BatchAsked) -> wire.BatchAnswer:
         """The best items for each of several known users."""
-        return await ask(asked, answers.batch)
+        answer, lists = await ask(asked, partial(answers.batch, recent=serving.recent))
+        for one, listed in zip(answer.lists, lists, strict=True):
+            one.request = serving.wrote(asked, one.user, listed)
+        return answer
 
     @app.post("/score", tags=["lists"])
     async def score(asked: wire.ScoreAsked) -> wire.ScoreAnswer:
         """Scores of items that you name."""
-        return await ask(asked, answers.score)
+        return await ask(asked, partial(answers.score, recent=serving.recent))
 
     @app.post("/similar", tags=["lists"], response_model_exclude_none=True)
     async def similar(asked: wire.SimilarAsked) -> wire.ListAnswer:
@@ -148,6 +125,7 @@ def _writing(app: FastAPI, serving: Serving) -> None:
             rec = version.rec
             rec.add_items([wire.item_of(item, pictures, rec.data.fields)])
             serving.state.keep_added(rec)
+            _log(serving, lambda event: item_event(item, pictures, rec.data.fields, event))
             return [str(item["item_id"])]
 
         return await write(work)
@@ -170,7 +148,54 @@ def _writing(app: FastAPI, serving: Serving) -> None:
     async def delete(item: str) -> wire.ItemsAnswer:
         """No list holds this item any more. It stays in histories, and can be shown again."""
         _there(serving.now(), item)
-        return await hidden(wire.HiddenAsked(hide=[item]))
+        done = await hidden(wire.HiddenAsked(hide=[item]))
+        await asyncio.to_thread(_log, serving, lambda event: Gone(item=item, **event))
+        return done
+
+    @app.post("/events", tags=["events"])
+    async def events(asked: wire.EventsAsked) -> wire.EventsAnswer:
+        """Write down what was shown elsewhere, and what was done. Actions count for their user's history at once, and
+        for the model when it is trained on them."""
+        if serving.writer is None:
+            raise HTTPException(404, "there is no log: the server was started without --log")
+        made: list[Event] = []
+        unknown: set[str] = set()
+
+        def make(number: Callable[[], int], now: float) -> list[Event]:
+            assert serving.writer is not None
+            for n, given in enumerate(asked.events):
+                made.append(_event(given, n, serving.writer.producer, number, now, unknown))
+            return made
+
+        done = await asyncio.wrap_future(serving.writer.hand_in(make))
+        serving.heard(made)
+        return wire.EventsAnswer(taken=done.taken, duplicates=done.duplicates, unknown=sorted(unknown))
+
+
+def _event(
+    given: dict[str, Any], n: int, producer: str, number: Callable[[], int], now: float, unknown: set[str]
+) -> Event:
+    """An event that a client hands in; what it leaves out is filled in."""
+    if given.get("kind") not in ("shown", "acted"):
+        raise UserError(f"events.{n}: kind is `shown` or `acted`; items come and go by the routes of items")
+    if ("producer" in given) != ("sequence" in given):
+        raise UserError(f"events.{n}: producer and sequence are the event's id: give both, or none")
+    own = {"time": now} if "producer" in given else {"time": now, "producer": producer, "sequence": number()}
+    try:
+        read = read_event(json.dumps(own | given).encode())
+    except UserError as error:
+        raise UserError(f"events.{n}: {error}") from None
+    unknown.update(read.unknown)
+    return read.event
+
+
+def _log(serving: Serving, make: Callable[[dict[str, Any]], Event]) -> None:
+    """Write an event of the server's own into the log, where there is one, and wait until it is on the disk."""
+    writer = serving.writer
+    if writer is not None:
+        writer.hand_in(
+            lambda number, now: [make({"producer": writer.producer, "sequence": number(), "time": now})]
+        ).result()
 
 
 async def _item(request: Request) -> tuple[dict[str, Any], dict[str, list[bytes]]]:

@@ -18,9 +18,10 @@ from fastapi import FastAPI
 from rawrec.errors import UserError
 from rawrec.interruption import NUMBERS, may_set_signals
 from rawrec.reading import read_text
-from rawrec.server.app import Serving, make_app
+from rawrec.server.app import make_app
 from rawrec.server.guard import LOOPBACK
 from rawrec.server.held import State, Version
+from rawrec.server.holding import Serving
 from rawrec.server.worker import Worker
 from rawrec.serving.recommender import Recommender
 from rawrec.threads import computing
@@ -31,7 +32,8 @@ LEAST_TOKEN = 16
 @dataclass
 class Options:
     """How a server is run. host, port: where it listens; port 0 takes a free one. names: further names by which it may
-    be called. token_file: holds the token; state: the folder of what it keeps. waiting, deadline, batch: see `Worker`.
+    be called. token_file: holds the token; state: the folder of what it keeps; log: the
+    address of the log of events that it writes into. waiting, deadline, batch: see `Worker`.
     threads: of the model; None: one for each core."""
 
     host: str = "127.0.0.1"
@@ -39,6 +41,7 @@ class Options:
     names: tuple[str, ...] = ()
     token_file: Path | None = None
     state: Path | None = None
+    log: str | None = None
     waiting: int = 64
     deadline: float = 2.0
     batch: int = 16
@@ -80,7 +83,7 @@ def open_serving(load: Callable[[Path | None], Recommender], options: Options) -
     notes = [] if not gone else [f"{len(gone)} hidden items are not in the catalogue any more, first {gone[0]!r}"]
     inside: Callable[[], AbstractContextManager[None]] = partial(computing, options.threads)
     worker = Worker(options.waiting, options.deadline, options.batch, inside)
-    return Serving(Version.of_run(rec), worker, state), notes
+    return Serving(Version.of_run(rec), worker, state, options.log), notes
 
 
 def application(serving: Serving, options: Options) -> FastAPI:

@@ -31,6 +31,8 @@ class Told:
         self.waiting = Gauge("rawrec_waiting_requests", "Requests that wait for the model.", registry=self.registry)
         self.items = Gauge("rawrec_items", "Items of the catalogue.", registry=self.registry)
         self.hidden = Gauge("rawrec_hidden_items", "Items that no list may hold.", registry=self.registry)
+        self.events = Counter("rawrec_events", "Events that were written into the log.", registry=self.registry)
+        self.unwritten = Gauge("rawrec_unwritten_events", "Events that wait for the log.", registry=self.registry)
         self.age = Gauge("rawrec_watermark_age_seconds", "Since the latest event it knows.", registry=self.registry)
         self.version = Gauge("rawrec_version_info", "The version that answers.", ["version"], registry=self.registry)
         self.swaps = Counter("rawrec_version_swaps", "Versions that took another's place.", registry=self.registry)

@@ -18,8 +18,9 @@ LONGEST_HISTORY = 5000
 MOST_IDS = 20_000
 MOST_USERS = 1000
 
-Id = Annotated[str, Field(min_length=1, max_length=512)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Text = Annotated[str, Field(max_length=4096)]
 History = Annotated[list[Id], Field(max_length=LONGEST_HISTORY)]
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS)]
 Size = Annotated[int, Field(ge=1, le=LONGEST_LIST)]
@@ -46,7 +47,7 @@ class Reverse(Wire):
 
 
 Wanted = Plain | Annotated[list[Plain], Field(max_length=1000)] | Range | Reverse
-Context = dict[Name, str | int | float | bool | list[Id] | dict[Id, bool] | None]
+Context = Annotated[dict[Name, Text | int | float | bool | History | dict[Id, bool] | None], Field(max_length=64)]
 
 
 class Who(Wire):
@@ -109,7 +110,7 @@ class SimilarAsked(Wire):
 class SearchAsked(Who):
     """Items for what was typed, of a run that reads queries."""
 
-    query: Annotated[str, Field(max_length=10_000)]
+    query: Text
     k: Size = 10
     by: Literal["score", "content"] = "score"
     candidates: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -123,6 +124,25 @@ class HiddenAsked(Wire):
 
     hide: Ids = []
     show: Ids = []
+
+
+class EventsAsked(Wire):
+    """What was shown by others than this server, and what was done: events as docs/online.md has them, of the kinds
+    `shown` and `acted`. `producer` and `sequence`, the id by which an event that is sent again is known, and `time` may
+    be left out."""
+
+    events: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1000)] = Field(
+        examples=[[{"kind": "acted", "request": "9f0c", "item": "p0001"}]]
+    )
+
+
+class EventsAnswer(BaseModel):
+    """What became of events, which are on the disk: how many are new, and how many were there already (by their id).
+    unknown: names of fields that were left out."""
+
+    taken: int
+    duplicates: int
+    unknown: list[str] = []
 
 
 class Served(BaseModel):
@@ -145,8 +165,10 @@ class One(BaseModel):
 
 
 class ListAnswer(BaseModel):
-    """Items, best first. measure: what scores are, `probability`, `score` or `cosine`."""
+    """Items, best first. measure: what scores are, `probability`, `score` or `cosine`. request: by which actions may
+    name this answer, where there is a log."""
 
+    request: str | None = None
     items: list[One]
     measure: str
     served: Served
@@ -157,6 +179,7 @@ class UserList(BaseModel):
 
     user: str
     items: list[One]
+    request: str | None = None
 
 
 class BatchAnswer(BaseModel):

@@ -176,7 +176,7 @@ class Recommender(Growing):
         """
         YES_OR_NO.check("explain", explain)
         wanted = Asked(k, items, exclude, where, max_per, diversity, unknown).check()
-        left_out, place = self._excluded(exclude_seen), self._label(label)
+        left_out, place = self.excluded(exclude_seen), self._label(label)
         if users is not None:
             if user is not None or history is not None:
                 raise UserError("users=[...] are several at once: leave out user and history")
@@ -229,7 +229,7 @@ class Recommender(Growing):
         """
         wanted = Asked(k, items, exclude, where, max_per, diversity, unknown).check()
         COUNT.check("user_batch", user_batch)
-        left_out, place, path = self._excluded(exclude_seen), self._label(label), self._target(out, LIST_FORMS)
+        left_out, place, path = self.excluded(exclude_seen), self._label(label), self._target(out, LIST_FORMS)
         rows = np.arange(self.people.n_users) if users is None else self._user_rows(users)
         choice, size = self._choice(wanted), max(user_batch, WRITTEN)
         parts = (rows[at : at + size] for at in range(0, len(rows), size))

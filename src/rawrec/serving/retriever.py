@@ -77,6 +77,14 @@ class Retriever(Recommender):
     def task(self) -> PairTask:
         return self._retrieval
 
+    @property
+    def reads_histories(self) -> bool:
+        return False
+
+    @property
+    def history_length(self) -> int:
+        return 0
+
     def _context_reader(self) -> None:
         return None
 

@@ -63,7 +63,7 @@ class Searching(Served):
         COUNT.check("k", k)
         if by not in BY:
             raise UserError(f"by={shown(by)}: use {' or '.join(BY)}; the probability of a label is label=...")
-        exclude = self._excluded(exclude_seen)
+        exclude = self.excluded(exclude_seen)
         self._check_asked(by, candidates, k, exclude, user, history, context, label)
         past_of = [] if user is None and history is None else history
         who = self._who(user, past_of, unknown)

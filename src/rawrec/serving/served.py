@@ -120,6 +120,27 @@ class Served:
         """How many items the catalogue has, added ones among them."""
         return len(self._catalogue.ids)
 
+    @property
+    def reads_histories(self) -> bool:
+        """Whether a history may be given in the place of what is known of a user."""
+        return True
+
+    @property
+    def history_length(self) -> int:
+        """How many items of a history the model reads; 0 for one that reads none."""
+        return self.system.samples.history
+
+    def knows_user(self, user: str) -> bool:
+        """Whether there is a user of this id."""
+        return self.people.has_user(user)
+
+    def history(self, user: str, met: bool = False) -> list[str]:
+        """Ids of the items that a known user took, oldest first; met: of all that they met, whatever the label, in any
+        order. UserError for an unknown user."""
+        row = self._known_user(user)
+        source = self._met if met else self._past
+        return [self._item_ids[item] for item in source.items[source.ptr[row] : source.ptr[row + 1]].tolist()]
+
     def picture(self, item: str, field: str | None = None) -> bytes | None:
         """The first picture of an item of the dataset, as it was imported; None where it has none, or was added later.
 
@@ -312,8 +333,8 @@ class Served:
             hint = "" if what == SEEN_NOW else ". unknown='skip' (--skip-unknown) leaves such items aside"
             raise UserError(f"{what}: {error}{hint}") from None
 
-    def _excluded(self, exclude_seen: bool | Seen | None) -> Seen:
-        """What lists leave out; True is what is usual, positives where nothing is."""
+    def excluded(self, exclude_seen: bool | Seen | None) -> Seen:
+        """What lists leave out, see `recommend`; True is what is usual, positives where nothing is."""
         if exclude_seen is None or exclude_seen is True:
             return "positives" if exclude_seen and self._usual == "none" else self._usual
         for known in SEEN:

@@ -1,0 +1,83 @@
+"""What a server holds while it runs: the version that answers, the model's thread, the log, what is counted."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from rawrec.server import wire
+from rawrec.server.answers import Listed
+from rawrec.server.held import State, Version
+from rawrec.server.recent import Answered, Recent
+from rawrec.server.telling import Told
+from rawrec.server.worker import Worker
+from rawrec.server.written import Writer
+from rawrec.stream.events import Acted, Event, Shown
+
+MOST_HISTORY = 10_000
+"""Items of a history that an event holds."""
+
+
+class Serving:
+    """What a server holds: the version that answers, the thread of the model, what is kept and counted.
+
+    Reads go through the model's thread; items are read and encoded in another one, so that lists do not wait for them.
+    """
+
+    def __init__(self, version: Version, worker: Worker, state: State, log: str | None = None) -> None:
+        self._version, self.worker, self.state, self.told = version, worker, state, Told()
+        self.recent, self.answered = Recent(version.rec.history_length), Answered()
+        self.writer = None if log is None else Writer(log, self.told.events.inc)
+        self.writing = ThreadPoolExecutor(1, "rawrec-items")
+        worker.sizes = self.told.batches.observe
+        self.told.version.labels(version.name).set(1)
+
+    def now(self) -> Version:
+        """The version that answers. A request asks once, and holds what it was given."""
+        return self._version
+
+    def close(self) -> None:
+        self.worker.close()
+        self.writing.shutdown(wait=True, cancel_futures=True)
+        if self.writer is not None:
+            self.writer.close()
+
+    def wrote(self, asked: wire.Lists, user: str | None, listed: Listed) -> str | None:
+        """Write down what somebody was shown; the id of the request, None where there is no log or nothing was shown.
+        Raises Busy where the log is behind."""
+        answer, context = listed.answer, dict(asked.context or {})
+        if self.writer is None or not answer.items:
+            return None
+        request, query = uuid.uuid4().hex, context.pop("query", None)
+        history = None if listed.history is None else listed.history[-MOST_HISTORY:]
+        plain = {name: value for name, value in context.items() if not isinstance(value, list | dict)}
+        self.writer.shown(
+            lambda producer, number, now: Shown(
+                producer=producer, sequence=number, time=now, request=request, user=user, context=plain,
+                items=[one.item for one in answer.items], history=history,
+                scores=[one.score for one in answer.items] if answer.measure == "probability" else None,
+                query=query if isinstance(query, str) else None, version=answer.served.version,
+            )
+        )  # fmt: skip
+        if user is not None:
+            self.answered.add(request, user)
+        return request
+
+    def heard(self, events: Sequence[Event]) -> None:
+        """What was done counts for its user's history from the next request on."""
+        for event in events:
+            user = event.user or self.answered.user(event.request) if isinstance(event, Acted) else None
+            if isinstance(event, Acted) and user is not None and event.value > 0:
+                self.recent.add(user, [event.item])
+
+    def metrics(self) -> bytes:
+        version, told = self.now(), self.told
+        told.waiting.set(len(self.worker))
+        told.items.set(version.rec.n_items)
+        told.hidden.set(len(version.rec.hidden))
+        told.unwritten.set(0 if self.writer is None else len(self.writer))
+        age = version.served().age
+        if age is not None:
+            told.age.set(age)
+        return told.text()
