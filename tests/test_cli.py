@@ -26,6 +26,7 @@ QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "finetune", "train", "resume"]
 COMMANDS += [
     "finish",
+    "online",
     "runs",
     "sweep",
     "evaluate",

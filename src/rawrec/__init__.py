@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rawrec.sources.append import append
     from rawrec.sources.own import SourceTables
     from rawrec.sources.table import import_table
+    from rawrec.stream.online import online
     from rawrec.studies.em3.study import study_em3
     from rawrec.studies.lemur.study import study_lemur
     from rawrec.studies.lmm.study import study_lmm
@@ -64,6 +65,7 @@ __all__ = [
     "finish",
     "import_table",
     "list_runs",
+    "online",
     "plan",
     "register_encoder",
     "register_fusion",
@@ -106,6 +108,7 @@ _HOMES = {
     "finish": "rawrec.training.job",
     "import_table": "rawrec.sources.table",
     "list_runs": "rawrec.training.run_list",
+    "online": "rawrec.stream.online",
     "plan": "rawrec.training.dry_run",
     "register_encoder": "rawrec.config.parts",
     "register_fusion": "rawrec.config.parts",

@@ -1,6 +1,17 @@
 """All commands: importing their modules registers them."""
 
-from rawrec.cli import converting, datasets, encoding, importing, serving, sources, studying, training, use  # noqa: F401
+from rawrec.cli import (  # noqa: F401
+    converting,
+    datasets,
+    encoding,
+    importing,
+    serving,
+    sources,
+    streaming,
+    studying,
+    training,
+    use,
+)
 from rawrec.cli.common import app
 
 __all__ = ["app"]

@@ -35,6 +35,7 @@ ORDER = [
     "train",
     "resume",
     "finish",
+    "online",
     "runs",
     "sweep",
     "evaluate",
@@ -79,11 +80,16 @@ class Once(TyperCommand):
 def _setting_of(word: str, command: str) -> str | None:
     """The setting that an unknown option `--word` of a command stands for, with its dots."""
     from rawrec.config.finetune import FinetuneConfig
+    from rawrec.config.online import PREFIX, OnlineConfig
     from rawrec.config.validation import elsewhere
 
     name = word.replace("-", "_")
     if command == "finetune":
         return name if name in FinetuneConfig.model_fields else None
+    if command == "online":
+        return (
+            f"{PREFIX}{name.removeprefix(PREFIX)}" if name.removeprefix(PREFIX) in OnlineConfig.model_fields else None
+        )
     return elsewhere(name)
 
 

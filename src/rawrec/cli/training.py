@@ -424,7 +424,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: rawrec settings lightgcn")
 def settings(
-    name: Annotated[str, typer.Argument(help="a model, or run, train, data, content, bank, eval, finetune")],
+    name: Annotated[str, typer.Argument(help="a model, or run, train, data, content, bank, eval, finetune, online")],
     as_json: Json = False,
 ) -> None:
     """Show the settings of a model, with values, defaults and meaning."""
@@ -435,7 +435,8 @@ def settings(
         print_json([line._asdict() for line in found])
         return
     console().print(Text(title), _settings_table(found))
-    command = "finetune DATA --encoder NAME" if name == "finetune" else "train MODEL --data DATA"
+    commands = {"finetune": "finetune DATA --encoder NAME", "online": "online RUN --log URL"}
+    command = commands.get(name, "train MODEL --data DATA")
     say(f"give them as key=value after: rawrec {command} --out RUN")
 
 

@@ -14,6 +14,7 @@ from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.idle import idle_reason
 from rawrec.config.lemur import LemurConfig
 from rawrec.config.models import model_entry, model_names
+from rawrec.config.online import PREFIX, OnlineConfig
 from rawrec.config.page import Setting, rows, written
 from rawrec.config.ranking import ABOUT, PRESETS
 from rawrec.config.resolution import flatten, resolve, single
@@ -89,6 +90,8 @@ def settings(name: str) -> tuple[str, list[Setting]]:
         return _first_line(Config), rows(Config, "")
     if name == "finetune":
         return _first_line(FinetuneConfig), rows(FinetuneConfig, "")
+    if name == "online":
+        return _first_line(OnlineConfig), rows(OnlineConfig, PREFIX)
     parts: dict[str, type[BaseModel]] = {
         "model.lemur": LemurConfig,
         "content.fusion": FusionConfig,
@@ -102,7 +105,7 @@ def settings(name: str) -> tuple[str, list[Setting]]:
         return _first_line(parts[name]), rows(parts[name], f"{name}.")
     entry = model_entry(PRESETS[name][0] if name in PRESETS else name)
     if entry is None:
-        raise UserError(unknown("settings", name, [*model_names(), "run", "finetune", *parts]))
+        raise UserError(unknown("settings", name, [*model_names(), "run", "finetune", "online", *parts]))
     return _first_line(entry.record), _of_model(entry.record, PRESETS.get(name, ("", None))[1])
 
 

@@ -14,6 +14,7 @@ from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.heads import RANKERS
 from rawrec.config.lemur import LemurConfig
 from rawrec.config.models import RETRIEVAL
+from rawrec.config.online import PREFIX, OnlineConfig
 from rawrec.config.resolution import flatten
 from rawrec.config.retrieval import RETRIEVAL_DEFAULTS
 from rawrec.config.run import Config
@@ -46,6 +47,7 @@ def describe() -> str:
     lines += _table("content.lora", LoraConfig, "content.lora.")
     lines += _table("content.<field>", FieldConfig, "content.<field>.")
     lines += _table("finetune", FinetuneConfig, "")
+    lines += _table("online", OnlineConfig, PREFIX)
     return "\n".join(lines)
 
 

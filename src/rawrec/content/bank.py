@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rawrec.content.health import Health
+from rawrec.content.overlay import Overlay
 from rawrec.content.slots import Slots
 from rawrec.content.stalest import Stalest
 from rawrec.content.store import Kind, Store
@@ -51,7 +52,8 @@ class Bank:
         device: torch.device | str = "cpu",
         keeping: Keeping = Keeping(),
     ):
-        self.static, self.keeping = static, keeping
+        self.static: dict[str, Ragged | Overlay] = {**static}
+        self.keeping = keeping
         held = items if keeping.capacity is None else min(keeping.capacity, items)
         self.slots = Slots(items, held, device) if held < items else None
         self._content = Store(held, dim, keeping.kind, device)
@@ -208,6 +210,53 @@ class Bank:
     def _held(self) -> Tensor:
         return self.valid if self.slots is None else self.valid & (self.slots.of >= 0)
 
+    # ----------------------------------------------------------------------------------------------------- more items
+    def grow(self, items: int, bucket: str) -> None:
+        """There are `items` rows now, those behind the others without media, in this bucket of the health."""
+        if self.slots is not None:
+            raise NotImplementedError("a bank with a capacity does not grow")
+        more = items - len(self)
+        self.static = {name: _overlaid(column) for name, column in self.static.items()}
+        for name in ("written", "encoded", "_position"):
+            values = getattr(self, name)
+            setattr(self, name, torch.cat([values, values.new_full((more,), -1)]))
+        self.valid = torch.cat([self.valid, self.valid.new_zeros(more)])
+        self.present = {name: torch.cat([there, there.new_zeros(more)]) for name, there in self.present.items()}
+        for store in (self._content, *self._features.values()):
+            store.grow(items)
+        self._stalest = None
+        self._health.grow(items, bucket)
+
+    def put(self, row: int, columns: dict[str, Tensor]) -> None:
+        """Static columns of an item, new or changed: column -> its pieces `[pieces, ...]`, of a column that is not
+        named those that are there. Its content is made anew, and never was until then."""
+        for name, pieces in columns.items():
+            column = self.static[name] = _overlaid(self.static[name])
+            column.put(row, pieces)
+            self.present[name][row] = len(pieces) > 0
+        self.valid[row] = any(bool(there[row]) for there in self.present.values())
+        self.written[row] = self.encoded[row] = -1
+        if not self.valid[row]:
+            self._content.values[row] = 0
+
+    def put_state(self) -> dict[str, Tensor]:
+        """What was put, for a checkpoint: `<column>/<what>`, and which items have each column."""
+        found = {f"{name}/present": there for name, there in self.present.items()}
+        for name, column in self.static.items():
+            if isinstance(column, Overlay):
+                found |= {f"{name}/{what}": values for what, values in column.state().items()}
+        return found
+
+    def load_put(self, state: dict[str, Tensor]) -> None:
+        """The reverse of `put_state`, in a bank that has grown as large."""
+        self.valid.zero_()
+        for name, there in self.present.items():
+            self.valid |= there.copy_(state[f"{name}/present"])
+            own = {key: values for key, values in state.items() if key.rpartition("/")[0] == name}
+            if f"{name}/rows" in own:
+                column = self.static[name] = _overlaid(self.static[name])
+                column.load_state({key.rpartition("/")[2]: values for key, values in own.items()})
+
     # --------------------------------------------------------------------------------------------------------- health
     def group(self, buckets: dict[str, Tensor]) -> None:
         """Tell the health of some items apart: name -> bool `[items]`; each item is in one."""
@@ -278,6 +327,10 @@ class Bank:
         for name, values in self._health.by_bucket().items():
             if name in state:  # checkpoints of earlier versions lack it
                 values.copy_(state[name])
+
+
+def _overlaid(column: Ragged | Overlay) -> Overlay:
+    return column if isinstance(column, Overlay) else Overlay(column)
 
 
 class BankView(Bank):

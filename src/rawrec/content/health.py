@@ -27,6 +27,12 @@ class Health:
         self.drift_in = self.drift.new_zeros(len(buckets), 2)
         self.cosine = self.drift.new_zeros(len(buckets), 2)
 
+    def grow(self, items: int, bucket: str) -> None:
+        """There are `items` now; those behind the others are in this bucket."""
+        if self._bucket is not None:
+            place = self.names.index(bucket)
+            self._bucket = torch.cat([self._bucket, self._bucket.new_full((items - len(self._bucket),), place)])
+
     def note_drift(self, rows: Tensor, old: Tensor, new: Tensor, known: Tensor) -> None:
         """rows: `[n]`; old, new: `[n, width]`; known: bool `[n]`, the old values were written before."""
         cosine = torch.nn.functional.cosine_similarity(old, new, dim=1)

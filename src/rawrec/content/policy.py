@@ -21,6 +21,10 @@ class LivePolicy:
     def __init__(self, cfg: BankConfig, counts: np.ndarray):
         self.cfg, self.counts = cfg, torch.from_numpy(counts)
 
+    def grow(self, items: int) -> None:
+        """There are `items` now, those behind the others without a training row."""
+        self.counts = torch.cat([self.counts, self.counts.new_zeros(items - len(self.counts))])
+
     def encoded(self, bank: Bank, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Those of the candidates `rows` (`[n]`, unique, with media) that are encoded; ascending where they were."""
         if self.cfg.forward_rate < 100:

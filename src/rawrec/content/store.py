@@ -62,6 +62,12 @@ class Store:
         small = (values / scale.masked_fill(scale == 0, 1.0)[:, None]).round().clamp(-LARGEST, LARGEST)
         self.values[index] = small.to(torch.int8)
 
+    def grow(self, n: int) -> None:
+        """Rows for `n`, zeros behind those that are there."""
+        self.values = torch.cat([self.values, self.values.new_zeros(n - len(self), self.width)])
+        if self.scale is not None:
+            self.scale = torch.cat([self.scale, self.scale.new_zeros(n - len(self.scale))])
+
     def state(self, name: str) -> dict[str, Tensor]:
         """What a checkpoint must hold of it, under the name `name`."""
         return {name: self.values} | ({} if self.scale is None else {f"{name}.scale": self.scale})

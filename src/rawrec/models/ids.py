@@ -74,6 +74,19 @@ class IdTable(nn.Module):
             ids = ids * (torch.rand(ids.shape, device=ids.device) >= dropout)
         return torch.zeros_like(ids) if _left_out.get() else ids
 
+    @torch.no_grad()
+    def grow(self, count: int) -> None:
+        """Rows for `count` ids in all, zeros behind those that are there; of nothing that training has seen."""
+        more = count - len(self.known)
+        self.known = torch.cat([self.known, self.known.new_zeros(more)])
+        self.weight.data = torch.cat([self.weight.data, self.weight.new_zeros(more, self.weight.shape[1])])
+
+    @torch.no_grad()
+    def admit(self, row: int) -> None:
+        """From now on the id of this row has a row of its own, which begins as the one that it has read until now."""
+        self.weight[row + 1] = self.weight[0]
+        self.known[row] = True
+
     def forward(self, ids: Tensor) -> Tensor:
         """`[*ids.shape, dim]`; see `ids`."""
         return lookup(self.weight, ids)

@@ -90,3 +90,16 @@ class ContentIdContrast(nn.Module):
             return None
         apart = ~torch.eye(n, dtype=torch.bool, device=device) if same is None else same[:, None] != same
         return apart if self.negatives is None else draw_negatives(apart, self.negatives)
+
+
+def delayed_weights(probability: Tensor, labels: Tensor, late: Tensor) -> Tensor:
+    """Importance weights of impressions that were trained before their labels were final, all of one shape.
+
+    probability: the model's own, without a gradient; late: r, the share of positives that come late; 0: the label is
+    final, and the weight 1. With d = r f a positive weighs 1 + d, a negative (1 + d) (1 - f) / (1 - f + d): Yang et al.
+    2021 (AAAI), where d is a network's; with r = 1 Ktena et al. 2019 (RecSys), the fake negative weighted loss.
+    """
+    delayed = late * probability
+    negative = (1 - probability) / (1 - probability + delayed).clamp(min=torch.finfo(probability.dtype).tiny)
+    weights = (1 + delayed) * torch.where(labels > 0, 1.0, negative)
+    return torch.where(late > 0, weights, 1.0)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rawrec.content.new_items import Item
 from rawrec.models.ids import ids_left_out
 from rawrec.models.ranking.context import Moments
 from rawrec.models.ranking.history import Attention, watched
 from rawrec.serving.asked import Unknown, check_list
-from rawrec.serving.new_items import Item
 from rawrec.serving.searching import Searching
 from rawrec.serving.served import Who, of_one_state
 from rawrec.training.tasks.step_impressions import ContentTable

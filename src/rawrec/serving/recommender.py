@@ -15,6 +15,7 @@ from rawrec.arguments import ANYTHING, COUNT, IDS, PATH, YES_OR_NO, checked, opt
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
 from rawrec.content.joint_writing import write_joint
+from rawrec.content.new_items import Item
 from rawrec.data.dataset import Dataset
 from rawrec.data.exporters import mmrec_items
 from rawrec.data.lists import LIST_FORMS, LISTS, write_lists
@@ -26,7 +27,6 @@ from rawrec.serving.choosing import Choice, choose
 from rawrec.serving.explaining import Explained
 from rawrec.serving.filters import Where
 from rawrec.serving.growing import Growing
-from rawrec.serving.new_items import Item
 from rawrec.serving.served import Scored, of_one_state
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task

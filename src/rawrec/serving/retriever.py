@@ -13,13 +13,13 @@ from torch import Tensor
 
 from rawrec.arguments import shown
 from rawrec.content.item_model import ItemModel
+from rawrec.content.new_items import Item, new_columns
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, write_vectors
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.models.retrieval.base import field_of
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
 from rawrec.serving.explaining import Asking
-from rawrec.serving.new_items import Item, new_columns
 from rawrec.serving.recommender import WRITTEN, Recommender
 from rawrec.serving.served import Features, Who, unseen
 from rawrec.serving.similar import KINDS

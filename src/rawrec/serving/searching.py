@@ -11,10 +11,10 @@ from torch import Tensor
 
 from rawrec.arguments import COUNT, shown
 from rawrec.config.training import Seen
+from rawrec.content.new_items import Item
 from rawrec.errors import UserError
 from rawrec.evaluation.topk import rank_all
 from rawrec.serving.asked import Unknown
-from rawrec.serving.new_items import Item
 from rawrec.serving.served import QUERY_NOW, Scored, Served, check_query, cosines, of_one_state
 from rawrec.training.tasks.queries import Queries
 

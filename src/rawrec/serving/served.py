@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rawrec.arguments import IDS, shown
 from rawrec.config.training import Seen
+from rawrec.content.new_items import Item, new_columns
 from rawrec.data import texts
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Histories
@@ -27,7 +28,6 @@ from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
 from rawrec.serving.choosing import FEW
 from rawrec.serving.filters import Columns
-from rawrec.serving.new_items import Item, new_columns
 from rawrec.threads import Mutex
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rawrec.arguments import COUNT, TEXT, optional, shown
 from rawrec.content.item_model import ItemModel
+from rawrec.content.new_items import Item
 from rawrec.errors import UserError
 from rawrec.serving.explaining import Explaining
-from rawrec.serving.new_items import Item
 from rawrec.serving.served import ENCODE, Features, Scored, cosines, of_one_state
 
 KINDS = ("image", "text")

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 ROOM = 8
 """So many more events than a history is long are kept of a user, for impressions that come late."""
+Taken = list[tuple[float, str]]
+"""Times and items, in order of time."""
 
 
 class Past:
-    """The latest positives of each user that the stream has named, in order of time, behind those of the dataset.
+    """The latest positives of each user that the stream has named, beside those of the dataset.
 
-    length: of histories. before: what a user had taken before the stream, oldest first, with times.
+    length: of histories. before: the latest that a user had taken in the dataset before a moment, strictly. What stands
+    in both (the dataset's own rows, read as a stream) counts once.
     """
 
     def __init__(
         self,
         length: int,
-        before: Callable[[str], list[tuple[float, str]]] = lambda user: [],
+        before: Callable[[str, float], Taken] = lambda user, time: [],
         state: dict[str, Any] | None = None,
     ) -> None:
         self.length, self._before = length, before
-        self._of: dict[str, list[tuple[float, str]]] = {
+        self._of: dict[str, Taken] = {
             user: [(float(time), item) for time, item in events] for user, events in (state or {}).items()
         }
 
@@ -38,13 +41,10 @@ class Past:
         """What a user had taken before a moment, strictly: the latest `length` items, oldest first."""
         if user is None or not self.length:
             return []
-        return list(self._read(user, time))[-self.length :]
-
-    def _read(self, user: str, time: float) -> Iterator[str]:
-        events = self._of.get(user, [])
-        if len(events) < self.length or (events and events[0][0] >= time):
-            yield from (item for then, item in self._before(user) if then < time)
-        yield from (item for then, item in events if then < time)
+        events, before = [event for event in self._of.get(user, ()) if event[0] < time], self._before(user, time)
+        if before:
+            events = sorted({**dict.fromkeys(before), **dict.fromkeys(events)}, key=lambda event: event[0])
+        return [item for _, item in events[-self.length :]]
 
     def state(self) -> dict[str, Any]:
         """What `Past` is made of again: plain values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.metrics import followed
 from rawrec.config.resolution import single
+from rawrec.content.caches import Cache
 from rawrec.content.encoders import JOINT, known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, RunInterrupted, UserError
@@ -275,10 +276,13 @@ def _go_on(
             raise ending.not_resumed(run, error) from error
 
 
+Make = Callable[[Config, Dataset, Cache], ImpressionTask | PairTask]
+
+
 def load_task(
-    run: RunFolder, data: Dataset | str | Path | None = None, device: str | None = None
+    run: RunFolder, data: Dataset | str | Path | None = None, device: str | None = None, make: Make | None = None
 ) -> ImpressionTask | PairTask:
-    """What a finished run trained, with its weights and a fresh bank."""
+    """What a finished run trained, with its weights and a fresh bank. make: another task of the same model."""
     if not run.info()["finished"]:
         raise UserError(f"{run.path} {not_finished(run.path)}")
     run.check_whole("model.safetensors")
@@ -287,7 +291,7 @@ def load_task(
         choose_device(device, "device")
         cfg.train.device = device
     found = run.dataset(data)
-    task = task_of(cfg)(cfg, found, run.cache_of(found))
+    task = (make or task_of(cfg))(cfg, found, run.cache_of(found))
     _same_encoders(run, task)
     path = run.path / "model.safetensors"
     info = run.info()

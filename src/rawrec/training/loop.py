@@ -5,59 +5,41 @@ It knows steps, not recommenders: what a sample, a loss and a metric are, a `Tas
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from rawrec.content.live import LiveContent
-from rawrec.errors import RunStopped, UserError
-from rawrec.evaluation.ctr import buckets_of
+from rawrec.errors import UserError
 from rawrec.interruption import Ended, Ending, at_a_step
-from rawrec.memory import begin_peak, keep_freed_memory, peak_mb
+from rawrec.memory import begin_peak, peak_mb
 from rawrec.randomness import drawing
 from rawrec.reading import check_tensors, damaged
 from rawrec.training import state as checkpoint
 from rawrec.training.ending import WAIT, stopped
-from rawrec.training.optimiser import Optimiser
 from rawrec.training.records import Checkpoint
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import Progress
-from rawrec.training.tasks.base import COUNTED, Batch, Result, Task
+from rawrec.training.steps import AnyTask, Steps
+from rawrec.training.tasks.base import Result
 
 FORMAT = 2  # of checkpoints
-AnyTask = TypeVar("AnyTask", bound=Task)
 
 
-class Loop(Generic[AnyTask]):
+class Loop(Steps[AnyTask]):
     """Trains a `Task` in a `RunFolder`. `observer(event, **values)` is told of steps and epochs (progress bars)."""
 
     def __init__(self, task: AnyTask, run: RunFolder, observer: Callable[..., None] | None = None):
-        self.task, self.run, self.schedule = task, run, task.schedule
         self.observe = observer or (lambda event, **values: None)
         task.observe = self.observe
-        self.progress = Progress()
-        keep_freed_memory()
-        self.optimiser = self._new_optimiser()
-        buckets = buckets_of(task.train_counts)
-        self._buckets = list(buckets)
-        self._in_bucket = torch.from_numpy(np.stack(list(buckets.values()))).to(task.device)  # [buckets, n_items]
-        if task.bank is not None:
-            task.bank.group(dict(zip(buckets, self._in_bucket, strict=True)))
-        self._shown = torch.zeros(2, len(buckets), dtype=torch.int64, device=task.device)  # items shown, and encoded
-        self._unproven = task.learners()  # those that have had no gradient yet
-        self._waiting: set[str] = set()  # those among them that have had items
+        super().__init__(task, run.path / "checkpoint")
+        self.run = run
         self._best: dict[str, Tensor] = {}  # the state of the best epoch
         self._saved, self._saving = time.perf_counter(), 0.0
         self.kept: Progress | None = None  # what the last checkpoint knows of
-        self._step_sums: dict[str, float] = {}  # of the last step
-        self._norm = 0.0
         self._ending = Ending()
         self._monitored(task.probe())
 
@@ -130,80 +112,6 @@ class Loop(Generic[AnyTask]):
             self.save()
         raise stopped(self.run, Ended(number), state, self.kept, self.schedule.epochs)
 
-    def _step(self, rows: Any) -> None:
-        """One optimiser step: live items made once, losses, gradients checked, then weights and bank written."""
-        state, task = self.progress, self.task
-        batch = task.batch(rows, state.epoch, state.step)
-        self.optimiser.zero_grad()
-        live = task.go_live(batch, state.step)
-        names, values = [], []
-        for losses in task.losses(batch, live, state.step):
-            losses["loss"].backward()
-            names += losses
-            values += [value.detach().double() for value in losses.values()]
-        if live is not None:
-            live.backward()
-        norm = self.optimiser.clip()
-        *numbers, norm = torch.stack([*values, norm.double()]).tolist()
-        sums: dict[str, float] = {"steps": 1}
-        for name, number in zip(names, numbers, strict=True):
-            key = name if name == "loss" else f"loss/{name}"
-            key = name.removeprefix(COUNTED) if name.startswith(COUNTED) else key
-            sums[key] = sums.get(key, 0.0) + number
-        self._check_finite("loss", sums["loss"], batch)
-        self._check_finite("gradient", norm, batch)
-        if live is not None:
-            self._check_encoders(batch, live)
-            live.settle()
-        self.optimiser.step(state.step, state.epoch)
-        if live is not None:
-            task.write(live, state.step)
-            if task.bank is not None and task.encoders():
-                shown = self._in_bucket[:, batch.items.flatten()]
-                encoded = torch.isin(batch.items.flatten(), live.encoded)
-                self._shown += torch.stack([shown.sum(1), (shown & encoded).sum(1)])
-                sums |= {"live/encoded": float(len(live.encoded)), "live/learned": float(live.learned)}
-        state.step += 1
-        self._step_sums, self._norm = sums, norm
-        for key, value in sums.items():
-            state.sums[key] = state.sums.get(key, 0.0) + value
-
-    # --------------------------------------------------------------------------------------------------------- guards
-    def _check_finite(self, what: str, value: float, batch: Batch) -> None:
-        if math.isfinite(value):
-            return
-        state, task = self.progress, self.task
-        folder = self.run.path / "checkpoint"
-        there = (folder / "last.safetensors").is_file()
-        where = f"the last good checkpoint is in {folder}" if there else "there is no checkpoint yet"
-        raise RunStopped(
-            f"the {what} of step {state.step} (epoch {state.epoch + 1}) is {value}. Nothing of this step was written; "
-            f"{where}. {task.beginning(batch)}; look for extreme numbers in the columns of these items with "
-            "`rawrec inspect`"
-        )
-
-    def _check_encoders(self, batch: Batch, live: LiveContent) -> None:
-        """A trained encoder must have had a gradient after a step in which all items of the loss had media for it.
-
-        Where some lack them, a loss that compares items may rightly have none to compare: it has until the epoch's end.
-        """
-        for name, encoder in list(self._unproven.items()):
-            if any(p.grad is not None and bool(p.grad.any()) for p in encoder.trained_parameters()):
-                del self._unproven[name]
-                continue
-            every, some = self.task.shown(name, batch, live)
-            if every:
-                raise UserError(self.task.without_gradient(name))
-            elif some:
-                self._waiting.add(name)
-
-    def _check_all_encoders(self) -> None:
-        """At the end of an epoch: each must have had an item and a gradient."""
-        for name in self._unproven:
-            raise UserError(
-                self.task.without_gradient(name) if name in self._waiting else self.task.without_items(name)
-            )
-
     # ------------------------------------------------------------------------------------------------- end of an epoch
     def _end_of_epoch(self, seconds: float, samples: int, steps: int) -> None:
         state, task = self.progress, self.task
@@ -264,9 +172,6 @@ class Loop(Generic[AnyTask]):
         self.optimiser.go_on_from(before)
         self.progress.bad_epochs = 0
         self.run.log(f"second phase from epoch {self.progress.epoch + 1} on: {self.task.phase()}")
-
-    def _new_optimiser(self) -> Optimiser:
-        return Optimiser(self.task.parameter_groups(), self.schedule, self.task.levels())
 
     def _monitored(self, result: Result) -> float:
         """The metric that early stopping follows. Raises UserError where it is undefined."""

@@ -115,6 +115,11 @@ class Optimiser:
         warm, fallen = self._factors(step, epoch)
         return {key: rate * warm * fallen for key, rate in self.group_rates.items()}
 
+    def grow(self) -> None:
+        """Tables that are touched by rows have more rows now."""
+        for table in self.tables.values():
+            table.grow()
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the parameters are their averages (train.ema), which are the weights evaluated and kept.

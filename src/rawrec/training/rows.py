@@ -127,6 +127,17 @@ class RowAdam:
         never = torch.zeros(len(zeros), dtype=torch.int32, device=zeros.device)
         return zeros, zeros.clone(), never, never.clone()
 
+    def grow(self) -> None:
+        """Follow the table, which has more rows now: of no steps yet."""
+        if self.moments is not None:
+            more = len(self.weight) - len(self.moments[2])
+            first, second, uses, used = (torch.cat([m, m.new_zeros(more, *m.shape[1:])]) for m in self.moments)
+            self.moments = first, second, uses, used
+        if self.average is not None and self.averaged is not None:
+            behind = len(self.average)
+            self.average = torch.cat([self.average, self.weight.detach()[behind:]])
+            self.averaged = torch.cat([self.averaged, self.averaged.new_zeros(len(self.weight) - behind)])
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside weights and average."""
         moments = dict(zip(("exp_avg", "exp_avg_sq", "uses", "used"), self.moments or (), strict=False))

@@ -24,7 +24,8 @@ class RankingBatch:
     `[batch]` int64, equal where the values are, -1 = none. query, session: `[batch]` int64, rows of the dataset's
     queries and of its sessions, -1 = none; None where the dataset has none. query_content: `[batch or 1, 1, dim]` in
     the space of content, zeros where there is no query; None for a model that reads none. long_history: what is
-    searched for items similar to the candidate; None for a model that does not search.
+    searched for items similar to the candidate; None for a model that does not search. late: `[batch, candidates]`, of
+    labels that are not final, see `delayed_weights`; None: all are.
     """
 
     users: Tensor
@@ -39,3 +40,4 @@ class RankingBatch:
     session: Tensor | None = None
     query_content: Tensor | None = None
     long_history: LongHistory | None = None
+    late: Tensor | None = None

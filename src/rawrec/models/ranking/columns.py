@@ -206,6 +206,29 @@ class TableColumns:
         }
         return replace(self, bags=bags, numbers=torch.cat([self.numbers[:-1], new.numbers]))
 
+    def replaced(self, row: int, new: TableColumns, names: Sequence[str]) -> Self:
+        """With the values that the only row of `new` has of the columns `names` in the place of the row's own."""
+        bags, numbers = dict(self.bags), self.numbers.clone()
+        for name in names:
+            reader = self.readers[name]
+            if isinstance(reader, Scale):
+                numbers[row, reader.at : reader.at + 2] = new.numbers[0, reader.at : reader.at + 2]
+                continue
+            codes, ptr, size = bags[name]
+            start, end, own = int(ptr[row]), int(ptr[row + 1]), new.bags[name][0]
+            moved = torch.cat([ptr[: row + 1], ptr[row + 1 :] + (len(own) - (end - start))])
+            bags[name] = (torch.cat([codes[:start], own, codes[end:]]), moved, size)
+        return replace(self, bags=bags, numbers=numbers)
+
+    def with_unknown(self, count: int) -> Self:
+        """With `count` more rows that lack all, as the row outside the table does, which stays the last: of users."""
+        bags = {}
+        for name, (codes, ptr, size) in self.bags.items():
+            last = codes[ptr[-2] :]
+            behind = ptr[-1] + len(last) * torch.arange(1, count + 1, device=ptr.device)
+            bags[name] = (torch.cat([codes, last.repeat(count)]), torch.cat([ptr, behind]), size)
+        return replace(self, bags=bags, numbers=_with_last(self.numbers, count))
+
     def to(self, device: torch.device) -> Self:
         """The same on a device."""
         bags = {name: (codes.to(device), ptr.to(device), size) for name, (codes, ptr, size) in self.bags.items()}
@@ -223,6 +246,10 @@ class ItemColumns(TableColumns):
 
     def to(self, device: torch.device) -> Self:
         return replace(super().to(device), users=self.users.to(device))
+
+    def with_users(self, count: int) -> Self:
+        """With numbers of `count` more users, of whom nothing is known."""
+        return replace(self, users=_with_last(self.users, count))
 
 
 class Table(NamedTuple):
@@ -321,6 +348,11 @@ def mean_vectors(tables: nn.ModuleDict, bags: Mapping[str, Bag], rows: Tensor) -
         pieces += torch.repeat_interleave(ptr[rows] - ends + lengths, lengths)
         total = total + tables[name](codes[pieces], ends - lengths)
     return total
+
+
+def _with_last(numbers: Tensor, count: int) -> Tensor:
+    """Rows `[n, width]`, the last one `count` times more."""
+    return torch.cat([numbers, numbers[-1:].expand(count, -1)])
 
 
 def _log_counts(counts: np.ndarray) -> np.ndarray:

@@ -156,6 +156,17 @@ class ContextReader:
         parts = (codes.astype(np.int64), numbers, counts, session, numbers_of_it)
         return ImpressionContext(*map(torch.from_numpy, parts))
 
+    def read_each(self, given: Sequence[Mapping[str, Any]], items: np.ndarray) -> ImpressionContext:
+        """The context of impressions that are described by values, one each, with candidates `items`
+        `[n, candidates]`, on the CPU: of a reader without counts and sessions. Raises UserError for a wrong value."""
+        assert self.counts is None and self.sessions is None
+        found = [self._given(values) for values in given]
+        codes = np.concatenate([one[0] for one in found]).astype(np.int64)
+        numbers = np.concatenate([one[1] for one in found])
+        empty = np.zeros((len(given), 0), np.float32)
+        none = np.zeros((*items.shape, 0), np.float32), empty.astype(np.int64), empty
+        return ImpressionContext(*map(torch.from_numpy, (codes, numbers, *none)))
+
     def lacking(self, given: Mapping[str, Any]) -> list[str]:
         """The columns that are read and not given. UserError for one that is not read."""
         known = [*self.readers, *([SEEN_NOW] if self.sessions is not None else [])]

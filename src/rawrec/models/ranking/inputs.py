@@ -33,6 +33,18 @@ class IdTables(nn.Module):
         self.user, self.item = IdTable(known_users, dim), IdTable(known_items, dim)
         self.user_bias, self.item_bias = IdTable(known_users, 1, std=0), IdTable(known_items, 1, std=0)
 
+    def grow(self, users: int, items: int) -> None:
+        """Rows for so many in all, see `IdTable.grow`."""
+        for table, count in zip(
+            (self.user, self.user_bias, self.item, self.item_bias), (users, users, items, items), strict=True
+        ):
+            table.grow(count)
+
+    def admit(self, row: int, user: bool) -> None:
+        """A user's row, or an item's, is read as one of training from now on."""
+        for table in (self.user, self.user_bias) if user else (self.item, self.item_bias):
+            table.admit(row)
+
     def tables(self) -> list[Tensor]:
         """Parameters with one row per user or item."""
         return [self.user.weight, self.item.weight, self.user_bias.weight, self.item_bias.weight]

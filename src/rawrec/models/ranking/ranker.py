@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rawrec.config.ranking import RankerConfig
 from rawrec.errors import UserError
 from rawrec.models import model_class
+from rawrec.models.losses import delayed_weights
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, TableColumns
 from rawrec.models.ranking.content_part import Around, ContentPart, Em3Content
@@ -139,7 +140,10 @@ class Ranker(nn.Module):
         real = (batch.items >= 0).expand(logits.shape[:2])
         entropy = nn.functional.binary_cross_entropy_with_logits
         if labels.ndim == 2:
-            parts = {"bce": entropy(logits[..., 0], labels, weight=real.to(logits.dtype), reduction="sum")}
+            weights = real.to(logits.dtype)
+            if batch.late is not None:
+                weights = weights * delayed_weights(logits[..., 0].detach().sigmoid(), labels, batch.late)
+            parts = {"bce": entropy(logits[..., 0], labels, weight=weights, reduction="sum")}
         else:
             known, labels = real[..., None] & ~labels.isnan(), labels.nan_to_num(0)
             parts = {

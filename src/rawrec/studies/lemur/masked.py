@@ -74,7 +74,9 @@ def evaluate_in_part(run: Path, data: Dataset, kind: str, folder: Path) -> None:
     if not isinstance(encoder, JointEncoder) or not encoder.lower_is_identity:
         raise UserError(f"{run.name}: only a joint transformer that learned as a whole is read in part")
     column = model.column(name)
-    kept = {column: only(bank.static[column], encoder, kind)}
+    stored = bank.static[column]
+    assert isinstance(stored, Ragged)
+    kept = {column: only(stored, encoder, kind)}
     task.bank = Bank(data.n_items, model.dim, kept, {one: model.widths[one] for one in model.trained}, task.device)
     task.refresh(None, 1)
     metrics, _, scores = evaluate_part(task, PARTS["test"], task.cfg.seed)

@@ -253,6 +253,7 @@ class ImpressionTask(Task, Scoring):
             inputs.context = None if batch.context is None else batch.context.part(part)
             inputs.query = None if batch.query is None else batch.query[part]
             inputs.session = None if batch.session is None else batch.session[part]
+            inputs.late = None if batch.late is None else batch.late[part]
             if self.ranks_by_queries and live is not None and live.queries is not None and inputs.query is not None:
                 asked = live.queries.at(inputs.query)
                 inputs.query_content = asked if self.cfg.model.ranking_gradient else asked.detach()

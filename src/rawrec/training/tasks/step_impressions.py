@@ -35,7 +35,8 @@ class ContentTable(NamedTuple):
 class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
     `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context, query,
-    session: see `RankingBatch`; neighbours: see `Shown`; marks: of the whole history, see `HistoryContent`."""
+    session: see `RankingBatch`; neighbours: see `Shown`; marks: of the whole history, see `HistoryContent`; late: see
+    `RankingBatch`."""
 
     sample: Impressions
     users: Tensor
@@ -48,6 +49,7 @@ class StepImpressions:
     session: Tensor | None = None
     neighbours: Tensor | None = None
     marks: Tensor | None = None
+    late: Tensor | None = None
 
 
 def row_codes(data: Dataset, name: str) -> np.ndarray:

@@ -1,0 +1,107 @@
+"""A table of interactions as a stream: its rows in the order of their times, each an impression of a known label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from rawrec.errors import UserError
+from rawrec.reading import check_plain, damaged
+from rawrec.stream.events import Shown
+from rawrec.stream.log import AT_ONCE
+from rawrec.sums import file_sum
+
+NEEDED = ("user_id", "item_id", "timestamp")
+Draw = Callable[[str, str, int], list[str]]
+"""User, the item that was taken, number of the row -> items that were not."""
+
+
+class Happened(NamedTuple):
+    """An event of a table at its position, with its id."""
+
+    position: int
+    producer: str
+    sequence: int
+    event: Shown
+
+
+class EventTable:
+    """`user_id`, `item_id`, `timestamp` (seconds since 1970, or times), the label (above 0 a positive), and columns of
+    the context. draw: for a table without labels, whose rows are all positives, what stands beside each as a negative.
+
+    Raises UserError for a file that is no such table.
+    """
+
+    def __init__(self, path: Path, label: str, context: Mapping[str, str], draw: Draw | None) -> None:
+        try:
+            check_plain(path, links=True)
+        except FileNotFoundError:
+            raise UserError(f"--events {path}: there is no such file") from None
+        with damaged(path):
+            self._id = file_sum(path).replace(" ", "-")
+            table = pl.read_parquet(path, glob=False) if path.suffix == ".parquet" else _csv(path)
+        if missing := [name for name in NEEDED if name not in table.columns]:
+            raise UserError(f"--events {path} lacks {', '.join(missing)}; it has {', '.join(table.columns[:20])}")
+        names = [*NEEDED, *([label] if label in table.columns else []), *(n for n in context if n in table.columns)]
+        self._label = label if label in names else None
+        if self._label is None and draw is None:
+            raise UserError(f"--events {path} lacks the label {label}, which the run has learned")
+        table = table.select(list(dict.fromkeys(names))).with_columns(_seconds(table.schema["timestamp"], path))
+        table = table.with_columns(pl.col("user_id", "item_id").cast(pl.String))
+        bad = table.select(pl.any_horizontal(pl.col(*NEEDED).is_null()).sum()).item()
+        self.skipped = int(bad)
+        self._rows = table.drop_nulls(list(NEEDED)).sort("timestamp", maintain_order=True)
+        self._context = {name: kind for name, kind in context.items() if name in names}
+        self._draw = draw
+        if self._label is not None and not self._rows.schema[self._label].is_numeric():
+            raise UserError(f"--events {path}: {self._label} holds no numbers")
+
+    @property
+    def name(self) -> str:
+        """By which a state knows how far it has read this table: of what it holds, not of where it lies."""
+        return f"events:{self._id}"
+
+    def end(self) -> int:
+        return len(self._rows)
+
+    def read(self, after: int, count: int = AT_ONCE) -> list[Happened]:
+        """Rows behind the first `after`, at most `count`."""
+        rows = self._rows.slice(after, count).iter_rows(named=True)
+        return [Happened(n, self.name, n, self._event(n, row)) for n, row in enumerate(rows, after + 1)]
+
+    def _event(self, number: int, row: Mapping[str, object]) -> Shown:
+        user, item = str(row["user_id"]), str(row["item_id"])
+        if self._label is None and self._draw is not None:
+            items = [item, *self._draw(user, item, number)]
+            labels = [1.0, *[0.0] * (len(items) - 1)]
+        else:
+            value = row[self._label or ""]
+            items, labels = [item], [float(isinstance(value, int | float) and value > 0)]
+        context = {
+            name: float(value) if kind == "numeric" and isinstance(value, int | float) else str(value)
+            for name, kind in self._context.items()
+            if (value := row[name]) is not None
+        }
+        return Shown.model_construct(
+            producer=self.name, sequence=number, time=float(row["timestamp"]), request=f"{self.name}:{number}",  # type: ignore[arg-type]
+            items=items, user=user, labels=labels, context=context, query=None, session=None, history=None,
+            version=None, scores=None, kind="shown",
+        )  # fmt: skip
+
+
+def _csv(path: Path) -> pl.DataFrame:
+    ids = {"user_id": pl.String, "item_id": pl.String}
+    head = pl.read_csv(path, n_rows=0, glob=False).columns
+    return pl.read_csv(path, schema_overrides={k: v for k, v in ids.items() if k in head}, glob=False)
+
+
+def _seconds(kind: pl.DataType, path: Path) -> pl.Expr:
+    column = pl.col("timestamp")
+    if kind == pl.Datetime or kind == pl.Date:
+        return column.cast(pl.Datetime("us")).dt.timestamp("us").truediv(1e6)
+    if kind.is_numeric():
+        return column.cast(pl.Float64)
+    raise UserError(f"--events {path}: timestamp holds {kind}, and seconds since 1970 are needed, or times")

@@ -1,0 +1,319 @@
+"""The online trainer: a finished run of a ranker goes on with events as they come.
+
+An event is taken in the order of the log: impressions wait for their labels (`joiner.py`), items are encoded at once.
+Each impression is predicted before its label is known, judged by that when it is final, and trained once, in batches
+that are a function of the log alone. All that it knows is one checkpoint, `RUN/online/checkpoint`; a process that was
+killed, at whatever instant, goes on from there and comes to the same state, bit by bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rawrec.config import Config
+from rawrec.config.online import online_config
+from rawrec.data.dataset import Dataset
+from rawrec.errors import RunInterrupted, UserError
+from rawrec.files import appending, sync, write_text
+from rawrec.interruption import at_a_step
+from rawrec.randomness import drawing
+from rawrec.reading import RECORD, check_tensors, damaged, read_text
+from rawrec.stream import saved
+from rawrec.stream.events import Acted, Event, Gone, Item, Shown, read_event
+from rawrec.stream.joiner import Impression, Joiner
+from rawrec.stream.log import AT_ONCE, Letter, Log
+from rawrec.stream.past import Past
+from rawrec.stream.prequential import Line, Prequential
+from rawrec.stream.seen import Seen
+from rawrec.training import state as checkpoint
+from rawrec.training.job import load_task
+from rawrec.training.records import Checkpoint
+from rawrec.training.runs import RunFolder
+from rawrec.training.state import Progress
+from rawrec.training.steps import Steps
+from rawrec.training.tasks.stream import StreamTask
+
+PREDICTED = 1024
+"""Items that are scored at once."""
+WAIT = 0.5
+"""Seconds after which who waits for events looks whether it shall end."""
+METRICS = "metrics.jsonl"
+FOLDER = "online"
+"""Of a run folder: what goes on from it."""
+
+
+class Arrival(Protocol):
+    """An event at its position, with its id."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def producer(self) -> str: ...
+    @property
+    def sequence(self) -> int: ...
+
+
+class Source(Protocol):
+    """What events are read from: a log, or a table."""
+
+    def read(self, after: int, count: int = AT_ONCE) -> Sequence[Any]: ...
+
+
+class Trainer:
+    """What goes on from the run folder `run`; where it stands is `RUN/online`, which nobody else may write.
+
+    given: settings; data: where the dataset is now, if it has moved. Raises UserError for a run that cannot be gone on
+    with, and for a state that is damaged or of another run.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        folder: Path,
+        given: Mapping[str, Any],
+        data: Dataset | str | Path | None = None,
+        observe: Callable[..., None] | None = None,
+    ) -> None:
+        self.run, self.folder = run, folder
+        self.observe = observe or (lambda event, **values: None)
+        self.fingerprint = run.info()["files"].get("model.safetensors", "")
+        found = saved.load(folder / "checkpoint", self.fingerprint)
+        self.cfg = online_config(given, None if found is None else found[1]["settings"])
+        task = load_task(run, data, make=self._make)
+        assert isinstance(task, StreamTask)
+        self.task = task
+        self.task.admit_after = self.cfg.admit_after
+        self.steps: Steps[StreamTask] = Steps(task, folder / "checkpoint")
+        self.task.grown = self.steps.grow
+        self.counts: Counter[str] = Counter()
+        self.positions: dict[str, int] = {}
+        self._lines, self._saved = 0, 0
+        if found is None:
+            self._begin()
+        else:
+            tensors, plain, _ = found
+            with damaged(folder / "checkpoint", f". Remove {folder} to begin anew from the run"):
+                self._restore(tensors, plain)
+
+    def _make(self, cfg: Config, data: Dataset, cache: Any) -> StreamTask:
+        """The task, which learns as online.* says. Averages are of epochs: a stream serves the weights as they are."""
+        changed = {"ema": 0.0, "accumulate": 1, "batch_size": self.cfg.batch_size or cfg.train.batch_size}
+        cfg.train = cfg.train.model_copy(update=changed | {"lr": self.cfg.lr or cfg.train.lr})
+        return StreamTask(cfg, data, cache)
+
+    def _begin(self) -> None:
+        """From the run's weights, and from what its optimiser had come to, where its last checkpoint is there."""
+        self.past = Past(self.task.samples.history, self.task.before)
+        self.joiner, self.seen = Joiner(self.cfg, self.past), Seen()
+        self.judged = Prequential(self.cfg.window)
+        info = self.run.info()
+        self.steps.progress = Progress(epoch=info.get("best_epoch") or 0, step=info.get("steps", 0))
+        last = self.run.path / "checkpoint" / "last.safetensors"
+        if last.is_file():
+            tensors, _ = checkpoint.load(last, Checkpoint)
+            self.steps.optimiser.load_state({k: v for k, v in tensors.items() if k.startswith("optim.")})
+        self.steps.optimiser.updates = self.steps.progress.step
+
+    # ---------------------------------------------------------------------------------------------------------- events
+    def take(self, record: Any) -> None:
+        """An event, of which nothing is done twice."""
+        if not self.seen.take(record.producer, record.sequence):
+            self.counts["duplicate"] += 1
+            return
+        event: Event = record.event if hasattr(record, "event") else self._read(record.data)
+        self.counts[event.kind] += 1
+        if isinstance(event, Shown):
+            for item in event.items:
+                self.task.item_row(item)
+            self.joiner.shown(event)
+        elif isinstance(event, Acted):
+            self.joiner.acted(event)
+        else:
+            self.joiner.advance(event.time)
+            self._of_item(event)
+
+    def _read(self, data: bytes) -> Event:
+        found = read_event(data)
+        self.counts["unknown_field"] += len(found.unknown)
+        return found.event
+
+    def _of_item(self, event: Item | Gone) -> None:
+        if isinstance(event, Gone):
+            self.task.gone.add(event.item)
+            return
+        values: dict[str, Any] = dict(event.fields)
+        for name, pictures in event.pictures.items():
+            values[name] = [picture.data for picture in pictures if picture.data is not None]
+            self.counts["picture_by_address"] += sum(picture.address is not None for picture in pictures)
+            if pictures and not values[name]:  # what is not at hand changes nothing
+                del values[name]
+        self.task.take_item(event.item, values, self.steps.progress.step)
+
+    # ----------------------------------------------------------------------------------------------------------- steps
+    @property
+    def batch_size(self) -> int:
+        return self.task.cfg.train.batch_size
+
+    def train_ready(self, all_of_it: bool = False) -> None:
+        """Train the batches that are full; all_of_it: and what is left."""
+        while len(self.joiner.ready) >= (1 if all_of_it else self.batch_size):
+            self.judge()
+            ready = self.joiner.ready
+            samples = [ready.popleft() for _ in range(min(self.batch_size, len(ready)))]
+            with drawing():
+                self.steps._step(samples)
+            self.task.note(samples)
+            self.counts["trained"] += len(samples)
+            self.steps.progress.sums = {}
+            loss = self.steps._step_sums["loss"]
+            self.observe("online", step=self.steps.progress.step, samples=self.counts["trained"], loss=loss)
+
+    def judge(self) -> None:
+        """Predict the impressions that came since the last step, and judge those whose labels are final."""
+        self._predict()
+        for found in self.joiner.closed:
+            self.judged.add(found)
+        self.joiner.closed.clear()
+        self._write(self.judged.lines())
+
+    def _predict(self) -> None:
+        new, self.joiner.new = self.joiner.new, []
+        pairs: list[tuple[Impression, str]] = [(found, item) for found in new for item in found.items]
+        predicted: list[float] = []
+        for at in range(0, len(pairs), PREDICTED):
+            part = pairs[at : at + PREDICTED]
+            predicted += self.task.predict([found for found, _ in part], [item for _, item in part])
+        following = iter(predicted)
+        for found in new:
+            found.predicted = [next(following) for _ in found.items]
+
+    def _write(self, lines: list[Line]) -> None:
+        at = {"step": self.steps.progress.step, "watermark": self.joiner.watermark, "trained": self.counts["trained"]}
+        for line in lines:
+            with appending(self.folder / METRICS) as file:
+                file.write((checkpoint.written(at | line) + "\n").encode())
+            self._lines += 1
+            self.observe("judged", line=at | line)
+
+    # ------------------------------------------------------------------------------------------------------------ runs
+    def follow(self, source: Source, name: str, until: int | None, trim: bool = False) -> None:
+        """Take what the source has behind the position where this stands, up to `until`; None: as it comes, until a
+        signal ends it. The state is saved every `online.checkpoint_every` steps, and at the end.
+
+        Raises RunInterrupted after the event, or step, during which a signal has asked for the end.
+        """
+        log = source if isinstance(source, Log) else None
+        with at_a_step(lambda: self.observe("note", text="saving, and ending")) as ending:
+            while ending.asked is None and (until is None or self.positions.get(name, 0) < until):
+                at = self.positions.get(name, 0)
+                records = source.read(at, AT_ONCE)
+                for record in records:
+                    if ending.asked is not None or (until is not None and record.position > until):
+                        break
+                    self._take_or_bury(record, log)
+                    self.positions[name] = record.position
+                    self.train_ready()
+                    if self.steps.progress.step >= self._saved + self.cfg.checkpoint_every:
+                        self.save()
+                        self._trim(log, name, trim)
+                if records and until is not None and records[-1].position >= until:
+                    break
+                if not records and log is None:
+                    self._end_of_table()
+                    break
+                if not records and log is not None:
+                    log.wait(at, WAIT)
+            self.save()
+            self._trim(log, name, trim)
+            if ending.asked is not None:
+                raise RunInterrupted(
+                    f"{self.folder} stands at step {self.steps.progress.step:,}, position "
+                    f"{self.positions.get(name, 0):,}; the same command goes on",
+                    ending.asked,
+                )
+
+    def _take_or_bury(self, record: Any, log: Log | None) -> None:
+        try:
+            self.take(record)
+        except UserError as error:
+            self.counts["dead"] += 1
+            if log is not None:
+                log.bury(Letter(record.position, str(error)))
+
+    def _end_of_table(self) -> None:
+        """Nothing comes any more: what waits is final, the last batch smaller, the last window shorter."""
+        self.joiner.finish()
+        self.train_ready(all_of_it=True)
+        self.judge()
+        self._write(self.judged.rest())
+
+    def _trim(self, log: Log | None, name: str, trim: bool) -> None:
+        if trim and log is not None:
+            log.trim(self.positions[name])
+
+    # ----------------------------------------------------------------------------------------------------------- state
+    def save(self) -> None:
+        """Replace the checkpoint by the state as it is."""
+        steps, task = self.steps, self.task
+        if (lines := self.folder / METRICS).is_file():
+            sync(lines)
+        tensors = checkpoint.with_prefix("model.", task.state()) | steps.optimiser.state()
+        tensors |= checkpoint.with_prefix("grown.", task.grown_state()) | {"shown": steps._shown}
+        plain = {
+            "settings": self.cfg.dump(),
+            "positions": self.positions,
+            "progress": asdict(steps.progress),
+            "unproven": sorted(steps._unproven),
+            "waiting": sorted(steps._waiting),
+            "task": task.plain_state(),
+            "joiner": self.joiner.state(),
+            "past": self.past.state(),
+            "seen": self.seen.state(),
+            "judged": self.judged.state(),
+            "counts": dict(sorted(self.counts.items())),
+            "lines": self._lines,
+        }
+        step = steps.progress.step
+        saved.save(self.folder / "checkpoint", tensors, plain, self.fingerprint, step, self.positions)
+        self._saved = step
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
+        steps, task = self.steps, self.task
+        task.load_plain_state(plain["task"])
+        own = checkpoint.with_prefix("model.", task.state())
+        check_tensors(own, tensors, self.folder / "checkpoint")  # of which a copy would make many of one value
+        task.load_state(checkpoint.without_prefix("model.", tensors))
+        task.load_grown_state(checkpoint.without_prefix("grown.", tensors))
+        steps.optimiser.load_state({k: v for k, v in tensors.items() if k.startswith("optim.")})
+        steps._shown.copy_(tensors["shown"])
+        steps.progress = Progress(**plain["progress"])
+        steps._unproven = {name: one for name, one in steps._unproven.items() if name in plain["unproven"]}
+        steps._waiting = set(plain["waiting"])
+        self.past = Past(task.samples.history, task.before, plain["past"])
+        self.joiner = Joiner.of(self.cfg, self.past, plain["joiner"])
+        self.seen, self.judged = Seen(plain["seen"]), Prequential(self.cfg.window, plain["judged"])
+        self.positions, self.counts = dict(plain["positions"]), Counter(plain["counts"])
+        self._lines, self._saved = plain["lines"], steps.progress.step
+        path = self.folder / METRICS
+        if path.is_file():  # lines that were written after the checkpoint come again
+            kept = read_text(path, RECORD).splitlines(keepends=True)[: self._lines]
+            write_text(path, "".join(kept))
+
+
+def summary(trainer: Trainer, begun: float) -> dict[str, Any]:
+    """Where a trainer stands, and what it has met, as plain values."""
+    return {
+        "step": trainer.steps.progress.step,
+        "positions": dict(trainer.positions),
+        "counts": dict(sorted((trainer.counts + Counter(trainer.task.counts) + trainer.joiner.counts).items())),
+        "waiting": trainer.joiner.waiting,
+        "ready": len(trainer.joiner.ready),
+        "seconds": time.perf_counter() - begun,
+    }

@@ -1,0 +1,354 @@
+"""The task of streams: impressions as events bring them, with users and items that training has not seen.
+
+A step is that of `impressions.py`; what differs is where its batch comes from, and that tables grow. An id has a row of
+its own after `admit_after` trained impressions, and reads the unknown one until then; the content of an item is there
+as soon as its raw fields are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rawrec.config import Config
+from rawrec.content.caches import Cache
+from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import Impressions
+from rawrec.errors import UserError
+from rawrec.models.ranking.batch import RankingBatch
+from rawrec.models.ranking.context import ImpressionContext
+from rawrec.training.steps import COLD
+from rawrec.training.tasks.arriving import arrived
+from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.step_impressions import ContentTable, StepImpressions
+
+ROOM = 64
+"""Tables grow by at least so many rows, and by an eighth, so that growing costs little however many come."""
+
+
+class Asked(Protocol):
+    """Somebody who is shown an item: by ids, with the history (oldest first) and the context as they were then."""
+
+    user: str | None
+    history: list[str]
+    time: float
+    context: dict[str, Any]
+
+
+class Sample(Asked, Protocol):
+    """An impression to train. late: see `delayed_weights`."""
+
+    item: str
+    label: float
+    late: float
+
+
+class StreamTask(ImpressionTask):
+    """A ranker that goes on after its training. `grown` is called with the number of item rows when tables have grown.
+
+    users, items: the row of every id, those of the dataset first, then as they came. gone: ids of items that are not to
+    be recommended. counts: `new_items`, `changed_items`, `new_users` (with a row of their own), `admitted_items`,
+    `context` (impressions whose context could not be read), and `item/...`: what could not be used of an item.
+    """
+
+    noun = "impressions"
+
+    def __init__(self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None):
+        refuse(cfg)
+        super().__init__(cfg, data, cache, progress)
+        self.users = {str(name): row for row, name in enumerate(data.user_ids)}
+        self.items = {str(name): row for row, name in enumerate(data.item_ids)}
+        self.gone: set[str] = set()
+        self.counts: dict[str, int] = {}
+        self.admit_after = 1
+        self.grown: Callable[[int], None] = lambda items: None
+        self._tried: dict[bool, dict[str, int]] = {True: {}, False: {}}  # of a user? -> id -> impressions so far
+        self._before: tuple[np.ndarray, np.ndarray] | None = None
+
+    # ------------------------------------------------------------------------------------------------------------ rows
+    def count(self, name: str, more: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + more
+
+    def item_row(self, item: str) -> int:
+        """The row of an item; of one that nobody knows, a new one, without content."""
+        row = self.items.get(item)
+        if row is None:
+            row = self.items[item] = len(self.items)
+            columns = self.ranker.inputs.columns
+            self.ranker.inputs.columns = columns.extended(columns.of_new([{}]))
+            self.make_room(len(self.users), len(self.items))
+            self.count("new_items")
+        return row
+
+    def make_room(self, users: int, items: int, exactly: bool = False) -> None:
+        """Tables for so many in all, or more, unless `exactly`."""
+        inputs = self.ranker.inputs
+        have = self.room
+        want = [
+            n if exactly else have_ if n <= have_ else max(n, have_ + max(ROOM, have_ // 8))
+            for n, have_ in zip((users, items), have, strict=True)
+        ]
+        if tuple(want) == have:
+            return
+        inputs.ids.grow(*want)
+        if more := want[0] - have[0]:
+            inputs.columns = inputs.columns.with_users(more)
+            if inputs.user_columns is not None:
+                inputs.user_columns.columns = inputs.user_columns.columns.with_unknown(more)
+        if want[1] > have[1] and self.bank is not None and self.live is not None:
+            self.bank.grow(want[1], COLD)
+            self.live.policy.grow(want[1])
+        content = self.ranker.content
+        if content is not None and content.same is not None:  # nothing is known to be equal to what is new
+            own = torch.arange(len(content.same), want[1], device=self.device) + int(content.same.max()) + 1
+            content.same = torch.cat([content.same, own])
+        self.grown(want[1])
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Rows that there are for users and for items."""
+        ids = self.ranker.inputs.ids
+        return len(ids.user.known), len(ids.item.known)
+
+    def take_item(self, item: str, values: Mapping[str, Any], step: int) -> None:
+        """Raw fields of an item, new or changed, by the dataset's names: a picture is its bytes. What can be used of
+        them is encoded and written as of `step`; what cannot is counted."""
+        told = "changed_items" if item in self.items else ""
+        row = self.item_row(item)
+        if told:
+            self.count(told)
+        self.gone.discard(item)
+        found = arrived(values, self.data.fields, self.item_model, self.ranker.inputs.columns)
+        for problem in found.problems:
+            self.count(f"item/{problem}")
+        if found.named:
+            columns = self.ranker.inputs.columns
+            self.ranker.inputs.columns = columns.replaced(row, columns.of_new([found.values]), found.named)
+        if self.bank is not None and self.item_model is not None and found.columns:
+            self.bank.put(row, found.columns)
+            content = self.ranker.content
+            if content is not None and content.same is not None:
+                content.same[row] = content.same.max() + 1
+            if self.bank.valid[row]:
+                at = torch.tensor([row], device=self.device)
+                self.item_model.refresh(self.bank, at, step, self.cfg.bank.micro_batch)
+
+    def note(self, samples: Sequence[Sample]) -> None:
+        """These have been trained: ids that have been often enough get a row of their own."""
+        for sample in samples:
+            self._try(sample.item, user=False)
+            if sample.user is not None:
+                self._try(sample.user, user=True)
+
+    def _try(self, name: str, user: bool) -> None:
+        rows, ids = (self.users, self.ranker.inputs.ids.user) if user else (self.items, self.ranker.inputs.ids.item)
+        row, tried = rows.get(name), self._tried[user]
+        if row is not None and name not in tried and bool(ids.known[row]):
+            return
+        tried[name] = tried.get(name, 0) + 1
+        if tried[name] < self.admit_after:
+            return
+        del tried[name]
+        if row is None:
+            row = rows[name] = len(rows)
+            self.make_room(len(self.users), len(self.items))
+        self.ranker.inputs.ids.admit(row, user)
+        self.count("new_users" if user else "admitted_items")
+
+    # ----------------------------------------------------------------------------------------------------------- steps
+    def batch(self, rows: Sequence[Sample], epoch: int, step: int) -> StepImpressions:
+        """Of impressions that came; with one candidate each."""
+        if not self.training:
+            self.train()
+        items = np.array([[self.item_row(sample.item)] for sample in rows], np.int64)
+        users, history, times = self._asked(rows)
+        labels = np.array([[sample.label] for sample in rows], np.float32)
+        late = np.array([[sample.late] for sample in rows], np.float32)
+        none = np.full(len(rows), -1, np.int64)
+        sample = Impressions(none, users, items, labels, times)
+        weighted = self._on_device(late) if late.any() else None
+        given = self._on_device(users), self._on_device(items), self._on_device(history), self._on_device(labels)
+        return StepImpressions(sample, *given, {}, self._context(rows, items), late=weighted)
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def _asked(self, rows: Sequence[Asked]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """User rows `[n]`, histories `[n, history]` of item rows (those of unknown items are left out), times `[n]`."""
+        length = self.samples.history
+        users = np.array([self.users.get(one.user, -1) if one.user is not None else -1 for one in rows], np.int64)
+        history = np.full((len(rows), length), -1, np.int64)
+        for n, one in enumerate(rows):
+            known = [row for item in one.history if (row := self.items.get(item)) is not None]
+            if length and known:
+                history[n, length - min(len(known), length) :] = known[-length:]
+        return users, history, np.array([int(one.time) for one in rows], np.int64)
+
+    def _context(self, rows: Sequence[Asked], items: np.ndarray) -> ImpressionContext | None:
+        if self.context is None:
+            return None
+        given = [{**one.context, "time": one.time} for one in rows]
+        try:
+            return self.context.read_each(given, items).to(self.device)
+        except UserError:
+            return self.context.read_each([self._readable(one) for one in given], items).to(self.device)
+
+    def _readable(self, given: dict[str, Any]) -> dict[str, Any]:
+        assert self.context is not None
+        try:
+            self.context.read_each([given], np.zeros((1, 1), np.int64))
+        except UserError:
+            self.count("context")
+            return {}
+        return given
+
+    @torch.no_grad()
+    def predict(self, rows: Sequence[Asked], items: Sequence[str]) -> list[float]:
+        """Click probabilities of `items`, each shown to the one of `rows` at its place, by the weights and the bank as
+        training left them."""
+        self.eval()
+        at = np.array([[self.item_row(item)] for item in items], np.int64)
+        users, history, _ = self._asked(rows)
+        context = self._context(rows, at)
+        batch = self._batch_of(self._on_device(users), self._on_device(at), self._on_device(history), context)
+        return torch.sigmoid(self.ranker(batch)).float()[:, 0].tolist()
+
+    def _batch_of(
+        self, users: Tensor, items: Tensor, history: Tensor, context: ImpressionContext | None
+    ) -> RankingBatch:
+        """As `batch_of`, with content of the rows that are read alone: it costs what the batch costs."""
+        if self.bank is None:
+            return RankingBatch(users, items, history, context=context)
+        rows = torch.unique(torch.cat([items.flatten(), history.flatten()]))
+        rows = rows[rows >= 0]
+        table = ContentTable(
+            self.read_content(self.bank.rows(rows)), self.bank.valid[rows] & (self.bank.written[rows] >= 0)
+        )
+        at = torch.searchsorted(rows, items)
+        content = table.values[at] * table.valid[at][..., None]
+        past, long = self.past.of_table(table, torch.searchsorted(rows, history).masked_fill(history < 0, -1))
+        return RankingBatch(users, items, history, content, past, None, context, long_history=long)
+
+    def beginning(self, batch: Any) -> str:
+        return (
+            f"Its batch of {len(batch.users)} {self.noun} is of the item rows {batch.items.flatten()[:5].tolist()}. "
+            "Try a lower online.lr, or a smaller train.clip when the run is trained"
+        )
+
+    # ------------------------------------------------------------------------------------------------- what was before
+    def before(self, user: str, time: float) -> list[tuple[float, str]]:
+        """The latest positives of a user in the dataset with a smaller time (all, where it has none), oldest first."""
+        row = self.users.get(user)
+        if row is None or row >= self.data.n_users:
+            return []
+        if self._before is None:
+            rows = np.flatnonzero(self.samples.positive & (self.samples.part >= 0) | self.samples.history_only)
+            times = self.data.timestamps
+            of = self.data.users[rows]
+            rows = rows[np.lexsort((times[rows], of)) if times is not None else np.argsort(of, kind="stable")]
+            ptr = np.concatenate([[0], np.cumsum(np.bincount(self.data.users[rows], minlength=self.data.n_users))])
+            self._before = rows, ptr
+        rows, ptr = self._before
+        own = rows[ptr[row] : ptr[row + 1]]
+        times = self.data.timestamps
+        when = np.zeros(len(own)) if times is None else times[own]
+        own = own[when < time][-self.samples.history :] if self.samples.history else own[:0]
+        names = self.data.item_ids
+        return [(0.0 if times is None else float(times[r]), str(names[self.data.items[r]])) for r in own]
+
+    def drawn(self, user: str, item: str, number: int) -> list[str]:
+        """Negatives beside a positive of data that have no labels: items with a training row that the user has not
+        taken in the dataset, drawn by the seed and the number of the row; fewer where there are not enough."""
+        wanted, row = self.samples.n_negatives, self.users.get(user, -1)
+        taken = {self.items.get(item, -1)}
+        if 0 <= row < self.data.n_users:
+            taken |= set(self.data.items[self.data.users == row].tolist())
+        pool = np.flatnonzero(self.train_counts)
+        rng = np.random.default_rng([self.cfg.seed, 6007, number])
+        found = rng.permutation(pool)[: wanted + len(taken)].tolist() if len(pool) else []
+        return [str(self.data.item_ids[at]) for at in found if at not in taken][:wanted]
+
+    # ----------------------------------------------------------------------------------------------------------- state
+    def load_published(self, tensors: dict[str, Tensor], step: int) -> None:
+        """The run's weights; content is made anew by them, and what trained encoders make is kept, as training does."""
+        self.load_state(tensors)
+        self.refresh(None, step)
+        self.eval()
+
+    def plain_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside tensors: plain values."""
+        users, items = list(self.users), list(self.items)
+        return {
+            "room": list(self.room),
+            "users": users[self.data.n_users :],
+            "items": items[self.data.n_items :],
+            "gone": sorted(self.gone),
+            "counts": dict(sorted(self.counts.items())),
+            "tried": [self._tried[True], self._tried[False]],
+        }
+
+    def grown_state(self) -> dict[str, Tensor]:
+        """Tensors that only a stream changes: which ids have rows, columns of items, content that came, the bank."""
+        ids, columns = self.ranker.inputs.ids, self.ranker.inputs.columns
+        found = {"known.user": ids.user.known, "known.item": ids.item.known, "numbers": columns.numbers}
+        for name, (codes, ptr, _) in columns.bags.items():
+            found |= {f"bag.{name}.codes": codes, f"bag.{name}.ptr": ptr}
+        if self.ranker.content is not None and self.ranker.content.same is not None:
+            found["same"] = self.ranker.content.same
+        if self.bank is not None:
+            found |= {f"bank.{name}": values for name, values in self.bank.state(health=True).items()}
+            found |= {f"put.{name}": values for name, values in self.bank.put_state().items()}
+        return found
+
+    def load_plain_state(self, state: Mapping[str, Any]) -> None:
+        """The reverse of `plain_state`, before tensors are loaded, on a task that has just been made."""
+        self.users |= {name: self.data.n_users + n for n, name in enumerate(state["users"])}
+        self.items |= {name: self.data.n_items + n for n, name in enumerate(state["items"])}
+        self.gone, self.counts = set(state["gone"]), dict(state["counts"])
+        self._tried = {True: dict(state["tried"][0]), False: dict(state["tried"][1])}
+        self.make_room(*state["room"], exactly=True)
+
+    def load_grown_state(self, state: Mapping[str, Tensor]) -> None:
+        """The reverse of `grown_state`. Raises KeyError, RuntimeError where it is of another model."""
+        ids, columns = self.ranker.inputs.ids, self.ranker.inputs.columns
+        for table in (ids.user, ids.user_bias):
+            table.known.copy_(state["known.user"])
+        for table in (ids.item, ids.item_bias):
+            table.known.copy_(state["known.item"])
+        columns.numbers = state["numbers"].to(self.device)
+        for name, (_, _, size) in columns.bags.items():
+            codes, ptr = (state[f"bag.{name}.{part}"].to(self.device) for part in ("codes", "ptr"))
+            columns.bags[name] = (codes, ptr, size)
+        if "same" in state and self.ranker.content is not None:
+            self.ranker.content.same = state["same"].to(self.device)
+        if self.bank is not None:
+            self.bank.load_put({k.removeprefix("put."): v for k, v in state.items() if k.startswith("put.")})
+            self.bank.load_state({k.removeprefix("bank."): v for k, v in state.items() if k.startswith("bank.")})
+
+
+def refuse(cfg: Config) -> None:
+    """UserError for a run that no stream can go on with yet."""
+    reasons = [
+        (cfg.retrieval, f"{cfg.label} is a retrieval model: online learning is of rankers"),
+        (bool(cfg.data.further_labels), f"data.labels={cfg.data.labels}: a run of several labels"),
+    ]
+    if not cfg.retrieval:
+        model = cfg.model
+        reasons += [
+            (bool(model.counts), f"model.counts={model.counts} counts rows of the dataset"),
+            (model.session != "none", f"model.session={model.session} reads sessions of the dataset"),
+            (bool(model.history_marks), "model.lemur.marks reads rows of the dataset"),
+            (model.reads_queries, "queries are encoded as rows of the dataset"),
+            (bool(model.sqdc_weight and model.reads_content), f"model.sqdc_weight={model.sqdc_weight}"),
+            (bool(model.reads_interactions()), f"model {cfg.label} has a loss that reads rows of the dataset"),
+            (cfg.content.lora.handover != "none", f"content.lora.handover={cfg.content.lora.handover}"),
+            (cfg.bank.capacity is not None, f"bank.capacity={cfg.bank.capacity}: such a bank does not grow"),
+        ]
+    for holds, reason in reasons:
+        if holds:
+            raise UserError(f"{reason}, which `rawrec online` does not go on with; train a run without it")
