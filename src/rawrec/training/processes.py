@@ -119,6 +119,7 @@ def alone_in(out: Path, settings: str, noun: str) -> Iterator[Path]:
         except BlockingIOError:
             raise UserError(f"a {noun} is running in {out} now: wait for it, or choose another `out`") from None
         clean(out)
+        clean(out / "runs")
         try:
             yield path
         except UserError:
