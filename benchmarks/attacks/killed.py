@@ -117,6 +117,7 @@ def data(place: Place) -> None:
     killed(place, f"data {name}", lambda: kind.work(path))
 
     def check() -> None:
+        from rawrec.data.disk import clean_lance
         from rawrec.errors import UserError
         from rawrec.files import alone, clean
 
@@ -132,6 +133,7 @@ def data(place: Place) -> None:
             raise Fault("the same command made another dataset")
         with alone(path, "held"):  # as whatever writes next
             clean(path.parent)
+            clean_lance(path / "items.lance")
         if names := sorted(one.name for one in place.here.iterdir() if one.name != "data"):
             raise Fault(f"left beside it: {names}")
         if left(place.here):
