@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ def killed_everywhere(work: Callable[[], Any], most: int = 300) -> Iterator[int]
         if not process:
             code = 1
             try:
-                _count(number)
+                kill_before(number)
                 work()
                 code = 0
             finally:
@@ -35,8 +35,9 @@ def killed_everywhere(work: Callable[[], Any], most: int = 300) -> Iterator[int]
     raise AssertionError(f"not done after {most} operations")
 
 
-def _count(number: int) -> None:
-    """End this process, as SIGKILL does, before its operation of that number."""
+def kill_before(number: int, names: Sequence[str] = CHANGING) -> list[int]:
+    """End this process, as SIGKILL does, before its operation of that number, of those that os has by these names, and
+    of exchanges of folders. Returns a list of how many operations are left until then."""
     left = [number]
     patch = pytest.MonkeyPatch()
 
@@ -49,7 +50,8 @@ def _count(number: int) -> None:
 
         return counting
 
-    for name in CHANGING:
+    for name in names:
         patch.setattr(os, name, counted(getattr(os, name)))
     if (call := folders._exchanger()) is not None:
         patch.setattr(folders, "_exchanger", lambda: counted(call))
+    return left

@@ -32,3 +32,21 @@ class RunInterrupted(KeyboardInterrupt):
     def __init__(self, message: str, number: int = 2) -> None:
         super().__init__(message)
         self.number = number
+
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+"""What libraries say, in errors of their own, where memory ran out."""
+
+
+def refused_by_system(error: BaseException) -> str | None:
+    """In a line, what the system has refused: a place on a disk, memory. None for any other error."""
+    if isinstance(error, OSError):
+        what = (str(error.strerror or error).splitlines() or [type(error).__name__])[0]
+        return what if error.filename is None else f"{what}: {error.filename}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _of_memory(error)):
+        return "out of memory"
+    return None
+
+
+def _of_memory(error: RuntimeError) -> bool:
+    return any(words in str(error) for words in OUT_OF_MEMORY)

@@ -38,6 +38,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 HOLDER = 200
 """Bytes of what a lock's file says of who has it."""
+SIGNED = re.compile(rb"process [0-9]+ on ")
+"""What the file of a lock begins with."""
 LEFT = 3600.0
 """Seconds since a partial file was last written after which nobody writes it any more, where its process is not of this
 machine (another host, a container, a boot before this one), so that nobody here can say whether it lives."""
@@ -195,15 +197,37 @@ def is_partial(name: str) -> bool:
 
 
 def clean(folder: Path) -> None:
-    """Remove the files and folders in `folder` that processes were writing which are dead; what cannot be removed
-    stays."""
+    """Remove the files and folders in `folder` that processes were writing which are dead, and their locks; what cannot
+    be removed stays."""
+    locks: list[Path] = []
     try:
         with os.scandir(folder) as entries:
-            found = [entry.path for entry in entries if entry.name.endswith(".partial") and _is_left(entry)]
+            found = []
+            for entry in entries:
+                if entry.name.endswith(".partial") and _is_left(entry):
+                    found.append(entry.path)
+                elif entry.name.endswith(".lock") and entry.name.startswith("."):
+                    locks.append(Path(entry.path))
     except OSError:
         return
     for path in found:
         remove(Path(path))
+    for lock in locks:
+        with suppress(OSError):
+            _remove_lock(lock)
+
+
+def _remove_lock(path: Path) -> None:
+    """Remove the file of a lock that nobody has: who had it was killed."""
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = os.fstat(lock)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and SIGNED.match(os.pread(lock, HOLDER, 0)):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_ino == path.lstat().st_ino:
+                path.unlink()
+    finally:
+        os.close(lock)
 
 
 def remove(path: Path) -> None:

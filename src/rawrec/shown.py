@@ -21,7 +21,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 """What is no sign of its own, but for line ends and tabs."""
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
-MARKDOWN = re.compile(r"[\\`*\[\]<>|~!&]|(?<!\w)_|_(?!\w)|^#|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
+MARKDOWN = re.compile(r"[\\`*\[\]<>|~!&]|(?<![^\W_])_|_(?![^\W_])|^#|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
 """What Markdown, as GitHub reads it, may take for something else than itself."""
 
 

@@ -95,7 +95,13 @@ def test_media_are_read_at_random(data):
     assert data.texts("title", []) == []
     assert data.counts("photo").tolist() == [2, 0, 1, 0]
     assert data.image_bytes("photo").tolist() == [6, 0, 5, 0]
-    with pytest.raises(IndexError):
+    for wrong in ([["x"]], "p1", [1.5], None, object()):
+        with pytest.raises(UserError, match="give a list of whole numbers"):
+            data.images("photo", wrong)  # type: ignore[arg-type]
+    for name in (None, 1, ["image"]):
+        with pytest.raises(UserError, match="give its name, a string"):
+            data.images(name, [0])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="item rows must be in"):
         data.images("photo", [4])
 
 

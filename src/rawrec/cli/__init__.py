@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from rawrec import interruption
-from rawrec.errors import RunInterrupted, RunStopped, UserError
+from rawrec.errors import OUT_OF_MEMORY, RunInterrupted, RunStopped, UserError
 from rawrec.shown import close_streams, prepare_streams, say
 
 
@@ -119,7 +119,6 @@ def _teller(others: Callable[..., None]) -> Callable[..., None]:
 
 
 INTERRUPTED = "interrupted; an import, sweep or study goes on with the same command, a run with `rawrec resume RUN`"
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def _explain(error: OSError) -> tuple[str, int]:

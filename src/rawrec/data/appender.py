@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rawrec.data._updates import ItemUpdates
 from rawrec.data.dataset import Dataset
 from rawrec.data.digest import combined
-from rawrec.data.disk import Lock, writing
+from rawrec.data.disk import Lock, clean_lance, writing
 from rawrec.data.given import Addresses
 from rawrec.data.import_report import ImportReport
 from rawrec.data.interactions import PART_NUMBERS
@@ -75,6 +75,7 @@ class Appender(PartWriter):
                 clean(data.path)
                 for part in (ITEMS, f"{ITEMS}/data", f"{ITEMS}/_versions", f"{ITEMS}/_transactions"):
                     check_own_folder(data.path / part)
+                clean_lance(data.path / ITEMS)
             stored = pq.read_schema(data.path / ROWS)
             rows = [stored.field(name) for name in stored.names if name not in ("user_id", "item_id", "split")]
             items = item_schema(data.fields, data.has_launched)

@@ -43,6 +43,12 @@ def writing(out: Path) -> Iterator[None]:
         raise UserError(f"cannot write the dataset {out}: {cause}") from error
 
 
+def clean_lance(table: Path) -> None:
+    """Remove what Lance was writing beside the versions of a table when it was killed; for who has the lock."""
+    for path in (table / "_versions").glob(".tmp*"):
+        files.remove(path)
+
+
 class Lock(files.Lock):
     """The right to write to the dataset at `out` (resolved)."""
 

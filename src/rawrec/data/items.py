@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rawrec.data.arrays import lists_of_codes, present_in
 from rawrec.data.meta import again, each
-from rawrec.data.names import known, lookup
+from rawrec.data.names import known, lookup, row_numbers
 from rawrec.data.opened import Opened
 
 
@@ -105,11 +105,9 @@ class Items(Opened):
         return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
     def _take(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[Any]]:
-        index = np.asarray(rows, np.int64).reshape(-1)
+        index = row_numbers(rows, self.n_items)
         if not len(index):
             return []
-        if index.min() < 0 or index.max() >= self.n_items:
-            raise IndexError(f"item rows must be in 0..{self.n_items - 1}, found {index.min()}..{index.max()}")
         unique, inverse = np.unique(index, return_inverse=True)
         self._check_reading()
         with again(self.path):

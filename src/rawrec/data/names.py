@@ -6,6 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ def is_name(name: str) -> bool:
 
 def known(what: str, name: str, names: Sequence[str], path: Path) -> None:
     """UserError where `name` is none of the names of the dataset at `path`."""
+    if not isinstance(name, str):
+        raise UserError(f"{what} {shown(name)}: give its name, a string")
     if name not in names:
         raise UserError(unknown_name(f"{path}: {what}", name, names))
 
@@ -50,6 +53,8 @@ def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
 
 
 def lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
+    if isinstance(ids, str | bytes) or not hasattr(ids, "__len__"):
+        raise UserError(f"{what}s {shown(ids)}: give a list of ids")
     rows = np.fromiter((table.get(str(i), -1) for i in ids), np.int64, len(ids))
     if (rows < 0).any():
         unknown = str(ids[int(np.argmax(rows < 0))])
@@ -57,3 +62,18 @@ def lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> 
         hint = f"; close to it: {', '.join(near)}" if near else ""
         raise UserError(f"{what} {shown(unknown)} is not in {where}{hint}")
     return rows
+
+
+def row_numbers(rows: Sequence[int] | NDArray[np.integer[Any]], n: int) -> NDArray[np.int64]:
+    """Rows of items as an array, each from 0 to n - 1; UserError for what are none."""
+    try:
+        found = np.asarray(rows)
+    except Exception:  # of lists within lists, and of what others' objects raise
+        found = np.array(None)
+    if found.size == 0 and found.ndim == 1:
+        return np.zeros(0, np.int64)
+    if found.dtype.kind not in "iu" or found.ndim != 1:
+        raise UserError(f"rows={shown(rows)}: give a list of whole numbers, rows of items")
+    if found.min() < 0 or found.max() >= n:
+        raise UserError(f"item rows must be in 0..{n - 1}, found {found.min()}..{found.max()}")
+    return found.astype(np.int64)

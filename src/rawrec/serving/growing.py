@@ -117,6 +117,7 @@ class Growing(Similar):
     def restore(self, kept: str | Path) -> None:
         """Take in the items that `save` wrote into a folder; those that the catalogue has by now are left out, with a
         warning. Raises UserError where the folder is of another run, or damaged."""
+        PATH.check("kept", kept)
         if not self._encodes():
             raise UserError(unseen(self._model()))
         found = folder.read_added(Path(kept), self.fingerprint())

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from rawrec.errors import RunStopped, UserError
+from rawrec.errors import RunStopped, UserError, refused_by_system
 from rawrec.files import appending, clean, is_partial, make_folder, remove, remove_empty
 from rawrec.folders import own_folder
 from rawrec.threads import count
@@ -119,6 +119,7 @@ def alone_in(out: Path, settings: str, noun: str) -> Iterator[Path]:
         except BlockingIOError:
             raise UserError(f"a {noun} is running in {out} now: wait for it, or choose another `out`") from None
         clean(out)
+        clean(out / "runs")
         try:
             yield path
         except UserError:
@@ -131,6 +132,8 @@ def alone_in(out: Path, settings: str, noun: str) -> Iterator[Path]:
 # ---------------------------------------------------------------------------------------------------------- the process
 def work(task: Mapping[str, Any]) -> dict[str, str]:
     """Make the run of a task, or go on with it; how it ended: finished, pruned, stopped or refused, and why.
+
+    died: the system refused something, as on a full disk.
 
     data, run: paths. model, overrides: a model that is trained; or encoder, settings: an encoder that is tuned.
     pruning: settings of a `MedianRule`, or none.
@@ -155,6 +158,10 @@ def work(task: Mapping[str, Any]) -> dict[str, str]:
         return {"end": "stopped", "reason": str(error)}
     except UserError as error:
         return {"end": "refused", "reason": str(error)}
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (why := refused_by_system(error)) is None:
+            raise
+        return {"end": "died", "reason": why}
     return {"end": "finished", "reason": ""}
 
 

@@ -76,6 +76,7 @@ def running(path: str | Path) -> Iterator[None]:
     made = make_folder(place.parent)
     try:
         with alone(place, busy):
+            clean(place.parent)  # a run that was replaced, of which a kill has left a part
             yield
     finally:
         remove_empty(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -285,6 +286,24 @@ def test_a_process_that_dies_stops_the_sweep(
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
+def test_a_full_disk_is_told_with_its_place(
+    data: Dataset, tmp_path: Path, tasks: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of an exit code; the same command goes on."""
+    train = processes.train
+
+    def full(*given: Any, **more: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "s" / "runs" / "model.safetensors"))
+
+    monkeypatch.setattr(processes, "train", full)
+    with pytest.raises(RunStopped) as caught:
+        sweep(settings(data, tmp_path / "s"))
+    assert f"No space left on device: {tmp_path / 's' / 'runs'}" in str(caught.value)
+    assert "goes on with the sweep" in str(caught.value) and "memory" not in str(caught.value)
+    monkeypatch.setattr(processes, "train", train)
+    assert sweep(settings(data, tmp_path / "s"))["best"]
+
+
 def test_mistakes_are_found_before_anything_runs(data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "s"
     lr = {"low": 0.001, "high": 0.1}

@@ -10,7 +10,7 @@ from rawrec.content.encoders import open_clip_towers, plain, timm_pictures
 from rawrec.content.encoders.base import Kind, Stack
 from rawrec.content.encoders.chinese_clip import ChineseClipStack
 from rawrec.content.encoders.clip import ClipStack
-from rawrec.content.encoders.loading import find_folder, load_model, settings
+from rawrec.content.encoders.loading import find_folder, load_model, settings, strange
 from rawrec.content.encoders.metaclip2 import MetaClip2Stack
 from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.siglip import SiglipStack
@@ -32,6 +32,11 @@ NAFLEX = "siglip2"
 def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
     """The text encoder in the folder or hub repository `name`, and how its texts become tokens."""
     folder = find_folder(name)
+    with strange(name):
+        return _texts(folder, name, cfg)
+
+
+def _texts(folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
     config = settings(folder / "config.json")
     if is_timm(config):
         raise UserError(f"encoder {name}: a network of timm reads pictures, but the field is of kind text")
@@ -46,6 +51,11 @@ def texts(name: str, cfg: FieldConfig) -> tuple[Stack, Words]:
 def pictures(name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
     """The vision encoder in the folder or hub repository `name`, and how its pictures are prepared."""
     folder = find_folder(name)
+    with strange(name):
+        return _pictures(folder, name, cfg)
+
+
+def _pictures(folder: Path, name: str, cfg: FieldConfig) -> tuple[Stack, Pictures]:
     config = settings(folder / "config.json")
     if is_timm(config):
         return timm_pictures.from_folder(folder, name, cfg)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from rawrec.arguments import shown
 from rawrec.content.encoders.tokens import Cleaned, FastTokenizer, SlowTokenizer
 from rawrec.data.texts import HashTokenizer, Tokenizer
 from rawrec.errors import UserError
+from rawrec.reading import RECORD, panicked, read_text
 
 ELSEWHERE = "weights_elsewhere.json"
 """In a folder without weights: they are put in by whoever reads it (`pair.py`)."""
@@ -22,6 +23,9 @@ HASHED = "hash_tokenizer.json"
 """In the place of a tokenizer's files: words by checksum, of networks that were random once."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 """Weights in forms that are not read here."""
+LAYERS, LARGEST = 1000, 10**7
+"""The most layers, and the largest other number, that a network of a folder may have."""
+SPARE = 1 << 22  # weights that a network may have beside those that are kept
 NAMED = 3  # of the keys that do not fit
 
 
@@ -56,6 +60,7 @@ def load_model(folder: Path, name: str) -> nn.Module:
     from transformers.models.auto.modeling_auto import AutoModel
 
     try:
+        _check_sizes(folder, name)
         if (folder / ELSEWHERE).is_file():
             return AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
         with quiet():
@@ -68,13 +73,67 @@ def load_model(folder: Path, name: str) -> nn.Module:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are named below
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # transformers and what is below it raise whatever a strange file leads to
         raise UserError(
             f"encoder {name}: not a model that can be loaded: {first_line(error)}. "
             "The folder needs config.json and model.safetensors of a model that transformers knows."
         ) from None
     _check_loaded(info, name)
     return model
+
+
+def _check_sizes(folder: Path, name: str) -> None:
+    """UserError where the network of config.json has far more weights than the folder holds: it would be made of
+    random numbers first, which takes memory and time without a bound, and then refused."""
+    from transformers.models.auto.configuration_auto import AutoConfig
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    for key, value in _numbers(settings(folder / "config.json")):
+        most = LAYERS if "layer" in key or "depth" in key else LARGEST
+        if "token_id" not in key and abs(value) > most:
+            raise UserError(
+                f"encoder {name}: {key} of its config.json is {shown(value)}, and at most {most:,} are read"
+            )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        bare = AutoModel.from_config(config)
+    needed = sum(value.numel() for value in bare.parameters())
+    held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if not (folder / ELSEWHERE).is_file() and needed > 8 * held + SPARE:  # a weight takes a byte or more, if not shared
+        raise UserError(
+            f"encoder {name}: the network of its config.json has {needed:,} weights, and its safetensors hold "
+            f"{held:,} bytes; use config.json and model.safetensors of one model"
+        )
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    """The whole numbers in settings, each with the name it stands under."""
+    inner = (
+        value.items() if isinstance(value, dict) else ((key, one) for one in value) if isinstance(value, list) else ()
+    )
+    for name, one in inner:
+        if isinstance(one, int) and not isinstance(one, bool):
+            yield str(name), one
+        else:
+            yield from _numbers(one, str(name))
+
+
+@contextmanager
+def strange(name: str) -> Iterator[None]:
+    """Inside, whatever goes wrong with the folder of the encoder `name`, which somebody else may have made, is told."""
+    try:
+        yield
+    except (UserError, MemoryError, ImportError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not panicked(error):
+            raise
+        raise UserError(
+            f"encoder {name}: its folder cannot be used ({type(error).__name__}: {first_line(error)}). Copy all its "
+            "files anew from where they come from"
+        ) from error
 
 
 def _needs_safetensors(folder: Path, name: str) -> None:
@@ -172,9 +231,9 @@ def settings(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None if there is no such file."""
+    """What a JSON file of at most 64 MiB holds; None if there is no such file. Folders of the hub are made of links."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return json.loads(read_text(path, RECORD, links=True)) if path.is_file() else None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {first_line(error)}") from None
 
@@ -195,7 +254,7 @@ def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size
         raise UserError(f"{where}: its weights do not fit the network: {'; '.join(said)}")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -19,6 +19,7 @@ from yarl import URL
 
 from rawrec import __version__
 from rawrec.errors import UserError
+from rawrec.sources.download.addresses import IPAddress, is_public
 from rawrec.sources.media.pictures import MAX_BYTES, Skip
 
 REFUSED = "the server's IP address is not public (allow it with --allow-private)"
@@ -34,8 +35,6 @@ LATER = (408, 425, *BUSY)
 TYPES = ("", "application/octet-stream", "binary/octet-stream")
 """What else than `image/...` a picture may be called."""
 COMPRESSED = ("gzip", "deflate", "br", "zstd", "compress")
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Failure(Skip):
@@ -50,20 +49,6 @@ class Failure(Skip):
     ) -> None:
         super().__init__(reason, detail)
         self.permanent, self.silent, self.wait = permanent, silent, wait
-
-
-def is_public(address: IPAddress) -> bool:
-    """Whether an address is one of the open internet: not private, loopback, link-local, multicast, reserved or
-    unspecified. An IPv4 address that an IPv6 one stands for (mapped, 6to4, NAT64) is judged in its place."""
-    if isinstance(address, ipaddress.IPv6Address):
-        within = address.ipv4_mapped or address.sixtofour
-        if address in NAT64:
-            within = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if within is not None:
-            return is_public(within)
-        if address.is_site_local:
-            return False
-    return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
 @dataclass(frozen=True)

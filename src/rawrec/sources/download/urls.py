@@ -17,6 +17,7 @@ from rawrec.data.checked import Checked
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.extras import need
+from rawrec.sources.download.addresses import is_public
 from rawrec.sources.tables import Batch, open_source
 from rawrec.sources.tables.convert import string_lists
 from rawrec.sources.tables.rows import read_ids
@@ -79,7 +80,7 @@ class UrlSource:
     def __init__(self, pictures: UrlPictures, out: Path) -> None:
         need("aiohttp", "pictures by address are downloaded by aiohttp")
         from rawrec.sources.download.folder import Downloads  # its HTTP client takes a while to load
-        from rawrec.sources.download.safe_http import Limits, is_public
+        from rawrec.sources.download.safe_http import Limits
 
         self._report = ImportReport()
         self._field, self._column = pictures.field, pictures.column

@@ -229,9 +229,10 @@ class Sweep:
         trial, seed = key
         self.active.discard((trial.number, seed))
         if outcome.end == "died":
+            few = "" if "No space left" in outcome.reason else "; try fewer jobs if memory ran out"
             raise RunStopped(
                 f"the run {self.run_path(trial, seed)} ended with {outcome.reason}. The same command goes on with the "
-                "sweep; try fewer jobs if memory ran out"
+                f"sweep{few}"
             )
         if outcome.end in ("finished", "pruned"):
             self._advance(trial)
