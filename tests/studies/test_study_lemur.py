@@ -18,10 +18,10 @@ from rawrec.sources.synthetic import import_synthetic
 from rawrec.studies.folder import Study
 from rawrec.studies.gains import gain
 from rawrec.studies.lemur import published
-from rawrec.studies.lemur.masked import only
 from rawrec.studies.lemur.study import study_lemur
 from rawrec.studies.resolving import settled
 from rawrec.training import job, processes
+from rawrec.training.masking import only
 from rawrec.training.runs import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn")

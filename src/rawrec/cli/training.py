@@ -290,10 +290,14 @@ def sweep(
         print_sweep(result, console())
 
 
-@app.command(epilog="Example: rawrec evaluate runs/em3 --split test")
+@app.command(epilog="Example: rawrec evaluate runs/em3 --split test; rawrec evaluate runs/em3 --without image")
 def evaluate(
     run: RunArgument,
     split: Annotated[str, typer.Option(help="valid or test")] = "test",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="image|text|FIELD", help="as if no item had it: what it adds; repeatable"),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -302,7 +306,7 @@ def evaluate(
     from rawrec.training.job import evaluate as work
 
     with Bars() as observer:
-        metrics = work(run, split, data=data, observer=observer)
+        metrics = work(run, split, data=data, observer=observer, without=without or [])
     if as_json:
         print_json({split: metrics})
     else:

@@ -18,6 +18,7 @@ from rawrec.report import plots
 from rawrec.report.catalogue import items_of, missing, searchable
 from rawrec.report.cost import cost
 from rawrec.report.curves import bank_health, curves
+from rawrec.report.effects import effects
 from rawrec.report.embedding_map import item_map
 from rawrec.report.metrics import BUCKET_NAMES, ENOUGH, calibration, compare, ranking, reliability_of, tested
 from rawrec.report.page import render, write
@@ -90,6 +91,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
     rows = searchable(data, train_counts, users.rows() | users.named() | cold.rows())
     found, map_note = item_map(data, buckets, recommender)
     rows = rows if found is None else np.union1d(rows, found.rows)
+    task = getattr(recommender, "task", None)
     place = {int(row): n for n, row in enumerate(rows)}
     items = {"": data.n_items} | {name: int(mask.sum()) for name, mask in buckets.items()}
     health = [health_of(r.epochs, r.info) if r else {} for r in (mine, other)]
@@ -116,6 +118,7 @@ def _gather(mine: Run, other: Run | None, data: Dataset, recommender: Recommendi
         "groups": Counter(one.group for one in users.entries),
         "further": {"users": users.plain(place), "by": users.by.name if users.by else ""},
         "slices": slices(mine, other, data),
+        "effects": None if task is None else effects(task, mine.config.eval.bootstrap, buckets),
         "searched": len(rows),
         "catalogue": items_of(data, mine, rows, train_counts, tiles, found),
         "missing": missing(data, buckets),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +28,9 @@ from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.callbacks import Callback, Callbacks, TensorBoard
 from rawrec.training.device import choose_device
-from rawrec.training.evaluate import evaluate_part
+from rawrec.training.evaluate import TopKResult, evaluate_part
 from rawrec.training.loop import Loop
+from rawrec.training.masking import masked
 from rawrec.training.records import Published
 from rawrec.training.runs import RunFolder, Settings, not_finished, running
 from rawrec.training.tasks.base import FORMAT, PARTS, Task
@@ -324,30 +326,42 @@ def evaluate(
     full_ranking: bool | None = None,
     data: Dataset | str | Path | None = None,
     observer: Any = None,
+    *,
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The metrics of a finished run on a part of its data, `valid` or `test`, computed anew.
 
     full_ranking: lists over the whole catalogue as well; None: as the run's settings say (a retrieval model has no
     other metrics). data: where the dataset is now, if it has moved. observer: told of progress, see `Task.observe`.
+    without: as if no item had these, `image`, `text` or names of fields; see `training/masking.py`. UserError where the
+    model reads none of them.
 
     >>> rawrec.evaluate("runs/em3", "valid")["auc"]
+    >>> rawrec.evaluate("runs/em3", without=["image"])["auc"]
     """
     run = RunFolder.open(path)
     if split not in PARTS:
         raise UserError(f"split={split!r}: use valid or test")
     task = load_task(run, data)
     task.observe = observer or task.observe
-    metrics: dict[str, Any] = {}
-    if isinstance(task, PairTask):
-        lists = task.evaluate(PARTS[split])
-    else:
-        metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)
-        if not (task.cfg.eval.full_ranking if full_ranking is None else full_ranking):
-            return metrics
-        lists = task.lists.evaluate(split)
+    with masked(task, without) if without else nullcontext():
+        metrics, lists = _judged(task, split, full_ranking)
+    if lists is None:
+        return metrics
     for text in lists.told(task.data, split, task.cfg.eval.topk):
         task.observe("note", text=text, loud=True)
     return metrics | lists.metrics
+
+
+def _judged(
+    task: ImpressionTask | PairTask, split: str, full_ranking: bool | None
+) -> tuple[dict[str, Any], TopKResult | None]:
+    """Metrics of impressions, and lists, as far as they are asked for."""
+    if isinstance(task, PairTask):
+        return {}, task.evaluate(PARTS[split])
+    metrics, _, _ = evaluate_part(task, PARTS[split], task.cfg.seed)
+    listed = task.cfg.eval.full_ranking if full_ranking is None else full_ranking
+    return metrics, task.lists.evaluate(split) if listed else None
 
 
 def _work(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _How) -> RunFolder:
