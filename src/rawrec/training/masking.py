@@ -79,6 +79,7 @@ def _column(
 ) -> Ragged:
     """A static column, without what it holds of `fields`."""
     column = bank.static[model.column(name)]
+    assert isinstance(column, Ragged)  # what goes on online alone has others
     reads = model.read_by(name) if name in model.reads else [name]
     left = [field for field in reads if field not in fields]
     if len(left) == len(reads):
