@@ -1,4 +1,5 @@
 # make demo: set up, generate a shop, train, evaluate, report.   make test: set up, lint, type-check, test.
+# make docs: the site of documentation into build/site.
 # make dist: sdist and wheel into dist/, the wheel tried outside the repository.
 PYTHON ?= python3
 VENV := .venv
@@ -11,13 +12,13 @@ DEMO := bank.live_budget=32 content.fusion.kind=concat train.encoder_lr=3e-4 mod
 # What is imported is compiled once, below, and kept; pip would compile all that it installs, four times as much.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test style types units lint dist clean
+.PHONY: install demo test style types units lint docs dist clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,serve,dev]'
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,serve,docs,dev]'
 	-$(BIN)/python tests/forked.py --load
 	touch $@
 
@@ -30,8 +31,8 @@ demo: install
 	$(BIN)/rawrec recommend runs/shop-em3 --user u1 -k 5
 
 style: install
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs/making examples/notebooks
+	$(BIN)/ruff format --check src tests benchmarks docs/making examples/notebooks
 
 types: install
 	$(BIN)/pyright
@@ -47,6 +48,10 @@ units: install
 # Types are checked beside the tests: in a minute of one core they would leave the others idle.
 test: install
 	$(MAKE) --no-print-directory -j 2 style types units
+
+# Strict: what MkDocs warns of, and what docs/making/checks.py finds, is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 dist: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/distribution.py

@@ -33,7 +33,7 @@ from rawrec.training.trackers import tracker
 
 SOURCE = Path(rawrec.__file__).resolve().parent
 PROJECT = tomllib.loads((SOURCE.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NOT_IN_ALL = {"timm", "open_clip", "all", "dev"}
+NOT_IN_ALL = {"timm", "open_clip", "all", "dev", "docs"}
 BEHIND = {"sources/download/safe_http.py", "sources/download/fetcher.py"}
 BEHIND |= {"server/app.py", "server/holding.py", "server/run.py", "server/telling.py"}
 """Modules that are optional as wholes: they are imported in functions, after `need` has found what they import."""
@@ -196,7 +196,7 @@ def test_whatever_is_imported_is_declared() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- extras
 def test_extras_are_those_of_the_project() -> None:
-    assert set(EXTRAS.values()) == set(PROJECT["optional-dependencies"]) - {"all", "dev"}
+    assert set(EXTRAS.values()) == set(PROJECT["optional-dependencies"]) - {"all", "dev", "docs"}
 
 
 def test_all_is_all_but_what_needs_torchvision() -> None:

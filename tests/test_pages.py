@@ -30,8 +30,8 @@ CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
 def anchors(text: str) -> set[str]:
-    """Where links into a page may lead: its headings, as GitHub names them."""
-    found: set[str] = set()
+    """Where links into a page may lead: its headings, as GitHub names them, and names of the reference (site alone)."""
+    found: set[str] = set(re.findall(r"^::: (\S+)$", text, re.M))
     for heading in re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.M):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
         name = base_name = re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")

@@ -64,7 +64,8 @@ def _retrieval_defaults() -> list[str]:
 
 def _table(title: str, record: type[BaseModel], prefix: str) -> list[str]:
     doc = " ".join((record.__doc__ or "").split())
-    lines = [f"## {title}", "", doc, "", "| setting | values | default | meaning |", "|---|---|---|---|"]
+    heading = f"`{title}`" if "<" in title else title
+    lines = [f"## {heading}", "", doc, "", "| setting | values | default | meaning |", "|---|---|---|---|"]
     for name, values, default, text in rows(record, prefix):
         bar = "\\|"
         lines.append(f"| `{name}` | {values.replace('|', bar)} | `{default}` | {text.replace('|', bar)} |")
