@@ -75,8 +75,9 @@ def lines(
     dashed: Mapping[str, Line] | None = None,
     mark: tuple[float, float, str] | None = None,
     share: bool = False,
+    whole: bool = True,
 ) -> Markup:
-    """Curves over epochs.
+    """Curves over epochs, or over something that is not counted (`whole` false).
 
     series: legend -> line; dashed: lines of the baseline; mark: a point (x, y) and its text; share: y is in 0 .. 1.
     """
@@ -98,7 +99,8 @@ def lines(
         if share:
             axes.set_ylim(-0.03, 1.05)
         axes.set_xlabel(xlabel)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if whole:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="x", visible=False)
         if len(series) + len(dashed or {}) > 1:
             axes.legend(loc="best", fontsize=8)
