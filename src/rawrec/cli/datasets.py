@@ -173,14 +173,28 @@ def split(
     tell(f"{name}: {stored['statement']}", {"name": name, **stored}, as_json)
 
 
-@app.command(epilog="Example: rawrec inspect data/x")
-def inspect(dataset: Annotated[Path, typer.Argument(help="dataset folder")], as_json: Json = False) -> None:
+@app.command(epilog="Example: rawrec inspect data/x --html data.html")
+def inspect(
+    dataset: Annotated[Path, typer.Argument(help="dataset folder")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="one page: pictures, what is missing or twice, drift")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show counts, coverage per modality, buckets and problems."""
     from rawrec.data.inspect import inspect as work
     from rawrec.data.inspect import print_inspection
 
+    if html is not None:
+        from rawrec.report import build_data_page, plots
+
+        plots.library()
     found = work(dataset)
+    if html is not None:
+        build_data_page(dataset, html, found)
     if as_json:
         print_json(found)
-    else:
-        print_inspection(found, console())
+        return
+    print_inspection(found, console())
+    if html is not None:
+        say(f"wrote {html}")

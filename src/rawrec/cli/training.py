@@ -373,16 +373,24 @@ def compare(
     bootstrap: Annotated[int, typer.Option(help="resamplings of users behind an interval")] = 2000,
     markdown: Annotated[Path | None, typer.Option(help="write the table for a paper, in Markdown")] = None,
     latex: Annotated[Path | None, typer.Option(help="the same in LaTeX")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="one page: results, curves, the same users' lists, settings")
+    ] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Test runs against a baseline, several seeds each."""
     from itertools import chain
 
     from rawrec.files import write_text
-    from rawrec.report import tables
+    from rawrec.report import plots, tables
     from rawrec.report.comparison import compare as work
     from rawrec.training.runs import RunFolder
 
+    if data is not None and html is None:
+        raise UserError("--data says where the dataset of --html is: give the file, too")
+    if html is not None:
+        plots.library()
     groups = dict(_named(word) for word in group or [])
     found = work(runs or [], baseline, groups, metric, level, bootstrap)
     for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
@@ -390,6 +398,10 @@ def compare(
             for run in chain(*found.runs.values()):
                 RunFolder(Path(run)).check_export(path)
             write_text(path, text(found))
+    if html is not None:
+        from rawrec.report import build_comparison
+
+        build_comparison(found, html, data)
     if as_json:
         print_json(found.dump())
         return
@@ -399,6 +411,8 @@ def compare(
     if popularity is not None:
         console().print()
         console().print(popularity)
+    if html is not None:
+        say(f"wrote {html}")
     if found.popularity_missing:
         console().print(Text(f"No gains by popularity: {found.popularity_missing}"), soft_wrap=True)
 

@@ -10,12 +10,9 @@ the difference stands alone.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,24 +33,13 @@ from rawrec.evaluation.significance import (
     paired_t_test,
     resamplings,
 )
-from rawrec.report.labels import by_label, session_values
-from rawrec.report.popularity import GAINS, Gain, Health, bucket_masks, gains, health_of
-from rawrec.report.tables_of_runs import LISTS, SCORES, read_frame
-from rawrec.training.runs import RunFolder, cut_short, not_finished
+from rawrec.report.compared_runs import IMPRESSION_METRICS, ComparedRun, check_same_data, models_of
+from rawrec.report.labels import session_values
+from rawrec.report.popularity import GAINS, Gain, bucket_masks, gains
+from rawrec.training.runs import cut_short
 
-IMPRESSION_METRICS = ("auc", "gauc", "logloss")
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 SHOWN_OF_ALL = ("coverage@20", "personalisation@20")
-OF_THE_MACHINE = (
-    "seed",
-    "train.threads",
-    "train.device",
-    "train.checkpoint_every",
-    "train.checkpoint_share",
-    "train.on_interrupt",
-)
-"""Runs that differ in nothing else are seeds of one model."""
-TEST_PART = 2
 T_TEST, BOOTSTRAP = "paired t-test over users", "bootstrap over users"
 
 
@@ -83,6 +69,8 @@ class Result:
     deviation: float | None
     best: bool
     contrast: Contrast | None  # None: it is the baseline
+    low: float | None = None  # of the interval of the mean over users; None of a metric of the lists as a whole
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,76 +99,6 @@ class Comparison:
         return asdict(self)
 
 
-class _Run:
-    """What a comparison reads of a finished run."""
-
-    def __init__(self, path: Path):
-        self.folder = RunFolder.open(path)
-        self.path = self.folder.path
-        self.info = self.folder.info()
-        if not self.info["finished"]:
-            pruned = self.info.get("pruned")
-            why = "was pruned by its sweep" if pruned else not_finished(path)
-            raise UserError(f"{path} {why}, so it has no test metrics to compare")
-        self.cfg = self.folder.config()
-        self.settings = dict(_flat(self.cfg.dump()))
-        self.same = {key: value for key, value in self.settings.items() if key not in OF_THE_MACHINE}
-
-    @cached_property
-    def lists(self) -> pl.DataFrame:
-        """Columns user and a metric each, a row per user; empty where the run made no lists."""
-        path = self.path / "topk.parquet"
-        return read_frame(path, LISTS).drop("items") if os.path.lexists(path) else pl.DataFrame()
-
-    @cached_property
-    def impressions(self) -> pl.DataFrame:
-        """Columns row, user, item, label, score of test; empty where the run is of a retrieval model."""
-        return self.labels[""]
-
-    @cached_property
-    def labels(self) -> dict[str, pl.DataFrame]:
-        """The same of each label, see `by_label`."""
-        path = self.path / "scores.parquet"
-        if not os.path.lexists(path):
-            return {"": pl.DataFrame()}
-        return by_label(
-            read_frame(path, SCORES).filter(pl.col("split") == TEST_PART), self.cfg.data.label, self.measured
-        )
-
-    @cached_property
-    def measured(self) -> dict[str, Any]:
-        """Its metrics of test, by name."""
-        return self.folder.metrics()["test"] if os.path.lexists(self.path / "metrics.json") else {}
-
-    @cached_property
-    def health(self) -> dict[str, Health]:
-        """Its bank's by bucket, see `health_of`."""
-        return health_of(self.folder.metrics_lines(), self.info)
-
-    @property
-    def draws_users(self) -> bool:
-        """Whether its lists are of users drawn from those who could have one, see `eval.topk_users`."""
-        return "topk_users_of" in self.measured
-
-    @property
-    def metrics(self) -> list[str]:
-        scored = [prefix for prefix, frame in self.labels.items() if frame.height]
-        names = [prefix + name for prefix in scored for name in [*IMPRESSION_METRICS, *self._asked(prefix)]]
-        whole = [name for name, value in self.measured.items() if of_all_lists(name) and value is not None]
-        return [*names, *self.lists.columns[1:], *(whole if self.lists.height else [])]
-
-    def _asked(self, prefix: str) -> list[str]:
-        """Metrics of queries and sessions that it has of a label."""
-        columns = self.labels[prefix].columns
-        shown = [name for label, name in map(of_label, self.measured) if label == prefix and of_sessions(name)]
-        return ["qauc"] * ("query" in columns) + shown * ("session" in columns)
-
-    def shown(self, prefix: str) -> str:
-        """Digest of the impressions that were scored; drawn negatives differ with the seed."""
-        columns = self.labels[prefix].select("row", "item", "label").to_numpy()
-        return hashlib.sha256(columns.tobytes()).hexdigest()
-
-
 @checked()
 def compare(
     runs: Sequence[str | Path] = (),
@@ -205,9 +123,9 @@ def compare(
         raise UserError(f"level={level}: give a number between 0 and 1, for example 0.95")
     if bootstrap < 100:
         raise UserError(f"bootstrap={bootstrap}: an interval needs 100 resamplings or more, for example 2000")
-    models = _models(runs, groups or {}, baseline)
+    models = models_of(runs, groups or {}, baseline)
     everyone = [run for members in models.values() for run in members]
-    _check_same_data(everyone)
+    check_same_data(everyone)
     chosen = _metrics(everyone, metrics)
     values = _ListValues(models, bootstrap, level) if not all(map(_of_impressions, chosen)) else None
     users: dict[str, int] = {}
@@ -240,88 +158,7 @@ def compare(
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- models
-def _models(
-    runs: Sequence[str | Path], groups: Mapping[str, Sequence[str | Path]], baseline: str | Path | None
-) -> dict[str, list[_Run]]:
-    """The runs of each model by its name, the baseline's first."""
-    paths = [Path(path).absolute() for path in (*runs, *(path for group in groups.values() for path in group))]
-    twice = next((path for path in paths if paths.count(path) > 1), None)
-    if twice is not None:
-        raise UserError(f"{twice} is given twice")
-    single: list[list[_Run]] = []
-    for run in (_Run(Path(path)) for path in runs):
-        members = next((members for members in single if members[0].same == run.same), None)
-        if members is None:
-            single.append([run])
-            continue
-        twin = next((other for other in members if other.cfg.seed == run.cfg.seed), None)
-        if twin is not None:
-            raise UserError(
-                f"{twin.path} and {run.path} have the same settings and the same seed={run.cfg.seed}: leave one out"
-            )
-        members.append(run)
-    models = dict(zip(_names([members[0] for members in single]), single, strict=True))
-    for name, members in groups.items():
-        if name in models or not members:
-            why = "has no runs" if not members else "is the name of another model too; choose another"
-            raise UserError(f"group {name!r} {why}")
-        models[name] = [_Run(Path(path)) for path in members]
-    if len(models) < 2:
-        found = f"all {len(paths)} runs are seeds of one" if len(paths) > 1 else "give two runs or more"
-        raise UserError(f"a comparison needs two models: {found}")
-    first = _baseline(models, baseline)
-    return {first: models[first], **models}
-
-
-def _baseline(models: dict[str, list[_Run]], baseline: str | Path | None) -> str:
-    if baseline is None or str(baseline) in models:
-        return next(iter(models)) if baseline is None else str(baseline)
-    path = Path(baseline).absolute()
-    found = [name for name, members in models.items() if path in [run.path for run in members]]
-    if not found:
-        raise UserError(f"baseline {baseline} is none of the runs, nor the name of a model: {', '.join(models)}")
-    return found[0]
-
-
-def _names(runs: list[_Run]) -> list[str]:
-    """The model's name; where several share it, with the settings in which they differ, else the folder's name."""
-    names = []
-    for run in runs:
-        name = run.cfg.label
-        alike = [other for other in runs if other.cfg.label == name]
-        keys = [k for k in run.same if any(other.same.get(k) != run.same[k] for other in alike)]
-        words = [name, *(f"{key.rpartition('.')[2]}={run.same[key]}" for key in keys)]
-        names.append(" ".join(words) if len(keys) <= 3 else run.path.name)
-    if len(set(names)) < len(names):
-        names = [run.path.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for key, value in tree.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return pairs
-
-
-def _check_same_data(runs: list[_Run]) -> None:
-    """All of one dataset, split, label and protocol, and lists that leave out the same."""
-    first = runs[0]
-    for run in runs[1:]:
-        if run.info["dataset_fingerprint"] != first.info["dataset_fingerprint"]:
-            raise UserError(
-                f"{first.path} and {run.path} are of different data: {first.info['dataset']}, {run.info['dataset']}; "
-                "or the dataset was changed, or added to, between them"
-            )
-        for key in ("data.split", "data.label", "eval.protocol", "eval.exclude_seen"):
-            usual = "positives" if key == "eval.exclude_seen" else None  # of runs from before it was a setting
-            a, b = first.settings[key] or usual, run.settings[key] or usual
-            if a != b:
-                raise UserError(f"{first.path} and {run.path} cannot be compared: {key}={a} there, {key}={b} here")
-
-
-def _metrics(runs: list[_Run], wanted: Sequence[str] | None) -> list[str]:
+def _metrics(runs: list[ComparedRun], wanted: Sequence[str] | None) -> list[str]:
     """The metrics to compare: those asked for, else the main ones of all that every run has."""
     known = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
     if not known:
@@ -342,11 +179,11 @@ def _metrics(runs: list[_Run], wanted: Sequence[str] | None) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------- metrics
-Row = tuple[str, list[float], "tuple[str | None, Interval, float | None, float | None] | None"]
-"""A model in a metric: its name, a value per seed, and against the baseline: test, interval, statistic, p."""
+Row = tuple[str, list[float], "tuple[str | None, Interval, float | None, float | None] | None", "Interval | None"]
+"""A model in a metric: its name, a value per seed, against the baseline test, interval, statistic, p; its interval."""
 
 
-def _of_all_lists(models: dict[str, list[_Run]], metric: str) -> list[Row]:
+def _of_all_lists(models: dict[str, list[ComparedRun]], metric: str) -> list[Row]:
     """A metric of the lists as a whole. Raises UserError where they are of different users: more lists hold more."""
     everyone = [run for members in models.values() for run in members]
     few, many = (choose(everyone, key=lambda run: run.lists.height) for choose in (min, max))
@@ -359,13 +196,13 @@ def _of_all_lists(models: dict[str, list[_Run]], metric: str) -> list[Row]:
     means = {name: statistics.fmean(of_seeds) for name, of_seeds in values.items()}
     first = next(iter(models))
     differences = {name: Interval(mean - means[first], np.nan, np.nan) for name, mean in means.items()}
-    return [(name, values[name], (None, differences[name], None, None) if name != first else None) for name in models]
+    return [(n, values[n], (None, differences[n], None, None) if n != first else None, None) for n in models]
 
 
 class _ListValues:
     """Per-user values of lists of the full catalogue."""
 
-    def __init__(self, models: dict[str, list[_Run]], bootstrap: int, level: float):
+    def __init__(self, models: dict[str, list[ComparedRun]], bootstrap: int, level: float):
         self.models, self.bootstrap, self.level = models, bootstrap, level
         everyone = [run for members in models.values() for run in members]
         least = min(everyone, key=lambda run: run.lists.height)
@@ -382,7 +219,7 @@ class _ListValues:
                 )
         self.rows = rows
 
-    def _of(self, run: _Run, metric: str) -> NDArray[np.float64]:
+    def _of(self, run: ComparedRun, metric: str) -> NDArray[np.float64]:
         """A run's values, `[users]`, of the users whom all runs have."""
         return run.lists.filter(pl.col("user").is_in(self.rows.implode()))[metric].to_numpy()
 
@@ -395,13 +232,14 @@ class _ListValues:
         seeds = [values[:, known] for values in seeds]
         means = np.stack([values.mean(0) for values in seeds])  # [models, users]
         intervals = mean_bootstraps(means[1:] - means[0], self.bootstrap, level=self.level)
+        own = mean_bootstraps(means, self.bootstrap, level=self.level)
         rows: list[Row] = []
         for place, (name, values) in enumerate(zip(self.models, seeds, strict=True)):
             contrast = None
             if place:
                 test = paired_t_test(means[place], means[0])
                 contrast = (T_TEST, intervals[place - 1], test.statistic, test.p_value)
-            rows.append((name, values.mean(1).tolist(), contrast))
+            rows.append((name, values.mean(1).tolist(), contrast, own[place]))
         return rows, int(known.sum())
 
 
@@ -420,7 +258,7 @@ def _resampled(scores: pl.DataFrame, metric: str, bootstrap: int) -> tuple[float
     return mean_resamplings(users, found[metric], bootstrap)
 
 
-def _impressions(models: dict[str, list[_Run]], metric: str, bootstrap: int, level: float) -> list[Row]:
+def _impressions(models: dict[str, list[ComparedRun]], metric: str, bootstrap: int, level: float) -> list[Row]:
     """A metric of impressions; that of several seeds is the mean of theirs, in every resampling."""
     prefix, bare = of_label(metric)
     prints = {name: sorted(run.shown(prefix) for run in members) for name, members in models.items()}
@@ -446,12 +284,13 @@ def _impressions(models: dict[str, list[_Run]], metric: str, bootstrap: int, lev
             difference = statistics.fmean(values[name]) - statistics.fmean(values[first])
             interval, p = bootstrap_test(difference, draws[name] - draws[first], level)
             contrast = (BOOTSTRAP, interval, None, p)
-        rows.append((name, values[name], contrast))
+        own = bootstrap_test(statistics.fmean(values[name]), draws[name], level)[0]
+        rows.append((name, values[name], contrast, own))
     return rows
 
 
 def _popularity(
-    models: dict[str, list[_Run]], chosen: list[str], bootstrap: int, level: float
+    models: dict[str, list[ComparedRun]], chosen: list[str], bootstrap: int, level: float
 ) -> tuple[list[Gain], str | None]:
     """Gains by popularity beside the bank's health, or why there are none although a run has told of its bank."""
     metric: Metric | None = next((name for name in GAINS if name in chosen), None)
@@ -468,16 +307,16 @@ def _popularity(
     return gains(frames, health, metric, masks, bootstrap, level), None
 
 
-def _with_tests(rows: list[tuple[str, str, list[float], Any]], level: float) -> list[Result]:
+def _with_tests(rows: list[tuple[str, str, list[float], Any, Interval | None]], level: float) -> list[Result]:
     """Results with p-values corrected over all comparisons, the best of each metric marked."""
     corrected = iter(holm([row[3][3] for row in rows if row[3] is not None and row[3][3] is not None]).tolist())
-    means = [statistics.fmean(values) for _, _, values, _ in rows]
+    means = [statistics.fmean(values) for _, _, values, *_ in rows]
     best: dict[str, float] = {}
     for (metric, *_), mean in zip(rows, means, strict=True):
         better = min if lower_is_better(metric) else max
         best[metric] = better(best.get(metric, mean), mean)
     results = []
-    for (metric, model, values, found), mean in zip(rows, means, strict=True):
+    for (metric, model, values, found, own), mean in zip(rows, means, strict=True):
         contrast = None
         if found is not None:
             test, interval, statistic, p = found
@@ -486,5 +325,6 @@ def _with_tests(rows: list[tuple[str, str, list[float], Any]], level: float) -> 
             bounds = (None, None) if p is None else (interval.low, interval.high)
             contrast = Contrast(interval.value, *bounds, test, t, p, p_holm, p_holm is not None and p_holm < 1 - level)
         deviation = statistics.stdev(values) if len(values) > 1 else None
-        results.append(Result(model, metric, mean, deviation, mean == best[metric], contrast))
+        ends = (None, None) if own is None else (own.low, own.high)
+        results.append(Result(model, metric, mean, deviation, mean == best[metric], contrast, *ends))
     return results

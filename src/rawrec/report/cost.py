@@ -29,14 +29,15 @@ class Cost:
 
 def cost(mine: Run, other: Run | None) -> list[Cost]:
     """The lines that at least one of the runs has something to tell in."""
-    found = [_told(run) if run else {} for run in (mine, other)]
+    found = [told(run) if run else {} for run in (mine, other)]
     names = list(dict.fromkeys([*found[0], *found[1]]))
     first = [name for name in names if name.startswith("Learned numbers")]
     names = [name for name in names if name not in first] + first  # what is in groups stands together
     return [Cost(name, found[0].get(name), found[1].get(name)) for name in names]
 
 
-def _told(run: Run) -> dict[str, str]:
+def told(run: Run) -> dict[str, str]:
+    """What a run took, by the name of the line."""
     found = {"Time in all": duration(run.info["seconds"]) if "seconds" in run.info else None}
     if started := run.info.get("started"):
         found["Begun"] = str(started)

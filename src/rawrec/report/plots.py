@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -75,8 +76,9 @@ def lines(
     dashed: Mapping[str, Line] | None = None,
     mark: tuple[float, float, str] | None = None,
     share: bool = False,
+    whole: bool = True,
 ) -> Markup:
-    """Curves over epochs.
+    """Curves over epochs, or over something that is not counted (`whole` false).
 
     series: legend -> line; dashed: lines of the baseline; mark: a point (x, y) and its text; share: y is in 0 .. 1.
     """
@@ -98,7 +100,8 @@ def lines(
         if share:
             axes.set_ylim(-0.03, 1.05)
         axes.set_xlabel(xlabel)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if whole:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="x", visible=False)
         if len(series) + len(dashed or {}) > 1:
             axes.legend(loc="best", fontsize=8)
@@ -128,6 +131,44 @@ def bars(name: str, groups: Mapping[str, Mapping[str, float]], series: Sequence[
         if len(series) > 1:
             figure.legend(loc="outside right upper", fontsize=8)
         return _svg(figure, f"{name}: {', '.join(series)} of {', '.join(groups)}")
+
+
+def histogram(
+    name: str,
+    edges: Sequence[float],
+    series: Mapping[str, Sequence[int]],
+    xlabel: str,
+    labels: Sequence[str] | None = None,
+    dates: Sequence[str] | None = None,
+) -> Markup:
+    """Counts of each series between the edges, one on the other. labels: of the bins, which are then drawn equally
+    wide; dates: of the edges."""
+    with _style(name):
+        from matplotlib.ticker import MaxNLocator
+
+        figure, axes = _figure(4.6, 2.7)
+        count = len(edges) - 1
+        at = list(range(count)) if labels else list(edges[:-1])
+        width = [0.86] * count if labels else [high - low for low, high in itertools.pairwise(edges)]
+        below = [0] * count
+        for (label, values), colour in zip(series.items(), _colours(len(series)), strict=True):
+            align = "center" if labels else "edge"
+            axes.bar(at, values, width, below, color=colour, label=label, align=align, linewidth=0)
+            below = [a + b for a, b in zip(below, values, strict=True)]
+        if labels:
+            step = -(-count // 8)
+            axes.set_xticks(
+                at[::step], list(labels)[::step], rotation=30 if count > 5 else 0, ha="right" if count > 5 else "center"
+            )
+        if dates:
+            places = [0, count // 2, count]
+            axes.set_xticks([edges[k] for k in places], [dates[k] for k in places])
+        axes.set_xlabel(xlabel)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="x", visible=False)
+        if len(series) > 1:
+            figure.legend(loc="outside upper right", ncols=len(series), fontsize=8)
+        return _svg(figure, f"{name}: {', '.join(series)}")
 
 
 def reliability_plot(curves: Mapping[str, Reliability]) -> Markup:

@@ -169,11 +169,18 @@ def _rank(one: Person, row: int) -> str:
     return f"rank {rank:,}" if rank else f"not in the list of {one.depth:,}"
 
 
-def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: Recommending | None) -> People:
+def sample_users(
+    mine: Run,
+    data: Dataset,
+    part: NDArray[np.int8],
+    recommender: Recommending | None,
+    among: NDArray[np.integer[Any]] | None = None,
+) -> People:
     """Users drawn at random (seed 0) among those with an earlier and a test positive, and a list to show; beside them
     those whom the run judges best and worst.
 
-    The history is the one that the model read: what came before the user's first test positive.
+    The history is the one that the model read: what came before the user's first test positive. among: the users who
+    may be drawn; None: all.
     """
     positive = data.positive(mine.config.data.label)
     timeless = data.meta.splits[mine.config.data.split]["kind"] in TIMELESS
@@ -191,6 +198,7 @@ def sample_users(mine: Run, data: Dataset, part: NDArray[np.int8], recommender: 
         eligible = np.intersect1d(eligible, mine.topk["user"].to_numpy())
     elif recommender is None:
         return People(data, [], 0, "No list was stored with this run, and no recommender was at hand.")
+    eligible = eligible if among is None else np.intersect1d(eligible, among)
     by = standing(mine, data)
     order = np.random.default_rng(0).permutation(eligible).tolist()
     best, worst = by.extremes(eligible) if by is not None else ([], [])

@@ -298,7 +298,7 @@ def _lists(mine: Run, other: Run | None, data: Dataset) -> _Judge | None:
     if not len(users):
         return None
     task = task.part(np.isin(task.users, users))
-    found = [_padded(frame, users, k) for frame in frames]
+    found = [padded(frame, users, k) for frame in frames]
     n = max(FEWEST, min(mine.config.eval.bootstrap, DRAWS, ROWS // len(users)))
     none = np.full(len(users), np.nan)
 
@@ -330,7 +330,7 @@ def _lists(mine: Run, other: Run | None, data: Dataset) -> _Judge | None:
     return _Judge([f"{RANKING[name]}@{k}" for name in LISTS], "Users", n, small, measure)
 
 
-def _padded(frame: pl.DataFrame, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+def padded(frame: pl.DataFrame, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """The first `k` items of the lists of `users` (ascending), -1 where a list ends before."""
     kept = frame.filter(pl.Series(np.isin(frame["user"].to_numpy(), users))).sort("user")
     lists = kept["items"].list.head(k)
