@@ -18,7 +18,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,serve,docs,dev]'
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[encoders,report,tensorboard,sweeps,downloads,faiss,huggingface,serve,redis,kafka,nats,docs,dev]'
 	-$(BIN)/python tests/forked.py --load
 	touch $@
 

@@ -27,6 +27,8 @@ COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "enco
 COMMANDS += [
     "finish",
     "online",
+    "versions",
+    "rollback",
     "runs",
     "sweep",
     "evaluate",

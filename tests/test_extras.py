@@ -27,6 +27,7 @@ from rawrec.sources.download import hub
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media import videos
 from rawrec.sources.synthetic import import_synthetic
+from rawrec.stream.log import open_log
 from rawrec.studies.folder import begun
 from rawrec.training.sweeps.search import Search, SweepConfig
 from rawrec.training.trackers import tracker
@@ -81,6 +82,9 @@ USES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("optuna", "a search", lambda folder: sweeping(method="optuna", trials=2)),
     ("optuna", "pruning", lambda folder: sweeping(pruning=True)),
     *[(module, "a server", lambda folder: need_all()) for module in NEEDS],
+    ("confluent_kafka", "a log", lambda folder: open_log("kafka://localhost:9092/events")),
+    ("nats", "a log", lambda folder: open_log("nats://localhost:4222/events")),
+    ("redis", "a log", lambda folder: open_log("redis://localhost/0")),
     ("tensorboard", "curves", lambda folder: rawrec.TensorBoard()),
 ]
 

@@ -36,6 +36,8 @@ ORDER = [
     "resume",
     "finish",
     "online",
+    "versions",
+    "rollback",
     "runs",
     "sweep",
     "evaluate",

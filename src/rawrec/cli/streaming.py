@@ -26,6 +26,7 @@ def online(
         typer.Option(metavar="POSITION", help="where it ends: a position of the log, or end (default: never)"),
     ] = None,
     trim: Annotated[bool, typer.Option("--trim", help="remove from the log what the saved state holds")] = False,
+    publish: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of versions for a server")] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +36,7 @@ def online(
     from rawrec.stream.online import online as work
 
     with Bars() as bars:
-        found = work(run, log, events, until, parse_overrides(overrides or []), data, bars, trim=trim)
+        found = work(run, log, events, until, parse_overrides(overrides or []), data, bars, trim=trim, publish=publish)
     tell(_told(run, found), found, as_json)
 
 
@@ -45,3 +46,46 @@ def _told(run: Path, found: dict[str, Any]) -> str:
     waiting = f"{found['waiting']:,} impressions wait for their labels, {found['ready']:,} samples for a full batch"
     lines = [f"step {found['step']:,}; position {positions or 'none'}", f"events: {counts or 'none'}", waiting]
     return "\n".join([*lines, f"metrics: {run}/online/metrics.jsonl"])
+
+
+Versions = Annotated[Path, typer.Argument(metavar="DIR", help="folder of versions, as --publish names it")]
+
+
+@app.command(epilog="Example: rawrec versions published")
+def versions(
+    folder: Versions,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="remove all but so many, the latest, and the one that is served")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the versions that were published."""
+    from rawrec.stream.versions import listed, prune
+
+    gone = prune(folder, keep) if keep is not None else []
+    found = listed(folder)
+    lines = [_version(one, found.current, found.held) for one in found.versions]
+    lines += [f"removed: {', '.join(gone)}"] if gone else []
+    about = {"current": found.current, "held": found.held, "versions": [one.model_dump() for one in found.versions]}
+    tell("\n".join(lines) or "none", {**about, "removed": gone}, as_json)
+
+
+def _version(one: Any, current: str | None, held: bool) -> str:
+    served = f"served{', held' if held else ''}" if one.name == current else ""
+    state = f"refused: {one.refused}" if one.refused else served
+    return f"{one.name}  step {one.step:,}  {one.items:,} items  {one.users:,} users  {state}".rstrip()
+
+
+@app.command(epilog="Example: rawrec rollback published")
+def rollback(
+    folder: Versions,
+    version: Annotated[
+        str | None, typer.Argument(help="a version (default: the one before), or latest, to go on as published")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve an earlier version, and hold it there."""
+    from rawrec.stream.versions import rollback as work
+
+    name = work(folder, version)
+    tell(f"{folder} serves {name}{'' if version == 'latest' else ', and holds it'}", {"current": name}, as_json)

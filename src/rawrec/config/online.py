@@ -51,6 +51,7 @@ class OnlineConfig(Record):
         default=2, ge=1, description="trained impressions after which a user or item new to the run has an id row"
     )
     checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
+    publish_every: int = Field(default=500, ge=1, description="steps between versions (--publish)")
     window: int = Field(default=2000, ge=1, description="impressions of a window of prequential metrics")
 
     @model_validator(mode="after")

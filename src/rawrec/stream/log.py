@@ -123,7 +123,7 @@ class Log(ABC):
         self.close()
 
 
-KINDS = {"sqlite": "SqliteLog"}
+KINDS = {"sqlite": "SqliteLog", "redis": "RedisLog", "kafka": "KafkaLog", "nats": "NatsLog"}
 """Scheme of an address -> the class in the module `rawrec.stream.<scheme>`."""
 
 

@@ -11,12 +11,15 @@ from rawrec.arguments import CALLABLE, checked, optional, shown
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.files import alone, clean, filling
-from rawrec.folders import own_folder
+from rawrec.folders import is_within, own_folder
 from rawrec.progress import watching
+from rawrec.reading import damaged
+from rawrec.stream import versions
 from rawrec.stream.log import open_log
 from rawrec.stream.tables import EventTable
 from rawrec.stream.trainer import FOLDER, Trainer, summary
 from rawrec.threads import computing
+from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.stream import StreamTask, refuse
 from rawrec.training.turns import one_training
@@ -33,13 +36,15 @@ def online(
     observer: Any = None,
     progress: bool | None = None,
     trim: bool = False,
+    publish: str | Path | None = None,
 ) -> dict[str, Any]:
     """Go on with a finished run of a ranker, by the events of a log as they come, or by a table in order of time.
 
     log: its address, see `open_log`; events: a table (Parquet, CSV) of interactions. until: the position of the log to
     go to, or "end", what is there now; None: as events come, until a signal. settings: of `OnlineConfig`; a state that
     is there keeps those that are not given. data: where the dataset is now, if it has moved. observer, progress: as of
-    `train`. trim: forget the events of the log that the state holds. Returns where it stands and what it has met.
+    `train`. trim: forget the events of the log that the state holds. publish: the folder of versions, one every
+    `online.publish_every` steps and one at the end, see `versions.py`. Returns where it stands and what it has met.
 
     Raises UserError for a mistake, a damaged state, a log that was trimmed behind it, and where another process goes on
     with the run; RunStopped where training diverges; RunInterrupted where a signal ends it.
@@ -49,6 +54,8 @@ def online(
     """
     if (log is None) == (events is None):
         raise UserError("give a log (--log), or a table of events (--events)")
+    if publish is not None and is_within(Path(publish), RunFolder.open(run).path):
+        raise UserError(f"--publish {publish} is in the folder of the run: give another one")
     if events is not None and (until is not None or trim):
         raise UserError("--until and --trim are of a log: a table is read to its end, and stays as it is")
     opened = RunFolder.open(run)
@@ -62,6 +69,7 @@ def online(
         clean(folder)
         with computing(cfg.train.threads), filling(folder):
             trainer = Trainer(opened, folder, settings or {}, data, told)
+            trainer.out = None if publish is None else Path(publish).absolute()
             if log is not None:
                 with open_log(log, create=False) as source:
                     trainer.follow(source, log, source.end() if until == "end" else _position(until), trim)
@@ -88,3 +96,20 @@ def table_of(task: StreamTask, path: Path) -> EventTable:
         {} if task.context is None else {name: kind for name, kind in context.items() if name in task.context.readers}
     )
     return EventTable(path, task.cfg.data.label, read, task.drawn if task.samples.n_negatives else None)
+
+
+def load_version(out: str | Path, version: str | None = None, data: Dataset | str | Path | None = None) -> StreamTask:
+    """The model of a published version, the one that is served unless another is named, ready to predict.
+
+    data: where the dataset is now, if it has moved. Raises UserError where the version, or the run that it goes on
+    from, is not there, is damaged, or is another one.
+    """
+    about, tensors, plain = versions.read(Path(out), version)
+    run = RunFolder.open(about.folder)
+    if run.info()["files"].get("model.safetensors") != about.run:
+        raise UserError(f"{out}: version {about.name} goes on from other weights than {run.path} has now")
+    task = load_task(run, data, make=StreamTask)
+    assert isinstance(task, StreamTask)
+    with damaged(out, ". Publish again"):
+        task.serve(plain, tensors, about.step)
+    return task

@@ -25,13 +25,14 @@ from rawrec.files import appending, sync, write_text
 from rawrec.interruption import at_a_step
 from rawrec.randomness import drawing
 from rawrec.reading import RECORD, check_tensors, damaged, read_text
-from rawrec.stream import saved
+from rawrec.stream import saved, versions
 from rawrec.stream.events import Acted, Event, Gone, Item, Shown, read_event
 from rawrec.stream.joiner import Impression, Joiner
 from rawrec.stream.log import AT_ONCE, Letter, Log
 from rawrec.stream.past import Past
 from rawrec.stream.prequential import Line, Prequential
 from rawrec.stream.seen import Seen
+from rawrec.stream.versions import Version
 from rawrec.training import state as checkpoint
 from rawrec.training.job import load_task
 from rawrec.training.records import Checkpoint
@@ -94,13 +95,15 @@ class Trainer:
         self.task.grown = self.steps.grow
         self.counts: Counter[str] = Counter()
         self.positions: dict[str, int] = {}
-        self._lines, self._saved = 0, 0
+        self.out: Path | None = None
+        self._lines, self._saved, self._published = 0, 0, 0
         if found is None:
             self._begin()
         else:
             tensors, plain, _ = found
             with damaged(folder / "checkpoint", f". Remove {folder} to begin anew from the run"):
                 self._restore(tensors, plain)
+        self._keep_lines()
 
     def _make(self, cfg: Config, data: Dataset, cache: Any) -> StreamTask:
         """The task, which learns as online.* says. Averages are of epochs: a stream serves the weights as they are."""
@@ -119,11 +122,12 @@ class Trainer:
         if last.is_file():
             tensors, _ = checkpoint.load(last, Checkpoint)
             self.steps.optimiser.load_state({k: v for k, v in tensors.items() if k.startswith("optim.")})
-        self.steps.optimiser.updates = self.steps.progress.step
+        self.steps.optimiser.updates = self._saved = self._published = self.steps.progress.step
 
     # ---------------------------------------------------------------------------------------------------------- events
     def take(self, record: Any) -> None:
         """An event, of which nothing is done twice."""
+        self.counts["taken"] += 1
         if not self.seen.take(record.producer, record.sequence):
             self.counts["duplicate"] += 1
             return
@@ -220,6 +224,7 @@ class Trainer:
                     self._take_or_bury(record, log)
                     self.positions[name] = record.position
                     self.train_ready()
+                    self._publish_if_due()
                     if self.steps.progress.step >= self._saved + self.cfg.checkpoint_every:
                         self.save()
                         self._trim(log, name, trim)
@@ -232,6 +237,8 @@ class Trainer:
                     log.wait(at, WAIT)
             self.save()
             self._trim(log, name, trim)
+            if self.out is not None:
+                self.publish(self.out)
             if ending.asked is not None:
                 raise RunInterrupted(
                     f"{self.folder} stands at step {self.steps.progress.step:,}, position "
@@ -253,6 +260,31 @@ class Trainer:
         self.train_ready(all_of_it=True)
         self.judge()
         self._write(self.judged.rest())
+
+    def publish(self, out: Path) -> Version:
+        """A version of the model as it is, see `versions.publish`."""
+        task, step = self.task, self.steps.progress.step
+        about = Version(
+            format=versions.FORMAT,
+            name=versions.name_of(step, self.counts["taken"]),
+            run=self.fingerprint,
+            folder=str(self.run.path),
+            step=step,
+            events=self.counts["taken"],
+            watermark=self.joiner.watermark,
+            positions=dict(self.positions),
+            items=len(task.items),
+            users=len(task.users),
+            files={},
+        )
+        made = versions.publish(out, about, task.serving_state(step), task.plain_state())
+        self._published = step
+        self.observe("published", version=made.name, refused=made.refused)
+        return made
+
+    def _publish_if_due(self) -> None:
+        if self.out is not None and self.steps.progress.step >= self._published + self.cfg.publish_every:
+            self.publish(self.out)
 
     def _trim(self, log: Log | None, name: str, trim: bool) -> None:
         if trim and log is not None:
@@ -279,6 +311,7 @@ class Trainer:
             "judged": self.judged.state(),
             "counts": dict(sorted(self.counts.items())),
             "lines": self._lines,
+            "published": self._published,
         }
         step = steps.progress.step
         saved.save(self.folder / "checkpoint", tensors, plain, self.fingerprint, step, self.positions)
@@ -300,9 +333,12 @@ class Trainer:
         self.joiner = Joiner.of(self.cfg, self.past, plain["joiner"])
         self.seen, self.judged = Seen(plain["seen"]), Prequential(self.cfg.window, plain["judged"])
         self.positions, self.counts = dict(plain["positions"]), Counter(plain["counts"])
-        self._lines, self._saved = plain["lines"], steps.progress.step
+        self._lines, self._saved, self._published = plain["lines"], steps.progress.step, plain["published"]
+
+    def _keep_lines(self) -> None:
+        """Lines of metrics that were written after the state come again."""
         path = self.folder / METRICS
-        if path.is_file():  # lines that were written after the checkpoint come again
+        if path.is_file():
             kept = read_text(path, RECORD).splitlines(keepends=True)[: self._lines]
             write_text(path, "".join(kept))
 

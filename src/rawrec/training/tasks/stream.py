@@ -273,6 +273,26 @@ class StreamTask(ImpressionTask):
         found = rng.permutation(pool)[: wanted + len(taken)].tolist() if len(pool) else []
         return [str(self.data.item_ids[at]) for at in found if at not in taken][:wanted]
 
+    # ------------------------------------------------------------------------------------------------------ publishing
+    def serving_state(self, step: int) -> dict[str, Tensor]:
+        """What a server needs of the model as it is, content made anew where it is older than the last update. The bank
+        that is trained stays as it is."""
+        with self.view(None, step), torch.no_grad():
+            found = {f"model.{name}": values for name, values in self.state().items()} | self._of_rows()
+            if (bank := self._read) is not None:
+                found |= {"content": bank.content.clone(), "valid": bank.valid & (bank.written >= 0)}
+        return found
+
+    def serve(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor], step: int) -> None:
+        """Be the model of a version, on a task that has just been made. Raises UserError where it is of another."""
+        self.load_plain_state(plain)
+        self.load_state({name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")})
+        self._load_rows(tensors)
+        if self.bank is not None:
+            self.bank.valid.copy_(tensors["valid"])
+            self.bank.publish(tensors["content"], step)
+        self.eval()
+
     # ----------------------------------------------------------------------------------------------------------- state
     def load_published(self, tensors: dict[str, Tensor], step: int) -> None:
         """The run's weights; content is made anew by them, and what trained encoders make is kept, as training does."""
@@ -294,16 +314,33 @@ class StreamTask(ImpressionTask):
 
     def grown_state(self) -> dict[str, Tensor]:
         """Tensors that only a stream changes: which ids have rows, columns of items, content that came, the bank."""
-        ids, columns = self.ranker.inputs.ids, self.ranker.inputs.columns
-        found = {"known.user": ids.user.known, "known.item": ids.item.known, "numbers": columns.numbers}
-        for name, (codes, ptr, _) in columns.bags.items():
-            found |= {f"bag.{name}.codes": codes, f"bag.{name}.ptr": ptr}
+        found = self._of_rows()
         if self.ranker.content is not None and self.ranker.content.same is not None:
             found["same"] = self.ranker.content.same
         if self.bank is not None:
             found |= {f"bank.{name}": values for name, values in self.bank.state(health=True).items()}
             found |= {f"put.{name}": values for name, values in self.bank.put_state().items()}
         return found
+
+    def _of_rows(self) -> dict[str, Tensor]:
+        """Which ids have rows, and the columns of items."""
+        ids, columns = self.ranker.inputs.ids, self.ranker.inputs.columns
+        found = {"known.user": ids.user.known, "known.item": ids.item.known, "numbers": columns.numbers}
+        for name, (codes, ptr, _) in columns.bags.items():
+            found |= {f"bag.{name}.codes": codes, f"bag.{name}.ptr": ptr}
+        return found
+
+    def _load_rows(self, state: Mapping[str, Tensor]) -> None:
+        """The reverse of `_of_rows`."""
+        ids, columns = self.ranker.inputs.ids, self.ranker.inputs.columns
+        for table in (ids.user, ids.user_bias):
+            table.known.copy_(state["known.user"])
+        for table in (ids.item, ids.item_bias):
+            table.known.copy_(state["known.item"])
+        columns.numbers = state["numbers"].to(self.device)
+        for name, (_, _, size) in columns.bags.items():
+            codes, ptr = (state[f"bag.{name}.{part}"].to(self.device) for part in ("codes", "ptr"))
+            columns.bags[name] = (codes, ptr, size)
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
         """The reverse of `plain_state`, before tensors are loaded, on a task that has just been made."""
@@ -315,15 +352,7 @@ class StreamTask(ImpressionTask):
 
     def load_grown_state(self, state: Mapping[str, Tensor]) -> None:
         """The reverse of `grown_state`. Raises KeyError, RuntimeError where it is of another model."""
-        ids, columns = self.ranker.inputs.ids, self.ranker.inputs.columns
-        for table in (ids.user, ids.user_bias):
-            table.known.copy_(state["known.user"])
-        for table in (ids.item, ids.item_bias):
-            table.known.copy_(state["known.item"])
-        columns.numbers = state["numbers"].to(self.device)
-        for name, (_, _, size) in columns.bags.items():
-            codes, ptr = (state[f"bag.{name}.{part}"].to(self.device) for part in ("codes", "ptr"))
-            columns.bags[name] = (codes, ptr, size)
+        self._load_rows(state)
         if "same" in state and self.ranker.content is not None:
             self.ranker.content.same = state["same"].to(self.device)
         if self.bank is not None:

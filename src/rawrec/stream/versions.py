@@ -1,0 +1,223 @@
+"""What a stream's trainer publishes: versions that never change, and one pointer that says which is served.
+
+A folder DIR holds `versions/<name>/`, each written whole or not at all, with a manifest of check sums, and
+`current.json`, replaced in one step. Names grow with what was trained, and a trainer that was killed and comes to the
+same step again finds its version there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from rawrec.arguments import PATH, checked
+from rawrec.errors import UserError
+from rawrec.files import alone, clean, write_text
+from rawrec.folders import discard, own_folder, placing
+from rawrec.reading import damaged, read_json, read_text, typed
+from rawrec.stream.saved import LARGEST
+from rawrec.sums import check_file, file_sum
+from rawrec.training import state as checkpoint
+
+FORMAT = 1
+FOLDER, POINTER, TENSORS, PLAIN, MANIFEST = (
+    "versions",
+    "current.json",
+    "model.safetensors",
+    "items.json",
+    "manifest.json",
+)
+NAME = r"[0-9]{9}-[0-9]{12}"
+LATEST = "latest"
+
+
+class Version(BaseModel):
+    """What a version's `manifest.json` says. run: the fingerprint of the run that it goes on from, whose folder was
+    `folder`; step, events: what the trainer had done; watermark: the latest time of its events; refused: why it is not
+    to be served, where a check failed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: int
+    name: str = Field(pattern=f"^{NAME}$")
+    run: str
+    folder: str
+    step: int
+    events: int
+    watermark: float | None
+    positions: dict[str, int]
+    items: int
+    users: int
+    files: dict[str, str]
+    refused: str | None = None
+
+
+class _Pointer(BaseModel):
+    """`current.json`. held: by whoever rolled back; what is published meanwhile is not served."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: int
+    version: str = Field(pattern=f"^{NAME}$")
+    held: bool = False
+
+
+class Listed(NamedTuple):
+    """The versions of a folder, oldest first; which is served; and whether somebody holds it there."""
+
+    versions: list[Version]
+    current: str | None
+    held: bool
+
+
+def name_of(step: int, events: int) -> str:
+    return f"{step:09d}-{events:012d}"
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+def publish(out: Path, about: Version, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Version:
+    """Write a version, check it, and serve it: the pointer moves unless a check fails or somebody holds it.
+
+    Where it is there already, as a trainer left it that was killed behind it, it is not written again. Raises UserError
+    for a folder that holds versions of another run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out, f"another process publishes in {out} now"):
+        folder = own_folder(out / FOLDER)
+        clean(out)
+        before = listed(out)
+        if before.versions and before.versions[-1].run != about.run:
+            raise UserError(f"{out} holds versions of another run: publish into another folder")
+        made = next((version for version in before.versions if version.name == about.name), None)
+        if made is None:
+            made = _written(folder / about.name, about, tensors, plain)
+        if made.refused is None and not before.held:
+            _point(out, made.name)
+    return made
+
+
+def _written(target: Path, about: Version, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Version:
+    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    refused = f"{wrong[0]} holds values that are no numbers" if wrong else None
+    with placing(target) as fresh:
+        checkpoint.save(fresh / TENSORS, tensors, {"format": FORMAT, "version": about.name})
+        write_text(fresh / PLAIN, json.dumps(plain, ensure_ascii=True, allow_nan=False))
+        sums = {name: file_sum(fresh / name) for name in (TENSORS, PLAIN)}
+        made = about.model_copy(update={"files": sums, "refused": refused})
+        checkpoint.write_json(fresh / MANIFEST, made.model_dump())
+    return made
+
+
+def _point(out: Path, name: str, held: bool = False) -> None:
+    checkpoint.write_json(out / POINTER, _Pointer(format=FORMAT, version=name, held=held).model_dump())
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+@checked(out=PATH)
+def listed(out: str | Path) -> Listed:
+    """The versions in a folder. Raises UserError where it holds none, or a manifest or the pointer is damaged."""
+    out = Path(out)
+    folder = out / FOLDER
+    if not folder.is_dir():
+        raise UserError(f"{out} holds no versions: `rawrec online RUN --log URL --publish {out}` makes them")
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    versions = [_manifest(folder / name) for name in names]
+    pointer = _pointer(out)
+    return Listed(versions, None if pointer is None else pointer.version, pointer is not None and pointer.held)
+
+
+def _manifest(folder: Path) -> Version:
+    path = folder / MANIFEST
+    try:
+        found: Version = typed(Version, read_json(path), path)
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no version: it has no {MANIFEST}; remove it") from None
+    if found.format != FORMAT:
+        raise UserError(f"{path} has format {found.format}, and this version of rawrec reads {FORMAT}")
+    if found.name != folder.name:
+        raise UserError(f"{path} is damaged: it is of the version {found.name}")
+    return found
+
+
+def _pointer(out: Path) -> _Pointer | None:
+    path = out / POINTER
+    try:
+        found: _Pointer = typed(_Pointer, read_json(path), path)
+    except FileNotFoundError:
+        return None
+    if found.format != FORMAT:
+        raise UserError(f"{path} has format {found.format}, and this version of rawrec reads {FORMAT}")
+    return found
+
+
+def read(out: Path, name: str | None = None) -> tuple[Version, dict[str, Tensor], dict[str, Any]]:
+    """A version, the one that is served unless another is named, whole and as it was written. Raises UserError where it
+    is not there, was refused, or is damaged."""
+    found = listed(out)
+    name = name or found.current
+    if name is None:
+        raise UserError(f"{out} serves no version yet")
+    version = _named(found, name, out)
+    folder = out / FOLDER / name
+    then = f"roll back to another version (rawrec rollback {out} VERSION), or publish again"
+    for file in (TENSORS, PLAIN):
+        check_file(folder / file, version.files.get(file, ""), then)
+    tensors, state = checkpoint.load(folder / TENSORS, summed=False)
+    with damaged(folder / PLAIN, f"; {then}"):
+        plain = json.loads(read_text(folder / PLAIN, LARGEST))
+    if state.get("version") != name:
+        raise UserError(f"{folder / TENSORS} is of another version; {then}")
+    return version, tensors, plain
+
+
+def _named(found: Listed, name: str, out: Path) -> Version:
+    for version in found.versions:
+        if version.name == name:
+            if version.refused is not None:
+                raise UserError(f"version {name} of {out} was refused when it was published: {version.refused}")
+            return version
+    known = ", ".join(version.name for version in found.versions[-5:])
+    raise UserError(f"{out} has no version {name[:60]!r}. The latest: {known or 'none'}")
+
+
+# ------------------------------------------------------------------------------------------------------------- changing
+@checked(out=PATH)
+def rollback(out: str | Path, version: str | None = None) -> str:
+    """Serve another version of a folder, the one before that which is served unless it is named, and hold it: what is
+    published from then on is not served until `latest` is asked for. Returns its name.
+
+    Raises UserError where there is no such version, or it was refused or is damaged.
+    """
+    out = Path(out)
+    with alone(out, f"another process publishes in {out} now"):
+        found = listed(out)
+        good = [one.name for one in found.versions if one.refused is None]
+        if version == LATEST:
+            name = good[-1] if good else ""
+        elif version is None:
+            before = [name for name in good if found.current is not None and name < found.current]
+            if not before:
+                raise UserError(f"{out} has no version before {found.current}, which is served")
+            name = before[-1]
+        else:
+            name = version
+        read(out, name)
+        _point(out, name, held=version != LATEST)
+    return name
+
+
+@checked(out=PATH)
+def prune(out: str | Path, keep: int) -> list[str]:
+    """Remove versions but for the `keep` latest and the one that is served; the names of those that went."""
+    out = Path(out)
+    with alone(out, f"another process publishes in {out} now"):
+        found = listed(out)
+        old = [one.name for one in found.versions[: max(len(found.versions) - keep, 0)] if one.name != found.current]
+        for name in old:
+            discard(out / FOLDER / name)
+    return old
