@@ -151,6 +151,16 @@ def test_large_pictures_wait_for_room_and_small_ones_do_not():
         pass
 
 
+@pytest.mark.parametrize("keep", [-1, -5, -12])
+def test_a_png_without_its_end(keep: int) -> None:
+    """Its pixels are whole, but nobody knows what else is missing."""
+    whole = encode(halves(), "PNG")
+    assert images.check(whole) is None and images.check(whole + b"more") is None
+    assert images.check(whole[:keep]) == "damaged picture: its end is missing"
+    with pytest.raises(images.ImageError, match="its end is missing"):
+        images.decode(whole[:keep], 8)
+
+
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
 @pytest.mark.parametrize("keep", [0.3, 0.7])
 def test_truncated(fmt, keep):

@@ -40,6 +40,8 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats whose further pictures are frames; those of a TIFF are pages."""
 LONG = 40 * MAX_PIXELS
 """An animation of which more pixels must be decoded for the frames that are wanted is refused."""
+END_OF_PNG = b"IEND\xaeB`\x82"
+"""With its check sum; Pillow takes the pixels of a file that was cut off before it."""
 JPEG_QUALITY = 90
 """Of frames, which have no file of their own."""
 STRIP = 4
@@ -223,6 +225,8 @@ def _loaded(data: bytes, size: int) -> Iterator[Image.Image]:
             with _ROOM.taken(width * height), contextlib.closing(image):  # which frees its pixels
                 image.draft("RGB", (size, size))
                 image.load()
+                if image.format == "PNG" and END_OF_PNG not in data:
+                    raise ImageError("damaged picture: its end is missing")
                 yield image
     except ImageError:
         raise
