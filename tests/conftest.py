@@ -3,6 +3,7 @@
 import gc
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,3 +78,25 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     if request.node.get_closest_marker("drawn") is None:
         monkeypatch.setattr(plots, "_svg", described)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks() -> Iterator[None]:
+    """Pretrained and random networks of encoders are made once, see `networks_once.py`."""
+    if "rawrec.content.encoders" not in sys.modules:
+        yield
+        return
+    from networks_once import once
+    from rawrec.content import encoders
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "_network", once(encoders._network))
+        yield
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of encoders are made each time."""
+    from rawrec.content import encoders
+
+    monkeypatch.setattr(encoders, "_network", getattr(encoders._network, "__wrapped__", encoders._network))

@@ -17,7 +17,7 @@ from rawrec.cli.common import app
 from rawrec.cli.sources import importing
 from rawrec.config.sources import SOURCES
 
-SHARED = {"out", "split", "overwrite", "pictures"}
+SHARED = {"out", "split", "overwrite", "pictures", "allow_empty"}
 """What every source of interactions that are not generated is given."""
 
 

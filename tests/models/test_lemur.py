@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranking_mixin import RankingMixin
+from ranking_mixin import RankingMixin, ServingMixin
 from torch import nn
 
 from rawrec.config import RANKERS, DotMlpConfig, resolve
@@ -29,6 +29,9 @@ LEMUR = {"dim": 8, "popularity": True, "content": "lemur"}
 DEEP = {**LEMUR, "hidden": [32]}
 
 
+# That each head learns by heart, and is what its seed makes it, is held with EM3's content (test_heads.py).
+
+
 class TestLemur(RankingMixin):
     settings = {  # noqa: RUF012
         "model": {**LEMUR, "name": "lemur", "tokens": 4, "width": 16, "multiplier": 2},
@@ -38,46 +41,37 @@ class TestLemur(RankingMixin):
     by_heart = {"lr": 0.003, "epochs": 100}  # noqa: RUF012
 
 
-class TestDotMlp(RankingMixin):
+class TestDotMlp(ServingMixin):
     settings = {"model": {**DEEP, "name": "dot_mlp"}, "paradigm": "frozen"}  # noqa: RUF012
     reads_content = True
 
 
-class TestWideDeep(RankingMixin):
+class TestWideDeep(ServingMixin):
     settings = {"model": {**DEEP, "name": "wide_deep"}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
 
-    test_overfits_a_tiny_set = None  # as it does with EM3's content
 
-
-class TestDeepFM(RankingMixin):
+class TestDeepFM(ServingMixin):
     settings = {"model": {**DEEP, "name": "deepfm"}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
 
-    test_overfits_a_tiny_set = None  # as it does with EM3's content
 
-
-class TestDCNv2(RankingMixin):
+class TestDCNv2(ServingMixin):
     settings = {"model": {**DEEP, "name": "dcnv2"}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
 
-    test_overfits_a_tiny_set = None  # as it does with EM3's content
 
-
-class TestDIN(RankingMixin):
+class TestDIN(ServingMixin):
     settings = {"model": {**DEEP, "name": "din", "attention_hidden": [8]}, "paradigm": "hybrid"}  # noqa: RUF012
     reads_content = True
-    by_heart = {"lr": 0.01, "epochs": 80}  # noqa: RUF012
 
 
-class TestTokenMixerLarge(RankingMixin):
+class TestTokenMixerLarge(ServingMixin):
     settings = {  # noqa: RUF012
         "model": {**LEMUR, "name": "tokenmixer_large", "tokens": 3, "width": 16, "layers": 2, "residual_interval": 1},
         "paradigm": "hybrid",
     }
     reads_content = True
-
-    test_overfits_a_tiny_set = None  # as with EM3's content: it takes long
 
 
 class TestSearch(RankingMixin):

@@ -229,9 +229,8 @@ def test_nothing_is_executed_and_the_good_lines_are_in(tmp_path: Path) -> None:
     ]
     reviews = write(tmp_path / "r.json", [old("u1", A), "nonsense", "{'reviewerID': 'u2', 'asin': 'B', 'overall': 3.0, "
                     "'unixReviewTime': 1370000005}", {**old("u3", A), "overall": None}, {"asin": A}])  # fmt: skip
-    data = import_amazon(
-        reviews, write(tmp_path / "m.json", lines, repr), out=tmp_path / "out", image_urls="keep", progress=False
-    )
+    meta = write(tmp_path / "m.json", lines, repr)
+    data = import_amazon(reviews, meta, out=tmp_path / "out", image_urls="keep", allow_empty=True, progress=False)
     assert not trap.exists()
     assert data.item_ids.tolist() == [A, "B", "C"]
     assert data.texts("title", range(3)) == [["good"], ["lone \\ud800 half \\d"], ["7"]]  # type: ignore[arg-type]

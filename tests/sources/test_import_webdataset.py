@@ -316,7 +316,7 @@ def test_names_and_words_of_another_encoding(tmp_path: Path, run: Import) -> Non
         ("json", json.dumps({"title": name, "price": float("nan")}, ensure_ascii=False).encode("latin-1")),
         ("txt", name.encode("latin-1")))]  # fmt: skip
     path = shard(tmp_path / "s.tar", entries, tarfile.GNU_FORMAT, "latin-1")
-    data = run(path, text=["title"], numeric=["price"], encoding="latin-1")
+    data = run(path, text=["title"], numeric=["price"], encoding="latin-1", allow_empty=True)
     assert data.item_ids.tolist()[:3] == names
     assert data.texts("title", range(3)) == data.texts("text", range(3)) == [[name] for name in names]
     assert not data.present("price").any() and counts(data) == {}

@@ -12,6 +12,7 @@ from rich.console import Console
 from test_image_names import fill
 
 import rawrec
+import source_samples
 from rawrec import cli
 from rawrec.data.import_report import ImportReport, Skipped
 from rawrec.errors import UserError
@@ -62,6 +63,53 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert (ended.value.code or 0) == code and said in " ".join("".join(capsys.readouterr()).split())
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "empty"),
+    [
+        ("movielens", "ml-latest-small --posters other", "poster"),
+        ("movielens", "ml-latest-small --image-url-table urls.csv", "image"),
+        ("recbole", "ml-1m --text movie_title", "movie_title"),
+        ("amazon", "--reviews reviews_Baby_5.json.gz --meta meta_Baby.json.gz --image-urls keep", "image_url"),
+        ("microlens", "MicroLens-50k --covers other", "cover"),
+        ("pixelrec", "PixelRec50K --covers other", "cover"),
+        ("mind", "MIND --image-url-table urls.csv", "image"),
+        ("mmrec", "baby --image-url-table urls.csv --image-url-field photo", "photo"),
+        ("taobao-mm", "Taobao-MM --image-url-table urls.csv", "image"),
+        (
+            "webdataset",
+            "shards/*.tar --interactions clicks.tsv --user user --item isbn --item-key isbn --numeric title",
+            "title",
+        ),
+    ],
+    ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else value,
+)
+def test_what_was_asked_for_ends_up_empty_in_every_source(
+    source: str, words: str, empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    getattr(source_samples, {"taobao-mm": "taobao_mm", "pixelrec": "microlens"}.get(source, source))(tmp_path)
+    fill(tmp_path / "other", "nobody.jpg")
+    (tmp_path / "urls.csv").write_text("item,url\nnobody,http://127.0.0.1/x.jpg\n")
+    if source == "recbole":
+        file = tmp_path / "ml-1m" / "ml-1m.item"
+        rows = [line.split("\t") for line in file.read_text().splitlines()]
+        file.write_text(
+            "".join("\t".join([row[0], row[1] if at == 0 else "", *row[2:]]) + "\n" for at, row in enumerate(rows))
+        )
+    if source == "amazon":
+        source_samples.json_lines(tmp_path / "meta_Baby.json.gz", [{"asin": "B000000000", "title": "x"}])
+    monkeypatch.chdir(tmp_path)
+    for more, code, said in (
+        ([], 2, f"field {empty!r} is empty, of"),
+        (["--allow-empty"], 0, f"! field {empty!r} is empty: no item has it"),
+    ):
+        monkeypatch.setattr("sys.argv", ["rawrec", "import", source, *words.split(), "--out", "data", *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = " ".join("".join(capsys.readouterr()).split())
+        assert (ended.value.code or 0) == code and said in told, told
+        assert Path("data").exists() == (code == 0)
 
 
 def test_large_losses_are_lines_in_colour() -> None:

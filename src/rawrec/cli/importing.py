@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from rawrec.cli.options import (
-    AllowEmpty,
     Category,
     Columns,
     ContextCategory,
@@ -95,7 +94,6 @@ def import_table(
     user_category: UserCategory = None,
     user_numeric: UserNumeric = None,
     encoding: Encoding = None,
-    allow_empty: AllowEmpty = False,
 ) -> Work:
     """Import tables of interactions and items, and a folder of pictures."""
     from rawrec.sources.table import import_table as work
@@ -296,7 +294,6 @@ def import_impressions(
     image_url: ImageUrl = None,
     encoding: Encoding = None,
     launched: Launched = None,
-    allow_empty: AllowEmpty = False,
 ) -> Work:
     """Import a table of shown lists with their clicks, as search engines and feeds log them."""
     from rawrec.sources.impressions import import_impressions as work
@@ -339,7 +336,6 @@ def import_huggingface(
     user_category: UserCategory = None,
     user_numeric: UserNumeric = None,
     encoding: Encoding = None,
-    allow_empty: AllowEmpty = False,
 ) -> Work:
     """Import datasets of the Hugging Face hub, or folders of the same layout."""
     from rawrec.sources.huggingface import import_huggingface as work

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from rawrec import plugins
 from rawrec.cli.common import App, Group, app, columns_of, console, print_json, split_spec, vector_files
-from rawrec.cli.options import Json, Out, Overwrite, Ratios, Split, SplitSeed
+from rawrec.cli.options import AllowEmpty, Json, Out, Overwrite, Ratios, Split, SplitSeed
 from rawrec.cli.pictures import parameters, picture_options, with_signature
 from rawrec.errors import UserError
 from rawrec.shown import say
@@ -101,6 +101,7 @@ def _shared(
     split: Split = None,
     ratios: Ratios = None,
     split_seed: SplitSeed = None,
+    allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -125,11 +126,12 @@ def own_command(name: str, record: type[SourceOptions]) -> Any:
     from rawrec.config.sources import option
 
     def command(**_: Any) -> Work:
-        def work(*, out: Any, split: Any = None, pictures: Any = None, overwrite: bool = False, **given: Any) -> Any:
+        def work(*, out: Any, **given: Any) -> Any:
             from rawrec.sources.own import import_own
 
-            options = {key.removeprefix(OWN): value for key, value in given.items()}
-            return import_own(name, options, out=out, split=split, pictures=pictures, overwrite=overwrite)
+            options = {key.removeprefix(OWN): value for key, value in given.items() if key.startswith(OWN)}
+            shared = {key: value for key, value in given.items() if not key.startswith(OWN)}
+            return import_own(name, options, out=out, **shared)
 
         return work
 

@@ -38,7 +38,7 @@ SOURCES: dict[str, SourceEntry] = {
     name: SourceEntry(f"rawrec.sources.{_FILES.get(name, name)}:import_{name}".replace("-", "_")) for name in _OURS
 }
 """Every source. Own ones are added as they are registered, or asked for by name."""
-SHARED = {"out", "split", "ratios", "split-seed", "overwrite", "json", "help"} | {
+SHARED = {"out", "split", "ratios", "split-seed", "allow-empty", "overwrite", "json", "help"} | {
     *("image-url-table", "image-url-table-id", "image-url-table-url", "image-url-field", "downloads"),
     *("retry-failed", "allow-private", "per-host", "per-second"),
 }

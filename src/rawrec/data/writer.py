@@ -62,7 +62,8 @@ class DatasetWriter(PartWriter):
     takes. has_time, has_launched: whether interactions have a `timestamp`, items a `launched` time. overwrite: replace
     a dataset that is there. pictures: pictures given by address, which become one more image field. asked: which of
     `query` and `session` the interactions have. rated: see `Rated`.
-    allow_empty: whether a field may be one that no item has; otherwise `finish` refuses it.
+    needed: fields that were asked for, `pictures` being another; None: all. allow_empty: whether one of them may be one
+    that no item has; otherwise `finish` refuses it.
 
     Raises UserError where the place is taken, cannot be written, is full, or where a value is not acceptable.
     """
@@ -85,10 +86,13 @@ class DatasetWriter(PartWriter):
         pictures: Addresses | None = None,
         asked: Collection[str] = (),
         rated: Rated = "unseen",
+        needed: Collection[str] | None = None,
         allow_empty: bool = True,
     ) -> None:
-        self._allow_empty = allow_empty
+        self._allow_empty, self._needed = allow_empty, None if needed is None else {*needed}
         if pictures is not None:
+            if self._needed is not None:
+                self._needed.add(pictures.field)
             fields = fields.model_copy(update={"image": [*fields.image, pictures.field]})
         self._meta: dict[str, Any] = {
             "source": source,
@@ -159,7 +163,8 @@ class DatasetWriter(PartWriter):
         counts = {"users": len(self._user_codes), "items": n_items, "interactions": len(parts), **self._asked_counts()}
         self._write_asked(1, counts)
         self._account(report, counts, bare)
-        if (empty := report.empty_fields()) and not self._allow_empty:
+        empty = [name for name in report.empty_fields() if self._needed is None or name in self._needed]
+        if empty and not self._allow_empty:
             images = self._meta["fields"].image
             raise UserError(
                 "; ".join(report.why_empty(name, name in images) for name in empty)

@@ -45,13 +45,15 @@ class Videos:
     """What an import reads.
 
     pairs: the interactions, a row being a user, an item and a time; with `lists` a user and the items in order.
-    catalogue: the table of the items. beside: smaller ones, held in memory. covers: a folder of `<item>.jpg`.
+    catalogue: the table of the items. beside: smaller ones, held in memory. covers: a folder of `<item>.jpg`;
+    needs_covers: it was named.
     """
 
     pairs: Source
     catalogue: ItemTable | None
     covers: Path | None
     lists: bool = False
+    needs_covers: bool = False
     beside: list[ItemTable] = field(default_factory=list)
 
 
@@ -60,6 +62,7 @@ def write_videos(
     report: ImportReport,
     out: str | Path,
     split: SplitSpec | None,
+    allow_empty: bool,
     overwrite: bool,
     progress: bool,
     pictures: UrlPictures | None,
@@ -86,6 +89,8 @@ def write_videos(
             label_rule="every interaction is positive",
             has_time=timed,
             has_launched=videos.lists,
+            needed=[COVER] if videos.needs_covers else [],
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=pictures,
         ) as writer,

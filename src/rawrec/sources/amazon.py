@@ -55,6 +55,7 @@ def import_amazon(
     image_urls: str | None = None,
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -72,6 +73,7 @@ def import_amazon(
     preset: `lmm`, the protocol of the paper: 5-core, every rating a positive, at random per user 80/10/10.
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default by time per user.
+    allow_empty: as of `import_table`.
 
     Raises UserError for absent files and columns, files that cannot be read, and a preset beside what it sets.
     """
@@ -107,6 +109,8 @@ def import_amazon(
             label_rule="every rating is positive" if positive is None else f"{RATING} >= {positive:g}",
             extra={RATING: pa.float32()},
             has_time=True,
+            needed=["image_url"] if image_urls == "keep" else [],
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=pictures,
             rated=rated_as(rated, [label]),

@@ -30,6 +30,7 @@ def import_microlens(
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -41,6 +42,7 @@ def import_microlens(
     categorical `tag`. In a `.tsv` the place in a user's list stands for the time. pictures: a table of addresses of
     pictures, to be downloaded. encoding: of the tables (default: UTF-8, else as each is found to be). split: default
     leave one out.
+    allow_empty: as of `import_table`.
 
     Raises UserError for files that are absent, ambiguous or cannot be read.
     """
@@ -60,6 +62,7 @@ def import_microlens(
         pairs=source,
         lists=lists,
         catalogue=_table(found, report, ",", {"title": "text"}, encoding) if found is not None else None,
+        needs_covers=covers is not None,
         covers=_one(folder, "covers", covers, [path for path in sorted(folder.glob("*covers")) if path.is_dir()]),
     )
     if (found := _file(folder, "tags", None, ("*tags_to_summary.csv",))) is not None:
@@ -69,7 +72,7 @@ def import_microlens(
             videos.beside.append(_table(found, report, "\t", {"likes": "numeric", "views": "numeric"}, encoding))
         else:
             report.note(f"{found.name}: {COUNTED_LATER}")
-    return write_videos(videos, report, out, split, overwrite, progress, pictures)
+    return write_videos(videos, report, out, split, allow_empty, overwrite, progress, pictures)
 
 
 @checked()
@@ -84,6 +87,7 @@ def import_pixelrec(
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -94,6 +98,7 @@ def import_pixelrec(
     items, as numeric fields, which tell of the time after the interactions. Fields: image `cover`, text `title`,
     `title_en` and `description`, categorical `tag`. pictures: a table of addresses of pictures, to be
     downloaded. encoding: of the tables (default: UTF-8, else as each is found to be). split: default leave one out.
+    allow_empty: as of `import_table`.
 
     Raises UserError for files that are absent, ambiguous or cannot be read.
     """
@@ -119,8 +124,8 @@ def import_pixelrec(
             report.note(f"{', '.join(counted)}: {COUNTED_LATER}")
         catalogue = ItemTable(items, "item_id", kinds)
     folders = [path for name in ("cover", "covers", "images") if (path := folder / name).is_dir()]
-    videos = Videos(source, catalogue, _one(folder, "covers", covers, folders))
-    return write_videos(videos, report, out, split, overwrite, progress, pictures)
+    videos = Videos(source, catalogue, _one(folder, "covers", covers, folders), needs_covers=covers is not None)
+    return write_videos(videos, report, out, split, allow_empty, overwrite, progress, pictures)
 
 
 def _folder(folder: str | Path) -> Path:

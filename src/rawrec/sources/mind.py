@@ -58,6 +58,7 @@ def import_mind(
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -71,6 +72,7 @@ def import_mind(
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default as the folders say (of two, the other one is test and the last day of train is valid); for one folder
     by global time. A split that could tear an impression apart keeps it whole. A folder without clicks is left out.
+    allow_empty: as of `import_table`.
 
     Raises UserError for absent files, files that cannot be read and when nothing is left to import.
     """
@@ -94,6 +96,8 @@ def import_mind(
             label_rule="clicked when shown",
             extra=extra,
             has_time=True,
+            needed=(),
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=pictures,
             asked=["session"],

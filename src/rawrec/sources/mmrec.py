@@ -37,6 +37,7 @@ def import_mmrec(
     split: SplitSpec | None = None,
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -49,6 +50,7 @@ def import_mmrec(
     pictures: a table of addresses of pictures, to be downloaded.
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default the column x_label (0 train, 1 valid, 2 test), without it at random per user.
+    allow_empty: as of `import_table`.
 
     Raises UserError for absent files and columns and files that cannot be read.
     """
@@ -81,6 +83,8 @@ def import_mmrec(
             label_rule="every interaction is positive",
             extra=extra,
             has_time=time is not None,
+            needed=(),
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=pictures,
         ) as writer,

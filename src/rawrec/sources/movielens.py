@@ -42,6 +42,7 @@ def import_movielens(
     split: SplitSpec | None = None,
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -54,6 +55,7 @@ def import_movielens(
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     label = rating >= `positive`; the rating is kept. rated: `seen` (default) or `unseen`, as of `import_table`. split:
     default by time per user.
+    allow_empty: as of `import_table`.
 
     Raises UserError for absent files and columns and files that cannot be read.
     """
@@ -82,6 +84,8 @@ def import_movielens(
             extra=cleaner.extra,
             users=users.fields,
             has_time=True,
+            needed=[*fields.image, *(["plot"] if plots is not None else [])],
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=pictures,
             rated=rated_as(rated, [label]),

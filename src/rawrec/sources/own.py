@@ -94,14 +94,15 @@ def import_own(
     out: str | Path,
     split: SplitSpec | None = None,
     pictures: UrlPictures | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Import from a source that was registered, or that an installed package brings, into a dataset folder.
 
-    options: its record, or the values of it. split, pictures, overwrite: as of `import_table`. Raises UserError for an
-    unknown source, for options that it does not take, for what `import_table` refuses, and where the source's own code
-    fails.
+    options: its record, or the values of it. split, pictures, allow_empty, overwrite: as of `import_table`. Raises
+    UserError for an unknown source, for options that it does not take, for what `import_table` refuses, and where the
+    source's own code fails.
 
     >>> import_own("till", {"journal": "monday.log"}, out="data/till")
     """
@@ -134,7 +135,8 @@ def import_own(
         rows, tables.user, tables.item, catalogue, out=out, time=tables.time, time_format=tables.time_format,
         labels=tables.labels, positive=tables.positive, rated=tables.rated, extra=tables.extra,
         context_category=tables.context_category, context_numeric=tables.context_numeric, query=tables.query,
-        session=tables.session, users=people, split=split, overwrite=overwrite, progress=progress,
+        session=tables.session, users=people, split=split, needed=(), allow_empty=allow_empty, overwrite=overwrite,
+        progress=progress,
     )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def import_recbole(
     pictures: UrlPictures | None = None,
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -72,6 +73,7 @@ def import_recbole(
     encoding: of the tables that are text (default: UTF-8, else as each is found to be).
     split: default as the files `<name>.train.inter`, `.valid.inter` and `.test.inter` (or part1 to part3) say, which
     are read instead of `<name>.inter`; without them by time per user, without times at random per user.
+    allow_empty: as of `import_table`.
 
     Raises UserError for absent files and columns and files that cannot be read.
     """
@@ -139,6 +141,8 @@ def import_recbole(
             ),
             users=people.fields,
             has_time=time is not None,
+            needed=catalogue.fields.text,
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=catalogue.pictures,
             asked=asked.values(),

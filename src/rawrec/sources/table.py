@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rawrec.arguments import checked
@@ -149,11 +149,13 @@ def import_sources(
     session: str | None = None,
     users: Users | None = None,
     split: SplitSpec | None,
-    allow_empty: bool = True,
+    needed: Collection[str] | None = None,
+    allow_empty: bool = False,
     overwrite: bool,
     progress: bool,
 ) -> Dataset:
-    """Import the interactions of an open table and the items of a catalogue; all else as `import_table`."""
+    """Import the interactions of an open table and the items of a catalogue; needed: the fields that were
+    asked for; None: all. All else as `import_table`."""
     report = rows.report
     catalogue.check_time(time)
     rows.require("user", [user])
@@ -196,6 +198,7 @@ def import_sources(
             users=users.fields if users else None,
             has_time=time is not None,
             has_launched=catalogue.launched is not None,
+            needed=needed,
             allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=catalogue.pictures,

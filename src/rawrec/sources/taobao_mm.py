@@ -54,6 +54,7 @@ def import_taobao_mm(
     rows: int | None = None,
     pictures: UrlPictures | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -66,6 +67,7 @@ def import_taobao_mm(
     Items: categories `category`, `item_213`, `item_214`, and the feature `scl` where the folder has the vectors. Users:
     categories `user_130_1` to `user_130_5`. pictures: a table of addresses of pictures, to be downloaded.
     split: default as the files say; of train one user in ten is in valid.
+    allow_empty: as of `import_table`.
 
     Raises UserError for absent files and columns, files that cannot be read, and when nothing is left to import.
     """
@@ -88,6 +90,8 @@ def import_taobao_mm(
             extra={"given": pa.int8(), PART: pa.int64()},
             users=Columns(categorical=[*OF_USERS.values()]),
             has_time=True,
+            needed=(),
+            allow_empty=allow_empty,
             overwrite=overwrite,
             pictures=pictures,
         ) as writer,

@@ -55,6 +55,7 @@ def import_webdataset(
     user_numeric: Sequence[str] = (),
     encoding: str | None = None,
     split: SplitSpec | None = None,
+    allow_empty: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -69,6 +70,7 @@ def import_webdataset(
     user, item, time, labels, extra, context_category, context_numeric, query, session: columns of the interactions, as
     of `import_table`, positive, rated and time_format, too. users, user_id, user_category, user_numeric, encoding,
     split: as there.
+    allow_empty: as of `import_table`.
 
     Nothing is unpacked to disk. Raises UserError for absent files and columns, and when nothing is left to import.
     """
@@ -89,9 +91,13 @@ def import_webdataset(
     )  # fmt: skip
     if unused := [name for name in samples.keys if name not in catalogue.columns]:
         report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
+    found = {name for names in own.values() for name in names}
+    needed = [*own["image"]] if image else []
+    needed += [name for name in catalogue.fields.names() if name not in found]
     people = Users(report, open_users(users, report, encoding), user_id or user, user_category, user_numeric)
     return import_sources(
         rows, user, item, catalogue, out=out, time=time, time_format=time_format, labels=labels, positive=positive,
         rated=rated, extra=extra, context_category=context_category, context_numeric=context_numeric, query=query,
-        session=session, users=people, split=split, overwrite=overwrite, progress=progress,
+        session=session, users=people, split=split, needed=needed, allow_empty=allow_empty, overwrite=overwrite,
+        progress=progress,
     )  # fmt: skip
