@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from streams import BEGIN, SETTINGS, check_same, events_of, go_on, picture, small_run, state_of, write
 
 from killing import killed_everywhere
 from rawrec.data.dataset import Dataset
@@ -26,6 +25,7 @@ from rawrec.stream.online import online
 from rawrec.stream.trainer import Trainer
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
+from streams import BEGIN, SETTINGS, check_same, events_of, go_on, picture, small_run, state_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
 

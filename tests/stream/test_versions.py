@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from streams import BEGIN, SETTINGS, check_same, events_of, small_run, write
 
 from killing import killed_everywhere
 from rawrec.data.dataset import Dataset
@@ -19,6 +18,7 @@ from rawrec.stream.online import load_version, online
 from rawrec.stream.trainer import Trainer
 from rawrec.stream.versions import LATEST, Version, listed, prune, publish, read, rollback
 from rawrec.training.runs import RunFolder
+from streams import BEGIN, SETTINGS, check_same, events_of, small_run, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
