@@ -26,7 +26,7 @@ ABOVE_THE_GROUND = {
     "evaluation": set(),
     "training": {"evaluation", "models", "content", "data", "config"},
     "stream": {"training", "models", "evaluation", "content", "data", "config"},
-    "serving": {"training", "evaluation", "models", "content", "data", "config"},
+    "serving": {"stream", "training", "evaluation", "models", "content", "data", "config"},
     "server": {"serving", "stream", "training", "data"},
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
     "studies": {"report", "serving", "training", "evaluation", "content", "data", "config"},

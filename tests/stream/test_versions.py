@@ -132,7 +132,7 @@ def test_a_version_says_what_its_trainer_says(kind: str, data: Dataset, tmp_path
     assert tensors[0] == tensors[1]
     found = listed(out)
     assert len(found.versions) > 1 and found.current == found.versions[-1].name
-    served = load_version(out, data=data)
+    _, served = load_version(out, data=data)
     users, items = ["new1", str(data.user_ids[0]), "nobody"], ["fresh5", str(data.item_ids[1]), "fresh17"]
     asked = [Sample(user, item, [str(i) for i in data.item_ids[:3]], BEGIN, 0.0) for user in users for item in items]
     names = [one.item for one in asked]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rawrec.cli.common import app
-from rawrec.cli.options import AddedItems, Data, Newest, RunArgument
+from rawrec.cli.options import AddedItems, Data, Newest
 from rawrec.errors import UserError
 from rawrec.server import need_all
 from rawrec.shown import say
@@ -16,7 +16,7 @@ from rawrec.shown import say
 
 @app.command(epilog="Example: rawrec serve runs/em3 --port 8000 --token-file token --state runs/em3-served")
 def serve(
-    run: RunArgument,
+    run: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="run folder, or folder of published versions")],
     host: Annotated[
         str, typer.Option(help="where to listen; beside this machine itself only with a token")
     ] = "127.0.0.1",
@@ -33,6 +33,7 @@ def serve(
     log: Annotated[
         str | None, typer.Option(metavar="URL", help="write what is shown and done into this log: sqlite:events.db")
     ] = None,
+    every: Annotated[float, typer.Option(min=0.05, help="seconds between looks for another version of DIR")] = 1.0,
     waiting: Annotated[int, typer.Option(min=1, help="requests that may wait; more are answered 503")] = 64,
     deadline: Annotated[float, typer.Option(min=0.01, help="seconds that a request may wait for the model")] = 2.0,
     batch: Annotated[int, typer.Option(min=1, help="requests that are answered at once, at most")] = 16,
@@ -44,9 +45,12 @@ def serve(
     """Serve lists, scores and similar items over HTTP."""
     need_all()
     from rawrec.server import run as running
+    from rawrec.server.watching import holds_versions
     from rawrec.serving.recommender import Recommender
 
-    options = running.Options(host, port, tuple(name or ()), token_file, state, log, waiting, deadline, batch, threads)
+    options = running.Options(
+        host, port, tuple(name or ()), token_file, state, log, every, waiting, deadline, batch, threads
+    )
     options.check()
     if added is not None and state is not None:
         raise UserError("--state keeps the items that are added: leave out --added")
@@ -54,7 +58,10 @@ def serve(
     def load(kept: Path | None) -> Recommender:
         return Recommender.load(run, data, newest=newest, added=kept or added)
 
-    serving, notes = running.open_serving(load, options)
+    published = run if holds_versions(run) else None
+    if published is not None and (newest or added is not None or data is not None):
+        raise UserError(f"{run} holds versions, which know their run and dataset: leave out --data, --newest, --added")
+    serving, notes = running.open_serving(load, options, published)
     made, place = running.application(serving, options), running.listen(options)
     shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
     address = f"http://{shown}:{place.getsockname()[1]}"

@@ -111,8 +111,8 @@ def _reading(app: FastAPI, serving: Serving) -> None:
 
 def _writing(app: FastAPI, serving: Serving) -> None:
     async def write(work: Callable[[Version], list[str]]) -> wire.ItemsAnswer:
+        done = await asyncio.get_running_loop().run_in_executor(serving.writing, lambda: work(serving.now()))
         version = serving.now()
-        done = await asyncio.get_running_loop().run_in_executor(serving.writing, work, version)
         return wire.ItemsAnswer(added=done, hidden=len(version.rec.hidden), served=version.served())
 
     @app.post("/items", tags=["items"], max_body_size=UPLOAD_BYTES)
@@ -122,10 +122,9 @@ def _writing(app: FastAPI, serving: Serving) -> None:
         item, pictures = await _item(request)
 
         def work(version: Version) -> list[str]:
-            rec = version.rec
-            rec.add_items([wire.item_of(item, pictures, rec.data.fields)])
-            serving.state.keep_added(rec)
-            _log(serving, lambda event: item_event(item, pictures, rec.data.fields, event))
+            fields = version.rec.data.fields
+            serving.add(wire.item_of(item, pictures, fields))
+            _log(serving, lambda event: item_event(item, pictures, fields, event))
             return [str(item["item_id"])]
 
         return await write(work)
@@ -137,9 +136,7 @@ def _writing(app: FastAPI, serving: Serving) -> None:
         def work(version: Version) -> list[str]:
             for item in (*asked.hide, *asked.show):
                 check_item(version.rec, item)
-            version.rec.hide(asked.hide)
-            version.rec.show(asked.show)
-            serving.state.keep_hidden(version.rec)
+            serving.hide(asked.hide, asked.show)
             return []
 
         return await write(work)

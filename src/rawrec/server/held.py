@@ -13,6 +13,7 @@ from rawrec.files import write_text
 from rawrec.folders import own_folder
 from rawrec.reading import read_json, typed
 from rawrec.server import wire
+from rawrec.serving.published import Published
 from rawrec.serving.recommender import Recommender
 
 HIDDEN, ADDED = "hidden.json", "added"
@@ -50,7 +51,7 @@ class State:
 
     @property
     def added(self) -> Path | None:
-        """The folder of the items that were added, where there are any."""
+        """The folder of the items that were added, where there are any. Of versions there are none."""
         if self.folder is None or not (self.folder / ADDED).is_dir():
             return None
         return self.folder / ADDED
@@ -70,7 +71,7 @@ class State:
             write_text(self.folder / HIDDEN, json.dumps(sorted(rec.hidden)))
 
     def keep_added(self, rec: Recommender) -> None:
-        if self.folder is not None:
+        if self.folder is not None and not isinstance(rec, Published):
             rec.save(self.folder / ADDED)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from rawrec.server import wire
 from rawrec.server.answers import Listed
@@ -30,14 +31,46 @@ class Serving:
         self.recent, self.answered = Recent(version.rec.history_length), Answered()
         self.writer = None if log is None else Writer(log, self.told.events.inc)
         self.writing = ThreadPoolExecutor(1, "rawrec-items")
+        self._hidden, self._added = {*version.rec.hidden}, dict[str, dict[str, Any]]()
         worker.sizes = self.told.batches.observe
         self.told.version.labels(version.name).set(1)
+        self.watcher: Any = None
 
     def now(self) -> Version:
         """The version that answers. A request asks once, and holds what it was given."""
         return self._version
 
+    def add(self, item: dict[str, Any]) -> None:
+        """Take in an item, in the thread that writes; the versions to come have it, too, until they bring it."""
+        rec = self.now().rec
+        rec.add_items([item])
+        self._added[str(item["item_id"])] = item
+        self.state.keep_added(rec)
+
+    def hide(self, hide: Sequence[str], show: Sequence[str]) -> None:
+        """In the thread that writes; versions to come do so, too."""
+        rec = self.now().rec
+        rec.hide(hide)
+        rec.show(show)
+        self._hidden = {*rec.hidden}
+        self.state.keep_hidden(rec)
+
+    def take(self, version: Version) -> None:
+        """Put a version in the place of the one that answers, in the thread that writes: with what was added since and
+        it does not bring, and what is hidden. Whoever was answered until now holds the old one."""
+        rec = version.rec
+        self._added = {name: item for name, item in self._added.items() if name not in rec}
+        for item in self._added.values():
+            rec.add_items([item])
+        rec.hide([item for item in self._hidden if item in rec])
+        old, self._version = self._version, version
+        self.told.version.remove(old.name)
+        self.told.version.labels(version.name).set(1)
+        self.told.swaps.inc()
+
     def close(self) -> None:
+        if self.watcher is not None:
+            self.watcher.close()
         self.worker.close()
         self.writing.shutdown(wait=True, cancel_futures=True)
         if self.writer is not None:

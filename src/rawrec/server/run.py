@@ -22,6 +22,7 @@ from rawrec.server.app import make_app
 from rawrec.server.guard import LOOPBACK
 from rawrec.server.held import State, Version
 from rawrec.server.holding import Serving
+from rawrec.server.watching import Watcher, loaded
 from rawrec.server.worker import Worker
 from rawrec.serving.recommender import Recommender
 from rawrec.threads import computing
@@ -32,8 +33,8 @@ LEAST_TOKEN = 16
 @dataclass
 class Options:
     """How a server is run. host, port: where it listens; port 0 takes a free one. names: further names by which it may
-    be called. token_file: holds the token; state: the folder of what it keeps; log: the
-    address of the log of events that it writes into. waiting, deadline, batch: see `Worker`.
+    be called. token_file: holds the token; state: the folder of what it keeps; log: the address of the log of events
+    that it writes into; every: seconds between two looks for another version. waiting, deadline, batch: see `Worker`.
     threads: of the model; None: one for each core."""
 
     host: str = "127.0.0.1"
@@ -42,6 +43,7 @@ class Options:
     token_file: Path | None = None
     state: Path | None = None
     log: str | None = None
+    every: float = 1.0
     waiting: int = 64
     deadline: float = 2.0
     batch: int = 16
@@ -75,15 +77,22 @@ def read_token(path: Path) -> str:
     return token
 
 
-def open_serving(load: Callable[[Path | None], Recommender], options: Options) -> tuple[Serving, list[str]]:
-    """What answers, and what there is to tell. load: makes the recommender, given the folder of added items."""
+def open_serving(
+    load: Callable[[Path | None], Recommender], options: Options, published: Path | None = None
+) -> tuple[Serving, list[str]]:
+    """What answers, and what there is to tell. load: makes the recommender, given the folder of added items.
+    published: a folder of versions, of which the one that is to be served is, in the place of what `load` makes."""
     state = State(options.state)
-    rec = load(state.added)
+    version = Version.of_run(load(state.added)) if published is None else loaded(published)
+    rec = version.rec
     gone = state.hide_again(rec)
     notes = [] if not gone else [f"{len(gone)} hidden items are not in the catalogue any more, first {gone[0]!r}"]
     inside: Callable[[], AbstractContextManager[None]] = partial(computing, options.threads)
     worker = Worker(options.waiting, options.deadline, options.batch, inside)
-    return Serving(Version.of_run(rec), worker, state, options.log), notes
+    serving = Serving(version, worker, state, options.log)
+    if published is not None:
+        serving.watcher = Watcher(published, serving, options.every)
+    return serving, notes
 
 
 def application(serving: Serving, options: Options) -> FastAPI:

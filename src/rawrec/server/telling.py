@@ -35,6 +35,7 @@ class Told:
         self.unwritten = Gauge("rawrec_unwritten_events", "Events that wait for the log.", registry=self.registry)
         self.age = Gauge("rawrec_watermark_age_seconds", "Since the latest event it knows.", registry=self.registry)
         self.version = Gauge("rawrec_version_info", "The version that answers.", ["version"], registry=self.registry)
+        self.refused = Counter("rawrec_versions_refused", "Versions not served.", registry=self.registry)
         self.swaps = Counter("rawrec_version_swaps", "Versions that took another's place.", registry=self.registry)
 
     def answered(self, route: str, status: int, started: float) -> None:

@@ -436,7 +436,8 @@ class Served:
     def _vectors(self) -> tuple[Tensor, Tensor]:
         if self._table is not None:
             return self._table.values, self._table.valid
-        return self.system.ranker.inputs.ids.item_vectors()
+        values, valid = self.system.ranker.inputs.ids.item_vectors()
+        return values[: self.n_items], valid[: self.n_items]
 
     def _extended(self, extra: ContentTable | None, table: ContentTable | None = None) -> ContentTable | None:
         """A table, the catalogue's unless another is given, which goes on with `extra`."""

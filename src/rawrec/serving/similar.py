@@ -74,7 +74,7 @@ class Similar(Explaining):
             raise UserError(f"by='content': this run is of model `{self._model()}`, which has no content; use by='id'")
         if by != "id":
             return self._vectors()
-        values, valid = self.system.ranker.inputs.ids.item_vectors()
+        values, valid = (found[: self.n_items] for found in self.system.ranker.inputs.ids.item_vectors())
         more = len(self._item_ids) - len(values)  # items that were added have no id that training saw
         return torch.cat([values, values.new_zeros(more, values.shape[1])]), torch.cat([valid, valid.new_zeros(more)])
 

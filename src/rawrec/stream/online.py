@@ -98,8 +98,10 @@ def table_of(task: StreamTask, path: Path) -> EventTable:
     return EventTable(path, task.cfg.data.label, read, task.drawn if task.samples.n_negatives else None)
 
 
-def load_version(out: str | Path, version: str | None = None, data: Dataset | str | Path | None = None) -> StreamTask:
-    """The model of a published version, the one that is served unless another is named, ready to predict.
+def load_version(
+    out: str | Path, version: str | None = None, data: Dataset | str | Path | None = None
+) -> tuple[versions.Version, StreamTask]:
+    """A published version, the one that is served unless another is named, and its model, ready to predict.
 
     data: where the dataset is now, if it has moved. Raises UserError where the version, or the run that it goes on
     from, is not there, is damaged, or is another one.
@@ -112,4 +114,4 @@ def load_version(out: str | Path, version: str | None = None, data: Dataset | st
     assert isinstance(task, StreamTask)
     with damaged(out, ". Publish again"):
         task.serve(plain, tensors, about.step)
-    return task
+    return about, task

@@ -52,8 +52,9 @@ class StreamTask(ImpressionTask):
     """A ranker that goes on after its training. `grown` is called with the number of item rows when tables have grown.
 
     users, items: the row of every id, those of the dataset first, then as they came. gone: ids of items that are not to
-    be recommended. counts: `new_items`, `changed_items`, `new_users` (with a row of their own), `admitted_items`,
-    `context` (impressions whose context could not be read), and `item/...`: what could not be used of an item.
+    be recommended. facts: categories and numbers of items that came, by which lists are filtered. counts: `new_items`,
+    `changed_items`, `new_users` (with a row of their own), `admitted_items`, `context` (impressions whose context could
+    not be read), and `item/...`: what could not be used of an item.
     """
 
     noun = "impressions"
@@ -64,6 +65,7 @@ class StreamTask(ImpressionTask):
         self.users = {str(name): row for row, name in enumerate(data.user_ids)}
         self.items = {str(name): row for row, name in enumerate(data.item_ids)}
         self.gone: set[str] = set()
+        self.facts: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, int] = {}
         self.admit_after = 1
         self.grown: Callable[[int], None] = lambda items: None
@@ -123,6 +125,9 @@ class StreamTask(ImpressionTask):
         if told:
             self.count(told)
         self.gone.discard(item)
+        if row >= self.data.n_items:
+            named = (*self.data.fields.categorical, *self.data.fields.numeric)
+            self.facts[item] = self.facts.get(item, {}) | {name: values[name] for name in named if name in values}
         found = arrived(values, self.data.fields, self.item_model, self.ranker.inputs.columns)
         for problem in found.problems:
             self.count(f"item/{problem}")
@@ -308,6 +313,7 @@ class StreamTask(ImpressionTask):
             "users": users[self.data.n_users :],
             "items": items[self.data.n_items :],
             "gone": sorted(self.gone),
+            "facts": self.facts,
             "counts": dict(sorted(self.counts.items())),
             "tried": [self._tried[True], self._tried[False]],
         }
@@ -347,6 +353,7 @@ class StreamTask(ImpressionTask):
         self.users |= {name: self.data.n_users + n for n, name in enumerate(state["users"])}
         self.items |= {name: self.data.n_items + n for n, name in enumerate(state["items"])}
         self.gone, self.counts = set(state["gone"]), dict(state["counts"])
+        self.facts = {item: dict(values) for item, values in state["facts"].items()}
         self._tried = {True: dict(state["tried"][0]), False: dict(state["tried"][1])}
         self.make_room(*state["room"], exactly=True)
 
