@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def _real_films(source: Path, small: Path) -> tuple[list[Sequence[Any]], list[Se
     ratings = [(int(user) - first, movie, *rest) for user, movie, *rest in read["ratings.csv"][1:] if movie in kept]
     for movie in kept:
         if (poster := source / "posters" / f"{movie}.jpg").is_file():
-            (small / "posters" / poster.name).symlink_to(poster)
+            shutil.copyfile(poster, small / "posters" / poster.name)
     plots = [row for row in _read(source / "plots.tsv", "\t") if row[0] in kept]
     return [row for row in ratings if row[0] <= 30], [row for row in read["movies.csv"] if row[0] in kept], plots
 

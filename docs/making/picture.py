@@ -1,4 +1,4 @@
-"""The picture of a report in the README: after `make demo`, `python docs/making/picture.py` makes docs/images/report.png.
+"""The picture of a report in the README, docs/images/report.png: `python docs/making/picture.py`, after `make demo`.
 
 It photographs the page with Chromium (Debian's `chromium`). Another page: `python docs/making/picture.py REPORT.html`.
 """
