@@ -1,4 +1,4 @@
-"""The README, the tutorial and the how-to pages run as they stand, block after block, each page in a fresh folder.
+"""The README, the tutorial, the page about pages and the how-to pages run as they stand, block after block, each page in a fresh folder.
 
 A block is marked by `<!-- test -->` in the line above it, or by `<!-- test: NAME -->`, which first makes the files of
 `story_samples.NAME`; a block of commands or Python that is not run says why: `<!-- not tested: why -->`. Commands of
@@ -24,7 +24,7 @@ from registries import registries
 __all__ = ["registries"]
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
+PAGES = [ROOT / "README.md", DOCS / "tutorial.md", DOCS / "report.md", *sorted((DOCS / "how-to").glob("*.md"))]
 BLOCK = re.compile(
     r"(?:<!-- (test|not tested)(?:: *(.+?))? *-->\s*)?^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE
 )
