@@ -120,12 +120,12 @@ def _same(run: Path, place: Place, name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- limits of a process
-def _limited(place: Place, what: int, value: Callable[[], int], name: str) -> Ended:
+def _limited(place: Place, what: int, value: Callable[[], int], name: str, hard: bool = False) -> Ended:
     furnished(place, place.here)
     words = commands(place, place.here)[name]
 
     def work() -> None:
-        limit(what, value())
+        limit(what, value(), hard)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         command(*words)()
 
@@ -134,8 +134,8 @@ def _limited(place: Place, what: int, value: Callable[[], int], name: str) -> En
 
 def handles(place: Place) -> None:
     name = place.rng.choice(sorted(commands(place, place.here)))
-    count = place.rng.choice([*range(3, 20), 24, 32, 48, 64])
-    sound(_limited(place, resource.RLIMIT_NOFILE, lambda: count, name))
+    count = place.rng.choice([*range(3, 20), 24, 32, 48, 64, 80])
+    sound(_limited(place, resource.RLIMIT_NOFILE, lambda: count, name, place.rng.random() < 0.7))
 
 
 def memory(place: Place) -> None:

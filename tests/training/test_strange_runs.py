@@ -259,6 +259,17 @@ def opened(path: Path) -> None:
     validate(path, progress=False)
 
 
+@pytest.mark.parametrize("name", ["_transactions", "_versions", "data"])
+def test_pipes_within_the_items(shop: Path, tmp_path: Path, name: str) -> None:
+    """Lance would wait for who writes into them."""
+    path = Path(shutil.copytree(shop, tmp_path / "data"))
+    file = next(one for one in sorted((path / "items.lance" / name).iterdir()) if one.suffix != ".json")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=rf"{file.name} is no plain file|is damaged"):
+        Dataset.open(path)
+
+
 def test_interactions_of_nobody(shop: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(shop, tmp_path / "data"))
     frame = pl.read_parquet(path / "interactions.parquet")

@@ -57,6 +57,7 @@ def main() -> None:
 def _main() -> None:
     try:
         prepare_streams()
+        _open_files()
         app = _commands()
         warnings.showwarning = _teller(warnings.showwarning)
         with interruption.as_exceptions():
@@ -88,6 +89,25 @@ def _main() -> None:
             raise
         said = (str(error).splitlines() or ["it says nothing"])[0][:200]
         _fail(f"a library gave up on a file or for want of memory: {said}; rawrec validate looks at a dataset", 1)
+
+
+def _open_files() -> None:
+    """As many files as the system allows, if the usual number is small; UserError where that is too few: libraries
+    below give up in the middle of their work then, or wait for ever."""
+    import resource
+
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if usual != resource.RLIM_INFINITY and usual < FILES:
+        allowed = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+        if allowed < FEWEST:
+            raise UserError(
+                f"this process may open {allowed} files, and {FEWEST} are needed: allow more (ulimit -n 1024)"
+            )
+
+
+FILES, FEWEST = 256, 64
+"""Files that a process may have open, so that all goes well; and below which nothing is begun."""
 
 
 def _interrupted(error: BaseException) -> tuple[str, int]:

@@ -43,6 +43,7 @@ from rawrec.data.users import UserRows, account
 from rawrec.errors import UserError
 from rawrec.files import clean, remove, sync
 from rawrec.folders import beside, restore, swap, sync_all
+from rawrec.forks import check_not_forked
 from rawrec.reading import parquet
 
 
@@ -87,6 +88,7 @@ class DatasetWriter(PartWriter):
         rated: Rated = "unseen",
         allow_empty: bool = True,
     ) -> None:
+        check_not_forked()
         self._allow_empty = allow_empty
         if pictures is not None:
             fields = fields.model_copy(update={"image": [*fields.image, pictures.field]})

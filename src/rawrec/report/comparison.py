@@ -36,6 +36,7 @@ from rawrec.evaluation.significance import (
     paired_t_test,
     resamplings,
 )
+from rawrec.forks import check_not_forked
 from rawrec.report.labels import by_label, session_values
 from rawrec.report.popularity import GAINS, Gain, Health, bucket_masks, gains, health_of
 from rawrec.report.tables_of_runs import LISTS, SCORES, read_frame
@@ -201,6 +202,7 @@ def compare(
     >>> found = rawrec.compare(["runs/lightgcn", "runs/freedom"], metrics=["recall@20"])
     >>> found.results[1].contrast.p_holm
     """
+    check_not_forked()
     if not 0 < level < 1:
         raise UserError(f"level={level}: give a number between 0 and 1, for example 0.95")
     if bootstrap < 100:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.arguments import shown
 from rawrec.content.live import LiveContent
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
@@ -274,7 +275,7 @@ class Loop(Generic[AnyTask]):
         if name not in metrics:
             known = ", ".join(sorted(k for k in metrics if "/" not in k))
             raise UserError(
-                f"train.metric={name!r} is no validation metric. Known: {known}, also with cold/, rare/ ..."
+                f"train.metric={shown(name)} is no validation metric. Known: {known}, also with cold/, rare/ ..."
             )
         value = metrics[name]
         if value is None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from rawrec.arguments import checked
+from rawrec.arguments import checked, shown
 from rawrec.config.metrics import lower_is_better
 from rawrec.errors import UserError
 from rawrec.training.runs import FINETUNE, RunFolder
@@ -62,7 +62,7 @@ def list_runs(folder: str | Path, metric: str | None = None, by: str = "valid") 
     if not place.is_dir():
         raise UserError(f"{folder} is no folder; name one that has run folders in it")
     if by not in ("valid", "name", "started"):
-        raise UserError(f"by={by!r}: use valid, name or started")
+        raise UserError(f"by={shown(by)}: use valid, name or started")
     lines = [line_of(path, metric) for path in _folders(place)]
     if by == "started":
         return sorted(lines, key=lambda line: (line.started, str(line.path)), reverse=True)
