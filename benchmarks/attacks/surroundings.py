@@ -140,13 +140,16 @@ def handles(place: Place) -> None:
 
 def memory(place: Place) -> None:
     name = place.rng.choice(sorted(commands(place, place.here)))
-    more = place.rng.choice([0, 4, 16, 64, 128, 256, 400, 700, 1000, 1500, 2500, 4000]) * MIB
+    most = place.rng.choice([300, 500, 1000, 1500, 2000, 2600, 3200, 3900, 4000, 4500, 5000, 6000, 8000])
+    furnished(place, place.here)
+    words = [*map(str, commands(place, place.here)[name])]
+    code = f"import resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({most} << 20, {most} << 20))\n"
+    code += "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); from rawrec import cli; cli.main()"
 
-    def now() -> int:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        return pages * os.sysconf("SC_PAGE_SIZE") + more
+    def work() -> None:
+        os.execv(sys.executable, [sys.executable, "-c", code, *words])
 
-    sound(_limited(place, resource.RLIMIT_AS, now, name))
+    sound(child(place, work, 55))
 
 
 # ------------------------------------------------------------------------------------------------ places, other users

@@ -45,6 +45,17 @@ def test_versions_load_nothing() -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
+def test_too_few_addresses() -> None:
+    """Before anything is imported that needs more."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+    code += "from rawrec import cli; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code, "models"], capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(
+        "rawrec: this process may use 3,072 MiB of addresses (ulimit -v), and 4,000 are needed"
+    )
+
+
 FEW = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv.pop(1)), {most}))\n"
 FEW += "from rawrec import cli; cli.main()"
 

@@ -29,6 +29,7 @@ from rawrec.report.popularity import health_of
 from rawrec.report.run import Run
 from rawrec.training import state as checkpoint
 from rawrec.training.records import read_metrics
+from rawrec.training.run_list import list_runs
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json, written
 
@@ -210,6 +211,22 @@ def test_tables(run: Path) -> None:
         data[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(data)
         refused(run, "", wanted=False)
+
+
+def test_a_list_of_strange_runs(run: Path) -> None:
+    """Each is a line that says what is wrong; nothing is waited for."""
+    for name in ("config.yaml", "metrics.json", "run.json"):
+        kept = (run / name).read_bytes()
+        for text in ("[]", "3", "null", BOMB, DEEP, '{"finished": true, "seconds": "x"}', '{"valid": null, "test": 3}'):
+            (run / name).write_text(text)
+            assert [line.state for line in list_runs(run.parent)].count("finished") >= 1
+        (run / name).unlink()
+        os.mkfifo(run / name)
+        assert len(list_runs(run.parent)) == 2 - (name == "run.json") or name == "run.json"
+        (run / name).unlink()
+        (run / name).write_bytes(kept)
+    os.mkfifo(run.with_name(".run.lock"))
+    assert [line.state for line in list_runs(run.parent)] == ["finished"] * 2
 
 
 def test_names_with_signs_of_patterns(origin: Path, tmp_path: Path) -> None:
