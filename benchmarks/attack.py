@@ -49,7 +49,7 @@ def main() -> int:
     with folder(args.work) as work:
         attack = Attack(work.resolve(), args.seed)
         if args.only:
-            name, _, number = args.only.partition(":")
+            name, _, number = args.only.rpartition(":")
             return 1 if attack.again(KINDS[name], int(number)) else 0
         chosen = [KINDS[name] for name in args.kinds or KINDS]
         whole = sum(kind.share for kind in chosen)

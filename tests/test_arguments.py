@@ -49,9 +49,9 @@ FINE = [
 WRONG = {
     "k": ["3", None, 2.0, 0, -1, 2**70, True, float("nan"), [1], b"1"],
     "plain": [2.5, "0", None, False, 2**40],
-    "thing": [7, b"path", "", "a\0b", object(), ["a"]],
+    "thing": [7, b"path", "", "a\0b", "\ud800", object(), ["a"]],
     "user": [b"b", 2.0, True, ["u"], float("nan")],
-    "history": ["abc", b"abc", {"a": 1}, [None], [b"b"], [2.0], 7],
+    "history": ["abc", b"abc", {"a": 1}, [None], [b"b"], [2.0], 7, np.array("x")],
     "level": ["x", 0, 1, 2, float("nan"), float("inf"), True],
     "seed": [-1, 2**64, 1.0, "1"],
     "flag": [1, "yes", None],

@@ -192,7 +192,7 @@ def sound(ended: Ended, codes: Iterable[int] = (0, 1, 2)) -> Ended:
     if ended.code and not ended.said:
         raise Fault(f"exit code {ended.code} without a word")
     if len(ended.err) > 4 * LONG:
-        raise Fault(f"a message of {len(ended.err):,} characters")
+        raise Fault(f"a message of {len(ended.err):,} characters: {ended.err[:700]} ... {ended.err[-700:]}")
     return ended
 
 
@@ -342,10 +342,11 @@ def _lines(handle: int, seconds: float) -> Iterator[bytes]:
         yield from lines
 
 
-def limit(what: int, value: int) -> None:
-    """Lower a limit of this process."""
+def limit(what: int, value: int, hard: bool = False) -> None:
+    """Lower a limit of this process; hard: for good."""
     _, most = resource.getrlimit(what)
-    resource.setrlimit(what, (value if most < 0 else min(value, most), most))
+    value = value if most < 0 else min(value, most)
+    resource.setrlimit(what, (value, value if hard else most))
 
 
 def left(folder: Path) -> list[str]:

@@ -35,7 +35,7 @@ KINDS = {
         Kind("signs: commands", signs.commands, 60, clean=True),
         Kind("full disk", surroundings.full, 250, clean=True),
         Kind("few handles", surroundings.handles, 150, clean=True),
-        Kind("little memory", surroundings.memory, 100, clean=True),
+        Kind("little memory", surroundings.memory, 50, clean=True),
         Kind("closed places", surroundings.places, 150, clean=True),
         Kind("odd environments", surroundings.odd, 200, clean=True),
     )

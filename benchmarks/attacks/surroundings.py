@@ -120,12 +120,12 @@ def _same(run: Path, place: Place, name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- limits of a process
-def _limited(place: Place, what: int, value: Callable[[], int], name: str) -> Ended:
+def _limited(place: Place, what: int, value: Callable[[], int], name: str, hard: bool = False) -> Ended:
     furnished(place, place.here)
     words = commands(place, place.here)[name]
 
     def work() -> None:
-        limit(what, value())
+        limit(what, value(), hard)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         command(*words)()
 
@@ -134,19 +134,22 @@ def _limited(place: Place, what: int, value: Callable[[], int], name: str) -> En
 
 def handles(place: Place) -> None:
     name = place.rng.choice(sorted(commands(place, place.here)))
-    count = place.rng.choice([*range(3, 20), 24, 32, 48, 64])
-    sound(_limited(place, resource.RLIMIT_NOFILE, lambda: count, name))
+    count = place.rng.choice([*range(3, 20), 24, 32, 48, 64, 80])
+    sound(_limited(place, resource.RLIMIT_NOFILE, lambda: count, name, place.rng.random() < 0.7))
 
 
 def memory(place: Place) -> None:
     name = place.rng.choice(sorted(commands(place, place.here)))
-    more = place.rng.choice([0, 4, 16, 64, 128, 256, 400, 700, 1000, 1500, 2500, 4000]) * MIB
+    most = place.rng.choice([300, 500, 1000, 1500, 2000, 2600, 3200, 3900, 4000, 4500, 5000, 6000, 8000])
+    furnished(place, place.here)
+    words = [*map(str, commands(place, place.here)[name])]
+    code = f"import resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({most} << 20, {most} << 20))\n"
+    code += "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); from rawrec import cli; cli.main()"
 
-    def now() -> int:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        return pages * os.sysconf("SC_PAGE_SIZE") + more
+    def work() -> None:
+        os.execv(sys.executable, [sys.executable, "-c", code, *words])
 
-    sound(_limited(place, resource.RLIMIT_AS, now, name))
+    sound(child(place, work, 55))
 
 
 # ------------------------------------------------------------------------------------------------ places, other users

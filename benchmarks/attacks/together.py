@@ -100,7 +100,7 @@ def datasets(place: Place) -> None:
         if not validate(path, progress=False).sound:
             raise Fault(f"after {chosen} the dataset is not sound")
         for number, name in enumerate(chosen):
-            if name == "train" and (place.here / f"run{number}").exists():
+            if name == "train" and (place.here / f"run{number}").exists() and "overwrite" not in chosen:
                 rawrec.resume(place.here / f"run{number}")
         if left(place.here):
             raise Fault(f"after {chosen} left: {left(place.here)}")

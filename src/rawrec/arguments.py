@@ -107,8 +107,8 @@ def many(rule: Rule) -> Rule:
 
     def fits(value: Any) -> bool:
         single = isinstance(value, str | bytes | bytearray | memoryview | Mapping)
-        there = not single and hasattr(value, "__len__") and hasattr(value, "__iter__")
-        return there and (rule is ANYTHING or all(map(rule.fits, value)))
+        there = not single and hasattr(value, "__len__") and hasattr(value, "__iter__") and getattr(value, "ndim", 1)
+        return bool(there) and (rule is ANYTHING or all(map(rule.fits, value)))
 
     return Rule(fits, words)
 
@@ -125,7 +125,10 @@ def _path(value: Any) -> bool:
     if not isinstance(value, str | os.PathLike):
         return False
     path = os.fspath(value)
-    return isinstance(path, str) and bool(path) and "\0" not in path
+    try:
+        return isinstance(path, str) and bool(path) and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half a sign, which no file system takes
+        return False
 
 
 ANYTHING = Rule(lambda value: True, "anything")

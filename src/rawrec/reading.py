@@ -213,7 +213,8 @@ def damaged(path: Path | str, then: str = "", says: str = DAMAGED, missing: bool
     except BaseException as error:
         library = type(error).__module__.split(".")[0]  # "" and "builtins" are of Python itself
         ours = isinstance(error, (*known, yaml.YAMLError)) or library in ("pyarrow", "polars", "safetensors")
-        if not ours and not panicked(error) and type(error).__name__ != "SafetensorError":
+        unopened = isinstance(error, RuntimeError) and str(error).startswith("unable to open file")  # of torch
+        if not ours and not unopened and not panicked(error) and type(error).__name__ != "SafetensorError":
             raise
         raise UserError(f"{path} {says}: {first_line(error)}{then}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from settled import settled
 
+from rawrec.config import resolve
 from rawrec.errors import UserError
 
 
@@ -82,3 +83,10 @@ def test_mistakes_are_named(words: str, said: list[str]) -> None:
     for part in said:
         assert part in str(caught.value)
     assert "Traceback" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_of_many_mistakes_some_are_told() -> None:
+    with pytest.raises(UserError) as caught:
+        resolve({"model": {"name": "id"}, **{f"wrong{n}": n for n in range(500)}})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11 and lines[-1] == "... and 490 more" and len(str(caught.value)) < 2000

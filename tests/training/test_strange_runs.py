@@ -29,6 +29,7 @@ from rawrec.report.popularity import health_of
 from rawrec.report.run import Run
 from rawrec.training import state as checkpoint
 from rawrec.training.records import read_metrics
+from rawrec.training.run_list import list_runs
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json, written
 
@@ -212,6 +213,22 @@ def test_tables(run: Path) -> None:
         refused(run, "", wanted=False)
 
 
+def test_a_list_of_strange_runs(run: Path) -> None:
+    """Each is a line that says what is wrong; nothing is waited for."""
+    for name in ("config.yaml", "metrics.json", "run.json"):
+        kept = (run / name).read_bytes()
+        for text in ("[]", "3", "null", BOMB, DEEP, '{"finished": true, "seconds": "x"}', '{"valid": null, "test": 3}'):
+            (run / name).write_text(text)
+            assert [line.state for line in list_runs(run.parent)].count("finished") >= 1
+        (run / name).unlink()
+        os.mkfifo(run / name)
+        assert len(list_runs(run.parent)) == 2 - (name == "run.json") or name == "run.json"
+        (run / name).unlink()
+        (run / name).write_bytes(kept)
+    os.mkfifo(run.with_name(".run.lock"))
+    assert [line.state for line in list_runs(run.parent)] == ["finished"] * 2
+
+
 def test_names_with_signs_of_patterns(origin: Path, tmp_path: Path) -> None:
     """`r[12]` is not `r1`."""
     for name in ("r1", "r[12]", "a*", "q?"):
@@ -257,6 +274,17 @@ def opened(path: Path) -> None:
     except UserError:
         return
     validate(path, progress=False)
+
+
+@pytest.mark.parametrize("name", ["_transactions", "_versions", "data"])
+def test_pipes_within_the_items(shop: Path, tmp_path: Path, name: str) -> None:
+    """Lance would wait for who writes into them."""
+    path = Path(shutil.copytree(shop, tmp_path / "data"))
+    file = next(one for one in sorted((path / "items.lance" / name).iterdir()) if one.suffix != ".json")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=rf"{file.name} is no plain file|is damaged"):
+        Dataset.open(path)
 
 
 def test_interactions_of_nobody(shop: Path, tmp_path: Path) -> None:

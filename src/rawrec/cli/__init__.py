@@ -57,6 +57,7 @@ def main() -> None:
 def _main() -> None:
     try:
         prepare_streams()
+        _check_limits()
         app = _commands()
         warnings.showwarning = _teller(warnings.showwarning)
         with interruption.as_exceptions():
@@ -88,6 +89,33 @@ def _main() -> None:
             raise
         said = (str(error).splitlines() or ["it says nothing"])[0][:200]
         _fail(f"a library gave up on a file or for want of memory: {said}; rawrec validate looks at a dataset", 1)
+
+
+def _check_limits() -> None:
+    """As many open files as the system allows, if the usual number is small; UserError where that is too few, or memory
+    too little: libraries below give up in the middle of their work then, or wait for ever."""
+    import resource
+
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY and addresses < ADDRESSES << 20:
+        raise UserError(
+            f"this process may use {addresses >> 20:,} MiB of addresses (ulimit -v), and {ADDRESSES:,} are needed, "
+            "most of which stay empty: ulimit -v unlimited; a control group bounds the memory that is used"
+        )
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if usual != resource.RLIM_INFINITY and usual < FILES:
+        allowed = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+        if allowed < FEWEST:
+            raise UserError(
+                f"this process may open {allowed} files, and {FEWEST} are needed: allow more (ulimit -n 1024)"
+            )
+
+
+FILES, FEWEST = 256, 64
+"""Files that a process may have open, so that all goes well; and below which nothing is begun."""
+ADDRESSES = 4000
+"""MiB of addresses below which threads of the libraries cannot be begun."""
 
 
 def _interrupted(error: BaseException) -> tuple[str, int]:

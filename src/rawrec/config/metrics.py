@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from rawrec import plugins
+from rawrec.arguments import shown
 from rawrec.config.wording import unknown
 from rawrec.errors import UserError
 
@@ -81,7 +82,7 @@ def register_metric(name: str, of: Of, function: Any = None, *, lower: bool = Fa
     ...     return 2 * lists.hits.sum(1) / (lists.positives + lists.hits.shape[1])
     """
     if of not in ("impressions", "lists"):
-        raise UserError(f"metric {name!r}: of={of!r}; use impressions or lists")
+        raise UserError(f"metric {name!r}: of={shown(of)}; use impressions or lists")
 
     def enter(function: F) -> F:
         plugins.register("metrics", METRICS, name, MetricEntry(function, of, lower))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator
 
 from rawrec import plugins
+from rawrec.arguments import shown
 from rawrec.config.wording import nearest
 from rawrec.errors import UserError
 
@@ -96,7 +97,7 @@ def register_encoder(name: str, kind: Kind, make: Callable[..., Any] | str | Non
     ... def tiles(cfg): ...
     """
     if kind not in ("image", "text"):
-        raise UserError(f"encoder {name!r}: kind={kind!r}; use image or text")
+        raise UserError(f"encoder {name!r}: kind={shown(kind)}; use image or text")
 
     def enter(make: T) -> T:
         plugins.register("encoders", ENCODERS, name, EncoderEntry(make, kind))

@@ -27,6 +27,10 @@ OUR_NAMES: dict[str, tuple[str, ...]] = {
 """What MMRec and RecBole call a setting -> what it is here: the first of these that the model has."""
 
 
+MOST = 10
+"""Mistakes that are told at once."""
+
+
 def validate(tree: Mapping[str, Any], where: str = "") -> Config:
     """A `Config` from nested plain values; every mistake becomes a `UserError` that names it.
 
@@ -36,8 +40,9 @@ def validate(tree: Mapping[str, Any], where: str = "") -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         model = model_record(tree.get("model"))
-        found = dict.fromkeys(where + _explain(e, model) for e in error.errors())
-        raise UserError("\n".join(found)) from None
+        found = list(dict.fromkeys(where + _explain(e, model) for e in error.errors()))
+        more = [f"... and {len(found) - MOST:,} more"] if len(found) > MOST else []
+        raise UserError("\n".join(found[:MOST] + more)) from None
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:

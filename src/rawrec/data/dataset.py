@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from rawrec.arguments import checked
 from rawrec.data.arrays import lists_of_codes
-from rawrec.data.disk import Lock, writing
+from rawrec.data.disk import Lock, check_lance, writing
 from rawrec.data.division import Rows, make_split
 from rawrec.data.import_report import ImportReport
 from rawrec.data.interactions import Interactions
@@ -52,6 +52,7 @@ from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
 from rawrec.files import clean, replacing
 from rawrec.folders import own_folder
+from rawrec.forks import check_not_forked
 from rawrec.reading import read_table
 
 __all__ = ["Dataset", "Fields"]
@@ -68,6 +69,7 @@ class Dataset(Items, Interactions):
 
         Raises UserError where there is none, or a newer or a damaged one, or no such version.
         """
+        check_not_forked()
         path = Path(path)
         meta = newest = read_meta(path)
         if version is not None and version != newest.version:
@@ -82,6 +84,7 @@ class Dataset(Items, Interactions):
         for entry in meta.versions:
             check_part(path, meta, entry.file)
         with again(path):
+            check_lance(path / ITEMS)
             table = lance.dataset(str(path / ITEMS), version=meta.versions[-1].items_version)
             n_items = table.count_rows()
             n_rows = sum(rows_of(path / entry.file, meta) for entry in meta.versions)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rawrec import files
 from rawrec.errors import UserError
+from rawrec.reading import check_plain
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full: free some space or choose a folder on another disk",
@@ -41,6 +42,14 @@ def writing(out: Path) -> Iterator[None]:
                 code = number
         cause = _CAUSES.get(code or 0, first_line(error))
         raise UserError(f"cannot write the dataset {out}: {cause}") from error
+
+
+def check_lance(table: Path) -> None:
+    """UserError where something in the folder of a table of Lance is no file and no folder: Lance opens pipes, and
+    waits for ever."""
+    for folder, _, names in os.walk(table):
+        for name in names:
+            check_plain(Path(folder, name), links=True)
 
 
 def clean_lance(table: Path) -> None:

@@ -14,6 +14,7 @@ from rawrec.data.arrays import lists_of_codes, present_in
 from rawrec.data.meta import again, each
 from rawrec.data.names import known, lookup, row_numbers
 from rawrec.data.opened import Opened
+from rawrec.forks import check_not_forked
 
 
 class Items(Opened):
@@ -39,11 +40,13 @@ class Items(Opened):
 
     def item_table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
         """Columns (default: all) of the items `start` to `stop`, media included."""
+        check_not_forked()
         with again(self.path):
             return self._table.to_table(columns=columns, offset=start, limit=stop - start)
 
     def item_batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the items in their order, some thousands at a time."""
+        check_not_forked()
         yield from each(self.path, self._table.to_batches(columns=columns, batch_size=4096))
 
     def images(self, field: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[list[bytes]]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rawrec.files import create, replacing
+from rawrec.forks import check_not_forked
 
 LIST_FORMS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 LISTS = pa.schema([("user_id", pa.string()), ("items", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
@@ -31,6 +32,7 @@ def write_lists(tables: Iterable[pa.Table], path: Path) -> None:
                 for table in tables:
                     writer.write_table(table)
             return
+        check_not_forked()
         table_of_items = path.name.removesuffix(".gz").endswith(".csv")
         with create(partial) as raw, _stream(raw, path) as file:
             if table_of_items:

@@ -152,6 +152,8 @@ class Meta(BaseModel):
             self.schema_version = max(self.schema_version, WITH_QUERIES)
         if self.rated != "unseen":
             self.schema_version = SCHEMA_VERSION
+        if lacking := {"users", "items", "interactions"} - self.counts.keys():
+            raise ValueError(f"counts lacks {', '.join(sorted(lacking))}")
         for what, count in self.counts.items() if self.versions else ():
             if count != sum(entry.counts.get(what, 0) for entry in self.versions):
                 raise ValueError(f"the {what} of the versions are not {count} together")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rawrec.arguments import shown
+from rawrec.arguments import ANYTHING, many, shown
 from rawrec.errors import UserError
 
 NAMES = "letters, digits, - and _, and begin with a letter"
 """What names of fields, columns and splits are made of. Letters are those of any script, with their marks."""
 
 
+LIST = many(ANYTHING)
 LONGEST = 200
 """Characters of a name that are compared with those there are."""
 
@@ -53,11 +54,11 @@ def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
 
 
 def lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
-    if isinstance(ids, str | bytes) or not hasattr(ids, "__len__"):
+    if not LIST.fits(ids):
         raise UserError(f"{what}s {shown(ids)}: give a list of ids")
     rows = np.fromiter((table.get(str(i), -1) for i in ids), np.int64, len(ids))
     if (rows < 0).any():
-        unknown = str(ids[int(np.argmax(rows < 0))])
+        unknown = str(list(ids)[int(np.argmax(rows < 0))])
         near = difflib.get_close_matches(unknown[:LONGEST], list(table)[:20_000], n=3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
         raise UserError(f"{what} {shown(unknown)} is not in {where}{hint}")

@@ -9,6 +9,7 @@ import lance
 
 from rawrec.data.meta import ITEMS, Fields, Meta, check_part
 from rawrec.errors import UserError
+from rawrec.forks import check_not_forked
 
 CHECKED = 1 << 30
 """Bytes of items that are compared with their check sums whenever some of them are read: a quarter of a second."""
@@ -82,6 +83,7 @@ class Opened:
 
     def _check_reading(self) -> None:
         """Before items are read."""
+        check_not_forked()
         self.check_here()
         self.check_items(all_of_them=False)
 

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rawrec.arguments import shown
 from rawrec.errors import UserError
 from rawrec.extras import need
 from rawrec.files import alone, create, replacing
+from rawrec.forks import check_not_forked
 
 VECTOR_FORMS = (".parquet", ".npy", ".safetensors", ".faiss")
 INDEXES = ("flat", "hnsw", "ivf")
@@ -72,7 +74,7 @@ def check_form(path: Path, index: str | None) -> None:
     if index is not None and path.suffix != ".faiss":
         raise UserError(f"index={index}: {path.name} is no Faiss index; leave it out, or use a name ending in .faiss")
     if index is not None and index not in INDEXES:
-        raise UserError(f"index={index!r} is unknown. Known: {', '.join(INDEXES)}")
+        raise UserError(f"index={shown(index)} is unknown. Known: {', '.join(INDEXES)}")
     if path.suffix == ".faiss":
         _faiss_library()
 
@@ -95,6 +97,7 @@ def _parquet(vectors: Vectors, path: Path) -> None:
 
 def _plain(vectors: Vectors, path: Path) -> None:
     """`.npy` and `.safetensors`: a head, and all numbers one after the other."""
+    check_not_forked()
     rows, tensors = len(vectors.ids), path.suffix == ".safetensors"
     total, known = np.zeros(vectors.width), [np.zeros(0, bool)]
     with replacing(path) as partial, replacing(path.with_suffix(".ids.jsonl")) as beside:
@@ -147,6 +150,7 @@ def _faiss(vectors: Vectors, path: Path, kind: str) -> None:
     index.add(array)
     if kind == "ivf":
         index.make_direct_map()  # so that the vector of an id can be asked for, as of the other kinds
+    check_not_forked()
     ids = pl.DataFrame({f"{vectors.of}_id": vectors.ids}).filter(pl.Series(known))
     with replacing(path) as partial, replacing(path.with_suffix(".ids.parquet")) as beside:
         with create(partial) as file:  # by a file of ours: a full disk is an OSError then

@@ -43,6 +43,7 @@ from rawrec.data.users import UserRows, account
 from rawrec.errors import UserError
 from rawrec.files import clean, remove, sync
 from rawrec.folders import beside, restore, swap, sync_all
+from rawrec.forks import check_not_forked
 from rawrec.reading import parquet
 
 
@@ -89,6 +90,7 @@ class DatasetWriter(PartWriter):
         needed: Collection[str] | None = None,
         allow_empty: bool = True,
     ) -> None:
+        check_not_forked()
         self._allow_empty, self._needed = allow_empty, None if needed is None else {*needed}
         if pictures is not None:
             if self._needed is not None:

@@ -33,6 +33,7 @@ from rawrec.evaluation.significance import (
     paired_t_test,
     resamplings,
 )
+from rawrec.forks import check_not_forked
 from rawrec.report.compared_runs import IMPRESSION_METRICS, ComparedRun, check_same_data, models_of
 from rawrec.report.labels import session_values
 from rawrec.report.popularity import GAINS, Gain, bucket_masks, gains
@@ -119,6 +120,7 @@ def compare(
     >>> found = rawrec.compare(["runs/lightgcn", "runs/freedom"], metrics=["recall@20"])
     >>> found.results[1].contrast.p_holm
     """
+    check_not_forked()
     if not 0 < level < 1:
         raise UserError(f"level={level}: give a number between 0 and 1, for example 0.95")
     if bootstrap < 100:

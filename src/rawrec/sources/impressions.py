@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from rawrec.arguments import checked
+from rawrec.arguments import shown as written
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
@@ -94,7 +95,7 @@ def import_impressions(
     when nothing is left to import.
     """
     if clicks_are not in (None, *CLICKS):
-        raise UserError(f"clicks_are={clicks_are!r}: use {' or '.join(CLICKS)}")
+        raise UserError(f"clicks_are={written(clicks_are)}: use {' or '.join(CLICKS)}")
     report = ImportReport(source=f"impressions {Path(impressions).name}")
     source = open_source(Path(impressions), report, encoding)
     split = split or SplitSpec.model_validate({"kind": "time_user" if time else "random_user"})

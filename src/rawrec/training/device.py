@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from rawrec.arguments import shown
 from rawrec.config.training import DEVICE
 from rawrec.errors import UserError
 
@@ -14,13 +15,13 @@ def choose_device(name: str, setting: str = "train.device") -> torch.device:
     setting: what the message calls the device by.
     """
     if not isinstance(name, str) or not DEVICE.fullmatch(name):
-        raise UserError(f"{setting}={name!r}: use auto, cpu, cuda or cuda:<n>; rawrec computes on no other device")
+        raise UserError(f"{setting}={shown(name)}: use auto, cpu, cuda or cuda:<n>; rawrec computes on no other device")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= there:
-        raise UserError(f"{setting}={name!r}: this machine has {there} GPUs that torch can use; use auto or cpu")
+        raise UserError(f"{setting}={shown(name)}: this machine has {there} GPUs that torch can use; use auto or cpu")
     return torch.device(name)
 
 

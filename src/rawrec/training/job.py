@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rawrec.arguments import CALLABLE, checked, optional
+from rawrec.arguments import CALLABLE, checked, optional, shown
 from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.metrics import followed
@@ -341,7 +341,7 @@ def evaluate(
     """
     run = RunFolder.open(path)
     if split not in PARTS:
-        raise UserError(f"split={split!r}: use valid or test")
+        raise UserError(f"split={shown(split)}: use valid or test")
     task = load_task(run, data)
     task.observe = observer or task.observe
     with masked(task, without) if without else nullcontext():

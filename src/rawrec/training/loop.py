@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rawrec.arguments import shown
 from rawrec.errors import UserError
 from rawrec.interruption import Ended, Ending, at_a_step
 from rawrec.memory import begin_peak, peak_mb
@@ -179,7 +180,7 @@ class Loop(Steps[AnyTask]):
         if name not in metrics:
             known = ", ".join(sorted(k for k in metrics if "/" not in k))
             raise UserError(
-                f"train.metric={name!r} is no validation metric. Known: {known}, also with cold/, rare/ ..."
+                f"train.metric={shown(name)} is no validation metric. Known: {known}, also with cold/, rare/ ..."
             )
         value = metrics[name]
         if value is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -12,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
-from rawrec.arguments import checked
+from rawrec.arguments import checked, shown
 from rawrec.config.metrics import lower_is_better
 from rawrec.errors import UserError
+from rawrec.reading import SETTINGS, read_json, read_yaml
 from rawrec.training.runs import FINETUNE, RunFolder
 
 State = Literal["running", "finished", "cut short", "stopped", "pruned", "damaged"]
@@ -62,7 +61,7 @@ def list_runs(folder: str | Path, metric: str | None = None, by: str = "valid") 
     if not place.is_dir():
         raise UserError(f"{folder} is no folder; name one that has run folders in it")
     if by not in ("valid", "name", "started"):
-        raise UserError(f"by={by!r}: use valid, name or started")
+        raise UserError(f"by={shown(by)}: use valid, name or started")
     lines = [line_of(path, metric) for path in _folders(place)]
     if by == "started":
         return sorted(lines, key=lambda line: (line.started, str(line.path)), reverse=True)
@@ -83,18 +82,26 @@ def _folders(place: Path) -> Iterator[Path]:
             yield Path(path)
 
 
+LONGEST = 500
+"""Characters of what is said of a run that cannot be read."""
+
+
 def line_of(path: Path, metric: str | None = None) -> RunLine:
     """What there is to say of one run folder. It is read alone: a run of a package that is not installed counts."""
-    run = RunFolder(path.absolute())
     try:
-        info = run.info()
-        cfg = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        train = cfg if info.get("task") == FINETUNE else cfg["train"]
-        followed = metric or str(train["metric"])
-        lines = run.metrics_lines()
-        metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8")) if info["finished"] else {}
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, UserError) as error:
-        return RunLine(path, "damaged", reason=" ".join(str(error).split()))
+        return _line_of(path, metric)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:  # values of other kinds
+        return RunLine(path, "damaged", reason=" ".join(str(error).split())[:LONGEST])
+
+
+def _line_of(path: Path, metric: str | None) -> RunLine:
+    run = RunFolder(path.absolute())
+    info = run.info()
+    cfg = read_yaml(path / "config.yaml", SETTINGS)
+    train = cfg if info.get("task") == FINETUNE else cfg["train"]
+    followed = metric or str(train["metric"])
+    lines = run.metrics_lines()
+    metrics = read_json(path / "metrics.json") if info["finished"] else {}
     reason = _damage(path, info)
     state: State = (
         "damaged" if reason
@@ -151,7 +158,9 @@ def is_running(path: Path) -> bool:
     """Whether a process has the lock of a run folder (`runs.running`)."""
     place = path.resolve()
     with suppress(OSError):
-        lock = os.open(place.with_name(f".{place.name}.lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = os.open(
+            place.with_name(f".{place.name}.lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.arguments import shown
 from rawrec.data.meta import Rated
 from rawrec.errors import UserError
 from rawrec.sources.tables.convert import as_text, labels, missing, row_name
@@ -181,7 +182,7 @@ def rated_as(rated: str | None, labels: Iterable[LabelColumn]) -> Rated:
     for known in get_args(Rated):
         if rated == known:
             return known
-    raise UserError(f"rated={rated!r}: use seen (a rating says that the user knows the item) or unseen")
+    raise UserError(f"rated={shown(rated)}: use seen (a rating says that the user knows the item) or unseen")
 
 
 def numeric_labels(words: Sequence[str], positive: Positive | None) -> set[str]:
