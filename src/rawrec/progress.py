@@ -74,6 +74,7 @@ class Bars:
         self._begun, self._from = self.said, 0.0  # when the task began, and where
         self._epoch, self._left = "", 0  # its name, and samples that are to come
         self._lock, self._over = threading.RLock(), threading.Event()
+        self._waiting, self._taking = list[tuple[str, dict[str, Any]]](), False  # what was told, and is not said yet
 
     def __enter__(self) -> Bars:
         self.progress.start()
@@ -100,10 +101,21 @@ class Bars:
         self.task = self.progress.add_task(text, total=total, completed=int(done), note="")
 
     def __call__(self, event: str, **values: Any) -> None:
+        """Told by a signal's handler while it writes, it says that afterwards: the console's buffer still holds what is
+        being written, and would be written twice."""
         with self._lock:
-            self._take(event, **values)
-            if not self.bars:
-                self._say_if_due()
+            self._waiting.append((event, values))
+            if self._taking:
+                return
+            self._taking = True
+            try:
+                while self._waiting:
+                    event, values = self._waiting.pop(0)
+                    self._take(event, **values)
+                    if not self.bars:
+                        self._say_if_due()
+            finally:
+                self._taking = False
 
     def _say_if_due(self) -> None:
         if self.task is None or time.perf_counter() - self.said < STILL:

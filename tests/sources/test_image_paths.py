@@ -79,7 +79,7 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path: Path) -> None:
     data = take(tmp_path, frame, image_dir=tmp_path / "media")
     assert counts(data) == {
         "image: unsafe name (leads out of the image folder)": 5,
-        "image: no such file": 1,
+        f"image: no such file in {tmp_path / 'media'}": 1,
         "image: an address in a column of paths (use image_url)": 1,
         "image: is a folder, not a file": 1,
         "picture beside those named that no item names": 1,

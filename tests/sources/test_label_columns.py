@@ -119,7 +119,7 @@ def test_what_was_rated_is_seen_and_what_happened_is_not(log: Path) -> None:
     ("options", "message"),
     [
         ({"rated": "known"}, "rated='known': use seen"),
-        ({"positive": 4}, "positive: say which column is the label"),
+        ({"positive": 4}, "positive .*: of which column"),
         ({"labels": ["rating"], "positive": "high"}, "positive 'high': give a number"),
         ({"labels": ["rating"], "positive": "stars=5"}, "positive: .*no column 'stars'"),
         ({"labels": ["rating"], "positive": "rating>=many"}, "'many' is no number"),

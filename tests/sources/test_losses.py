@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def take(folder: Path, items: dict[str, Any] | None = None, **options: Any) -> r
         ({"name": [" "] * 4}, {"text": ["name"]}, r"'name' is empty, of 4 items none has it \(nothing in any row\)"),
         ({"kind": [None] * 4, "name": ["x", *[None] * 3]}, {"text": ["name"], "category": ["kind"]}, "^field 'kind'"),
         (None, {"image_dir": "media"}, r"'image' is empty.*file of the image folder that no item names: 2, as x/0.jpg"),
-        ({"photo": ["1.jpg"] * 4}, {"image_path": ["photo"], "image_dir": "media"}, "image: no such file: 4, as 1.jpg"),
+        ({"photo": ["1.jpg"] * 4}, {"image_path": ["photo"], "image_dir": "media"},
+         r"image: no such file in \S+media: 4, as 1.jpg"),
     ],
 )  # fmt: skip
 def test_a_field_that_ends_up_empty(
@@ -131,3 +133,52 @@ def test_large_losses_are_lines_in_colour() -> None:
     out = io.StringIO()
     report.print_table(Console(file=out, width=100, force_terminal=True, color_system="standard"))
     assert "\x1b[1;33m! 5.1% of 1,000 interactions" in out.getvalue()
+
+
+def said(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr("sys.argv", ["rawrec", "import", "table", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return " ".join("".join(capsys.readouterr()).split())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--positive", "4"], "positive 4: of which column? Name it by label (--label COLUMN), or say COLUMN>=4"),
+        (["--items", "items.csv", "--category", "kind,brand"],
+         "one option names one column: --category kind --category brand."),
+        (["--items", "items.csv", "--image-path", "photo", "--image-dir", "wrong"],
+         "image: no such file in wrong: 2, as 1.jpg"),
+    ],
+    ids=["no label", "two columns in one option", "wrong folder"],
+)  # fmt: skip
+def test_what_to_type_is_said(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong").mkdir()
+    CLICKS.with_columns(stars=5).write_csv("clicks.csv")
+    items = {"item": ["a", "b"], "kind": ["x", "y"], "brand": ["v", "w"], "photo": ["1.jpg", "2.jpg"]}
+    pl.DataFrame(items).write_csv("items.csv")
+    asked = ["--interactions", "clicks.csv", "--user", "user", "--item", "item", "--out", "data"]
+    assert told in said([*asked, *words], monkeypatch, capsys)
+
+
+def test_lists_and_objects_are_no_ids(tmp_path: Path) -> None:
+    """A text that only looks like one is; a key within an object can be named."""
+    users = [{"id": "u"}, "v", "[w]", "x", "x"]
+    rows = [{"user": user, "item": item} for user, item in zip(users, ["a", ["b"], "{c}", "d", "e"], strict=True)]
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = rawrec.import_table(tmp_path / "clicks.jsonl", "user", "item", out=tmp_path / "a", progress=False)
+    assert data.user_ids.tolist() == ["[w]", "x"] and data.item_ids.tolist() == ["{c}", "d", "e"]
+    found = {reason.split(",")[0]: one.examples for reason, one in data.report.skipped.items()}
+    assert found == {
+        "user id that is a list or an object": ["""clicks.jsonl:1 '{"id":"u"}'"""],
+        "item id that is a list or an object": ["""clicks.jsonl:2 '["b"]'"""],
+    }
+    rows = [{"user": {"id": [n]}, "item": 1} for n in range(4)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"nothing to import.*4 skipped because: user id that is a list or an object"):
+        rawrec.import_table(tmp_path / "x.jsonl", "user.id", "item", out=tmp_path / "b", progress=False)

@@ -57,6 +57,28 @@ def test_the_log_has_encoding_epochs_and_where_it_went_on(shop: Path, tmp_path: 
     assert "resumed at epoch" in log and log.splitlines()[-1].endswith("finished")
 
 
+class Interrupted(io.StringIO):
+    """A stream on which a signal's handler tells something while a line is being written."""
+
+    tell: Any = None
+
+    def flush(self) -> None:
+        tell, self.tell = self.tell, None
+        if tell is not None:
+            tell()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_signal_while_an_epoch_is_told_tells_it_once(terminal: bool) -> None:
+    out = Interrupted()
+    observer = Bars(Console(file=out, width=200, force_terminal=terminal, highlight=False))
+    out.tell = lambda: observer("note", text="ending after this step")
+    line = {"epoch": 1, "loss": 0.5, "samples_per_second": 9.0, "seconds": 1.0}
+    observer("validated", line=line, epochs=3, shown=[], best=True)
+    assert out.getvalue().count("epoch 1 of 3") == 1
+    assert out.getvalue().index("epoch 1 of 3") < out.getvalue().index("ending after this step")
+
+
 def test_without_a_terminal_a_line_comes_though_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "STILL", 0.0)
     monkeypatch.setattr(progress, "LOOK", 0.01)

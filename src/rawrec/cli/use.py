@@ -225,6 +225,8 @@ def similar(
         raise UserError("--field says which field --image or --text is of: give one of them with it")
     if field is not None:
         new = {field: image or text}
+    if image is not None and not image.is_file():
+        raise UserError(f"--image: there is no file {image}")
     if by is None and len(new) == 1:
         by = next(iter(new))
     recommender = Recommender.load(run, data, newest=newest, added=added)

@@ -149,7 +149,11 @@ class Retriever(Recommender):
 
     @torch.no_grad()
     def _parts(self, asking: Asking, scores: np.ndarray) -> dict[str, np.ndarray]:
-        self._vectors()  # which not every model has
+        if not self._retrieval.model.by_vectors:
+            raise UserError(
+                f"this run is of model `{self._model()}`, which has scores alone and gives no reasons for them: leave "
+                "out --explain (explain=True), or train for example bpr"
+            )
         system, rows = self._retrieval, asking.rows.to(self._items.device)
         model, filling = copy(system.model), system.cfg.untrained_ids  # a copy: its parts are left out for us alone
         lacking = model.untaught[:0] if filling == "as_is" else model.untaught
@@ -177,7 +181,7 @@ class Retriever(Recommender):
         if not self._retrieval.model.by_vectors:
             raise UserError(
                 f"this run is of model `{self._model()}`, which has scores alone, no vectors of users and items: they "
-                "cannot be exported, compared, or used for reasons and diversity; train for example bpr"
+                "cannot be exported, compared, or used for diversity; train for example bpr"
             )
         return self._items, self._valid
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -61,7 +63,11 @@ class NamedColumns(Source):
             bad = {name: batch.unreadable[of] for name in columns if (of := self.names[name]) in batch.unreadable}
             for name in self.types.keys() & values.keys():
                 values[name] = _fitted(values[name], self.types[name], f"{batch.file}: {self.names[name]}")
-            yield self.refuse(Batch(batch.file, batch.rows, values, bad))
+            composite = None if batch.composite is None else partial(self._composite, batch.composite)
+            yield self.refuse(Batch(batch.file, batch.rows, values, bad, composite))
+
+    def _composite(self, of: Callable[[str], np.ndarray], name: str) -> np.ndarray:
+        return of(self.names[name])
 
 
 def _fitted(column: pa.Array, kind: pa.DataType, where: str) -> pa.Array:

@@ -270,6 +270,7 @@ class PathFolder(ImageFolder):
     def __init__(self, folder: Path, report: ImportReport, columns: int) -> None:
         super().__init__(folder, "{item}", report)
         self.at_once = CHUNK * columns
+        self._given = folder
         self._roots = [self.folder, Path(folder).absolute()]
 
     def _found(self, item_id: Any, checked: Checked) -> Found:
@@ -279,7 +280,8 @@ class PathFolder(ImageFolder):
             picture = self._tried(lambda name=name: self._read(name))
             if picture is None:
                 is_address = path.lower().startswith(("http://", "https://"))
-                picture = Skip("an address in a column of paths (use image_url)" if is_address else "no such file")
+                absent = f"no such file in {self._given}"
+                picture = Skip("an address in a column of paths (use image_url)" if is_address else absent)
             elif isinstance(picture, bytes):
                 picture = _reason(picture, checked) or picture
                 found.used.append(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial, reduce
 
 import numpy as np
 import polars as pl
@@ -77,10 +78,17 @@ class JsonLines(Source):
                 found = {
                     name: lines if name == WHOLE else lines.str.json_path_match(self._path(name)) for name in columns
                 }
-                batch = Batch(
-                    self.name, rows, {name: column.to_arrow().cast(pa.string()) for name, column in found.items()}
-                )
+                values = {name: column.to_arrow().cast(pa.string()) for name, column in found.items()}
+                batch = Batch(self.name, rows, values, composite=partial(self._composite, lines, found))
                 yield batch.without_marks(_written) if self.file.encoding.marked else batch
+
+    def _composite(self, lines: pl.Series, found: dict[str, pl.Series], name: str) -> np.ndarray:
+        maybe = found[name].str.contains(r"^[\[{]").fill_null(False).to_numpy()
+        parts = name.split(".") if name in self.nested else [name]
+        bad = np.zeros(len(lines), bool)
+        for at in np.flatnonzero(maybe).tolist():
+            bad[at] = isinstance(reduce(dict.__getitem__, parts, json.loads(lines[at])), list | dict)
+        return bad
 
     def again(self) -> JsonLines:
         other = super().again()

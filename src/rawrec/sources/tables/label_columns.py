@@ -111,7 +111,9 @@ def label_columns(source: Source, words: Sequence[str], positive: Positive | Non
     least, rules = parse_positive(source, positive)
     given += [(column, column, row_name(column)) for column in rules if column not in [c for _, c, _ in given]]
     if least is not None and not given:
-        raise UserError("positive: say which column is the label (label)")
+        raise UserError(
+            f"positive {least:g}: of which column? Name it by label (--label COLUMN), or say COLUMN>={least:g}"
+        )
     found = [LabelColumn(column, name, *rules.get(column, Rule(least))) for _, column, name in given]
     if len(found) == 1 and found[0].ruled and found[0].column not in named:
         found = [replace(found[0], name=LABEL)]

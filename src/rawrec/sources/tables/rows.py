@@ -24,6 +24,7 @@ IN_WORDS = {"double": "number", "float": "number", "int64": "whole number", "boo
 """What types of Arrow are called in a message."""
 
 
+COMPOSITE_ID = "id that is a list or an object, no single value (name a key within an object as COLUMN.KEY)"
 UNREADABLE_ID = "id with bytes that are not of the file's encoding (see --encoding)"
 
 
@@ -33,17 +34,19 @@ def read_ids(
     """Ids of a column without surrounding white space, and which rows have one `[n]`; the others are counted.
 
     what: what the ids are of. empty: the reason where a row has none, show: the column told of such a row. Where an id
-    has bytes that cannot be read, there is none: ids that differ in such bytes alone must not become one.
+    has bytes that cannot be read, there is none: ids that differ in such bytes alone must not become one. Nor is a list
+    or an object of JSON an id.
     """
     found, there = ids(batch.columns[column], f"{batch.file}: {column}")
-    readable = batch.readable(column)
+    readable, single = batch.readable(column), batch.single(column)
     for reason, bad, shown in (
         (empty or f"{what}: empty {what.removesuffix('s')} id", ~there, show or column),
         (f"{what}: {UNREADABLE_ID}", there & ~readable, column),
+        (f"{what}: {COMPOSITE_ID}", there & readable & ~single, column),
     ):
         if bad.any():
             report.skip(reason, batch.examples(bad, shown), int(bad.sum()))
-    return found, there & readable
+    return found, there & readable & single
 
 
 NONE: Mapping[str, str] = {}
@@ -134,6 +137,7 @@ class Rows:
         for column, what in ((self.user, "user"), (self.item, "item")):
             if column is not None:
                 leave_out(column, f"{what} {UNREADABLE_ID}", batch.readable(column))
+                leave_out(column, f"{what} {COMPOSITE_ID}", batch.single(column))
         take("user_id", self.user, "empty user id", *ids(columns[self.user], f"{batch.file}: {self.user}"))
         if self.item is not None:
             take("item_id", self.item, "empty item id", *ids(columns[self.item], f"{batch.file}: {self.item}"))

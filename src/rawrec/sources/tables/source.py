@@ -27,12 +27,14 @@ class Batch:
 
     unreadable: of columns of text that had bytes that are none of the file's encoding, where these were `[n]`; there
     stands `\\xe9` for such a byte. As an id such a value is of no use: see `read_ids`.
+    composite: of tables whose values may be lists and objects, where those of a column are `[n]`; they are no ids.
     """
 
     file: str
     rows: np.ndarray
     columns: dict[str, pa.Array]
     unreadable: dict[str, np.ndarray] = field(default_factory=dict)
+    composite: Callable[[str], np.ndarray] | None = None
 
     def examples(self, bad: np.ndarray, column: str | None = None, limit: int = 20) -> list[str]:
         """`file:row value` of the first rows where `bad` `[n]` holds."""
@@ -51,12 +53,19 @@ class Batch:
             return self
         mask = pa.array(good)
         columns = {name: col.filter(mask) for name, col in self.columns.items()}
-        return Batch(self.file, self.rows[good], columns, {name: bad[good] for name, bad in self.unreadable.items()})
+        bad = {name: bad[good] for name, bad in self.unreadable.items()}
+        composite = self.composite
+        found = None if composite is None else lambda name: composite(name)[good]
+        return Batch(self.file, self.rows[good], columns, bad, found)
 
     def readable(self, column: str) -> np.ndarray:
         """Where the values of a column have no byte that cannot be read `[n]`."""
         bad = self.unreadable.get(column)
         return np.ones(len(self.rows), bool) if bad is None else ~bad
+
+    def single(self, column: str) -> np.ndarray:
+        """Where the values of a column are no list and no object `[n]`."""
+        return np.ones(len(self.rows), bool) if self.composite is None else ~self.composite(column)
 
     def without_marks(self, write: Callable[[str], str] = written) -> Batch:
         """The batch with what its texts' marks stand for."""
@@ -107,12 +116,19 @@ class Source:
         self.seek(names)
         for name in names:
             if name is not None and name not in self.columns:
-                near = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
+                hint = self._meant(setting, name)
                 raise UserError(
                     f"{setting}: {self.path} has no column {name!r}{hint} Columns found: {', '.join(self.columns)}"
                 )
         self.single([name for name in names if name is not None], setting)
+
+    def _meant(self, setting: str, name: str) -> str:
+        parts = [part.strip() for part in name.split(",")]
+        if parts[1:] and set(parts) & set(self.columns):
+            option = f"--{setting.replace('_', '-')}"
+            return f"; one option names one column: {' '.join(f'{option} {part}' for part in parts)}."
+        near = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)
+        return f"; did you mean {near[0]!r}?" if near else "."
 
     def single(self, names: Sequence[str], setting: str = "") -> None:
         """UserError if several columns have one of these names."""
