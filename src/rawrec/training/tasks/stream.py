@@ -8,6 +8,7 @@ as soon as its raw fields are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,7 +69,6 @@ class StreamTask(ImpressionTask):
         self.admit_after = 1
         self.grown: Callable[[int], None] = lambda items: None
         self._tried: dict[bool, dict[str, int]] = {True: {}, False: {}}  # of a user? -> id -> impressions so far
-        self._before: tuple[np.ndarray, np.ndarray] | None = None
 
     # ------------------------------------------------------------------------------------------------------------ rows
     def count(self, name: str, more: int = 1) -> None:
@@ -246,14 +246,7 @@ class StreamTask(ImpressionTask):
         row = self.users.get(user)
         if row is None or row >= self.data.n_users:
             return []
-        if self._before is None:
-            rows = np.flatnonzero(self.samples.positive & (self.samples.part >= 0) | self.samples.history_only)
-            times = self.data.timestamps
-            of = self.data.users[rows]
-            rows = rows[np.lexsort((times[rows], of)) if times is not None else np.argsort(of, kind="stable")]
-            ptr = np.concatenate([[0], np.cumsum(np.bincount(self.data.users[rows], minlength=self.data.n_users))])
-            self._before = rows, ptr
-        rows, ptr = self._before
+        rows, ptr = self._taken
         own = rows[ptr[row] : ptr[row + 1]]
         times = self.data.timestamps
         when = np.zeros(len(own)) if times is None else times[own]
@@ -267,11 +260,24 @@ class StreamTask(ImpressionTask):
         wanted, row = self.samples.n_negatives, self.users.get(user, -1)
         taken = {self.items.get(item, -1)}
         if 0 <= row < self.data.n_users:
-            taken |= set(self.data.items[self.data.users == row].tolist())
-        pool = np.flatnonzero(self.train_counts)
+            rows, ptr = self._taken
+            taken |= set(self.data.items[rows[ptr[row] : ptr[row + 1]]].tolist())
         rng = np.random.default_rng([self.cfg.seed, 6007, number])
-        found = rng.permutation(pool)[: wanted + len(taken)].tolist() if len(pool) else []
-        return [str(self.data.item_ids[at]) for at in found if at not in taken][:wanted]
+        found = rng.choice(len(self._pool), min(wanted + len(taken), len(self._pool)), replace=False)
+        return [str(self.data.item_ids[at]) for at in self._pool[found] if at not in taken][:wanted]
+
+    @cached_property
+    def _pool(self) -> np.ndarray:
+        return np.flatnonzero(self.train_counts)
+
+    @cached_property
+    def _taken(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the dataset's positives by user, in order of time, and where each user's begin."""
+        rows = np.flatnonzero(self.samples.positive & (self.samples.part >= 0) | self.samples.history_only)
+        of, times = self.data.users[rows], self.data.timestamps
+        rows = rows[np.lexsort((times[rows], of)) if times is not None else np.argsort(of, kind="stable")]
+        ptr = np.concatenate([[0], np.cumsum(np.bincount(self.data.users[rows], minlength=self.data.n_users))])
+        return rows, ptr
 
     # ------------------------------------------------------------------------------------------------------ publishing
     def serving_state(self, step: int) -> dict[str, Tensor]:
