@@ -239,6 +239,7 @@ def test_numbers_without_gaps_take_no_room() -> None:
     assert all(seen.take("p", number) for number in range(1000))
     assert seen.state() == {"p": [999, []]}
     gaps = Seen()
-    for number in range(0, 4 * APART, 2):
-        gaps.take("q", number)
+    for number in range(0, 5 * APART, 2):
+        assert gaps.take("q", number)
     assert len(gaps.state()["q"][1]) <= APART
+    assert not gaps.take("q", 1) and not gaps.take("q", 0) and gaps.take("q", 5 * APART - 3)

@@ -183,13 +183,14 @@ def test_content_goes_on_where_it_stood(kind: str, copied: Callable[..., Path], 
 def test_killed_at_any_operation_on_files_it_comes_to_the_same_state(
     copied: Callable[..., Path], data: Dataset, url: str
 ) -> None:
-    write(url, events_of(data, 24))
+    write(url, events_of(data, 16))
     whole, killed = copied("id", "whole"), copied("id", "killed")
-    go_on(whole, url)
+    settings: dict[str, Any] = {"data": data, "checkpoint_every": 2, "window": 20}
+    assert go_on(whole, url, **settings)["step"] > 4
     kills = 0
-    for _ in killed_everywhere(lambda: go_on(killed, url, data=data)):
+    for _ in killed_everywhere(lambda: go_on(killed, url, **settings)):
         kills += 1
-        go_on(killed, url)
+        go_on(killed, url, **settings)
         check_same(whole, killed)
         shutil.rmtree(killed / "online")
     assert kills > 12

@@ -54,7 +54,8 @@ class KafkaLog(Log):
             found = self._producer.list_topics(topic, timeout=PATIENCE).topics[topic]
             if found.error is None and found.partitions:
                 return
-        from confluent_kafka.admin import AdminClient, NewTopic
+        from confluent_kafka.admin import AdminClient
+        from confluent_kafka.cimpl import NewTopic
 
         admin: Any = AdminClient(self._servers)  # which must live until it was answered
         try:

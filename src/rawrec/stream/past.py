@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 ROOM = 8
@@ -41,9 +42,9 @@ class Past:
         """What a user had taken before a moment, strictly: the latest `length` items, oldest first."""
         if user is None or not self.length:
             return []
-        events, before = [event for event in self._of.get(user, ()) if event[0] < time], self._before(user, time)
-        if before:
-            events = sorted({**dict.fromkeys(before), **dict.fromkeys(events)}, key=lambda event: event[0])
+        own, events = self._of.get(user), self._before(user, time)
+        if own and (recent := own[: bisect_left(own, (time, ""))]):
+            events = sorted({**dict.fromkeys(events), **dict.fromkeys(recent)}, key=itemgetter(0)) if events else recent
         return [item for _, item in events[-self.length :]]
 
     def state(self) -> dict[str, Any]:

@@ -7,7 +7,9 @@ as soon as its raw fields are.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,8 +71,8 @@ class StreamTask(ImpressionTask):
         self.counts: dict[str, int] = {}
         self.admit_after = 1
         self.grown: Callable[[int], None] = lambda items: None
+        self._owns: dict[str, tuple[list[float], list[str]]] = {}
         self._tried: dict[bool, dict[str, int]] = {True: {}, False: {}}  # of a user? -> id -> impressions so far
-        self._before: tuple[np.ndarray, np.ndarray] | None = None
 
     # ------------------------------------------------------------------------------------------------------------ rows
     def count(self, name: str, more: int = 1) -> None:
@@ -145,20 +147,24 @@ class StreamTask(ImpressionTask):
 
     def note(self, samples: Sequence[Sample]) -> None:
         """These have been trained: ids that have been often enough get a row of their own."""
-        for sample in samples:
-            self._try(sample.item, user=False)
-            if sample.user is not None:
-                self._try(sample.user, user=True)
+        ids = self.ranker.inputs.ids
+        for user, rows, table in ((False, self.items, ids.item), (True, self.users, ids.user)):
+            known = table.known.cpu().numpy()
+            for sample in samples:
+                name = sample.user if user else sample.item
+                if name is None or ((row := rows.get(name)) is not None and row < len(known) and known[row]):
+                    continue
+                self._try(name, user)
+                known = table.known.cpu().numpy()
 
     def _try(self, name: str, user: bool) -> None:
-        rows, ids = (self.users, self.ranker.inputs.ids.user) if user else (self.items, self.ranker.inputs.ids.item)
-        row, tried = rows.get(name), self._tried[user]
-        if row is not None and name not in tried and bool(ids.known[row]):
-            return
+        """One more impression of an id without a row of its own."""
+        rows, tried = self.users if user else self.items, self._tried[user]
         tried[name] = tried.get(name, 0) + 1
         if tried[name] < self.admit_after:
             return
         del tried[name]
+        row = rows.get(name)
         if row is None:
             row = rows[name] = len(rows)
             self.make_room(len(self.users), len(self.items))
@@ -248,23 +254,23 @@ class StreamTask(ImpressionTask):
     # ------------------------------------------------------------------------------------------------- what was before
     def before(self, user: str, time: float) -> list[tuple[float, str]]:
         """The latest positives of a user in the dataset with a smaller time (all, where it has none), oldest first."""
-        row = self.users.get(user)
-        if row is None or row >= self.data.n_users:
-            return []
-        if self._before is None:
-            rows = np.flatnonzero(self.samples.positive & (self.samples.part >= 0) | self.samples.history_only)
-            times = self.data.timestamps
-            of = self.data.users[rows]
-            rows = rows[np.lexsort((times[rows], of)) if times is not None else np.argsort(of, kind="stable")]
-            ptr = np.concatenate([[0], np.cumsum(np.bincount(self.data.users[rows], minlength=self.data.n_users))])
-            self._before = rows, ptr
-        rows, ptr = self._before
-        own = rows[ptr[row] : ptr[row + 1]]
-        times = self.data.timestamps
-        when = np.zeros(len(own)) if times is None else times[own]
-        own = own[when < time][-self.samples.history :] if self.samples.history else own[:0]
-        names = self.data.item_ids
-        return [(0.0 if times is None else float(times[r]), str(names[self.data.items[r]])) for r in own]
+        times, items = self._own(user)
+        end = bisect_left(times, time)
+        begin = max(end - self.samples.history, 0)
+        return list(zip(times[begin:end], items[begin:end], strict=True))
+
+    def _own(self, user: str) -> tuple[list[float], list[str]]:
+        """Times and items of a user's positives in the dataset, in order of time; kept once they were asked for."""
+        found = self._owns.get(user)
+        if found is None:
+            row, names, times = self.users.get(user), self.data.item_ids, self.data.timestamps
+            own = np.zeros(0, np.int64)
+            if row is not None and row < self.data.n_users:
+                rows, ptr = self._taken
+                own = rows[ptr[row] : ptr[row + 1]]
+            when = [0.0] * len(own) if times is None else [float(time) for time in times[own].tolist()]
+            found = self._owns[user] = when, [str(names[item]) for item in self.data.items[own].tolist()]
+        return found
 
     def drawn(self, user: str, item: str, number: int) -> list[str]:
         """Negatives beside a positive of data that have no labels: items with a training row that the user has not
@@ -272,11 +278,24 @@ class StreamTask(ImpressionTask):
         wanted, row = self.samples.n_negatives, self.users.get(user, -1)
         taken = {self.items.get(item, -1)}
         if 0 <= row < self.data.n_users:
-            taken |= set(self.data.items[self.data.users == row].tolist())
-        pool = np.flatnonzero(self.train_counts)
+            rows, ptr = self._taken
+            taken |= set(self.data.items[rows[ptr[row] : ptr[row + 1]]].tolist())
         rng = np.random.default_rng([self.cfg.seed, 6007, number])
-        found = rng.permutation(pool)[: wanted + len(taken)].tolist() if len(pool) else []
-        return [str(self.data.item_ids[at]) for at in found if at not in taken][:wanted]
+        found = rng.choice(len(self._pool), min(wanted + len(taken), len(self._pool)), replace=False)
+        return [str(self.data.item_ids[at]) for at in self._pool[found] if at not in taken][:wanted]
+
+    @cached_property
+    def _pool(self) -> np.ndarray:
+        return np.flatnonzero(self.train_counts)
+
+    @cached_property
+    def _taken(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the dataset's positives by user, in order of time, and where each user's begin."""
+        rows = np.flatnonzero(self.samples.positive & (self.samples.part >= 0) | self.samples.history_only)
+        of, times = self.data.users[rows], self.data.timestamps
+        rows = rows[np.lexsort((times[rows], of)) if times is not None else np.argsort(of, kind="stable")]
+        ptr = np.concatenate([[0], np.cumsum(np.bincount(self.data.users[rows], minlength=self.data.n_users))])
+        return rows, ptr
 
     # ------------------------------------------------------------------------------------------------------ publishing
     def serving_state(self, step: int) -> dict[str, Tensor]:
