@@ -1,4 +1,5 @@
-"""The README, the tutorial, the page about pages and the how-to pages run as they stand, block after block, each page in a fresh folder.
+"""The README, the tutorial, the page about pages and the how-to pages run as they stand, block after block, each page
+in a fresh folder.
 
 A block is marked by `<!-- test -->` in the line above it, or by `<!-- test: NAME -->`, which first makes the files of
 `story_samples.NAME`; a block of commands or Python that is not run says why: `<!-- not tested: why -->`. Commands of
