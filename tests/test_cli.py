@@ -335,7 +335,11 @@ def test_a_dataset_that_moved(shell: Shell, run: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     info = json.loads((moved / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps(info | {"dataset": str(tmp_path / "away")}))
+    changed = info | {"dataset": str(tmp_path / "away")}
+    (moved / "run.json").write_text(json.dumps(changed))
+    assert "removes its line 'sum'" in shell.mistake("recommend", moved, "--user", "u1")
+    del changed["sum"]
+    (moved / "run.json").write_text(json.dumps(changed))
     assert "--data" in shell.mistake("recommend", moved, "--user", "u1")
     shell("recommend", moved, "--user", "u1", "--data", info["dataset"])
     shell("evaluate", moved, "--data", info["dataset"])

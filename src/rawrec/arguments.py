@@ -23,6 +23,8 @@ from rawrec.errors import UserError
 F = TypeVar("F", bound=Callable[..., Any])
 SHOWN = 60
 """Characters of a value that a message shows."""
+LONGEST_PATH = 4095
+"""Bytes of a path that Linux takes."""
 LARGEST_SEED = 2**64 - 1
 LARGEST = 2**31 - 1
 """Of counts: lists, batches, threads and samples that are numbered by int32 or handed to libraries as C integers."""
@@ -126,7 +128,8 @@ def _path(value: Any) -> bool:
         return False
     path = os.fspath(value)
     try:
-        return isinstance(path, str) and bool(path) and b"\0" not in os.fsencode(path)
+        written = os.fsencode(path)
+        return isinstance(path, str) and 0 < len(written) <= LONGEST_PATH and b"\0" not in written
     except UnicodeEncodeError:  # half a sign, which no file system takes
         return False
 

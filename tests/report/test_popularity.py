@@ -55,6 +55,7 @@ def tell(run: Path, masks: dict[str, np.ndarray], steps: list[int]) -> None:
     lines = [line | told(masks, step) for line, step in zip(lines, steps, strict=True)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     info = json.loads((run / "run.json").read_text())
+    info.pop("sum")
     (run / "run.json").write_text(json.dumps(info | {"best_epoch": 1, "files": {}}))
 
 

@@ -119,7 +119,9 @@ def test_a_bit_of_a_run(data: Path, run: Path) -> None:
     names = ("config.yaml", "metrics.json", "metrics.jsonl", "model.safetensors", "scores.parquet", "topk.parquet")
     for path in files(run, *names):
         assert check(path, read, run) == {"refused": FLIPS, "harmless": 0}
-    check(run / "run.json", read, run.parent.parent)
+    assert (
+        check(run / "run.json", read, run.parent.parent)["refused"] >= FLIPS - 1
+    )  # a space between values is harmless
 
 
 def test_a_bit_of_a_checkpoint(run: Path) -> None:

@@ -229,6 +229,17 @@ def test_a_list_of_strange_runs(run: Path) -> None:
     assert [line.state for line in list_runs(run.parent)] == ["finished"] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "column"), [("scores.parquet", "item"), ("scores.parquet", "user"), ("topk.parquet", "user")]
+)
+def test_reports_of_rows_that_are_not_there(run: Path, name: str, column: str) -> None:
+    frame = pl.read_parquet(run / name)
+    for value in (-1, 10**6):
+        frame.with_columns(pl.lit(value, frame.schema[column]).alias(column)).write_parquet(run / name)
+        with pytest.raises(UserError, match=rf"{name} is damaged, or of another dataset: {column} "):
+            build_report(run)
+
+
 def test_names_with_signs_of_patterns(origin: Path, tmp_path: Path) -> None:
     """`r[12]` is not `r1`."""
     for name in ("r1", "r[12]", "a*", "q?"):

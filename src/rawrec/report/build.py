@@ -49,8 +49,10 @@ def build_report(
     plots.library()
     mine, other = Run(Path(run)), Run(Path(against)) if against else None
     found = RunFolder(mine.path).dataset(data)
+    mine.check(found)
     if other is not None:
         _check_comparable(mine, other)
+        other.check(found)
         if not mine.judges_impressions and other.topk is None:
             raise UserError(f"{mine.path} and {other.path} cannot be compared: {other.name} was trained without lists")
     target = mine.path / "report.html" if out is None else Path(out)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.report import plots
 from rawrec.report.labels import by_label
@@ -50,6 +51,24 @@ class Run:
     def topk(self) -> pl.DataFrame | None:
         """Lists out of the full catalogue per test user; None where the run made none."""
         return self._parquet("topk.parquet", LISTS) if (self.path / "topk.parquet").is_file() else None
+
+    def check(self, data: Dataset) -> None:
+        """UserError where the scores or the lists are of users, items or interactions that the dataset does not
+        have."""
+        there = {"user": data.n_users, "item": data.n_items, "items": data.n_items, "row": data.n_interactions}
+        frames = {"scores.parquet": self.test} if self.judges_impressions else {}
+        if self.topk is not None:
+            frames["topk.parquet"] = self.topk
+        for name, frame in frames.items():
+            for column in there.keys() & {*frame.columns}:
+                values = frame[column].explode() if column == "items" else frame[column]
+                low, high = values.min(), values.max()
+                least = -1 if column == "items" else 0  # a list that is shorter than others ends with -1
+                if low is not None and not least <= low <= high < there[column]:
+                    raise UserError(
+                        f"{self.path / name} is damaged, or of another dataset: {column} {low} to {high}, and "
+                        f"{data.path} has {there[column]}"
+                    )
 
     def series(self, key: str) -> plots.Line:
         """Epochs and values of one entry of metrics.jsonl, where it is a number."""

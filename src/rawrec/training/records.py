@@ -3,11 +3,15 @@ checkpoint. Whoever reads them asks here, so that a file that somebody else has 
 
 from __future__ import annotations
 
+import json
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rawrec.errors import UserError
 from rawrec.reading import RECORD, read_json, read_json_lines, typed
 
 Count = Annotated[int, Field(ge=0)]
@@ -74,10 +78,25 @@ class Info(_Record):
     files: dict[str, str] = Field(default_factory=dict)
 
 
+SUM = "sum"
+"""Stands in `run.json` for the check sum of all else in it; runs of earlier versions have none."""
+
+
+def info_sum(values: Mapping[str, Any]) -> str:
+    """The check sum of what a `run.json` says."""
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
+
+
 def read_info(path: Path) -> dict[str, Any]:
     """What a `run.json` says. UserError where it is damaged."""
     found = read_json(path)
     typed(Info, found, path)
+    sum_ = found.pop(SUM, None)
+    if sum_ is not None and sum_ != info_sum(found):
+        raise UserError(
+            f"{path} is damaged: its check sum is not the one it was written with. Take a copy; whoever has changed it "
+            f"on purpose removes its line {SUM!r}"
+        )
     return {"generated": False, "files": {}, "dataset_name": Path(found["dataset"]).name} | found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -40,7 +41,7 @@ from rawrec.folders import check_own_folder, discard, is_empty, is_within, swap,
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
 from rawrec.shown import visible
 from rawrec.sums import check_file, file_sum
-from rawrec.training.records import read_epochs, read_info, read_metrics
+from rawrec.training.records import SUM, info_sum, read_epochs, read_info, read_metrics
 from rawrec.training.state import write_json, written
 
 FINETUNE = "finetune"
@@ -318,7 +319,8 @@ class RunFolder:
     def write_info(self, **values: Any) -> None:
         """Add to or change what `run.json` says."""
         old = self.info() if (self.path / "run.json").is_file() else {}
-        write_json(self.path / "run.json", old | values)
+        new = json.loads(written(old | values))  # as it is read again
+        write_json(self.path / "run.json", new | {SUM: info_sum(new)})
 
     def dataset(self, at: Dataset | str | Path | None = None) -> Dataset:
         """The dataset of the run, from its new place `at` where it has moved.
