@@ -343,12 +343,9 @@ def test_every_command_is_on_its_page() -> None:
     import commands
 
     text = commands.page()
-    assert re.findall(r"^## rawrec (\S+)$", text, re.M) == [
-        name for name, command in cli.app.group().commands.items() if not hasattr(command, "commands")
-    ]
-    assert (
-        "## rawrec import table\n\n```text\nUsage: rawrec import table [OPTIONS]" in text and "--interactions" in text
-    )
+    alone = {name for name, command in cli.app.group().commands.items() if not hasattr(command, "commands")}
+    assert set(re.findall(r"^## rawrec (\S+)$", text, re.M)) == alone
+    assert "## rawrec import table\n\n```text\nUsage: rawrec import table [OPTIONS]" in text
 
 
 @pytest.mark.usefixtures("making")
