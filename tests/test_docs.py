@@ -276,6 +276,7 @@ def test_every_page_of_docs_is_on_the_site() -> None:
     assert pages <= named
     assert named - pages == {
         "index.md",
+        "commands.md",
         "changelog.md",
         "contributing.md",
         "security.md",
@@ -328,12 +329,23 @@ def test_every_model_has_a_page() -> None:
     freedom = pages["model/freedom.md"]
     assert "rawrec train freedom" in freedom and "| `model.knn_k` | integer, >= 1 | `10` |" in freedom
     assert "(../retrieval.md#freedom)" in freedom and "The item graph is frozen before training" in freedom
+    assert "It reads interactions alone." in pages["model/id.md"] and "features" in pages["model/em3.md"]
     for place, text in pages.items():
         for file, part in re.findall(r"\]\(\.\./([\w-]+\.md)(?:#([\w-]+))?\)", text):
             anchors = {models.slug(heading) for heading in re.findall(r"^#+ (.*)$", text_of(DOCS / file), re.MULTILINE)}
             assert not part or part in anchors, f"{place}: {file}#{part}"
     listed = set(itertools.chain.from_iterable(models.navigation().values()))
     assert listed == set(pages) - {"model/index.md"}
+
+
+@pytest.mark.usefixtures("making")
+def test_every_command_is_on_its_page() -> None:
+    import commands
+
+    text = commands.page()
+    alone = {name for name, command in cli.app.group().commands.items() if not hasattr(command, "commands")}
+    assert set(re.findall(r"^## rawrec (\S+)$", text, re.M)) == alone
+    assert "## rawrec import table\n\n```text\nUsage: rawrec import table [OPTIONS]" in text
 
 
 @pytest.mark.usefixtures("making")

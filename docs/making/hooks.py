@@ -1,8 +1,8 @@
 """What the site has beside the pages of docs/: events of MkDocs, in their order.
 
-Made here: the start page and others from files of the repository's root, a page for each model (models.py), a page for
-each notebook (notebooks.py), `llms.txt` and the Markdown of every page (llms.py). Formulas become MathML, and what is
-built is looked through (checks.py).
+Made here: the start page and others from files of the repository's root, a page for each model (models.py) and each
+notebook (notebooks.py), the help of all commands (commands.py), `llms.txt` and the Markdown of every page (llms.py).
+Formulas become MathML (formulas.py), and what is built is looked through (checks.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 import checks
+import commands
 import formulas
 import llms
 import models
@@ -63,6 +64,7 @@ def on_config(config: Any) -> Any:
 def on_files(files: Any, config: Any) -> Any:
     for name, place in ELSEWHERE.items():
         files.append(File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8")))
+    files.append(File.generated(config, commands.PLACE, content=commands.page()))
     files.append(File.generated(config, notebooks.INDEX, content=notebooks.index(ROOT)))
     for one in notebooks.all_of(ROOT):
         files.append(File.generated(config, one.place, content=one.page()))

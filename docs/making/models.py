@@ -65,7 +65,8 @@ def _page(model: Model, explained: Mapping[str, str]) -> str:
     lines += ["```bash", f"rawrec train {model.name} --data data/shop --out runs/{model.name}", "```", ""]
     entry = model_entry(head)
     assert entry is not None
-    reads = getattr(MODELS[head].record(name=head), "reads_features", None)
+    given = {"content": PRESETS[model.name][1]} if model.name in PRESETS else {}
+    reads = getattr(MODELS[head].record(name=head, **given), "reads_features", None)
     if reads is not None:
         needs = "interactions and features of the items" if reads() else "interactions alone"
         lines += [f"It reads {needs}.", ""]
