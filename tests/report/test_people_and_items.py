@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from rawrec.data.dataset import Dataset
+from rawrec.errors import UserError
 from rawrec.evaluation.ctr import auc, buckets_of
 from rawrec.report import build_report, embedding_map
 from rawrec.report.catalogue import missing, searchable
 from rawrec.report.embedding_map import coloured, make_map, plane, sample
+from rawrec.report.page import plain
 from rawrec.report.pictures import Tiles
 from rawrec.report.run import Run
 from rawrec.report.samples import BEST, DRAWN, WORST, sample_users, standing
@@ -98,12 +100,12 @@ def test_items_tell_what_they_lack(run: Run, data: Dataset, tmp_path: Path) -> N
 
 def test_a_large_catalogue_is_searched_in_part(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rawrec.report.catalogue.SEARCHED", 20)
-    monkeypatch.setattr(embedding_map, "POINTS", 15)
+    monkeypatch.setattr(embedding_map, "LOOKED_AT", 15)
     counts = np.bincount(data.items[data.split() == 0], minlength=data.n_items)
     rows = searchable(data, counts, [3, 5])
     assert {3, 5} <= set(rows.tolist()) and 20 >= len(rows) >= 12 and (np.diff(rows) > 0).all()
     assert set(np.argsort(-counts, kind="stable")[:10].tolist()) <= set(rows.tolist())
-    assert len(sample(data.n_items)) == 15 and len(sample(10)) == 10
+    assert len(set(sample(data.n_items).tolist())) == 15 and sorted(sample(10).tolist()) == list(range(10))
 
 
 def test_the_map_is_the_plane_of_most_variance(data: Dataset) -> None:
@@ -157,3 +159,23 @@ def test_ids_and_titles_in_data_blocks_are_no_markup(tmp_path: Path, monkeypatch
     page, text = read(path)
     assert "alert(1)" in text and all(tag != "img" for tag, _ in page.tags)
     assert embedded(path, "catalogue")["items"][0][0].startswith("</script><img src=x")
+
+
+def test_a_map_is_of_items_with_a_vector(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_map, "POINTS", 12)
+    found, note = embedding_map.item_map(data, {}, AnyRecommender(data))
+    assert found is not None and note == "" and len(found.rows) == 12 and (np.diff(found.rows) > 0).all()
+    assert (found.rows % 7 > 0).all() and found.of == sum(row % 7 > 0 for row in range(data.n_items))
+
+    class Without:
+        def item_vectors(self, items: list[str]) -> None:
+            raise UserError("there are none")
+
+    assert embedding_map.item_map(data, {}, Without()) == (None, "There is no map of the items: there are none.")
+    assert embedding_map.item_map(data, {}, None) == (None, "")
+
+
+def test_numbers_as_they_are() -> None:
+    assert [plain(v) for v in (1995.0, 12.5, 12500.0, -3.0, 0.12345, 123456.7)] == [
+        "1995", "12.5", "12,500", "−3", "0.1235", "123,457",
+    ]  # fmt: skip

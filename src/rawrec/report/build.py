@@ -42,9 +42,10 @@ def build_report(
 ) -> Path:
     """Write the page of a run, compared with the run `against`, to `out` (default RUN/report.html); returns its path.
 
-    recommender: the run in use, for neighbours of cold items (and for recommendations where the run stored no lists);
-    without it those pictures are left out. data: where the dataset of the runs is now, if it has moved. Raises
-    UserError on a run that is not finished or not comparable, and where matplotlib is not installed.
+    recommender: the run in use, for neighbours of cold items, the map of items and what pictures and texts add (and for
+    recommendations where the run stored no lists); without it these are left out. data: where the dataset of the runs
+    is now, if it has moved. Raises UserError on a run that is not finished or not comparable, and where matplotlib is
+    not installed.
     """
     plots.library()
     mine, other = Run(Path(run)), Run(Path(against)) if against else None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rawrec.data.dataset import Dataset
 from rawrec.data.splits import BUCKETS
 from rawrec.report.embedding_map import EmbeddingMap, cells_of
+from rawrec.report.page import plain
 from rawrec.report.pictures import Tiles, titles
 from rawrec.report.run import TEST, Run
 from rawrec.shown import visible
@@ -100,6 +101,7 @@ def items_of(
     return {
         "items": entries,
         "fields": list(fields),
+        "images": len(data.fields.image),
         "lists": 0 if mine.topk is None else len(mine.topk),
         "buckets": {name: low for name, (low, _) in BUCKETS.items()},
         "across": found.sheet.across if found else 1,
@@ -126,5 +128,5 @@ def _values(data: Dataset, rows: NDArray[np.int64]) -> list[str]:
     for name in data.fields.numeric[:3]:
         for n, value in enumerate(data.numeric(name)[rows].tolist()):
             if np.isfinite(value):
-                found[n].append(f"{name} {value:,.6g}")
+                found[n].append(f"{name} {plain(value)}")
     return ["; ".join(one) for one in found]

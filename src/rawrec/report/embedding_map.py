@@ -18,6 +18,8 @@ from rawrec.report.pictures import AT_ONCE, SMALLER, small, uri_of
 from rawrec.shown import visible
 
 POINTS = 2000
+LOOKED_AT = 5 * POINTS
+"""Items that are drawn: not all may have a vector."""
 WIDTH, HEIGHT, MARGIN = 1000, 620, 26
 """Of the map, in its own units."""
 KINDS = 7
@@ -60,10 +62,8 @@ class EmbeddingMap:
 
 
 def sample(n_items: int) -> NDArray[np.int64]:
-    """The items of a map: all, or as many as it holds, drawn once."""
-    if n_items <= POINTS:
-        return np.arange(n_items)
-    return np.sort(np.random.default_rng(0).permutation(n_items)[:POINTS])
+    """The items that a map is drawn of: all, or LOOKED_AT drawn once, in the order in which they are taken."""
+    return np.random.default_rng(0).permutation(n_items)[:LOOKED_AT]
 
 
 def plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], tuple[float, float]]:
@@ -96,7 +96,10 @@ def item_map(
         vectors, there = read([str(item) for item in data.item_ids[rows]])
     except UserError as error:
         return None, f"There is no map of the items: {error}."
-    found = make_map(data, rows[there], vectors[there], round(float(there.mean()) * data.n_items), buckets)
+    of = int(there.sum()) if len(rows) == data.n_items else round(float(there.mean()), 3) * data.n_items
+    taken = np.flatnonzero(there)[:POINTS]
+    taken = taken[np.argsort(rows[taken])]
+    found = make_map(data, rows[taken], vectors[taken], int(of), buckets)
     return found, "" if found else "There is no map of the items: hardly any has a vector."
 
 

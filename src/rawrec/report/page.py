@@ -33,6 +33,13 @@ def count(value: float) -> str:
     return f"{int(value):,}"
 
 
+def plain(value: float) -> str:
+    """A number as it is: 1995, 12.5, 12,500."""
+    whole = value == round(value) and abs(value) < 1e12
+    text = f"{value:.0f}" if whole else f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+    return (f"{float(text):,.0f}" if abs(value) >= 10_000 else text).replace("-", "−")
+
+
 def share(value: float | None, digits: int = 1) -> str:
     """0.1234 -> 12.3 %."""
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
@@ -112,6 +119,7 @@ def render(context: dict[str, Any], package: str = "rawrec.report", template: st
         "size": size,
         "share": share,
         "p": p_value,
+        "plain": plain,
     }
     script = asset("report.js")
     own = {"style": asset("report.css"), "script": script, "script_hash": source_hash(script)}

@@ -47,9 +47,11 @@
   const known = block ? JSON.parse(block.textContent) : null;
   const [ID, TITLE, LACKS, TRAIN, TAKEN, LISTS, SHOT, VALUES, PLACE] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
   const titleOf = (item) => item[TITLE] || item[ID];
-  const bucketOf = (count) => Object.entries(known.buckets).filter(([, least]) => count >= least).pop()[0];
+  const buckets = known ? Object.entries(known.buckets).sort((a, b) => a[1] - b[1]) : [];
+  const bucketOf = (count) => buckets.filter(([, least]) => count >= least).pop()[0];
   const lacking = (item) => known.fields.filter((_, bit) => (item[LACKS] >> bit) & 1);
-  const shot = (item, side) => {
+  const pictured = (item) => known.fields.slice(0, known.images).some((_, bit) => !((item[LACKS] >> bit) & 1));
+  const shot = (item) => {
     const cell = item[PLACE] ? item[PLACE][3] : -1;
     if (item[SHOT]) return make("div", `shot ${item[SHOT]}`);
     if (cell < 0) return null;
@@ -201,7 +203,7 @@
     const texts = known.items.map((item) => `${item[ID]} ${titleOf(item)}`.toLowerCase());
     const line = (item) => {
       const row = make("div", "item"), words = make("div"), less = lacking(item);
-      const picture = shot(item) || make("div", "shot none");
+      const picture = shot(item) || make("div", pictured(item) ? "shot" : "shot none");
       words.append(make("b", "", titleOf(item)));
       if (item[TITLE]) words.append(make("span", "muted", item[ID]));
       if (item[VALUES]) words.append(make("span", "", item[VALUES]));

@@ -28,6 +28,7 @@ from rawrec.evaluation.topk import topk_metrics
 from rawrec.report import plots
 from rawrec.report.correction import LEVEL, Family, correct
 from rawrec.report.metrics import ENOUGH, METRICS, RANKING, round_up
+from rawrec.report.page import plain
 from rawrec.report.run import TEST, Run
 from rawrec.shown import visible
 from rawrec.training.evaluate import lists_of_pairs
@@ -157,7 +158,7 @@ def columns(data: Dataset, mine: Run) -> list[Column]:
     counts = rows.astype(np.float64)
     counts[~seen] = np.nan
     none = [Part("none", seen & (rows == 0))] * bool((seen & (rows == 0)).any())
-    parts = [*none, *quarters(np.where(rows > 0, counts, np.nan), whole=True, missing=False)]
+    parts = [*none, *quarters(np.where(rows > 0, counts, np.nan), missing=False)]
     found.append(
         Column("activity", "the user's rows of training, in quarters of the users of the test part", True, parts)
     )
@@ -191,7 +192,7 @@ def _mask(rows: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     return mask
 
 
-def quarters(values: NDArray[np.float64], whole: bool = False, missing: bool = True) -> list[Part]:
+def quarters(values: NDArray[np.float64], missing: bool = True) -> list[Part]:
     """Parts of equal size, as far as equal values allow, and those without a value."""
     known = values[np.isfinite(values)]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, QUARTERS + 1))) if len(known) else np.zeros(0)
@@ -200,18 +201,15 @@ def quarters(values: NDArray[np.float64], whole: bool = False, missing: bool = T
         inside = (values >= low if place == 0 else values > low) & (values <= high)
         if inside.any():
             low, high = values[inside].min(), values[inside].max()
-            parts.append(Part(_span(float(low), float(high), whole), inside))
+            parts.append(Part(_span(float(low), float(high)), inside))
     if len(edges) == 1:
-        parts.append(Part(_span(float(edges[0]), float(edges[0]), whole), values == edges[0]))
+        parts.append(Part(_span(float(edges[0]), float(edges[0])), values == edges[0]))
     without = ~np.isfinite(values)
     return parts + [Part("unknown", without)] * bool(missing and without.any())
 
 
-def _span(low: float, high: float, whole: bool) -> str:
-    def word(value: float) -> str:
-        return f"{value:,.0f}" if whole or (value == round(value) and abs(value) < 1e12) else f"{value:,.4g}"
-
-    return (word(low) if low == high else f"{word(low)} to {word(high)}").replace("-", "−")
+def _span(low: float, high: float) -> str:
+    return plain(low) if low == high else f"{plain(low)} to {plain(high)}"
 
 
 # ------------------------------------------------------------------------------------------------------------- metrics
