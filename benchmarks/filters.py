@@ -92,13 +92,14 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--data", type=Path, help="folder for the dataset, kept (default: a temporary one)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with folder(args.data) as place:
         data = catalogue(place / f"catalogue-{args.items}-{args.users}", args.items, args.users)
-        for model, own in MODELS.items():
-            quick = {"train.epochs": 1, "train.threads": 1, "train.device": "cpu", **own}
+        for model in args.models:
+            quick = {"train.epochs": 1, "train.threads": 1, "train.device": "cpu", **MODELS[model]}
             run = rawrec.train(model, data, place / "runs" / model, quick, overwrite=True).path
             rec = rawrec.Recommender.load(run, device="cpu")
             for who in ({"user": "u1"}, {"users": [f"u{u}" for u in range(MANY)]}):
@@ -113,6 +114,7 @@ def main() -> None:
                         users=len(who.get("users", "1")),
                         items=args.items,
                         ms=1e3 * taken,
+                        lists_per_second=len(who.get("users", "1")) / taken,
                         **asked,
                     )
 

@@ -263,6 +263,30 @@ TABLES: dict[str, Table] = {
         },
         shaped=by_size,
     ),
+    "filters": Table(
+        ["filters"],
+        ["model", "users", "figure"],
+        {
+            "model": lambda row: f"`{row['model']}`",
+            "users": text("users"),
+            "lists": lambda row: row["figure"].removeprefix("time with ").removesuffix(" / without filters"),
+            "ms": number("ms", "{:.1f}".format),
+            "lists a second": number("lists_per_second", "{:,.0f}".format),
+            "/ without filters": number("value", "{:.2f}".format),
+        },
+        needs="users",
+    ),
+    "loading": Table(
+        ["loading"],
+        ["model", "items"],
+        {
+            "model": text("model"),
+            "s": number("load_s", "{:.1f}".format),
+            "of which torch alone": number("torch_s", "{:.1f}".format),
+            "first list, ms": number("first_list_s", lambda value: f"{1000 * value:.0f}"),
+            "loaded again in the same process": number("again_s", "{:.2f}".format),
+        },
+    ),
     "imports": Table(
         ["imports", "download"],
         ["what", "count"],

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
 
 SHOWN = "shown/"
 """Before the names of these metrics, which are others than those of full lists."""
@@ -94,4 +93,6 @@ def _reciprocal(
 
 
 def _log_choose(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
+    from scipy.special import gammaln  # which a recommender need not load
+
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)

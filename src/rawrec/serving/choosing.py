@@ -101,8 +101,9 @@ def _filtered(score: Score, choice: Choice) -> Callable[[NDArray], Tensor]:
     if choice.allowed is None:
         return lambda users: score(users, None)
     if np.count_nonzero(choice.allowed) > choice.few * choice.n:
-        blocked = torch.from_numpy(~choice.allowed)
-        return lambda users: (values := score(users, None)).masked_fill_(blocked.to(values.device), -torch.inf)
+        # Scores are finite, and to add 0 or -inf takes a fifth of the time of `masked_fill_`.
+        barred = torch.from_numpy(np.where(choice.allowed, np.float32(0), np.float32(-np.inf)))
+        return lambda users: (values := score(users, None)).add_(barred.to(values))
     rows = torch.from_numpy(np.flatnonzero(choice.allowed))
 
     def some(users: NDArray) -> Tensor:
