@@ -57,6 +57,12 @@ def test_step_cost_by_size(model: str) -> None:
     assert min(found["step_ms"], found["step_ms_2000"], found["ratio"]) > 0
 
 
+def test_a_stream_that_is_killed_at_random_instants() -> None:
+    found = lines([str(BENCHMARKS / "killing.py"), "--kills", "2", "--requests", "40", "--seed", "3"])
+    assert sum(line["kills"] for line in found) >= 2
+    assert all(line["same"] and line["once"] for line in found)
+
+
 def test_two_revisions_by_turns(tmp_path: Path) -> None:
     """The same checkout twice: every answer belongs to its question."""
     rows = [(user, (user + k) % 9, k, 1.0) for user in range(12) for k in range(5)]

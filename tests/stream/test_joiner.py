@@ -147,6 +147,14 @@ def test_a_clock_that_jumps_closes_nothing_until_others_agree() -> None:
     assert made.watermark == 1e9
 
 
+def test_times_that_are_in_order_are_believed() -> None:
+    made = joiner(ahead=1000.0)
+    made.trusting = True
+    play(made, shown("r", 0), shown("s", 1e9, user="v"))
+    assert made.watermark == 1e9 and not made.counts
+    assert [found.time for found in made._pending.values()] == [1e9]
+
+
 def events_of(choices: list[tuple[int, int, int]]) -> list[Shown | Acted]:
     """(0: shown, else acted; request; seconds since the last one), in the order of time."""
     time, events = 0.0, []

@@ -113,6 +113,7 @@ def test_a_table_is_read_in_time_order_and_to_its_end(
     table.sort("timestamp", maintain_order=True).write_parquet(tmp_path / "clicks.parquet")
     table.sample(fraction=1.0, shuffle=True, seed=1).write_csv(tmp_path / "clicks.csv")
     found = online(one, events=tmp_path / "clicks.parquet", settings=SETTINGS)
+    assert "future" not in found["counts"]
     assert found["counts"]["trained"] == len(table) and found["waiting"] == found["ready"] == 0
     lines = [json.loads(line) for line in (one / "online" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["judged"] == len(table) and {"auc", "gauc", "logloss", "ece", "pcoc"} <= lines[0].keys()

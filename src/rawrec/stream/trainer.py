@@ -214,6 +214,7 @@ class Trainer:
         Raises RunInterrupted after the event, or step, during which a signal has asked for the end.
         """
         log = source if isinstance(source, Log) else None
+        self.joiner.trusting = log is None
         with at_a_step(lambda: self.observe("note", text="saving, and ending")) as ending:
             while ending.asked is None and (until is None or self.positions.get(name, 0) < until):
                 at = self.positions.get(name, 0)

@@ -1,0 +1,96 @@
+"""A run that goes on with the last fifth of its data, in order of time, beside one that stays as it is.
+
+    python benchmarks/online.py --data data/ml --work DIR [--model id] [--only frozen online ...] [KEY=VALUE ...]
+
+The run is trained on the training part (a split by time); valid and test are read as a table, as by --events.
+Prints a JSON line per way: prequential metrics of all of them, and impressions per second of CPU beside the training's.
+`frozen` learns nothing (a rate of 1e-12, no new ids); settings are of the training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from common import emit
+
+import rawrec
+from rawrec.config import parse_overrides
+from rawrec.data.dataset import Dataset
+from rawrec.files import write_table
+from rawrec.reading import read_json_lines
+from rawrec.stream.online import online
+from rawrec.training.runs import RunFolder
+
+WAYS: dict[str, dict[str, Any]] = {
+    "frozen": {"lr": 1e-12, "admit_after": 2**30},
+    "online": {},
+    "a third of the rate": {"lr": 1e-3},
+    "64 at once": {"batch_size": 64},
+}
+SHOWN = ("auc", "gauc", "logloss", "pcoc", "impressions")
+
+
+class Clock:
+    """Samples and seconds of CPU between the first and the last step that it is told of."""
+
+    def __init__(self) -> None:
+        self.at: list[tuple[float, int]] = []
+        self.samples = 0
+
+    def __call__(self, event: str, **values: Any) -> None:
+        if event in ("step", "online"):
+            self.samples = values["samples"] + (self.samples if event == "step" else 0)
+            self.at.append((time.process_time(), self.samples))
+
+    @property
+    def rate(self) -> float | None:
+        (first, n), (last, m) = self.at[0], self.at[-1]
+        return (m - n) / (last - first) if last > first else None
+
+
+def table_of(data: Dataset, split: str, label: str, out: Path) -> None:
+    """The valid and test rows."""
+    rows = np.flatnonzero(data.split(split) > 0)
+    assert data.timestamps is not None
+    columns = {
+        "user_id": data.user_ids[data.users[rows]],
+        "item_id": data.item_ids[data.items[rows]],
+        "timestamp": data.timestamps[rows],
+        label: data.binary(label)[rows],
+    }
+    write_table(pl.DataFrame(columns).to_arrow(), out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the run; kept, and used again")
+    parser.add_argument("--model", default="id")
+    parser.add_argument("--only", nargs="*", choices=WAYS)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    args = parser.parse_args()
+    data, run = Dataset.open(args.data), args.work / "run"
+    args.work.mkdir(parents=True, exist_ok=True)
+    if not (run / "model.safetensors").is_file():
+        clock = Clock()
+        rawrec.train(args.model, data, run, parse_overrides(args.settings), overwrite=True, observer=clock)
+        emit(way="training", samples_per_cpu_second=clock.rate)
+    cfg = RunFolder.open(run).config()
+    table_of(data, cfg.data.split, cfg.data.label, args.work / "rest.parquet")
+    for way in args.only or WAYS:
+        shutil.rmtree(run / "online", ignore_errors=True)
+        clock = Clock()
+        settings = WAYS[way] | {"window": 2**30, "checkpoint_every": 2**30}
+        online(run, events=args.work / "rest.parquet", settings=settings, observer=clock)
+        (line,) = read_json_lines(run / "online" / "metrics.jsonl")
+        emit(way=way, **{name: line[name] for name in SHOWN}, samples_per_cpu_second=clock.rate)
+
+
+if __name__ == "__main__":
+    main()
