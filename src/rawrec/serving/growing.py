@@ -17,12 +17,12 @@ from rawrec.arguments import ID, IDS, PATH, shown
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.serving import added as folder
+from rawrec.serving.known import Known
 from rawrec.serving.served import ENCODE, Catalogue, of_one_state, unseen
-from rawrec.serving.similar import Similar
 from rawrec.training.tasks.step_impressions import ContentTable
 
 
-class Growing(Similar):
+class Growing(Known):
     """`add_items` and `save` of a recommender."""
 
     def add_items(self, items: Iterable[Mapping[str, Any]] | pl.DataFrame) -> int:
