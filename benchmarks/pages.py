@@ -203,6 +203,7 @@ TABLES: dict[str, Table] = {
         MEANS,
         strong="test AUC",
     ),
+    "held-out-now": Table(["quality"], ["arm"], {"arm": label(ARMS), **AUCS, "test GAUC": spread("test/gauc")}, MEANS),
     "held-out": Table(["quality"], ["arm"], {"arm": label(ARMS), **AUCS, "test GAUC": spread("test/gauc")}, MEANS),
     "shop": Table(["quality"], ["arm"], {"arm": label(ARMS), **RATES, **SHARES}, MEANS),
     "shop-gains": Table(["quality"], GAIN_KEY, {"end to end over": AGAINST, **GAINS}, "auc_gain", shaped=by_both),
