@@ -57,7 +57,7 @@ def check_file(path: Path, expected: str | None, then: str, links: bool = False)
     try:
         check_plain(path, links)
         found = ""
-        if path.stat().st_size == int(expected.rpartition(" ")[2]):  # else it may be without an end
+        if str(path.stat().st_size) == expected.rpartition(" ")[2]:  # else it may be without an end
             found = end_sum(path) if expected.startswith(END) else file_sum(path)
     except FileNotFoundError:
         raise UserError(f"{path} is damaged: it is not there. {then[:1].upper() + then[1:]}") from None

@@ -168,6 +168,18 @@ def test_a_stream_in_pieces_is_the_stream_in_one(
     check_same(whole, pieces)
 
 
+def test_what_is_ready_does_not_wait_for_a_batch(copied: Callable[..., Path], data: Dataset, url: str) -> None:
+    end = write(url, events_of(data, 30))
+    whole, pieces, full = copied("id", "whole"), copied("id", "pieces"), copied("id", "full")
+    given: dict[str, Any] = {"batch_size": 40, "every": 15.0}
+    found = go_on(whole, url, **given)
+    for until in (9, 10, 31, end):
+        go_on(pieces, url, until, **given)
+    check_same(whole, pieces)
+    waiting = go_on(full, url, batch_size=40)
+    assert found["step"] > waiting["step"] and found["counts"]["trained"] > waiting["counts"]["trained"]
+
+
 @pytest.mark.parametrize("kind", ["frozen", "hybrid", "end_to_end"])
 def test_content_goes_on_where_it_stood(kind: str, copied: Callable[..., Path], data: Dataset, url: str) -> None:
     end = write(url, events_of(data, 40))

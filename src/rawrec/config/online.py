@@ -46,6 +46,12 @@ class OnlineConfig(Record):
     batch_size: int | None = Field(
         default=None, ge=1, description="impressions of a step; null: train.batch_size of the run"
     )
+    every: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds of the stream's time after which what is ready is trained, though it fills no batch; "
+        "null: full batches alone",
+    )
     lr: float | None = Field(default=None, gt=0, description="learning rate; null: train.lr of the run")
     admit_after: int = Field(
         default=2, ge=1, description="trained impressions after which a user or item new to the run has an id row"

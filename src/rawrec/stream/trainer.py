@@ -96,6 +96,7 @@ class Trainer:
         self.counts: Counter[str] = Counter()
         self.positions: dict[str, int] = {}
         self.out: Path | None = None
+        self._since: float | None = None  # the stream's time when the first sample that waits became ready
         self._lines, self._saved, self._published = 0, 0, 0
         if found is None:
             self._begin()
@@ -166,8 +167,19 @@ class Trainer:
         return self.task.cfg.train.batch_size
 
     def train_ready(self, all_of_it: bool = False) -> None:
-        """Train the batches that are full; all_of_it: and what is left."""
-        while len(self.joiner.ready) >= (1 if all_of_it else self.batch_size):
+        """Train the batches that are full; all_of_it, or where the first has waited for online.every seconds: and what
+        is left."""
+        now = self.joiner.watermark or 0.0
+        if self.joiner.ready and self._since is None:
+            self._since = now
+        overdue = self.cfg.every is not None and self._since is not None and now - self._since >= self.cfg.every
+        if len(self.joiner.ready) >= (1 if all_of_it or overdue else self.batch_size):
+            self._train(1 if all_of_it or overdue else self.batch_size)
+            self._since = now if self.joiner.ready else None
+
+    def _train(self, least: int) -> None:
+        """Train batches as long as so many samples are ready."""
+        while len(self.joiner.ready) >= least:
             self.judge()
             ready = self.joiner.ready
             samples = [ready.popleft() for _ in range(min(self.batch_size, len(ready)))]
@@ -313,6 +325,7 @@ class Trainer:
             "counts": dict(sorted(self.counts.items())),
             "lines": self._lines,
             "published": self._published,
+            "since": self._since,
         }
         step = steps.progress.step
         saved.save(self.folder / "checkpoint", tensors, plain, self.fingerprint, step, self.positions)
@@ -335,6 +348,7 @@ class Trainer:
         self.seen, self.judged = Seen(plain["seen"]), Prequential(self.cfg.window, plain["judged"])
         self.positions, self.counts = dict(plain["positions"]), Counter(plain["counts"])
         self._lines, self._saved, self._published = plain["lines"], steps.progress.step, plain["published"]
+        self._since = plain["since"]
 
     def _keep_lines(self) -> None:
         """Lines of metrics that were written after the state come again."""
