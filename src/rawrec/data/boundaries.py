@@ -27,6 +27,12 @@ def by_user_and_time(users: Ints, times: Ints | None = None) -> NDArray[np.int64
     return keys.select(pl.arg_sort_by("key", maintain_order=True)).to_series().to_numpy()
 
 
+def within_seconds(rows: NDArray[np.int64], thousandths: NDArray[np.int16] | None) -> NDArray[np.int64]:
+    """Rows by the thousandths of their second, so that who sorts them by seconds, equal ones staying in order, sorts
+    by both; as they are without any."""
+    return rows if thousandths is None else rows[np.argsort(thousandths[rows], kind="stable")]
+
+
 def groups(*keys: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Start and length of every run of equal keys."""
     n = len(keys[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rawrec.data.boundaries import Ints, at_rank, by_user_and_time, first_rows, groups, lists_of, parts_of, runs, sizes
+from rawrec.data.meta import MILLISECOND
 from rawrec.data.splits import PARTS, SplitSpec
 from rawrec.errors import UserError
 
@@ -176,13 +177,13 @@ def _time_global(spec: SplitSpec, rows: Rows) -> tuple[Parts, str]:
 
 
 def _leave_one_out(spec: SplitSpec, rows: Rows) -> tuple[Parts, str]:
-    times = ["timestamp"] if "timestamp" in rows.names else []
+    times = [name for name in ("timestamp", MILLISECOND) if name in rows.names and "timestamp" in rows.names]
     few = 0
 
     def cut(table: pa.Table) -> Parts:
         nonlocal few
         users, lists = _numbers(table, "user"), _lists(spec, table)
-        order = by_user_and_time(users, *(_numbers(table, name) for name in times))
+        order = by_user_and_time(users, _instants(table, times))
         begins, whole_lengths = runs(None, np.arange(len(users))) if lists is None else runs(lists[order])
         starts, lengths = groups(users[order][begins])
         held = np.where(lengths >= 3, 1, 0)
@@ -292,6 +293,14 @@ def _list(spec: SplitSpec) -> str:
 def _small(spec: SplitSpec | None = None) -> str:
     one = "list" if spec and spec.together else "row"
     return f"a user with 1 {one} has it in train, with 2 in train and test, with 3 or more at least one in every part"
+
+
+def _instants(table: pa.Table, names: Sequence[str]) -> Ints | None:
+    """Seconds, or thousandths of them where the rows have those; None without times."""
+    if not names:
+        return None
+    seconds, *rest = (_numbers(table, name) for name in names)
+    return 1000 * seconds + np.nan_to_num(rest[0]).astype(np.int64) if rest else seconds
 
 
 def _moment(time: int) -> str:

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawrec.data.arrays import pc, sorted_codes
+from rawrec.data.boundaries import within_seconds
 from rawrec.data.division import above_zero
 from rawrec.data.labels import binary, is_positive
-from rawrec.data.meta import ROWS, again, check_asked, check_part, read_asked, split_file
+from rawrec.data.meta import MILLISECOND, ROWS, again, check_asked, check_part, read_asked, split_file
 from rawrec.data.names import known
 from rawrec.data.opened import Opened
 from rawrec.data.queries import Queries, nullable
@@ -44,6 +45,18 @@ class Interactions(Opened):
     def timestamps(self) -> NDArray[np.int64] | None:
         """Time of every interaction, `[n_interactions]`, or None where the data have no times."""
         return self._row_column("timestamp") if self.meta.has_time else None
+
+    @cached_property
+    def thousandths(self) -> NDArray[np.int16] | None:
+        """Of the second of every interaction, `[n_interactions]`; None where times are whole seconds."""
+        if not self.meta.has_time or MILLISECOND not in self.meta.extra:
+            return None
+        return np.nan_to_num(self._row_column(MILLISECOND)).astype(np.int16)  # rows that were appended may have none
+
+    def in_order(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The rows of `chosen`, `[n_interactions]`, those of one second in the order of its thousandths; to be sorted
+        by time, equal times staying as they are."""
+        return within_seconds(np.flatnonzero(chosen), self.thousandths)
 
     def label(self, name: str = "label") -> NDArray[np.float32]:
         """A label column, `[n_interactions]`, nan where a row has none of it; ones where the data are positive-only.

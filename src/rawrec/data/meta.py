@@ -41,6 +41,9 @@ WIDEST = 2**20
 Number = Annotated[int, Field(ge=0, le=MOST)]
 RESERVED = {"user", "item", "user_id", "item_id", "timestamp", "split"}
 """Columns of the interactions that are no labels and no further ones."""
+MILLISECOND = "timestamp_millisecond"
+"""A further column of the interactions, int16, where times had fractions of a second: thousandths of the second in
+`timestamp`, which order the rows of one second."""
 ITEMS, ROWS, USERS = "items.lance", "interactions.parquet", "users.parquet"
 ITEM_FILES, SUMMED = ("_versions", "data", "_deletions"), (".manifest", ".lance", ".arrow", ".bin")
 """Where the files of items are that have check sums, and how their names end."""

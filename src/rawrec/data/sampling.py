@@ -159,10 +159,10 @@ class Samples:
                 self._rows[part], self.undrawn[part] = rows[free], int((~free).sum())
 
     def _histories(self, mask: Ints) -> Histories:
-        data = self.data
-        times = None if data.timestamps is None else data.timestamps[mask]
-        rows = np.flatnonzero(mask) if self._events else None
-        return Histories(data.users[mask], data.items[mask], times, data.n_users, self.timeless, rows)
+        data, rows = self.data, self.data.in_order(mask)
+        times = None if data.timestamps is None else data.timestamps[rows]
+        events = rows if self._events else None
+        return Histories(data.users[rows], data.items[rows], times, data.n_users, self.timeless, events)
 
     def _drawn_from(self, pool: Ints, known: Ints) -> Negatives:
         """Negatives among the items `pool`, clear of the interactions `known` (bool)."""

@@ -141,9 +141,10 @@ class Served:
         self._made.pop("met", None)
         self.people, self._met_rows = data, data.items < len(self._item_ids)
         positive = positive & self._met_rows
-        times = None if data.timestamps is None else data.timestamps[positive]
-        rows = np.flatnonzero(positive) if self._reads_marks() else None
-        self._past = Histories(data.users[positive], data.items[positive], times, data.n_users, rows=rows)
+        chosen = data.in_order(positive)
+        times = None if data.timestamps is None else data.timestamps[chosen]
+        rows = chosen if self._reads_marks() else None
+        self._past = Histories(data.users[chosen], data.items[chosen], times, data.n_users, rows=rows)
 
     @property
     def _item_ids(self) -> list[str]:

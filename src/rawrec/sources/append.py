@@ -14,6 +14,7 @@ from rawrec.data.appender import Appender
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import MILLISECOND
 from rawrec.errors import UserError
 from rawrec.sources.append_columns import (
     NamedColumns,
@@ -187,8 +188,10 @@ def _add_interactions(rows: NamedColumns, target: Appender, bar: Bar, time_forma
         times=times,
         numbers=read,
         written=written_labels(rows.report, rows, rows.labels),
+        fine=MILLISECOND in meta.extra and meta.has_time,
     )
-    absent = [name for name in [*meta.extra, *meta.asked] if name not in rows.names]
+    made = [MILLISECOND] if cleaner.fine else []
+    absent = [name for name in [*meta.extra, *meta.asked] if name not in (*rows.names, *made)]
     for batch in bar.track("interactions", rows, cleaner.columns):
         clean = cleaner.clean(batch)
         target.add_interactions(clean | {name: pa.nulls(len(clean["user_id"]), types[name]) for name in absent})

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
-from rawrec.data.meta import ROWS, check_asked
+from rawrec.data.meta import MILLISECOND, ROWS, check_asked
 from rawrec.data.names import unknown_name
 from rawrec.errors import UserError
 from rawrec.sources.download.urls import UrlPictures
@@ -125,7 +125,7 @@ def interaction_columns(
     names |= _asked(data, source, asked)
     more = _assigned("extra", extra, meta.extra, source, row_name)
     for name in [*meta.extra, *meta.asked]:
-        if name not in more and name not in names:
+        if name not in more and name not in names and not (name == MILLISECOND and meta.has_time):
             source.report.note(f"{source.name} has no column {name!r}: it is empty in the rows appended")
     schema = pq.read_schema(data.path / ROWS)
     table = NamedColumns(source, names | more, {name: schema.field(name).type for name in more})

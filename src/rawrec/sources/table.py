@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from rawrec.arguments import checked
 from rawrec.data.bar import Bar
 from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
-from rawrec.data.meta import Columns
+from rawrec.data.meta import MILLISECOND, Columns
 from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, Table, open_table, table_name
 from rawrec.sources.tables.amounts import Numbers
+from rawrec.sources.tables.convert import row_name
 from rawrec.sources.tables.fields import columns_of
 from rawrec.sources.tables.label_columns import Positive, label_columns, rated_as
-from rawrec.sources.tables.rows import Rows, asked_columns, further_types, times_of, written_labels
+from rawrec.sources.tables.rows import Rows, asked_columns, further_types, has_fractions, times_of, written_labels
 from rawrec.sources.tables.source import look_at
 from rawrec.sources.tables.vector_files import vector_files
 from rawrec.sources.users import Users, open_users
@@ -177,9 +180,11 @@ def import_sources(
     times = times_of(report, [rows], time, time_format)
     read = {name: Numbers(report, "interactions", name, look_at([rows], name)) for name in context_numeric}
     written = written_labels(report, rows, targets)
+    fine = has_fractions(rows, time, time_format, [*fields.values(), *map(row_name, types)])
     cleaner = Rows(
-        report, user, item, time, targets, types, asked=asked, times=times, fields=fields, numbers=read, written=written
-    )
+        report, user, item, time, targets, types, asked=asked, times=times, fields=fields, numbers=read,
+        written=written, fine=fine,
+    )  # fmt: skip
     names = cleaner.names
     if split.kind == "column" and split.column is not None:
         split = split.model_copy(update={"column": names[split.column]})
@@ -190,7 +195,7 @@ def import_sources(
             source=report.source,
             labels=[label.name for label in cleaner.labels],
             label_rule=", ".join(label.rule for label in targets),
-            extra={names[name]: kind for name, kind in types.items()},
+            extra={names[name]: kind for name, kind in types.items()} | ({MILLISECOND: pa.int16()} if fine else {}),
             context=Columns(
                 categorical=[names[name] for name in context_category],
                 numeric=[names[name] for name in context_numeric],

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rawrec.data.import_report import ImportReport
+from rawrec.data.meta import MILLISECOND
 from rawrec.errors import UserError
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.amounts import Numbers
@@ -61,7 +62,7 @@ class Rows:
     asked: see `asked_columns`. times: how those of `time` are read, see `times_of`. numbers: how further columns of
     numbers are read, if not as plain numbers; written: the same of labels. fields: what further columns are called,
     where that was said. names: further columns, and those of queries and sessions -> the names under which they are
-    stored.
+    stored. fine: with the thousandths of the second in `MILLISECOND`.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Rows:
         numbers: Mapping[str, Numbers] | None = None,
         fields: Mapping[str, str] = NONE,
         written: Mapping[str, Numbers] | None = None,
+        fine: bool = False,
     ) -> None:
+        self.fine = fine
         self.report = report
         self.what = what
         self.user, self.item, self.time = user, item, time
@@ -146,6 +149,8 @@ class Rows:
             for reason, rows in found.odd.items():
                 leave_out(self.time, reason, ~rows)
             take("timestamp", self.time, f"no usable time in column {self.time!r}", found.seconds, found.good)
+            if self.fine:
+                result[MILLISECOND] = found.thousandths
             self.untimely |= dict.fromkeys([*found.odd, f"no usable time in column {self.time!r}"])
         plain = {name: read.plain(batch) for name, read in self.written.items()}
         for label in self.labels:
@@ -195,6 +200,17 @@ class Rows:
         for label in self.labels:
             if self.kept and not self.positive[label.name]:
                 self.report.note(label.never(list(self.found[label.name])[:SEEN_VALUES]))
+
+
+def has_fractions(source: Source, column: str | None, form: str | None, others: Collection[str]) -> bool:
+    """Whether the first rows of a table that can be read again have times with a fraction of a second, which is kept in
+    a column of its own then; `others`: names that are taken."""
+    look = None if column is None else look_at([source], column)
+    first = None if look is None else next(look(), None)
+    if column is None or first is None or MILLISECOND in others:
+        return False
+    times = times_of(ImportReport(), [source], column, form)
+    return times is not None and bool(times(first, column).thousandths.any())
 
 
 def times_of(

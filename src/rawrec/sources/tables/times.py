@@ -36,18 +36,19 @@ Bools = NDArray[np.bool_]
 @dataclass
 class Moments:
     """Of rows: seconds since 1970 (or places in an order) int64 `[n]`, and where there is one `[n]`. odd: where there
-    is none, and why, in words; of the others it could not be read."""
+    is none, and why, in words; of the others it could not be read. thousandths: of the second, int16 `[n]`."""
 
     seconds: NDArray[np.int64]
     good: Bools
     odd: dict[str, Bools] = field(default_factory=dict)
+    thousandths: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
 
 
 class Times:
     """Reads a column of times in batches. Every value is judged by itself: a number is a time in the unit that puts it
     between 1990 and a year from now, YYYYMMDD or YYYYMMDDHHMMSS; a text is a date in one of the forms of `dates`.
     Numbers that no unit explains are no times, and 0 is unknown. Where no value of the column is a time, it is an
-    order, 1, 2, 3 ..., and stays as it is. Fractions of a second are dropped.
+    order, 1, 2, 3 ..., and stays as it is. Fractions of a second are told apart, to the thousandth.
 
     form: says what the column holds, and nothing is judged: `s`, `ms`, `us`, `ns`, `order`, or a form of `strptime`.
     look: gives the whole column, for what a batch alone does not tell: whether there is a time anywhere, whether day or
@@ -75,15 +76,16 @@ class Times:
                 raise UserError(f"time_format: {where} holds times already ({column.type}): leave it out")
             per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
             valid = column.is_valid().to_numpy(zero_copy_only=False)
-            seconds = pc.fill_null(column.cast(pa.int64()), 0).to_numpy() // per_second
-            return Moments(seconds, valid & (seconds >= 0))
+            seconds, rest = np.divmod(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), per_second)
+            thousandths = (rest * 1000 // per_second).astype(np.int16)
+            return Moments(seconds, valid & (seconds >= 0), thousandths=thousandths)
         if self.form is not None:
             return self._formed(column, where, self.form)
         values = numbers(column, where)
         if self.is_order is None and np.isfinite(values).any():
             self._decide(column, values, where)
         if self.is_order:
-            seconds, odd = np.floor(values / self.divisor), {}
+            seconds, odd = values / self.divisor, {}
             if self.look is None:
                 times = [found for unit, found in self._units(values) if unit != DAY]
                 odd[f"a time in column {self.column!r}, whose first rows hold an order"] = np.logical_or.reduce(times)
@@ -204,14 +206,17 @@ class Times:
         """Times of a form that was named."""
         if form == ORDER or form in SHORT:
             values = numbers(column, where)
-            return _moments(np.floor(values / UNITS[SHORT.get(form, "seconds")]), {})
+            return _moments(values / UNITS[SHORT.get(form, "seconds")], {})
         return _moments(by_format(pl.Series(as_text(column, where)), form), {})
 
 
 def _moments(seconds: Floats, odd: dict[str, Bools]) -> Moments:
     good = (seconds >= 0) & (seconds < MAX_SECONDS)
     whole = np.where(good, np.floor(seconds), 0).astype(np.int64)
-    return Moments(whole, good, {reason: rows & ~good for reason, rows in odd.items() if (rows & ~good).any()})
+    rest = np.where(good, seconds - whole, 0)
+    thousandths = np.minimum(np.floor(1000 * rest + 0.01), 999).astype(np.int16)  # .123 is a little less as a float
+    odd = {reason: rows & ~good for reason, rows in odd.items() if (rows & ~good).any()}
+    return Moments(whole, good, odd, thousandths)
 
 
 def _day(values: Floats) -> Floats:

@@ -80,8 +80,9 @@ class SequenceTask(PairTask):
     def _taken(self, until: int | None) -> Histories:
         """The positives of the parts before `until`; None: all."""
         chosen = self.positive if until is None else self.positive & (self.part >= 0) & (self.part < until)
-        times = None if self.data.timestamps is None else self.data.timestamps[chosen]
-        return Histories(self.data.users[chosen], self.data.items[chosen], times, self.data.n_users)
+        rows = self.data.in_order(chosen)
+        times = None if self.data.timestamps is None else self.data.timestamps[rows]
+        return Histories(self.data.users[rows], self.data.items[rows], times, self.data.n_users)
 
     # ------------------------------------------------------------------------------------------------------- training
     def begin_epoch(self, epoch: int) -> Tensor:
