@@ -357,9 +357,9 @@ def test_formulas_and_docstrings() -> None:
 
     page = formulas.as_mathml('<p><span class="arithmatex">\\(x_i \\le k\\)</span> and <code>\\(</code></p>')
     assert page.startswith("<p><math") and "<msub><mi>x</mi><mi>i</mi></msub>" in page and "<code>\\(</code>" in page
-    text = "Train.\n\npreset: a name. out: a folder, not preset.\n\n>>> train(\n...     1\n... )\n2\n\nMore.\n"
-    assert docstrings.shown(text, ["preset", "out"]) == (
-        "Train.\n\n**preset**: a name. **out**: a folder, not preset.\n\n"
+    text = "Train.\n\npreset,\nmore: a name. out: a folder, not preset.\n\n>>> train(\n...     1\n... )\n2\n\nMore.\n"
+    assert docstrings.shown(text, ["preset", "out", "more"]) == (
+        "Train.\n\n**preset**,\n**more**: a name. **out**: a folder, not preset.\n\n"
         "```pycon\n>>> train(\n...     1\n... )\n2\n```\n\nMore.\n"
     )
 

@@ -21,7 +21,7 @@ def shown(text: str, arguments: list[str]) -> str:
 
 def _named(text: str, arguments: list[str]) -> str:
     for name in arguments:
-        text = re.sub(rf"(^|[.:;] |, |\n)({name})(?=(?:, \w+)*: )", r"\1**\2**", text)
+        text = re.sub(rf"(^|[.:;,]\s|\n)({name})(?=(?:,\s[\w*]+)*:\s)", r"\1**\2**", text)
     return text
 
 
