@@ -30,14 +30,14 @@ def test_no_fault_of_any_kind(work: Path) -> None:
     kinds = ["strange: runs", "strange: datasets", "strange: links", "strange: encoders", "strange: sources"]
     kinds += ["damage: dataset", "damage: run", "damage: checkpoint", "damage: cache", "signs: texts", "calls"]
     kinds += ["addresses: policy", "addresses: requests"]
-    *each, whole = attacked(work, "--tries", "120", "--kinds", *kinds)
+    *each, whole = attacked(work, "--tries", "60", "--kinds", *kinds)
     assert [line["kind"] for line in each] == kinds and all(line["faults"] == 0 for line in each)
-    assert whole["kind"] == "all" and 110 <= int(str(whole["tries"])) <= 130
+    assert whole["kind"] == "all" and 50 <= int(str(whole["tries"])) <= 70
 
 
 def test_what_was_tried_is_not_tried_again(work: Path) -> None:
-    before = attacked(work, "--tries", "2", "--kinds", "kills: datasets")
-    again = attacked(work, "--tries", "2", "--kinds", "kills: datasets")
+    before = attacked(work, "--tries", "2", "--kinds", "signs: texts")
+    again = attacked(work, "--tries", "2", "--kinds", "signs: texts")
     assert again == before and before[-1]["tries"] == 2
     tries = [json.loads(line) for line in (work / "tries.jsonl").read_text().splitlines()]
-    assert [one["try"] for one in tries if one["kind"] == "kills: datasets"] == [0, 1]
+    assert [one["try"] for one in tries if one["kind"] == "signs: texts"][:2] == [0, 1]

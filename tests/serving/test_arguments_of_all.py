@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_recommender import TINY
 
@@ -108,7 +109,7 @@ def test_what_is_asked_of_a_recommender(served: Recommender, tmp_path: Path) -> 
         refused(served.embed, "items", items)
     for item in (b"p0001", None, 2.5, ["p0001"], LONG):
         refused(served.similar, "item", item)
-    for label in (b"x", 7, LONG):
+    for label in (b"x", 7, LONG, np.array([1, 2])):
         refused(served.recommend, "label", label, user="u1")
     refused(served.recommend, "context", "phone", user="u1")
     refused(served.recommend, "exclude_seen", "all", user="u1")

@@ -137,6 +137,18 @@ def test_a_bit_of_a_checkpoint(run: Path) -> None:
             resume(run, overrides={"train.epochs": 3})
 
 
+def test_a_bit_of_the_name_of_the_sum(run: Path) -> None:
+    """It is no file of an earlier version, which had none."""
+    path = run / "checkpoint" / "last.safetensors"
+    whole = path.read_bytes()
+    for name in (b"sum", b"state"):
+        at = whole.index(name)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1 :])
+        with pytest.raises(UserError, match=r"last\.safetensors is damaged"):
+            checkpoint.load(path)
+    path.write_bytes(whole)
+
+
 def test_without_the_damaged_checkpoint_a_run_begins_anew(data: Path, tmp_path: Path) -> None:
     """As the message says."""
 

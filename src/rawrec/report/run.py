@@ -61,10 +61,12 @@ class Run:
             frames["topk.parquet"] = self.topk
         for name, frame in frames.items():
             for column in there.keys() & {*frame.columns}:
-                values = frame[column].explode() if column == "items" else frame[column]
-                low, high = values.min(), values.max()
+                values = (frame[column].explode() if column == "items" else frame[column]).drop_nulls().to_numpy()
+                if not len(values):
+                    continue
+                low, high = int(values.min()), int(values.max())
                 least = -1 if column == "items" else 0  # a list that is shorter than others ends with -1
-                if low is not None and not least <= low <= high < there[column]:
+                if not least <= low <= high < there[column]:
                     raise UserError(
                         f"{self.path / name} is damaged, or of another dataset: {column} {low} to {high}, and "
                         f"{data.path} has {there[column]}"

@@ -377,7 +377,7 @@ class Served:
     def _label(self, name: str | None) -> int:
         """The place of a label among those of the run; None: the main one. Raises UserError for another."""
         names = [] if name is None else self.run.config().data.label_names
-        if name is not None and name not in names:
+        if name is not None and (not isinstance(name, str) or name not in names):
             raise UserError(f"label {shown(name)}: this run has learned {', '.join(names)}; see data.labels")
         return 0 if name is None else names.index(name)
 

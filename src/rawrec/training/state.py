@@ -131,7 +131,7 @@ def _state(file: Any, path: Path, kind: type[BaseModel] | None) -> tuple[dict[st
     if text is None:
         raise UserError(f"{path} is not a file that rawrec wrote, or is damaged: it says nothing of where it stands")
     found, total = json_of(text), None
-    if isinstance(found, dict) and SUM in found:
+    if isinstance(found, dict) and not found.keys().isdisjoint(_Summed.model_fields):  # either name may be damaged
         summed = typed(_Summed, found, path)
         total, text = summed.sum, summed.state
         found = json_of(text)

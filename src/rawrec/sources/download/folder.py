@@ -19,8 +19,9 @@ from rawrec.data.disk import writing
 from rawrec.data.import_report import ImportReport
 from rawrec.files import appending, clean, create, replacing
 from rawrec.folders import own_folder
+from rawrec.sources.download.addresses import is_public
 from rawrec.sources.download.fetcher import Fetcher
-from rawrec.sources.download.safe_http import REFUSED, Failure, Limits, is_public
+from rawrec.sources.download.safe_http import REFUSED, Failure, Limits
 from rawrec.sources.media.pictures import WORKERS, Pictures, Skip, ahead, bounded, check, chunks
 
 FAILED = "failed.jsonl"
