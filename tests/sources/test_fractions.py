@@ -58,7 +58,8 @@ def test_order_within_a_second(form: str, tmp_path: Path) -> None:
 
 def test_rows_that_are_appended(tmp_path: Path) -> None:
     data = take(tmp_path / "data", "number")
-    rawrec.append(data.path, clicks("milliseconds").with_columns(user=pl.lit("v")), user="user", item="item", time="time")
+    later = clicks("milliseconds").with_columns(user=pl.lit("v"))
+    rawrec.append(data.path, later, user="user", item="item", time="time")
     newer = Dataset.open(tmp_path / "data")
     assert newer.thousandths is not None and newer.thousandths.tolist() == PARTS * 2
     assert not [note for note in newer.report.notes if MILLISECOND in note]

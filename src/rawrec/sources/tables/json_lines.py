@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial, reduce
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -87,7 +87,10 @@ class JsonLines(Source):
         parts = name.split(".") if name in self.nested else [name]
         bad = np.zeros(len(lines), bool)
         for at in np.flatnonzero(maybe).tolist():
-            bad[at] = isinstance(reduce(dict.__getitem__, parts, json.loads(lines[at])), list | dict)
+            value = json.loads(lines[at])
+            for part in parts:
+                value = value[part]
+            bad[at] = isinstance(value, list | dict)
         return bad
 
     def again(self) -> JsonLines:
