@@ -316,7 +316,12 @@ def free(folder: Path) -> None:
         for name in folders:
             if not (path := Path(root, name)).is_symlink():
                 path.chmod(0o700)
-    shutil.rmtree(folder)
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)  # a process that was killed makes its last file
+    raise OSError(f"{folder} cannot be removed")
 
 
 def state(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rawrec.arguments import shown
 from rawrec.data.disk import Lock
 from rawrec.data.names import is_name
 from rawrec.data.queries import ASKED, SCHEMAS, asked_file, has_file
@@ -322,7 +323,9 @@ def check_fields(path: Path, meta: Meta, schema: pa.Schema) -> None:
     fields = meta.fields
     for name in ["item_id", *fields.names(), *(f"count/{name}" for name in (*fields.image, *fields.text))]:
         if name not in schema.names:
-            raise UserError(f"{path} is damaged, import it again: its items have no {name!r}, which dataset.yaml names")
+            raise UserError(
+                f"{path} is damaged, import it again: its items have no {shown(name)}, which dataset.yaml names"
+            )
     for name, width in fields.feature.items():
         kind = schema.field(name).type
         if not pa.types.is_fixed_size_list(kind) or kind.list_size != width:
