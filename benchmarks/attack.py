@@ -18,7 +18,7 @@ import os
 import sys
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +54,7 @@ def main() -> int:
         chosen = [KINDS[name] for name in args.kinds or KINDS]
         whole = sum(kind.share for kind in chosen)
         wanted = {kind.name: max(1, round(args.tries * kind.share / whole)) for kind in chosen}
-        done, faults, spent = Counter[str](), Counter[str](), Counter[str]()
+        done, faults, spent = Counter[str](), Counter[str](), defaultdict[str, float](float)
         log = work / "tries.jsonl"
         for line in log.read_text().splitlines() if log.is_file() else ():
             one = json.loads(line)

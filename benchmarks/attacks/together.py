@@ -29,7 +29,7 @@ def at_once(place: Place, *works: Callable[[], Any], codes: tuple[int, ...] = (0
 
     streams = [place.outside.parent / f"together-{number}" for number in range(len(works))]
     pauses = [place.rng.choice([0.0, 0.0, place.rng.uniform(0, 0.3)]) for _ in works]
-    processes = [begin(begun(*one), file) for *one, file in zip(works, pauses, streams, strict=True)]
+    processes = [begin(begun(work, pause), file) for work, pause, file in zip(works, pauses, streams, strict=True)]
     os.close(write)
     os.close(read)
     ended = [

@@ -35,9 +35,6 @@ ORDER = [
     "train",
     "resume",
     "finish",
-    "online",
-    "versions",
-    "rollback",
     "runs",
     "sweep",
     "evaluate",
@@ -47,7 +44,7 @@ ORDER = [
     "search",
     "similar",
 ]
-ORDER += ["serve", "report", "export", "models", "sources", "settings"]
+ORDER += ["report", "export", "online", "versions", "rollback", "serve", "models", "sources", "settings"]
 
 
 class Once(TyperCommand):
