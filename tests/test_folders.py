@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from killing import killed_everywhere
+from kill_points import killed_everywhere
 from rawrec import folders
 from rawrec.errors import UserError
 from rawrec.folders import beside, exchange, is_within, own_folder, placing, restore

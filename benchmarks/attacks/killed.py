@@ -44,7 +44,7 @@ def _counted(place: Place, count: Path | None, work: Callable[[], Any], number: 
     there were."""
 
     def counting() -> None:
-        from killing import kill_before
+        from kill_points import kill_before
 
         left = kill_before(number, OPERATIONS)
         work()

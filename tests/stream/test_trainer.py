@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from killing import killed_everywhere
+from kill_points import killed_everywhere
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunInterrupted, UserError
 from rawrec.files import alone

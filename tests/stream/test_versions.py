@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from killing import killed_everywhere
+from kill_points import killed_everywhere
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.stream import versions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from killing import killed_everywhere
+from kill_points import killed_everywhere
 from rawrec import folders
 from rawrec.config import Config
 from rawrec.data.dataset import Dataset

@@ -153,7 +153,7 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
         cfg.train.init = str(Path(cfg.train.init).absolute())
     if cfg.data.split not in data.meta.splits:
         known = ", ".join(data.meta.splits)
-        raise UserError(f"data.split={cfg.data.split!r}: the dataset has no such split. Known: {known}")
+        raise UserError(f"data.split={shown(cfg.data.split)}: the dataset has no such split. Known: {known}")
     given = "data.label" in overrides or cfg.data.labels
     if cfg.data.label == DataConfig().label and not given and data.meta.labels:
         cfg.data.label = _default_label(data)
