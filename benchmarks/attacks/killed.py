@@ -137,8 +137,8 @@ def data(place: Place) -> None:
         ours = {"data", ".data.new"} if found == new else {"data"}  # the next append removes the other
         if names := sorted({one.name for one in place.here.iterdir()} - ours):
             raise Fault(f"left beside it: {names}")
-        if left(place.here):
-            raise Fault(f"left: {left(place.here)}")
+        if names := sorted({*left(place.here)} - ours):
+            raise Fault(f"left by {name}: {names}")
 
     done(child(place, check))
 
