@@ -79,6 +79,9 @@ class Shop:
         self.fields = Fields(feature={"vector": self.width} if self.width else {})
         self.user_ids = self.item_ids = np.arange(self.n)
 
+    def in_order(self, chosen: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(chosen)
+
     def split(self, name: str) -> np.ndarray:
         part = np.zeros(self.n_interactions, np.int8)
         part[-400:-200], part[-200:] = 1, 2

@@ -164,6 +164,7 @@ def test_killed_and_resumed_by_the_commands(data: Dataset, tmp_path: Path) -> No
     assert without_times(RunFolder.open(run)) == without_times(whole)
 
 
+@pytest.mark.usefixtures("anew")
 def test_a_run_goes_on_with_the_weights_that_it_began_with_alone(data: Dataset, tmp_path: Path) -> None:
     first = finetune(data, PAIR, tmp_path / "first", {**SMALL, "epochs": 1})
     settings = {key: value for key, value in SMALL.items() if key != "dim"}
