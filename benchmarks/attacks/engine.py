@@ -146,7 +146,9 @@ def wait(process: int, seconds: float) -> int | None:
         if done:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > until:
-            os.killpg(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+                os.killpg(process, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
             return None
         time.sleep(0.001)
@@ -325,9 +327,10 @@ def free(folder: Path) -> None:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Names, sizes, times and rights of all files below."""
+    """Names, sizes, times and rights of all files below, but for a dataset's `cache/`, which whoever encodes fills."""
     found = {}
-    for root, _, names in os.walk(folder):
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "cache"]
         for name in names:
             path = Path(root, name)
             about = path.lstat()
