@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -367,3 +368,9 @@ def test_a_port_that_is_taken_is_told() -> None:
         if os.getuid():
             with pytest.raises(UserError, match="denied"):
                 listen(Options(port=1))
+
+
+def test_answers_are_not_held_back_for_the_next_packet() -> None:
+    """asyncio switches Nagle's algorithm off for sockets that say that they are TCP; else each answer takes 40 ms."""
+    with listen(Options(port=0)) as place:
+        assert place.proto == socket.IPPROTO_TCP
