@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 def unknown(where: str, word: str, known: list[str]) -> str:
     """That `word` is none of the known ones, and which of them is meant."""
-    near = nearest(word, known)
+    near = nearest(word[:200], known)
     hint = f"; did you mean {near}?" if near else "."
-    return f"{where}: {word!r} is unknown{hint} Known: {', '.join(known)}"
+    return f"{where}: {short(word)!r} is unknown{hint} Known: {', '.join(known)}"
 
 
 def nearest(word: str, known: list[str]) -> str | None:
