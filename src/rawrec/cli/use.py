@@ -291,7 +291,7 @@ def report(
     from rawrec.report import build_report, plots
     from rawrec.serving.recommender import Recommender
 
-    plots.library()
+    plots.loaded()
     recommender = Recommender.load(run, data)
     path = build_report(run, against, out, recommender=recommender, data=recommender.data)
     tell(f"wrote {path}", {"report": str(path)}, as_json)

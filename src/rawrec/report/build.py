@@ -47,7 +47,7 @@ def build_report(
     is now, if it has moved. Raises UserError on a run that is not finished or not comparable, and where matplotlib is
     not installed.
     """
-    plots.library()
+    plots.loaded()
     mine, other = Run(Path(run)), Run(Path(against)) if against else None
     found = RunFolder(mine.path).dataset(data)
     mine.check(found)

@@ -42,7 +42,7 @@ def build_comparison(found: Comparison, out: str | Path, data: Dataset | str | P
 
     >>> rawrec.report.build_comparison(rawrec.compare(["runs/lightgcn", "runs/freedom"]), "compare.html")
     """
-    plots.library()
+    plots.loaded()
     runs = {name: Run(Path(paths[0])) for name, paths in found.runs.items()}
     target, folder = Path(out), RunFolder(next(iter(runs.values())).path)
     why = ""

@@ -35,7 +35,7 @@ def build_data_page(path: str | Path, out: str | Path, found: dict[str, Any] | N
 
     >>> rawrec.report.build_data_page("data/ml", "data.html")
     """
-    plots.library()
+    plots.loaded()
     data, target = Dataset.open(path), Path(out)
     if target.absolute().resolve().is_relative_to(data.path.resolve()):
         raise UserError(f"{out} is inside of the dataset {path}: choose another place for the page")

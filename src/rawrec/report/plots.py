@@ -64,7 +64,7 @@ Line = tuple[Sequence[float], Sequence[float]]
 """x and y of the points that exist."""
 
 
-def library() -> Any:
+def loaded() -> Any:
     """matplotlib. Raises UserError where it is not installed: asked before the work that ends in a page."""
     return need("matplotlib", "pages draw with matplotlib")
 
@@ -218,7 +218,7 @@ def interval_bar(interval: Interval, reach: float, good: bool | None) -> Markup:
 
 def _style(salt: str) -> AbstractContextManager[None]:
     """The look of all plots; `salt` keeps the ids inside one drawing apart from those of the others on the page."""
-    return library().rc_context({**STYLE, "svg.hashsalt": salt})
+    return loaded().rc_context({**STYLE, "svg.hashsalt": salt})
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

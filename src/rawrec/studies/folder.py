@@ -47,7 +47,7 @@ def begun(
 ) -> Iterator[None]:
     """Inside, the folder is this study's alone and holds its settings; the notes are told. overwrite: what a study
     wrote there before is taken away. UserError, before anything runs, where what the page needs is not installed."""
-    plots.library()
+    plots.loaded()
     with alone_in(out, SETTINGS, "study"):
         if overwrite:
             _empty(out)

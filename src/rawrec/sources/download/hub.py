@@ -41,7 +41,7 @@ class Found:
     revision: str | None = None
 
 
-def library() -> Any:
+def loaded() -> Any:
     """The module `datasets`. UserError where it is not installed or too old."""
     module = need("datasets", "this source needs the library datasets")
     if int(module.__version__.split(".")[0]) < LEAST_VERSION:
@@ -58,7 +58,7 @@ def find(text: str) -> Found:
     Raises UserError for what does not exist, cannot be reached or read, and for unknown configs and splits, with those
     that there are.
     """
-    library()
+    loaded()
     name, config, split = _parsed(text)
     folder = Path(name)
     if any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
@@ -200,7 +200,7 @@ def _data_files(builder: Any, name: str) -> dict[str, list[str]]:
 
 def _builder(path: str, name: str, config: str | None) -> Any:
     """What `datasets` makes of a dataset; nothing but its card and the list of its files is read."""
-    datasets = library()
+    datasets = loaded()
     with tempfile.TemporaryDirectory() as cache:
         try:
             return datasets.load_dataset_builder(path, config, cache_dir=cache)

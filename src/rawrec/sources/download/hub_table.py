@@ -14,7 +14,7 @@ import pyarrow.compute
 
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
-from rawrec.sources.download.hub import Found, library
+from rawrec.sources.download.hub import Found, loaded
 from rawrec.sources.media.pictures import WORKERS, ImageFolder, Skip
 from rawrec.sources.tables import ArrowTable, Batch, Source, open_objects, open_source
 from rawrec.sources.tables.convert import as_text, numbers
@@ -174,7 +174,7 @@ def _features(source: Source) -> dict[str, Any]:
     if schema is None:
         return {}
     try:
-        return dict(library().Features.from_arrow_schema(schema))
+        return dict(loaded().Features.from_arrow_schema(schema))
     except Exception:  # strange metadata make the library raise nearly everything; the columns are plain then
         return {}
 

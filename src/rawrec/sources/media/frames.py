@@ -59,7 +59,7 @@ class FrameFolder(ImageFolder):
         if self.name.is_glob:
             raise UserError(f"image name {name!r}: with frames it names one folder or file of an item, without * and ?")
         if self.name.suffix in videos.SUFFIXES:
-            videos.library()
+            videos.loaded()
 
     def _found(self, item_id: str, checked: Checked) -> Found:
         name = self.name.of(item_id)

@@ -22,7 +22,7 @@ HELD = 3
 """A decoder holds so many times the pixels that one of a picture does: the frames that others are made from."""
 
 
-def library() -> Any:
+def loaded() -> Any:
     """PyAV. Raises UserError where it is not installed."""
     return need("av", "frames of videos are decoded by PyAV", " (or give folders of frames, GIF or WebP)")
 
@@ -34,7 +34,7 @@ def sample(file: BinaryIO, count: int) -> tuple[list[bytes], bool]:
     Also whether it has another length than its header says; it is what is there that is sampled. Decodes from the
     keyframe before each, or in order where keyframes are rarer than what is wanted. Raises Skip with a reason.
     """
-    av = library()
+    av = loaded()
     options = {"format_whitelist": FORMATS, "max_pixels": str(images.MAX_PIXELS)}
     try:
         with av.open(file, options=options, metadata_errors="ignore") as container:
@@ -79,7 +79,7 @@ def _upright(frame: Any) -> Any:
 
 def _extent(container: Any, stream: Any) -> tuple[int, int]:
     """The ticks at which the video begins and ends, from its packets after the last keyframe, or from all of them."""
-    errors = library().error.FFmpegError
+    errors = loaded().error.FFmpegError
     first = stream.start_time if stream.start_time is not None else 0
     usual = int(1 / (stream.average_rate * stream.time_base)) if stream.average_rate and stream.time_base else 1
     for to in (FAR, first):
