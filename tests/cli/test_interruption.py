@@ -16,11 +16,15 @@ from rawrec.training.runs import RunFolder
 from systems import settings
 
 BEGIN = """
-import signal, sys
-from rawrec.cli import main
+import sys
+from rawrec import cli
+prepare = cli.prepare_streams
+def prepare_streams():
+    print("here", flush=True)
+    prepare()
+cli.prepare_streams = prepare_streams
 sys.argv = ["rawrec", *sys.argv[1:]]
-print("here", flush=True)
-main()
+cli.main()
 """
 
 
@@ -35,7 +39,7 @@ DatasetWriter.add_interactions = add_interactions
 
 
 def started(*words: object, code: str = BEGIN) -> subprocess.Popen[str]:
-    """A command whose process has come to `main`."""
+    """A command whose process is inside `main`, where an interruption is caught."""
     command = [sys.executable, "-c", code, *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "here\n"
@@ -101,3 +105,21 @@ def test_a_run_is_stopped_resumed_stopped_and_finished(shop: Path, tmp_path: Pat
     done = forked.run([sys.executable, "-m", "rawrec.cli", *said[3].split()[1:3]], capture_output=True, text=True)
     assert done.returncode == 0 and "cut short after" in done.stdout, done.stderr
     assert RunFolder.open(run).info()["finished"]
+
+
+def test_interrupted_while_an_error_is_told(tmp_path: Path) -> None:
+    code = """
+from rawrec import cli
+fail = cli._fail
+def interrupted(message, code):
+    cli._fail = fail
+    raise KeyboardInterrupt
+cli._fail = interrupted
+"""
+    process = started("train", "id", "--data", tmp_path / "none", "--out", tmp_path / "run", code=code + BEGIN)
+    _, err = process.communicate(timeout=60)
+    assert (
+        process.returncode == 130
+        and err.splitlines()[-1].startswith("rawrec: interrupted; ")
+        and "Traceback" not in err
+    )

@@ -49,6 +49,8 @@ def main() -> None:
     """Entry point: errors become one message on stderr and an exit code."""
     try:
         _main()
+    except KeyboardInterrupt as error:  # while another error was being told
+        _fail(*_interrupted(error))
     finally:
         if not close_streams() and sys.exc_info()[0] is None:
             sys.exit(1)
