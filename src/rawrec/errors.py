@@ -48,5 +48,14 @@ def refused_by_system(error: BaseException) -> str | None:
     return None
 
 
+def in_a_line(error: BaseException) -> str:
+    """What an error says, in a line of 300 characters at most, with its kind where it is not the system's."""
+    told = refused_by_system(error)
+    if told is None:
+        first = (str(error).strip().splitlines() or [""])[0]
+        told = f"{type(error).__name__}{': ' * bool(first)}{first}"
+    return told if len(told) <= 300 else told[:299] + "…"
+
+
 def _of_memory(error: RuntimeError) -> bool:
     return any(words in str(error) for words in OUT_OF_MEMORY)

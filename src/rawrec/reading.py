@@ -21,6 +21,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -245,8 +246,7 @@ def check_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], pat
     """UserError where tensors are not by name those that a model made here has. of: what they should be of."""
     for what, names in (("lacks", expected.keys() - found.keys()), ("has too many:", found.keys() - expected.keys())):
         if names:
-            shown = ", ".join(name[:80] for name in sorted(names)[:5]) + (" ..." if len(names) > 5 else "")
-            raise UserError(f"{path} is not {of}: it {what} {shown}")
+            raise UserError(f"{path} is not {of}: it {what} {listed(sorted(names))}")
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
 MARKDOWN = re.compile(r"[\\`*\[\]<>|~!&]|(?<![^\W_])_|_(?![^\W_])|^#|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
 """What Markdown, as GitHub reads it, may take for something else than itself."""
+LONGEST_LIST, LONGEST_NAME = 500, 60
+"""Characters of all names of a list in a message, and of one of them."""
+SEVERAL, LONGEST_MISTAKE = 10, 1000
+"""Mistakes that are told at once, and characters of one of them."""
+COMPARED = 20_000
+"""Names that are compared with one that is none of them."""
 
 
 def visible(text: str) -> str:
@@ -33,6 +40,39 @@ def visible(text: str) -> str:
 def line(text: str) -> str:
     """The same in one line: line ends are signs, too."""
     return visible(text).replace("\n", "␊").replace("\t", "␉")
+
+
+def listed(names: Iterable[object], near: object = "", none: str = "none") -> str:
+    """Names in a message, which stays short however many they are and however long: all of them in their order, or the
+    nearest to `near` first, as many as there is room for, and how many more there are. none: said of an empty list.
+    """
+    found = [str(name) for name in names]
+    words = [_cut(name) for name in found]
+    if sum(map(len, words)) + 2 * len(words) <= LONGEST_LIST:
+        return ", ".join(words) or none
+    import difflib
+
+    compared = {name[:LONGEST_NAME]: n for n, name in reversed([*enumerate(found[:COMPARED])])}
+    nearest = difflib.get_close_matches(str(near)[:LONGEST_NAME], compared, n=3, cutoff=0.5) if near else []
+    order = dict.fromkeys([*(compared[name] for name in nearest), *range(len(words))])
+    room, taken = LONGEST_LIST, []
+    for n in order:
+        room -= len(words[n]) + 2
+        if room < 0:
+            break
+        taken.append(words[n])
+    return f"{', '.join(taken)} and {len(words) - len(taken):,} more"
+
+
+def several(told: Iterable[str], between: str = "\n") -> str:
+    """What is told of several mistakes at once: each once, the first ten, and how many more there are."""
+    found = list(dict.fromkeys(told))
+    more = [f"... and {len(found) - SEVERAL:,} more"] if len(found) > SEVERAL else []
+    return between.join([*(_cut(one, LONGEST_MISTAKE) for one in found[:SEVERAL]), *more])
+
+
+def _cut(name: str, most: int = LONGEST_NAME) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _sign(found: re.Match[str]) -> str:
@@ -90,6 +130,49 @@ def prepare_streams() -> None:
         if reconfigure is not None:
             with suppress(OSError, ValueError):
                 reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def libraries_in_lines() -> Iterator[None]:
+    """Inside, errors that nobody can catch, since a library's own thread, the end of an object or a logger without a
+    reader has them, are lines on stderr in the place of tracebacks. For the command line."""
+    import logging
+    import threading
+
+    from rawrec.errors import in_a_line
+
+    def of_thread(args: Any) -> None:
+        if not issubclass(args.exc_type, SystemExit):
+            name = args.thread.name if args.thread is not None else "unknown"
+            _quietly(f"rawrec: the thread {name} ended: {in_a_line(args.exc_value or args.exc_type())}")
+
+    def of_end(args: Any) -> None:
+        told = in_a_line(args.exc_value) if args.exc_value is not None else args.exc_type.__name__
+        _quietly(f"rawrec: {args.err_msg or 'an error that nobody hears of'}: {told}")
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            told = [str(record.getMessage()).partition("\n")[0]]
+            if record.exc_info and record.exc_info[1] is not None:
+                told.append(in_a_line(record.exc_info[1]))
+            return visible(f"{record.name}: {': '.join(told)}")
+
+    last = logging.lastResort
+    before = threading.excepthook, sys.unraisablehook, last.formatter if last else None
+    threading.excepthook, sys.unraisablehook = of_thread, of_end
+    if last:
+        last.formatter = Lines()
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before[:2]
+        if last:
+            last.formatter = before[2]
+
+
+def _quietly(text: str) -> None:
+    with suppress(Exception):  # where stderr is gone there is nobody to tell
+        say(text, error=True)
 
 
 def close_streams() -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 
 import pytest
 
-from rawrec.sources.download.addresses import is_public
+from rawrec.sources.download.addresses import IPV4, IPV6, ISATAP, IPAddress, is_public
 
 EDGES = {
     "0.0.0.0": "0.255.255.255", "10.0.0.0": "10.255.255.255", "100.64.0.0": "100.127.255.255",
@@ -61,3 +62,57 @@ def test_an_address_within_another_is_judged(address: str) -> None:
 def embedded(address: str) -> list[str]:
     number = int(ipaddress.IPv4Address(address))
     return [form.format(address) for form in FORMS[:2]] + [FORMS[2].format(number >> 16, number & 0xFFFF)]
+
+
+# ------------------------------------------------------------------------------------------------ beside Python's lists
+REFUSED = {
+    "192.0.0.0/24": "protocol assignments: Python knew a part of them alone, and newer ones take out 192.0.0.9 and .10",
+    "192.88.99.0/24": "6to4 relay anycast, deprecated, which Python takes for any other address",
+    "224.0.0.0/4": "multicast, of which Python says nothing here",
+    "::/3": "nothing for hosts but what stands for IPv4: unspecified, mapped, NAT64, 100::/64, 64:ff9b:1::/48",
+    "4000::/2": "given to nobody, and 5f00::/16, segment routing",
+    "8000::/1": "given to nobody; unique local, link local, site local (deprecated), multicast",
+    "2001::/23": "protocol assignments: newer Pythons take out those that are reachable",
+    "2002::/16": "6to4, where the address within is none of the open internet",
+    "3fff::/20": "documentation, which older Pythons do not know",
+}
+"""What is refused here though a version of Python, or all, calls it global."""
+JUDGED = {
+    "::ffff:0:0/96": "mapped: older Pythons call all of it private",
+    "64:ff9b::/96": "NAT64",
+    "2002::/16": "6to4, which newer Pythons call private as a whole",
+}
+"""What is public here, where the address within is, though a version of Python calls it private."""
+BLOCKS = [line.split()[0] for line in (IPV4 + IPV6).split("\n") if line] + [*REFUSED, *JUDGED, "2000::/3", "0.0.0.0/0"]
+BLOCKS += ["::1/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001:db8::/32", "5f00::/16", "fc00::/7"]
+BLOCKS += ["fe80::/10", "fec0::/10", "ff00::/8", "192.31.196.0/24", "192.52.193.0/24", "192.175.48.0/24"]
+BLOCKS += ["2001:1::/32", "2001:2::/48", "2001:3::/32", "2001:4:112::/48", "2001:20::/28", "2001:30::/28"]
+BLOCKS += ["2620:4f:8000::/48"]
+
+
+def within(address: IPAddress, blocks: dict[str, str]) -> bool:
+    return any(address in ipaddress.ip_network(block) for block in blocks)
+
+
+@pytest.mark.parametrize("block", sorted(set(BLOCKS)))
+def test_every_difference_from_python_is_known(block: str) -> None:
+    """Of random addresses in and around every block of IANA's registries: what Python and this list do not judge alike
+    is one of the differences above."""
+    network, draw = ipaddress.ip_network(block), random.Random(block)
+    first, last = int(network[0]), int(network[-1])
+    numbers = [draw.randrange(first, last + 1) for _ in range(300)] + [first, last]
+    numbers += [n for n in (first - 1, last + 1) if 0 <= n < 2**network.max_prefixlen]
+    for address in map(type(network[0]), numbers):
+        ours, python = is_public(address), address.is_global and not address.is_multicast
+        if ours and not python:
+            assert within(address, JUDGED), address
+        if python and not ours:
+            isatap = int(address) >> 32 & 0xFFFFFFFF in ISATAP
+            assert within(address, REFUSED) or (isatap and address.version == 6), address
+
+
+def test_most_of_the_open_internet_is_public() -> None:
+    draw = random.Random(0)
+    some = [ipaddress.IPv4Address(draw.randrange(2**24, 2**31)) for _ in range(3000)]
+    assert sum(map(is_public, some)) > 2900
+    assert all(is_public(address) == address.is_global for address in some if not within(address, REFUSED))

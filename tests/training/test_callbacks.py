@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +123,26 @@ def test_the_curves_of_tensorboard(shop: Path, tmp_path: Path, monkeypatch: pyte
     assert not any(name in names for name in ("epoch", "step"))
 
 
+def test_a_run_goes_on_without_curves(shop: Path, tmp_path: Path) -> None:
+    """The disk is full for the curves alone: one warning, a line of the log, and what is trained is what it was."""
+    curves = rawrec.TensorBoard(every=1)
+
+    class Full(rawrec.Callback):
+        def on_step(self, record: rawrec.StepRecord) -> None:
+            if record.step == 3 and (file := curves._file) is not None:
+                handle = os.open("/dev/full", os.O_WRONLY)
+                os.dup2(handle, file._file.fileno())
+                os.close(handle)
+
+    before = {thread.name for thread in threading.enumerate()}
+    with pytest.warns(UserWarning, match="TensorBoard failed, and the run goes on without it: No space left") as told:
+        run = train(ID, shop, tmp_path / "run", callbacks=[Full(), curves])
+    assert len([one for one in told if "TensorBoard" in str(one.message)]) == 1
+    assert (run.path / "log.txt").read_text().count("TensorBoard failed") == 1 and run.info()["finished"]
+    assert digest(run.path) == digest(train(ID, shop, tmp_path / "other").path)
+    assert {thread.name for thread in threading.enumerate()} == before  # nothing writes in a thread
+
+
 # ------------------------------------------------------------------------------------------------------------- trackers
 class FakeWandB(SimpleNamespace):
     def __init__(self) -> None:
@@ -149,6 +171,22 @@ def test_weights_and_biases(shop: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert [step for step, values in fake.logs if "step/loss" in values] == [10, 20, 20]  # done again
     assert [step for step, values in fake.logs if "valid/auc" in values] == [13, 26]
     assert fake.summary["state"] == "finished" and 0 < fake.summary["final/test/auc"] < 1
+
+
+def test_a_tracker_that_fails(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start it is a message, and nothing is left; later the run goes on without it."""
+    fake = FakeWandB()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr(fake, "init", lambda **given: 1 // 0)
+    with pytest.raises(UserError, match="WandB cannot begin: ZeroDivisionError"):
+        train(ID, shop, tmp_path / "run", callbacks=[WandB("shop")])
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(fake, "init", lambda **given: SimpleNamespace())
+    with pytest.warns(
+        UserWarning, match="WandB failed, and the run goes on without it: AttributeError: .*'log'"
+    ) as told:
+        run = train(ID, shop, tmp_path / "run", callbacks=[WandB("shop", every=1)])
+    assert len([one for one in told if "WandB" in str(one.message)]) == 1 and run.info()["finished"]
 
 
 class FakeMLflow(SimpleNamespace):

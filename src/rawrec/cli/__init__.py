@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from rawrec import interruption
 from rawrec.errors import OUT_OF_MEMORY, RunInterrupted, RunStopped, UserError
-from rawrec.shown import close_streams, prepare_streams, say
+from rawrec.shown import close_streams, libraries_in_lines, prepare_streams, say
 
 
 def __getattr__(name: str) -> Any:
@@ -62,7 +62,7 @@ def _main() -> None:
         _check_limits()
         app = _commands()
         warnings.showwarning = _teller(warnings.showwarning)
-        with interruption.as_exceptions():
+        with libraries_in_lines(), interruption.as_exceptions():
             app(standalone_mode=True)
     except UserError as error:
         _fail(str(error), 2)

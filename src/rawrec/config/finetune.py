@@ -13,6 +13,7 @@ from rawrec.config.records import Record, Size
 from rawrec.config.training import TrainConfig, known_device
 from rawrec.config.wording import short, unknown
 from rawrec.errors import IdleSetting, UserError
+from rawrec.shown import several
 
 Loss = Literal["itc", "itm", "mlm"]
 METRIC = re.compile(r"recall|(image_to_text|text_to_image)/recall@(1|5|10)")
@@ -173,7 +174,7 @@ def finetune_config(tree: Mapping[str, Any], given: Mapping[str, Any] | None = N
     try:
         cfg = FinetuneConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(dict.fromkeys(_explain(e) for e in error.errors()))) from None
+        raise UserError(several(_explain(e) for e in error.errors())) from None
     for key in given or {}:
         if (reason := _idle(cfg, key)) is not None:
             raise IdleSetting(key, f"{key}={short((given or {})[key])} would do nothing: {reason}")

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from rawrec.config.records import Record
 from rawrec.config.wording import short, unknown
 from rawrec.errors import IdleSetting, UserError
+from rawrec.shown import several
 
 PREFIX = "online."
 
@@ -78,7 +79,7 @@ def online_config(given: Mapping[str, Any], before: Mapping[str, Any] | None = N
     try:
         cfg = OnlineConfig.model_validate({**(before or {}), **values})
     except ValidationError as error:
-        raise UserError("\n".join(dict.fromkeys(_explain(e) for e in error.errors()))) from None
+        raise UserError(several(_explain(e) for e in error.errors())) from None
     if "elapsed" in values and cfg.late != "elapsed":
         raise IdleSetting(
             f"{PREFIX}elapsed", f"{PREFIX}elapsed={short(values['elapsed'])} would do nothing: late={cfg.late}"

@@ -12,6 +12,7 @@ from rawrec import plugins
 from rawrec.arguments import shown
 from rawrec.config.wording import nearest
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 T = TypeVar("T")
 Kind = Literal["image", "text"]
@@ -72,7 +73,7 @@ def _known_fusion(value: str) -> str:
     if fusion_entry(value) is None:
         near = nearest(value, fusion_names())
         hint = f"did you mean {near}? " if near else ""
-        raise ValueError(f"{hint}use {', '.join(fusion_names())}")
+        raise ValueError(f"{hint}use {listed(fusion_names(), value)}")
     return value
 
 

@@ -15,6 +15,7 @@ from rawrec.config.parts import NO_FUSION, WITH_LAYERS
 from rawrec.config.ranking import DotMlpConfig, present_form
 from rawrec.config.records import Record
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig, UntrainedIds
+from rawrec.shown import listed
 
 JOINT_WIDTH = 128  # of what LEMUR's transformer makes of an item
 COMPLETE = {"topk", "protocol", "batch_size", "full_ranking", "bootstrap"}
@@ -131,11 +132,11 @@ class Config(Record):
         weights = self.model.label_weights
         if weights and len(weights) != len(names):
             raise ValueError(
-                f"model.label_weights={weights}: give a weight for each label of {', '.join(names)} (data.labels)"
+                f"model.label_weights={weights}: give a weight for each label of {listed(names)} (data.labels)"
             )
         if self.model.multi_label == "esmm" and len(names) != 2:
             raise ValueError(
-                f"model.multi_label=esmm needs two labels, the click first, and learns {', '.join(names)}; use for "
+                f"model.multi_label=esmm needs two labels, the click first, and learns {listed(names)}; use for "
                 "example data.labels=[click,buy], or model.multi_label=independent"
             )
         label = followed(self.train.metric).label
@@ -143,7 +144,7 @@ class Config(Record):
         if label is not None and label not in known:
             raise ValueError(
                 f"train.metric={self.train.metric}: {label} is none of the labels beside the main one "
-                f"({', '.join(known) or 'there are none'}); see data.labels"
+                f"({listed(known, label, 'there are none')}); see data.labels"
             )
         return self
 

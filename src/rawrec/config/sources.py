@@ -14,6 +14,7 @@ from rawrec import plugins
 from rawrec.config.records import Record
 from rawrec.config.wording import short, unknown
 from rawrec.errors import UserError
+from rawrec.shown import several
 
 
 class SourceOptions(Record):
@@ -119,7 +120,7 @@ def options_of(name: str, record: type[SourceOptions], given: Mapping[str, Any])
         try:
             return record.model_validate(dict(given))
         except ValidationError as error:
-            raise UserError("\n".join(_explain(name, record, e) for e in error.errors())) from None
+            raise UserError(several(_explain(name, record, e) for e in error.errors())) from None
 
 
 def _explain(name: str, record: type[SourceOptions], error: Any) -> str:

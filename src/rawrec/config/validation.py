@@ -13,6 +13,7 @@ from rawrec.config.run import Config
 from rawrec.config.training import DataConfig, EvalConfig, TrainConfig
 from rawrec.config.wording import has_settings, short, unknown
 from rawrec.errors import UserError
+from rawrec.shown import several
 
 OUR_NAMES: dict[str, tuple[str, ...]] = {
     "embedding_size": ("model.embedding_size", "model.recdim", "model.latent_dim", "model.dim"),
@@ -27,10 +28,6 @@ OUR_NAMES: dict[str, tuple[str, ...]] = {
 """What MMRec and RecBole call a setting -> what it is here: the first of these that the model has."""
 
 
-MOST = 10
-"""Mistakes that are told at once."""
-
-
 def validate(tree: Mapping[str, Any], where: str = "") -> Config:
     """A `Config` from nested plain values; every mistake becomes a `UserError` that names it.
 
@@ -40,9 +37,7 @@ def validate(tree: Mapping[str, Any], where: str = "") -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         model = model_record(tree.get("model"))
-        found = list(dict.fromkeys(where + _explain(e, model) for e in error.errors()))
-        more = [f"... and {len(found) - MOST:,} more"] if len(found) > MOST else []
-        raise UserError("\n".join(found[:MOST] + more)) from None
+        raise UserError(several(where + _explain(e, model) for e in error.errors())) from None
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:

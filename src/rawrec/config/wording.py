@@ -8,12 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from rawrec.shown import listed
+
 
 def unknown(where: str, word: str, known: list[str]) -> str:
     """That `word` is none of the known ones, and which of them is meant."""
     near = nearest(word[:200], known)
     hint = f"; did you mean {near}?" if near else "."
-    return f"{where}: {short(word)!r} is unknown{hint} Known: {', '.join(known)}"
+    return f"{where[:200]}: {short(word)!r} is unknown{hint} Known: {listed(known, word)}"
 
 
 def nearest(word: str, known: list[str]) -> str | None:

@@ -34,6 +34,7 @@ from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 from rawrec.onednn import Linear
+from rawrec.shown import listed
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 ITC_SCALE = math.log(1 / 0.07)  # of the contrast's logits, at the beginning
@@ -109,7 +110,7 @@ class ItemModel(nn.Module):
         if len(self.fields) != 1:
             raise UserError(
                 f"content.fusion.kind=none: an item's content is its one feature as it is, and here are "
-                f"{', '.join(self.fields)}; use content.fusion.kind=fqformer"
+                f"{listed(self.fields)}; use content.fusion.kind=fqformer"
             )
         if self.widths[self.fields[0]] != dim:
             raise UserError(

@@ -17,6 +17,7 @@ from rawrec.data import images
 from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 Item = str | Mapping[str, Any]
 """An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name.
@@ -66,7 +67,9 @@ def _field(key: str, known: list[str], fields: Fields) -> str | None:
         return used[0]
     if key in fields.names():
         return None  # a column that this model's content is not made from
-    raise UserError(f"a new item has the field {shown(key)}, which this model does not know. Known: {', '.join(known)}")
+    raise UserError(
+        f"a new item has the field {shown(key)}, which this model does not know. Known: {listed(known, key)}"
+    )
 
 
 def _pictures(value: Any, where: str) -> list[bytes]:

@@ -17,6 +17,7 @@ from rawrec.content.encoders.base import Kind
 from rawrec.content.encoders.vlmo import Kind as PassKind
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 ITEM = "item"
 """Settings of the one encoder of all fields."""
@@ -63,7 +64,7 @@ def content_units(cfg: Config, fields: Fields) -> dict[str, Unit]:
     general = ("image", "text", ITEM)
     for name in cfg.content.fields:
         if name not in kinds and name not in general:
-            known = ", ".join(dict.fromkeys([*kinds, *general]))
+            known = listed(dict.fromkeys([*kinds, *general]), name)
             raise UserError(f"content.{name}: the dataset has no image or text field {name!r}. Known: {known}")
     item = _item(cfg) if ITEM not in kinds else None
     settings = {name: _of_field(cfg, name, kind, item) for name, kind in kinds.items()}
@@ -121,7 +122,7 @@ def _chosen(names: list[str], units: dict[str, Unit]) -> dict[str, Unit]:
         if names.count(name) > 1:
             raise UserError(f"content.features: {name} is named {names.count(name)} times; once is enough")
         if name not in units:
-            raise UserError(f"content.features: no encoder makes {name!r} here. Known: {', '.join(units)}")
+            raise UserError(f"content.features: no encoder makes {name!r} here. Known: {listed(units, name)}")
     return {name: unit for name, unit in units.items() if name in names}
 
 
@@ -244,7 +245,7 @@ def _check(cfg: Config, fields: Fields, units: dict[str, Unit]) -> None:
     if not units and fields.feature:
         raise UserError(
             f"paradigm=end_to_end trains encoders, but the content of this dataset is ready-made features "
-            f"({', '.join(fields.feature)}): choose paradigm=hybrid or paradigm=frozen"
+            f"({listed(fields.feature)}): choose paradigm=hybrid or paradigm=frozen"
         )
     if units and all(unit.settings.train == "none" for unit in units.values()):
         hints = dict.fromkeys(

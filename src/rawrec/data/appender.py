@@ -33,6 +33,7 @@ from rawrec.data.users import UserRows, bare_users, merged
 from rawrec.errors import UserError
 from rawrec.files import clean, move, remove, sync
 from rawrec.folders import check_own_folder
+from rawrec.shown import several
 
 TIMED = ("time_user", "time_global", "leave_one_out")
 
@@ -144,7 +145,7 @@ class Appender(PartWriter):
         if not (n_rows or self._fragments or replaced or attributes is not None):
             raise UserError(
                 f"nothing to append to {self.out}: nothing new was read or kept"
-                + "".join(f"; {entry.count} skipped because: {reason}" for reason, entry in report.skipped.items())
+                + several((f"; {one.count} skipped because: {reason}" for reason, one in report.skipped.items()), "")
             )
         if self._moved and not n_rows:
             raise UserError("moving parts of the split goes with new interactions, and there are none")

@@ -23,6 +23,7 @@ from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
 from rawrec.files import create, write_text, yaml_text
 from rawrec.folders import placing
+from rawrec.shown import listed
 
 
 @dataclass
@@ -194,7 +195,7 @@ def _label(data: Dataset, label: str | None) -> str:
             raise UserError(f"label {label!r}: {data.path} has no labels, every interaction is positive")
         return label
     if len(labels) > 1 and "label" not in labels:
-        raise UserError(f"{data.path} has several labels: name one of {', '.join(labels)}")
+        raise UserError(f"{data.path} has several labels: name one of {listed(labels)}")
     return labels[0] if len(labels) == 1 else "label"
 
 

@@ -24,6 +24,7 @@ from rawrec.errors import UserError
 from rawrec.files import write_text, yaml_text
 from rawrec.folders import beside, restore
 from rawrec.reading import DESCRIPTION, check_plain, damaged, read_table, read_text, yaml_of
+from rawrec.shown import listed
 from rawrec.sums import check_file, check_text, end_sum, file_sum, sealed, sums_in
 
 SCHEMA_VERSION = 5
@@ -157,7 +158,7 @@ class Meta(BaseModel):
         if self.rated != "unseen":
             self.schema_version = SCHEMA_VERSION
         if lacking := {"users", "items", "interactions"} - self.counts.keys():
-            raise ValueError(f"counts lacks {', '.join(sorted(lacking))}")
+            raise ValueError(f"counts lacks {listed(sorted(lacking))}")
         for what, count in self.counts.items() if self.versions else ():
             if count != sum(entry.counts.get(what, 0) for entry in self.versions):
                 raise ValueError(f"the {what} of the versions are not {count} together")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rawrec.arguments import ANYTHING, many, shown
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 NAMES = "letters, digits, - and _, and begin with a letter"
 """What names of fields, columns and splits are made of. Letters are those of any script, with their marks."""
@@ -49,8 +50,8 @@ def known(what: str, name: str, names: Sequence[str], path: Path) -> None:
 
 def unknown_name(what: str, name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name[:LONGEST], known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{what} {shown(name)} does not exist{hint} There are: {', '.join(known) or 'none'}"
+    hint = f"; did you mean {shown(near[0])}?" if near else "."
+    return f"{what} {shown(name)} does not exist{hint} There are: {listed(known, name)}"
 
 
 def lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> NDArray[np.int64]:
@@ -60,7 +61,7 @@ def lookup(what: str, ids: Sequence[str], table: dict[str, int], where: str) -> 
     if (rows < 0).any():
         unknown = str(list(ids)[int(np.argmax(rows < 0))])
         near = difflib.get_close_matches(unknown[:LONGEST], list(table)[:20_000], n=3)
-        hint = f"; close to it: {', '.join(near)}" if near else ""
+        hint = f"; close to it: {listed(near)}" if near else ""
         raise UserError(f"{what} {shown(unknown)} is not in {where}{hint}")
     return rows
 

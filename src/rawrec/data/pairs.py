@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.arguments import shown
 from rawrec.data import texts
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 CHUNK = 256  # items read at once
 DIGEST = 16
@@ -80,7 +82,9 @@ def pair_fields(
             )
         for name in names or []:
             if name not in there:
-                raise UserError(f"{option}: the dataset has no {what} field {name!r}. Known: {', '.join(there)}")
+                raise UserError(
+                    f"{option}: the dataset has no {what} field {shown(name)}. Known: {listed(there, name)}"
+                )
         found.append([name for name in there if names is None or name in names])
     return found[0], found[1]
 
@@ -95,19 +99,19 @@ def catalogue_pairs(
     the same items. UserError where nothing can be learned or measured.
     """
     rows = ((usable > 0) & (tokens > 0)).nonzero()[:, 0]
-    where = f"of {data.n_items:,} items {int((usable > 0).sum()):,} have a picture ({', '.join(images)})"
-    where += f", {int((tokens > 0).sum()):,} a text ({', '.join(words)})"
+    where = f"of {data.n_items:,} items {int((usable > 0).sum()):,} have a picture ({listed(images)})"
+    where += f", {int((tokens > 0).sum()):,} a text ({listed(words)})"
     if len(rows) < 2:
         raise UserError(f"{where}, and {len(rows)} have both: at least two pairs are needed to tell one from the other")
     pictures, text = content_numbers(data, images, words, usable, max_images)
     if len(torch.unique(text[rows])) < 2:
         raise UserError(
-            f"all {len(rows):,} pairs have the same text ({', '.join(words)}): nothing can be told apart. Choose other "
+            f"all {len(rows):,} pairs have the same text ({listed(words)}): nothing can be told apart. Choose other "
             "fields with --text-field"
         )
     if len(torch.unique(pictures.values[pictures.ptr[rows]])) < 2:
         raise UserError(
-            f"all {len(rows):,} pairs have the same picture ({', '.join(images)}): nothing can be told apart. Choose "
+            f"all {len(rows):,} pairs have the same picture ({listed(images)}): nothing can be told apart. Choose "
             "other fields with --image-field"
         )
     kept = torch.from_numpy(id_shares(data.item_ids[rows.numpy()]) < held_out)

@@ -28,6 +28,7 @@ from rawrec.data.numbering import Numbering
 from rawrec.data.queries import ASKED, Numbers, asked_file, has_file
 from rawrec.errors import UserError
 from rawrec.reading import parquet
+from rawrec.shown import listed
 
 
 class PartWriter:
@@ -191,11 +192,11 @@ class PartWriter:
             if columns[name].null_count and (name == "timestamp" or [name] == self._labels):
                 raise UserError(f"interactions: {name} has empty values; leave those rows out")
         if len({len(c) for c in columns.values()}) > 1:
-            sizes = ", ".join(f"{name} {len(c)}" for name, c in columns.items())
+            sizes = listed(f"{name} {len(c)}" for name, c in columns.items())
             raise UserError(f"interactions: the columns differ in length: {sizes}")
         nowhere = [columns[name].is_null().to_numpy(zero_copy_only=False) for name in self._labels]
         if nowhere and np.logical_and.reduce(nowhere).any():
-            raise UserError(f"interactions: rows without any label of {', '.join(self._labels)}; leave them out")
+            raise UserError(f"interactions: rows without any label of {listed(self._labels)}; leave them out")
         self._row_buffer.append(pa.table(columns))
         self._n_buffered += len(columns["user_id"])
         if self._n_buffered >= self.ROW_BUFFER:

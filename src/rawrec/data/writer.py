@@ -45,6 +45,7 @@ from rawrec.files import clean, remove, sync
 from rawrec.folders import beside, restore, swap, sync_all
 from rawrec.forks import check_not_forked
 from rawrec.reading import parquet
+from rawrec.shown import several
 
 
 class DatasetWriter(PartWriter):
@@ -149,7 +150,7 @@ class DatasetWriter(PartWriter):
         if self._rows is None or not (len(self._user_codes) or catalogue_alone):
             raise UserError(
                 f"nothing to import into {self.out}: no interaction was read or kept"
-                + "".join(f"; {entry.count} skipped because: {reason}" for reason, entry in report.skipped.items())
+                + several((f"; {one.count} skipped because: {reason}" for reason, one in report.skipped.items()), "")
             )
         with writing(self.out):
             operation = lance.LanceOperation.Overwrite(self._item_schema, self._fragments)
@@ -169,7 +170,7 @@ class DatasetWriter(PartWriter):
         if empty and not self._allow_empty:
             images = self._meta["fields"].image
             raise UserError(
-                "; ".join(report.why_empty(name, name in images) for name in empty)
+                several((report.why_empty(name, name in images) for name in empty), "; ")
                 + ". Leave out what is not there, or keep it empty with --allow-empty (allow_empty=True)"
             )
         attributes = USERS if self.users.columns.names() else None

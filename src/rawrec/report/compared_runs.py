@@ -16,6 +16,7 @@ from rawrec.errors import UserError
 from rawrec.report.labels import by_label
 from rawrec.report.popularity import Health, health_of
 from rawrec.report.tables_of_runs import LISTS, SCORES, read_frame
+from rawrec.shown import listed
 from rawrec.training.runs import RunFolder, not_finished
 
 IMPRESSION_METRICS = ("auc", "gauc", "logloss")
@@ -140,7 +141,7 @@ def _baseline(models: dict[str, list[ComparedRun]], baseline: str | Path | None)
     path = Path(baseline).absolute()
     found = [name for name, members in models.items() if path in [run.path for run in members]]
     if not found:
-        raise UserError(f"baseline {baseline} is none of the runs, nor the name of a model: {', '.join(models)}")
+        raise UserError(f"baseline {baseline} is none of the runs, nor the name of a model: {listed(models, baseline)}")
     return found[0]
 
 

@@ -37,6 +37,7 @@ from rawrec.forks import check_not_forked
 from rawrec.report.compared_runs import IMPRESSION_METRICS, ComparedRun, check_same_data, models_of
 from rawrec.report.labels import session_values
 from rawrec.report.popularity import GAINS, Gain, bucket_masks, gains
+from rawrec.shown import listed
 from rawrec.training.runs import cut_short
 
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
@@ -176,7 +177,7 @@ def _metrics(runs: list[ComparedRun], wanted: Sequence[str] | None) -> list[str]
         return [*main, *(m for m in further if all(run.measured.get(m) is not None for run in runs))] or known
     for metric in wanted:
         if metric not in known:
-            raise UserError(f"metric {metric!r} is not in every run. Known: {', '.join(known)}")
+            raise UserError(f"metric {metric!r} is not in every run. Known: {listed(known, metric)}")
     return list(dict.fromkeys(wanted))
 
 

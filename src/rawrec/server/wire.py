@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rawrec.arguments import shown
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 LONGEST_LIST = 1000
 LONGEST_HISTORY = 5000
@@ -234,6 +236,6 @@ def item_of(given: Mapping[str, Any], pictures: Mapping[str, list[bytes]], field
             raise UserError(f"{name}: pictures are uploaded as files of the form, not named in `item`")
     for name, files in pictures.items():
         if not fields.image or name not in (*fields.image, "image"):
-            raise UserError(f"{name!r} is no image field. Known: {', '.join(fields.image) or 'none'}")
+            raise UserError(f"{shown(name)} is no image field. Known: {listed(fields.image, name)}")
         item[name] = files
     return item

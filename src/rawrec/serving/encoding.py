@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rawrec.arguments import checked
+from rawrec.arguments import checked, shown
 from rawrec.config.parts import encoder_entry
 from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
@@ -22,6 +22,7 @@ from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.folders import is_within
 from rawrec.randomness import drawing
+from rawrec.shown import listed
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.job import configure
 from rawrec.training.watching import chunks_told
@@ -80,7 +81,7 @@ def encode(
         raise UserError(f"{data.path} has no image or text field that could be encoded")
     if path is not None and len(units) > 1:
         raise UserError(
-            f"--out {path} takes one feature, and {len(units)} are made: {', '.join(units)}. Name one with --field, or "
+            f"--out {path} takes one feature, and {len(units)} are made: {listed(units)}. Name one with --field, or "
             "with --feature; without --out all of them go into the dataset's cache"
         )
     device = choose_device(cfg.train.device)
@@ -106,7 +107,9 @@ def _settings(data: Dataset, encoder: str | None, field: str | None) -> dict[str
     """The settings of content for an encoder and a field."""
     kinds = dict.fromkeys(data.fields.image, "image") | dict.fromkeys(data.fields.text, "text")
     if field is not None and field not in kinds:
-        raise UserError(f"--field {field}: the dataset has no such image or text field. Known: {', '.join(kinds)}")
+        raise UserError(
+            f"--field {shown(field)}: the dataset has no such image or text field. Known: {listed(kinds, field)}"
+        )
     others = {f"content.{name}.use": False for name in kinds if field is not None and name != field}
     if encoder is None:
         return others

@@ -17,6 +17,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.names import unknown_name
 from rawrec.errors import UserError
 from rawrec.models.ranking.columns import finite_number
+from rawrec.shown import listed
 
 Where = Mapping[str, Any]
 """Column -> what an item must have there.
@@ -129,7 +130,7 @@ class Columns:
         for name in max_per:
             if name not in self.categorical:
                 what = "is a column of numbers" if name in self.numeric else "is no categorical column of the items"
-                raise UserError(f"max_per: {shown(name)} {what}. There are: {', '.join(self.categorical) or 'none'}")
+                raise UserError(f"max_per: {shown(name)} {what}. There are: {listed(self.categorical, name)}")
         return [(self.groups(name), most) for name, most in max_per.items()]
 
     def where(self, where: Where, skip: list[str] | None = None) -> NDArray[np.bool_]:
@@ -171,9 +172,7 @@ class Columns:
             codes += found
             if not found:
                 near = difflib.get_close_matches(str(value), list(groups.words)[:20_000], n=3)
-                said = f"where: no item has {name}={shown(value)}" + (
-                    f"; close to it: {', '.join(near)}" if near else ""
-                )
+                said = f"where: no item has {name}={shown(value)}" + (f"; close to it: {listed(near)}" if near else "")
                 if skip is None:
                     raise UserError(f"{said}. unknown='skip' (--skip-unknown) leaves such values aside")
                 skip.append(said)

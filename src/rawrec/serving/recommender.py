@@ -28,6 +28,7 @@ from rawrec.serving.explaining import Explained
 from rawrec.serving.filters import Where
 from rawrec.serving.growing import Growing
 from rawrec.serving.served import Scored, of_one_state
+from rawrec.shown import listed
 from rawrec.training.evaluate import teller
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
@@ -402,7 +403,7 @@ class Recommender(Growing):
             wrong = (
                 "this run has several fields" if field is None else f"field {shown(field)}: this run does not read it"
             )
-            raise UserError(f"{wrong}. Name one of {', '.join(known)}")
+            raise UserError(f"{wrong}. Name one of {listed(known, field or '')}")
         ids = [str(item) for item in self.data.item_ids]
         order = mmrec_items(path, ids)
         rows = torch.arange(len(ids)) if order is None else torch.from_numpy(order)
@@ -425,7 +426,7 @@ class Recommender(Growing):
         if item_model is None or document is None:
             raise UserError(
                 f"{self.run.path}: only what content.item.encoder=joint:... trained is written as an encoder; this run "
-                f"reads items by {', '.join(one.name for one in encoders.values()) or 'no encoder'}"
+                f"reads items by {listed((one.name for one in encoders.values()), none='no encoder')}"
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"--out {path} is there already: give a new folder")

@@ -28,6 +28,7 @@ from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
 from rawrec.serving.choosing import FEW
 from rawrec.serving.filters import Columns
+from rawrec.shown import listed
 from rawrec.threads import Mutex
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -247,7 +248,7 @@ class Served:
         lacking = [name for name in names if name not in self._told]
         if lacking:
             self._told.update(lacking)
-            _warn(f"not in the context, so read as missing: {', '.join(lacking)}")
+            _warn(f"not in the context, so read as missing: {listed(lacking)}")
 
     def _tell(self, what: str, text: str) -> None:
         """Warn once of `what`."""
@@ -378,7 +379,7 @@ class Served:
         """The place of a label among those of the run; None: the main one. Raises UserError for another."""
         names = [] if name is None else self.run.config().data.label_names
         if name is not None and (not isinstance(name, str) or name not in names):
-            raise UserError(f"label {shown(name)}: this run has learned {', '.join(names)}; see data.labels")
+            raise UserError(f"label {shown(name)}: this run has learned {listed(names, name)}; see data.labels")
         return 0 if name is None else names.index(name)
 
     def _score_all(

@@ -14,6 +14,7 @@ from rawrec.content.new_items import Item
 from rawrec.errors import UserError
 from rawrec.serving.explaining import Explaining
 from rawrec.serving.served import ENCODE, Features, Scored, cosines, of_one_state
+from rawrec.shown import listed
 
 KINDS = ("image", "text")
 Vectors = tuple[Tensor, Tensor]
@@ -99,10 +100,10 @@ class Similar(Explaining):
         if by in KINDS and not names:
             raise UserError(
                 f"by={shown(by)}: this run, of model `{self._model()}`, makes no feature of this kind alone; it makes "
-                f"{', '.join(known) or 'none'}"
+                f"{listed(known, by or '')}"
             )
         if not names:
-            raise UserError(f"by={shown(by)}: use content, id, image, text or a field: {', '.join(known) or 'none'}")
+            raise UserError(f"by={shown(by)}: use content, id, image, text or a field: {listed(known, by or '')}")
         return [str(name) for name in names]
 
     def _kinds_of_features(self) -> dict[str, str]:

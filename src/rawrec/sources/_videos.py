@@ -17,6 +17,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.pictures import ImageFolder, spans
 from rawrec.sources.tables import Batch, Source
@@ -118,7 +119,8 @@ def _column(source: Source, what: str, names: Sequence[str]) -> str:
     found = [name for name in source.columns if name.lower() in names]
     if not found:
         raise UserError(
-            f"{source.path} has no column of {what} ({', '.join(names)}). Columns found: {', '.join(source.columns)}"
+            f"{source.path} has no column of {what} ({', '.join(names)}). Columns found: "
+            f"{listed(source.columns, names[0])}"
         )
     return found[0]
 

@@ -18,6 +18,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources._core import Core
 from rawrec.sources._html import without_html
 from rawrec.sources.download.urls import UrlPictures
@@ -96,7 +97,7 @@ def import_amazon(
     cleaner.names |= {rating: RATING}
     catalogue = open_objects(Path(meta), report, encoding) if meta is not None else None
     if catalogue is not None and not {"asin", "parent_asin"} & set(catalogue.columns):
-        raise UserError(f"meta: {meta} has no column asin or parent_asin. Found: {', '.join(catalogue.columns[:30])}")
+        raise UserError(f"meta: {meta} has no column asin or parent_asin. Found: {listed(catalogue.columns, 'asin')}")
     with (
         DatasetWriter(
             out,
@@ -177,7 +178,7 @@ def _column(source: Source, what: str) -> str:
             return name
     raise UserError(
         f"reviews: {source.path} has no column {', '.join(COLUMNS[what][:-1])} or {COLUMNS[what][-1]}. "
-        f"Columns found: {', '.join(source.columns[:30])}"
+        f"Columns found: {listed(source.columns, name)}"
     )
 
 

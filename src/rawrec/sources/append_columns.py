@@ -16,6 +16,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import MILLISECOND, ROWS, check_asked
 from rawrec.data.names import unknown_name
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, Source
 from rawrec.sources.tables.convert import as_text, row_name, stored_name
@@ -221,7 +222,7 @@ def field_of_folder(data: Dataset, name: str | None, image_dir: str | Path | Non
             raise UserError(f"image_field {name!r} says what a folder of pictures is for: give image_dir, too")
         return ""
     if name is None and len(known) != 1:
-        raise UserError(f"{data.path} has the image fields {', '.join(known) or 'none'}: say which (image_field)")
+        raise UserError(f"{data.path} has the image fields {listed(known)}: say which (image_field)")
     return name or known[0]
 
 

@@ -10,6 +10,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources._videos import ITEMS, ItemTable, Videos, write_videos
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Source, first_lines, open_delimited
@@ -145,7 +146,7 @@ def _one(folder: Path, what: str, given: str | Path | None, found: list[Path]) -
     if given is not None:
         return Path(given)
     if len(found) > 1:
-        names = ", ".join(str(path.relative_to(folder)) for path in found)
+        names = listed(path.relative_to(folder) for path in found)
         raise UserError(f"{folder} holds several {what}: {names}; leave one there, or name it with {what} (--{what})")
     return found[0] if found else None
 
@@ -180,7 +181,7 @@ def _table(path: Path, report: ImportReport, separator: str, kinds: dict[str, st
     """A table of an item's id and then, in this order, these fields, whatever its header calls them."""
     source = _open(path, report, separator, ["item", *kinds], encoding)
     if len(source.columns) != len(kinds) + 1:
-        found = ", ".join(source.columns)
+        found = listed(source.columns)
         raise UserError(
             f"{path} must have {len(kinds) + 1} columns, an item's id and {', '.join(kinds)}; found: {found}"
         )

@@ -19,6 +19,7 @@ from rawrec.data.numbering import Numbering
 from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import ids, string_lists
@@ -125,11 +126,11 @@ def _parts(folder: Path, report: ImportReport, encoding: str | None) -> list[_Pa
         for role, names in PARTS.items():
             found = [path for path in inside if any(name in path.name.lower() for name in names)]
             if len(found) > 1:
-                raise UserError(f"{folder} has several folders of {role}: {', '.join(path.name for path in found)}")
+                raise UserError(f"{folder} has several folders of {role}: {listed(path.name for path in found)}")
             if found:
                 roles[role] = found[0]
     if not roles:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+        found = listed(sorted(path.name for path in folder.iterdir()), none="nothing")
         raise UserError(f"{folder} holds no behaviors.tsv, nor do subfolders named train, dev or test; found: {found}")
     parts = []
     for role, path in roles.items():
@@ -148,7 +149,7 @@ def _parts(folder: Path, report: ImportReport, encoding: str | None) -> list[_Pa
     if not parts:
         raise UserError(f"{folder}: no impression says what was clicked, as in N1-0 N2-1")
     if len(parts) > 1 and parts[0].role != "train":
-        raise UserError(f"{folder} has no subfolder named train; found: {', '.join(p.folder.name for p in parts)}")
+        raise UserError(f"{folder} has no subfolder named train; found: {listed(p.folder.name for p in parts)}")
     if len(parts) == 2:
         report.note(f"the last day of train is valid, {parts[1].role} is test")
     return parts

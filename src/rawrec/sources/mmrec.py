@@ -16,6 +16,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.tables import Batch, open_delimited, open_source
 from rawrec.sources.tables.convert import as_text, stored_name
@@ -59,7 +60,7 @@ def import_mmrec(
         raise UserError(f"{folder} does not exist or is not a folder")
     files = sorted(folder.glob("*.inter"))
     if len(files) != 1:
-        found = ", ".join(path.name for path in files or sorted(folder.iterdir())[:20]) or "nothing"
+        found = listed((path.name for path in files or sorted(folder.iterdir())), none="nothing")
         raise UserError(f"{folder} must hold one .inter file; found: {found}")
     report = ImportReport(source=f"MMRec {files[0].stem}")
     source = open_source(files[0], report, encoding)

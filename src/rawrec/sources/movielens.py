@@ -14,6 +14,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources._movielens_100k import is_100k, open_100k
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.pictures import ImageFolder, spans
@@ -136,7 +137,7 @@ def _open(folder: Path, report: ImportReport, encoding: str | None) -> tuple[Sou
         return open_100k(folder, report, encoding, RATINGS)
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist or is not a folder")
-    found = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+    found = listed(sorted(path.name for path in folder.iterdir()), none="nothing")
     raise UserError(
         f"{folder} holds neither ratings.csv and movies.csv, nor ratings.dat and movies.dat, nor u.data and u.item; "
         f"found: {found}"

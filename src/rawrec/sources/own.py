@@ -20,6 +20,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
+from rawrec.shown import listed, several
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.table import import_sources
@@ -161,7 +162,7 @@ class Given(Source):
         first = self._stream.at(0)
         if first is None:
             reasons = [f"{entry.count} skipped because: {reason}" for reason, entry in report.skipped.items()]
-            raise UserError("; ".join([f"source {name!r} gave no {what}", *reasons]))
+            raise UserError(several([f"source {name!r} gave no {what}", *reasons], "; "))
         self.columns = first.column_names
 
     @property
@@ -222,7 +223,7 @@ class _Stream:
         types = {column.name: _kind(column.type) for column in table.schema}
         self._types = self._types or types
         if types.keys() != self._types.keys():
-            found, first = (", ".join(kinds) or "none" for kinds in (types, self._types))
+            found, first = (listed(kinds) for kinds in (types, self._types))
             raise UserError(f"{where} has the columns {found}, and the first one has {first}")
         for column, kind in types.items():
             if kind == (first := self._types[column]):

@@ -18,6 +18,7 @@ from rawrec.data.meta import Columns
 from rawrec.data.splits import SplitSpec, keeping_lists
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources.download.urls import UrlPictures, column_addresses
 from rawrec.sources.tables import Batch, Source, open_delimited
 from rawrec.sources.tables.convert import numbers, row_name, stored_name, string_lists
@@ -171,18 +172,18 @@ def _files(folder: Path, report: ImportReport) -> tuple[str, dict[Path, int]]:
     parted = {path: part for path, (_, part) in parts.items() if part is not None}
     names = {parts[path][0] for path in parted} or {path.stem for path in inter}
     if len(names) != 1:
-        found = ", ".join(path.name for path in inter or sorted(folder.iterdir())[:20]) or "nothing"
+        found = listed((path.name for path in inter or sorted(folder.iterdir())), none="nothing")
         raise UserError(f"{folder} must hold one dataset of .inter files; found: {found}")
     if parted and 0 not in parted.values():
-        raise UserError(f"{folder} has no file of training interactions; found: {', '.join(p.name for p in parted)}")
+        raise UserError(f"{folder} has no file of training interactions; found: {listed(p.name for p in parted)}")
     if len(set(parted.values())) != len(parted):
-        raise UserError(f"{folder} has two files of one part: {', '.join(p.name for p in parted)}")
+        raise UserError(f"{folder} has two files of one part: {listed(p.name for p in parted)}")
     name = names.pop()
     files = dict(sorted(parted.items(), key=lambda entry: entry[1])) or dict.fromkeys(inter, 0)
     if unread := [
         p.name for p in sorted(folder.glob(f"{name}.*")) if p not in files and p.suffix not in (".item", ".user")
     ]:
-        report.note(f"not read: {', '.join(unread)}")
+        report.note(f"not read: {listed(unread)}")
     return name, files
 
 
@@ -195,7 +196,7 @@ def _users(path: Path, user: str, separator: str, report: ImportReport, encoding
     category = [name for name, kind in types.items() if "token" in kind and name != user]
     numeric = [name for name, kind in types.items() if kind == "float" and name != user]
     if vectors := [name for name, kind in types.items() if kind == "float_seq"]:
-        report.note(f"{path.name}: vectors of users are not read ({', '.join(vectors)})")
+        report.note(f"{path.name}: vectors of users are not read ({listed(vectors)})")
     if not category and not numeric:
         return Users(report, None, user)
     separators = {name: separator if types[name] == "token_seq" else "" for name in category}
@@ -251,7 +252,7 @@ class _Items:
             raise UserError(f"text: column {wrong[0]!r} of {path} holds numbers")
         words = [name for name, kind in self.types.items() if kind == "token_seq" and name not in text]
         if words:
-            report.note(f"{', '.join(words)}: stored as categories, one per word; give texts with --text")
+            report.note(f"{listed(words)}: stored as categories, one per word; give texts with --text")
         self.names = {name: own.get(name) or _field_name(name) for name in self.types}
         check_distinct(str(path), self.names)
         self.fields = Fields(

@@ -29,6 +29,7 @@ from rawrec.data.numbering import Numbering
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources._taobao_items import OF_ITEMS, Int64, Items, categories, lists, numbers, texts
 from rawrec.sources._taobao_vectors import VECTORS, open_vectors
 from rawrec.sources.download.urls import UrlPictures
@@ -128,7 +129,7 @@ def _opened(folder: Path, report: ImportReport, rows: int | None) -> _Log:
     if log is None:
         shards = {part: sorted((folder / part).glob("*.parquet")) for part in PARTS}
         if not shards["train"]:
-            found = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+            found = listed(sorted(path.name for path in folder.iterdir()), none="nothing")
             raise UserError(
                 f"{folder} has neither train_samples.parquet, nor in raw, nor files train/*.parquet; found: {found}"
             )

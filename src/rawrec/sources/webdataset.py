@@ -10,6 +10,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.import_report import ImportReport
 from rawrec.data.splits import SplitSpec
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources.catalogue import Catalogue
 from rawrec.sources.download.urls import UrlPictures
 from rawrec.sources.media.shards import KEY, Shards, expand
@@ -90,7 +91,7 @@ def import_webdataset(
         image_url=image_url, pictures=pictures, launched=launched,
     )  # fmt: skip
     if unused := [name for name in samples.keys if name not in catalogue.columns]:
-        report.note(f"keys of the JSON that were not asked for: {', '.join(unused[:20])}")
+        report.note(f"keys of the JSON that were not asked for: {listed(unused)}")
     found = {name for names in own.values() for name in names}
     needed = [*own["image"]] if image else []
     needed += [name for name in catalogue.fields.names() if name not in found]

@@ -10,6 +10,7 @@ import polars as pl
 
 from rawrec.errors import UserError
 from rawrec.reading import check_plain, damaged
+from rawrec.shown import listed
 from rawrec.stream.events import Shown
 from rawrec.stream.log import AT_ONCE
 from rawrec.sums import file_sum
@@ -44,7 +45,7 @@ class EventTable:
             self._id = file_sum(path).replace(" ", "-")
             table = pl.read_parquet(path, glob=False) if path.suffix == ".parquet" else _csv(path)
         if missing := [name for name in NEEDED if name not in table.columns]:
-            raise UserError(f"--events {path} lacks {', '.join(missing)}; it has {', '.join(table.columns[:20])}")
+            raise UserError(f"--events {path} lacks {', '.join(missing)}; it has {listed(table.columns, missing[0])}")
         names = [*NEEDED, *([label] if label in table.columns else []), *(n for n in context if n in table.columns)]
         self._label = label if label in names else None
         if self._label is None and draw is None:

@@ -15,6 +15,7 @@ from rawrec.config.resolution import single
 from rawrec.config.wording import short, unknown
 from rawrec.errors import UserError
 from rawrec.reading import SETTINGS, read_text
+from rawrec.shown import several
 
 R = TypeVar("R", bound=Record)
 Several = Annotated[list[Any], Field(min_length=1)]
@@ -73,7 +74,7 @@ def checked(record: type[R], tree: Mapping[str, Any], name: str, part: type[Reco
     try:
         return record.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(dict.fromkeys(_explain(one, name, record, part) for one in error.errors()))) from None
+        raise UserError(several(_explain(one, name, record, part) for one in error.errors())) from None
 
 
 def _explain(error: Any, name: str, record: type[Record], part: type[Record] | None) -> str:

@@ -6,9 +6,9 @@ be resumed.
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,10 @@ from typing import Any, Literal
 from rawrec.config import Config
 from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.resolution import flatten
-from rawrec.errors import UserError
+from rawrec.errors import UserError, in_a_line
 from rawrec.extras import need, there
 from rawrec.folders import own_folder
+from rawrec.training.event_file import EventFile
 from rawrec.training.state import Progress
 
 State = Literal["finished", "stopped", "failed"]
@@ -85,7 +86,11 @@ class Callback:
     ...     def on_epoch(self, record):
     ...         print(record.epoch, record.metrics["valid/auc"])
     >>> rawrec.train("em3", data="data/ml", out="runs/em3", callbacks=[Printer()])
+
+    dispensable: the run goes on without it where it fails after the start, and a warning says so, once.
     """
+
+    dispensable = False
 
     def on_start(self, record: RunStart) -> None:
         """Before the first step, or the first one of a resumed run; all is checked and encoded by then."""
@@ -101,7 +106,8 @@ class Callback:
 
 
 class Callbacks:
-    """The callbacks of a run: hears what the loop tells an observer and makes records of it."""
+    """The callbacks of a run: hears what the loop tells an observer and makes records of it. note: keeps what is told
+    of one that failed, where the run goes on without it."""
 
     def __init__(self, callbacks: Sequence[Callback], path: Path) -> None:
         for callback in callbacks:
@@ -111,31 +117,55 @@ class Callbacks:
         self.settings: Mapping[str, Any] = {}
         self.metrics: Mapping[str, Mapping[str, Any]] = {}
         self.epoch = 0
+        self.note: Callable[[str], None] = lambda text: None
         self._begun: list[Callback] = []
+        self._failed: list[Callback] = []
 
     def start(self, cfg: Config | FinetuneConfig, data: Path, state: Progress) -> None:
         self.settings = dict(flatten(cfg.dump()))
         record = RunStart(self.path, cfg.label, data, self.settings, state.step, state.epoch)
         for callback in self.all:
             self._begun.append(callback)
-            callback.on_start(record)
+            try:
+                callback.on_start(record)
+            except (UserError, OSError):
+                raise
+            except Exception as error:
+                if not callback.dispensable:
+                    raise
+                raise UserError(f"{type(callback).__name__} cannot begin: {in_a_line(error)}") from error
 
     def __call__(self, event: str, **values: Any) -> None:
         if event == "step":
             step = StepRecord(
                 values["number"], self.epoch + 1, values["samples"], values["losses"], values["norm"], values["rates"]()
             )
-            for callback in self.all:
-                callback.on_step(step)
+            for callback in self._left():
+                self._tell(callback, callback.on_step, step)
         elif event == "epoch":
             self.epoch = values["epoch"]
         elif event == "validated":
             line = values["line"]
             epoch = EpochRecord(line["epoch"], values["epochs"], line["step"], line, values["best"])
-            for callback in self.all:
-                callback.on_epoch(epoch)
+            for callback in self._left():
+                self._tell(callback, callback.on_epoch, epoch)
         elif event == "evaluated":
             self.metrics = values["metrics"]
+
+    def _left(self) -> list[Callback]:
+        return [callback for callback in self.all if not any(callback is one for one in self._failed)]
+
+    def _tell(self, callback: Callback, method: Callable[[Any], None], record: object) -> None:
+        try:
+            method(record)
+        except Exception as error:
+            if not callback.dispensable:
+                raise
+            if not any(callback is one for one in self._failed):
+                self._failed.append(callback)
+                said = f"{type(callback).__name__} failed, and the run goes on without it: {in_a_line(error)}"
+                warnings.warn(said, stacklevel=1)
+                self.note(said)
 
     def end(self, how: State, state: Progress, reason: str) -> None:
         """Every callback that has begun hears of it; of several errors of theirs the first is raised then."""
@@ -144,7 +174,7 @@ class Callbacks:
         errors: list[Exception] = []
         for callback in begun:
             try:
-                callback.on_end(record)
+                self._tell(callback, callback.on_end, record)
             except Exception as error:
                 errors.append(error)
         if errors:
@@ -168,18 +198,19 @@ class TensorBoard(Callback):
     """
 
     SECONDS = 0.2
+    dispensable = True
 
     def __init__(self, every: int | None = None) -> None:
         if not there("tensorboard"):
             need("tensorboard", "curves for TensorBoard are written by tensorboard")
         self.every = every
-        self._board: Any = None
-        self._at, self._purge, self._folder = 0.0, None, Path()
+        self._file: EventFile | None = None
+        self._at = 0.0
 
     def on_start(self, record: RunStart) -> None:
-        self._folder = record.path
-        self._at, self._purge = 0.0, record.step + 1 if record.step else None
-        self._writer()  # which is slow to import, outside of the first step
+        self._at = 0.0
+        place = own_folder(record.path / "tensorboard")
+        self._file = EventFile(place, record.step + 1 if record.step else None)
 
     def on_step(self, record: StepRecord) -> None:
         now = time.perf_counter()
@@ -192,37 +223,21 @@ class TensorBoard(Callback):
 
     def on_epoch(self, record: EpochRecord) -> None:
         self._add({key: value for key, value in record.metrics.items() if key not in ("epoch", "step")}, record.step)
-        self._writer().flush()
 
     def on_end(self, record: RunEnd) -> None:
-        if record.state == "finished":
-            self._add({f"test/{name}": value for name, value in record.metrics.get("test", {}).items()}, record.step)
-            self._hparams(record)
-        board, self._board = self._board, None
-        if board is not None:
-            board.close()
-
-    def _hparams(self, record: RunEnd) -> None:
-        from torch.utils.tensorboard.summary import hparams
-
-        simple = (bool, int, float, str)
-        plain = {key: value if isinstance(value, simple) else str(value) for key, value in record.settings.items()}
-        names = [name for name in record.metrics.get("test", record.metrics.get("valid", {})) if "/" not in name]
-        metrics = {f"test/{name}": None for name in names}
-        writer = self._writer()._get_file_writer()
-        for summary in hparams(plain, metrics):
-            writer.add_summary(summary)
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            if record.state == "finished":
+                file.add({f"test/{name}": value for name, value in record.metrics.get("test", {}).items()}, record.step)
+                names = [
+                    name for name in record.metrics.get("test", record.metrics.get("valid", {})) if "/" not in name
+                ]
+                file.add_settings(record.settings, [f"test/{name}" for name in names])
+        finally:
+            file.close()
 
     def _add(self, values: Mapping[str, Any], step: int) -> None:
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._writer().add_scalar(name, value, step)
-
-    def _writer(self) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            place = own_folder(self._folder / "tensorboard")
-            suffix = f".{secrets.token_hex(8)}"  # no name to foresee
-            self._board = SummaryWriter(str(place), filename_suffix=suffix, purge_step=self._purge)
-        return self._board
+        if self._file is not None:
+            self._file.add(values, step)

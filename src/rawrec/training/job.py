@@ -23,6 +23,7 @@ from rawrec.extras import install, there
 from rawrec.files import filling
 from rawrec.progress import watching
 from rawrec.reading import check_names, check_tensors, damaged
+from rawrec.shown import listed
 from rawrec.threads import computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
@@ -140,7 +141,7 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
         raise IdleSetting(
             "data.negatives",
             f"data.negatives={cfg.data.negatives} would do nothing: negatives are drawn for positive-only data, "
-            f"and this dataset has labels ({', '.join(data.meta.labels)})",
+            f"and this dataset has labels ({listed(data.meta.labels)})",
         )
     if "eval.shown" in overrides and not data.has_sessions:
         raise IdleSetting(
@@ -152,7 +153,7 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
     if cfg.train.init is not None:  # a run may be resumed from another place
         cfg.train.init = str(Path(cfg.train.init).absolute())
     if cfg.data.split not in data.meta.splits:
-        known = ", ".join(data.meta.splits)
+        known = listed(data.meta.splits, cfg.data.split)
         raise UserError(f"data.split={shown(cfg.data.split)}: the dataset has no such split. Known: {known}")
     given = "data.label" in overrides or cfg.data.labels
     if cfg.data.label == DataConfig().label and not given and data.meta.labels:
@@ -183,7 +184,7 @@ def _default_label(data: Dataset) -> str:
     labels = data.meta.labels
     if DataConfig().label not in labels and len(labels) > 1:
         raise UserError(
-            f"the dataset has the labels {', '.join(labels)}: say which one to learn, data.label={labels[0]}, or "
+            f"the dataset has the labels {listed(labels)}: say which one to learn, data.label={labels[0]}, or "
             f"several, data.labels=[{labels[0]},{labels[1]}]"
         )
     return DataConfig().label if DataConfig().label in labels else labels[0]
@@ -378,6 +379,7 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
     board = [TensorBoard()] if there("tensorboard") else []
     hears = Callbacks([*board, *how.callbacks], run.path)
+    hears.note = run.log
     observe = watched(run, observer or (lambda event, **values: None), hears)
     if not board:
         observe("note", text=f"no curves for TensorBoard, which is not installed: {install('tensorboard')}")

@@ -19,6 +19,7 @@ from rawrec.interruption import Ended, Ending, at_a_step
 from rawrec.memory import begin_peak, peak_mb
 from rawrec.randomness import drawing
 from rawrec.reading import check_tensors, damaged
+from rawrec.shown import listed
 from rawrec.training import state as checkpoint
 from rawrec.training.ending import WAIT, stopped
 from rawrec.training.records import Checkpoint
@@ -178,7 +179,7 @@ class Loop(Steps[AnyTask]):
         """The metric that early stopping follows. Raises UserError where it is undefined."""
         name, metrics = self.task.metric, result.metrics
         if name not in metrics:
-            known = ", ".join(sorted(k for k in metrics if "/" not in k))
+            known = listed(sorted(k for k in metrics if "/" not in k), name)
             raise UserError(
                 f"train.metric={shown(name)} is no validation metric. Known: {known}, also with cold/, rare/ ..."
             )

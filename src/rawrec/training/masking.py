@@ -24,6 +24,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 from rawrec.models.retrieval.base import field_of
+from rawrec.shown import listed
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
 
@@ -64,7 +65,7 @@ def _impressions(task: ImpressionTask, fields: set[str], rows: Tensor | None) ->
         raise UserError(f"{task.label} reads no content: there is nothing to leave out")
     kept = {model.column(name): _column(task, model, bank, name, fields, rows) for name in model.fields}
     if all(kept[name] is column for name, column in bank.static.items()):
-        raise UserError(f"{task.label} does not read {', '.join(sorted(fields))}: leaving it out would change nothing")
+        raise UserError(f"{task.label} does not read {listed(sorted(fields))}: leaving it out would change nothing")
     widths = {name: model.widths[name] for name in model.trained}
     task.bank = Bank(task.data.n_items, model.dim, kept, widths, task.device)
     try:
@@ -144,11 +145,11 @@ def _pairs(task: PairTask, fields: set[str]) -> Iterator[None]:
     joined = [name for name in model.modalities if field_of(name) not in (*data.image, *data.text, *data.feature)]
     if joined:
         raise UserError(
-            f"{task.label} reads {', '.join(joined)}, made of pictures and texts at once: neither can be left out"
+            f"{task.label} reads {listed(joined)}, made of pictures and texts at once: neither can be left out"
         )
     names = [name for name in model.modalities if field_of(name) in fields]
     if not names:
-        raise UserError(f"{task.label} does not read {', '.join(sorted(fields))}: leaving it out would change nothing")
+        raise UserError(f"{task.label} does not read {listed(sorted(fields))}: leaving it out would change nothing")
     if not model.content_in_vectors:
         raise UserError(
             f"{task.label} learns from content, but recommends by its ids alone: there is nothing to leave out"

@@ -30,6 +30,8 @@ class WandB(Callback):
     >>> rawrec.train("em3", data="data/ml", out="runs/em3", callbacks=[rawrec.WandB("shop", tags=["first"])])
     """
 
+    dispensable = True
+
     def __init__(self, project: str = "rawrec", every: int = STEPS, **init: Any) -> None:
         self.wandb, self.project, self.every, self.init = _library("wandb"), project, every, init
         self.run: Any = None
@@ -63,6 +65,8 @@ class MLflow(Callback):
 
     >>> rawrec.train("em3", data="data/ml", out="runs/em3", callbacks=[rawrec.MLflow("shop")])
     """
+
+    dispensable = True
 
     def __init__(self, experiment: str = "rawrec", every: int = STEPS, uri: str | None = None) -> None:
         self.mlflow, self.experiment, self.every, self.uri = _library("mlflow"), experiment, every, uri

@@ -16,6 +16,7 @@ from rawrec.content.convert.reading import read
 from rawrec.content.convert.vlmo import convert_vlmo
 from rawrec.content.convert.writing import Converted, check_place, write
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 __all__ = ["Converted", "convert"]
 
@@ -78,4 +79,4 @@ def recognise(keys: Iterable[str], path: Path) -> Family:
         return "clip"
     if any(re.match(r"transformer\.blocks\.\d+\.(mlp|norm2)_(text|imag)\.", key) for key in keys):
         return "vlmo"
-    raise UserError(f"{path} is neither CLIP nor VLMo: its {len(keys)} weights begin with {', '.join(keys[:3])}")
+    raise UserError(f"{path} is neither CLIP nor VLMo: its {len(keys)} weights begin with {listed(keys[:3])}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from rawrec.content.encoders.loading import settings
 from rawrec.content.encoders.weight_files import read_weights
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -56,6 +57,6 @@ def _weights(folder: Path) -> Path:
     found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     found = found or sorted(folder.glob("*.safetensors"))
     if not found or (len(found) > 1 and found[0].name not in WEIGHTS):
-        what = ", ".join(p.name for p in found) or "none"
+        what = listed(p.name for p in found)
         raise UserError(f"{folder}: of files of weights there are {what}; name the one that is meant")
     return found[0]

@@ -15,6 +15,7 @@ from rawrec.content.encoders.loading import read_json
 from rawrec.errors import UserError
 from rawrec.files import copy, write_tensors, write_text
 from rawrec.folders import placing
+from rawrec.shown import listed
 
 RECORD = "conversion.json"
 MORE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -75,7 +76,7 @@ def write(made: Made, given: Checkpoint, out: Path, tokenizer: Path | None, over
     """tokenizer: a folder with its files; None: they are looked for beside the weights."""
     notes = list(made.notes)
     if given.left_out:
-        notes.append(f"left out what the file holds beside its weights: {', '.join(given.left_out)}")
+        notes.append(f"left out what the file holds beside its weights: {listed(given.left_out)}")
     words = _tokenizer_files(made.words, given.path.parent if tokenizer is None else tokenizer, tokenizer is not None)
     missing = None
     if not words:

@@ -54,6 +54,7 @@ from rawrec.errors import UserError
 from rawrec.onednn import quicken
 from rawrec.plugins import own_code
 from rawrec.randomness import seeded
+from rawrec.shown import listed
 
 __all__ = [
     "DEFAULTS",
@@ -312,10 +313,10 @@ def _own(entry: EncoderEntry | None) -> Any:
 def _unknown(name: str, kind: Kind, known: list[str]) -> str:
     other = TEXT_ENCODERS if kind == "image" else IMAGE_ENCODERS
     if name in other:
-        return f"encoder {name!r} does not read fields of kind {kind}; use one of {', '.join(known)}"
+        return f"encoder {name!r} does not read fields of kind {kind}; use one of {listed(known, name)}"
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     return (
-        f"encoder {name!r} is unknown for fields of kind {kind}{hint} Known: {', '.join(known)}, a hub name as "
+        f"encoder {name!r} is unknown for fields of kind {kind}{hint} Known: {listed(known, name)}, a hub name as "
         "owner/name, or a local folder"
     )

@@ -23,6 +23,7 @@ from rawrec.content.encoders.tokens import Cleaned, FastTokenizer
 from rawrec.content.encoders.weight_files import read_weights
 from rawrec.data.texts import HashTokenizer, Tokenizer
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 MODEL_TYPE = "rawrec_joint"
 WORDS = "tokenizer.json"
@@ -66,7 +67,7 @@ class JointFolder(Record):
         for name in names:
             if name not in known:
                 raise UserError(
-                    f"encoder {where}: it learned to read {', '.join(known)}, and not the field {name}; set "
+                    f"encoder {where}: it learned to read {listed(known, name)}, and not the field {name}; set "
                     f"content.{name}.use=false"
                 )
         return [known[name] for name in names]

@@ -16,6 +16,7 @@ from rawrec.content.encoders.tokens import Cleaned, FastTokenizer, SlowTokenizer
 from rawrec.data.texts import HashTokenizer, Tokenizer
 from rawrec.errors import UserError
 from rawrec.reading import RECORD, panicked, read_text
+from rawrec.shown import listed
 
 ELSEWHERE = "weights_elsewhere.json"
 """In a folder without weights: they are put in by whoever reads it (`pair.py`)."""
@@ -160,12 +161,12 @@ def _check_loaded(info: Mapping[str, Any], name: str) -> None:
     said = []
     if shapes:
         named = (f"{key} {[*found]} in place of {[*wanted]}" for key, found, wanted in shapes[:NAMED])
-        said.append(f"{len(shapes)} of another shape ({', '.join(named)})")
+        said.append(f"{len(shapes)} of another shape ({listed(named)})")
     if missing:
-        said.append(f"{len(missing)} missing ({', '.join(missing[:NAMED])})")
+        said.append(f"{len(missing)} missing ({listed(missing[:NAMED])})")
     more = sorted(info["unexpected_keys"])
     if said and more:
-        said.append(f"{len(more)} no part of it ({', '.join(more[:NAMED])})")
+        said.append(f"{len(more)} no part of it ({listed(more[:NAMED])})")
     if said:
         raise UserError(
             f"encoder {name}: its weights do not fit the network of its config.json: {'; '.join(said)}; use "
@@ -249,7 +250,7 @@ def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size
             if name in state and state[name].shape != shape
         ],
     }
-    said = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in lists.items() if names]
+    said = [f"{len(names)} {what} ({listed(names[:3])})" for what, names in lists.items() if names]
     if said:
         raise UserError(f"{where}: its weights do not fit the network: {'; '.join(said)}")
 

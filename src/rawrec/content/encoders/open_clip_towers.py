@@ -32,6 +32,7 @@ from rawrec.content.encoders.tried import Probe
 from rawrec.content.encoders.weight_files import read_weights
 from rawrec.data.images import Framing
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 PREFIX = "open_clip:"
 CONFIG = "open_clip_config.json"
@@ -172,7 +173,7 @@ def by_name(kind: Kind, name: str, cfg: FieldConfig) -> tuple[OpenClipStack, Any
         what = "nothing stands behind @" if given else "which weights is not said"
         raise UserError(
             f"encoder {name}: {what}; give {PREFIX}{architecture}@ with a file, a folder, {RANDOM}"
-            + (f", or one of open_clip's own: {', '.join(tags)}" if tags else "")
+            + (f", or one of open_clip's own: {listed(tags)}" if tags else "")
         )
     published = library.get_pretrained_cfg(architecture, weights if weights in tags else tags[0]) if tags else {}
     about = {"model_cfg": config, "preprocess_cfg": {**published, "size": config["vision_cfg"]["image_size"]}}

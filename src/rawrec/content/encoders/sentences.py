@@ -12,6 +12,7 @@ from rawrec.content.encoders.loading import ELSEWHERE, check_weights, read_json,
 from rawrec.content.encoders.padding import mean
 from rawrec.content.encoders.weight_files import read_weights
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 POOLINGS = {
     "cls": "cls_token",
@@ -112,7 +113,7 @@ def _pooling(folder: Path, path: str, name: str) -> tuple[str, ...] | None:
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or not modes or not set(modes) <= set(POOLINGS):
         raise UserError(
-            f"encoder {name}: {path}/config.json pools by {', '.join(map(str, modes or ())) or 'nothing'}; known are "
+            f"encoder {name}: {path}/config.json pools by {listed(modes or (), none='nothing')}; known are "
             f"{', '.join(POOLINGS)}. Choose another encoder"
         )
     if "pooling_mode" not in said:  # flags stand in any order

@@ -23,6 +23,7 @@ from rawrec.content.encoders.sequences import SequenceStack
 from rawrec.content.encoders.weight_files import PICKLED, read_weights
 from rawrec.data.images import Framing
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 PREFIX = "timm:"
 RANDOM = "random"
@@ -111,7 +112,7 @@ def weights_in(folder: Path, name: str, usual: tuple[str, ...]) -> Path:
     found = [folder / file for file in usual if (folder / file).is_file()]
     found = found or sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", *PICKLED))
     if not found or (len(found) > 1 and found[0].name not in usual):
-        what = ", ".join(p.name for p in found) or "none"
+        what = listed(p.name for p in found)
         raise UserError(f"encoder {name}: of files of weights there are {what} in {folder}; name the one that is meant")
     return found[0]
 

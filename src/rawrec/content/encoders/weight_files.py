@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rawrec.content.encoders.loading import first_line
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 PICKLED = (".pt", ".pth", ".bin")
 WRAPPERS = ("state_dict", "module", "model")
@@ -94,7 +95,7 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ..
     if others:
         raise UserError(
             f"{path}: weights by name are expected, at the top or under {', '.join(WRAPPERS)}; found beside them "
-            f"{len(others)} others ({', '.join(others[:3])})"
+            f"{len(others)} others ({listed(others[:3])})"
         )
     state = {key: value.detach() for key, value in found.items()}
     for prefix in (*PREFIXES, *PREFIXES):

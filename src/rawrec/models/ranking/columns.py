@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rawrec.arguments import shown
 from rawrec.config.ranking import InputsConfig
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Samples
 from rawrec.errors import UserError
+from rawrec.shown import listed
 
 Bag = tuple[Tensor, Tensor, int]
 """Codes `[total]` of all rows of a table, ptr `[rows + 1]`, and how many codes there are."""
@@ -159,7 +161,7 @@ def chosen(setting: str, wanted: str | list[str], known: Sequence[str], what: st
     names = list(known) if wanted == "all" else [] if wanted == "none" else list(dict.fromkeys(wanted))
     for name in names:
         if name not in known:
-            raise UserError(f"{setting}: the dataset has no {what} {name!r}. Known: {', '.join(known) or 'none'}")
+            raise UserError(f"{setting}: the dataset has no {what} {shown(name)}. Known: {listed(known, name)}")
     return names
 
 

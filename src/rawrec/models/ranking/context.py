@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.arguments import shown
 from rawrec.config.ranking import InputsConfig
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Samples
 from rawrec.errors import UserError
 from rawrec.models.ranking.columns import Categories, Reader, Scale, TableColumns, chosen, number_reader
 from rawrec.models.ranking.counts import Counts, Sessions
+from rawrec.shown import listed
 
 OF_TIME = {"hour": [str(hour) for hour in range(24)], "weekday": [str(day) for day in range(7)]}
 """Categories made of the time, and their values."""
@@ -171,7 +173,7 @@ class ContextReader:
         """The columns that are read and not given. UserError for one that is not read."""
         known = [*self.readers, *([SEEN_NOW] if self.sessions is not None else [])]
         if unknown := [name for name in given if name not in known and name != "time"]:
-            raise UserError(f"context: this run reads no {unknown[0]!r}. It reads: {', '.join(known) or 'none'}")
+            raise UserError(f"context: this run reads no {shown(unknown[0])}. It reads: {listed(known, unknown[0])}")
         return [name for name in known if name not in _with_time(given)]
 
     def _given(self, given: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

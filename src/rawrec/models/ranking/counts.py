@@ -10,6 +10,7 @@ from rawrec.data.earlier import Earlier, sessions_by_column, sessions_by_gap
 from rawrec.data.sampling import Samples
 from rawrec.errors import UserError
 from rawrec.models.ranking.columns import Scale, TableColumns
+from rawrec.shown import listed
 
 
 def times_for(setting: str, samples: Samples) -> np.ndarray:
@@ -163,7 +164,7 @@ class Sessions:
 def _codes(data: Dataset, name: str) -> np.ndarray:
     if name in data.meta.context.categorical:
         return data.row_categories(name)[0]
-    known = ", ".join(["none", "gap", *data.meta.context.categorical])
+    known = listed(["none", "gap", *data.meta.context.categorical], name)
     raise UserError(
         f"model.session={name}: the dataset has no categorical column of the context of this name; use {known}, or "
         f"import it with --context-category {name}"

@@ -31,6 +31,7 @@ from rawrec.models.graph import Interactions, user_item_matrix
 from rawrec.models.losses import bpr_loss, info_nce
 from rawrec.models.retrieval.branches import BranchModel, Side, batch_info_nce, propagate_sides
 from rawrec.onednn import Linear
+from rawrec.shown import listed
 
 Pair = tuple[Tensor, Tensor]  # of users and of items
 Sides = tuple[Side, Side]
@@ -51,7 +52,7 @@ class MMGCL(BranchModel):
         self.mask_p = torch.tensor(cfg.mask_p or [1.0] * len(self.modalities))
         if len(self.mask_p) != len(self.modalities) or not self.mask_p.any():
             raise UserError(
-                f"model.mask_p={cfg.mask_p}: give one number for each of {', '.join(self.modalities)}, not all zero"
+                f"model.mask_p={cfg.mask_p}: give one number for each of {listed(self.modalities)}, not all zero"
             )
 
     def draw(

@@ -17,9 +17,11 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from rawrec.arguments import shown
 from rawrec.data.disk import first_line
 from rawrec.errors import UserError
 from rawrec.extras import install, need
+from rawrec.shown import listed
 
 LEAST_VERSION = 5
 """Of `datasets`; versions below 4 executed scripts."""
@@ -87,7 +89,7 @@ def _parsed(text: str) -> tuple[str, str | None, str | None]:
 
 def _chosen(splits: dict[str, Any], split: str | None, name: str) -> Iterator[tuple[str, Any]]:
     if split is not None and split not in splits:
-        raise UserError(f"{name} has no split {split!r}. It has: {', '.join(splits)}")
+        raise UserError(f"{name} has no split {shown(split)}. It has: {listed(splits, split)}")
     yield from ((key, value) for key, value in splits.items() if split in (None, key))
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
+from rawrec.shown import several
 from rawrec.sources.media.pictures import FLUSH_BYTES, MAX_BYTES, SUFFIXES
 from rawrec.sources.media.tar import Damaged, Member, Tar
 from rawrec.sources.tables import Batch, Source
@@ -129,7 +130,7 @@ class Shards(Source):
             self.keys.update(dict.fromkeys(key for key in sample.meta if not HALVES.search(key)))
         if not count:
             reasons = [f"{reason}: {entry.examples[0]}" for reason, entry in looker.report.skipped.items()]
-            raise UserError("; ".join([f"{self.path} holds no samples", *reasons]))
+            raise UserError(several([f"{self.path} holds no samples", *reasons], "; "))
         self.fields |= found
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from rawrec.arguments import shown
 from rawrec.data.meta import Rated
 from rawrec.errors import UserError
+from rawrec.shown import listed
 from rawrec.sources.tables.convert import as_text, labels, missing, row_name
 from rawrec.sources.tables.source import Source
 
@@ -64,7 +65,7 @@ class LabelColumn:
     def never(self, found: Iterable[str] = ()) -> str:
         """That no label is positive, in words. found: values of the column, which help where one was mistyped."""
         if self.values:
-            there = ", ".join(map(repr, found))
+            there = listed(map(repr, found))
             what = f"column {self.column!r} is never {' or '.join(map(repr, self.values))}"
             return f"no positive label: {what}" + (f"; it holds {there}" if there else "")
         if self.least is not None:

@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rawrec.arguments import shown
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
+from rawrec.shown import LONGEST_NAME, listed
 from rawrec.sources.tables.marks import MARKS, written
 
 Look = Callable[[], Iterator[pa.Array]]
@@ -118,17 +120,18 @@ class Source:
             if name is not None and name not in self.columns:
                 hint = self._meant(setting, name)
                 raise UserError(
-                    f"{setting}: {self.path} has no column {name!r}{hint} Columns found: {', '.join(self.columns)}"
+                    f"{setting}: {self.path} has no column {shown(name)}{hint} Columns found: "
+                    f"{listed(self.columns, name)}"
                 )
         self.single([name for name in names if name is not None], setting)
 
     def _meant(self, setting: str, name: str) -> str:
         parts = [part.strip() for part in name.split(",")]
-        if parts[1:] and set(parts) & set(self.columns):
+        if 1 < len(parts) <= 9 and set(parts) & set(self.columns):
             option = f"--{setting.replace('_', '-')}"
             return f"; one option names one column: {' '.join(f'{option} {part}' for part in parts)}."
-        near = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)
-        return f"; did you mean {near[0]!r}?" if near else "."
+        near = difflib.get_close_matches(name[:LONGEST_NAME], self.columns, n=1, cutoff=0.5)
+        return f"; did you mean {shown(near[0])}?" if near else "."
 
     def single(self, names: Sequence[str], setting: str = "") -> None:
         """UserError if several columns have one of these names."""

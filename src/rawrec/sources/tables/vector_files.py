@@ -21,6 +21,7 @@ from rawrec.data.given import Found
 from rawrec.data.import_report import ImportReport
 from rawrec.errors import UserError
 from rawrec.files import create
+from rawrec.shown import listed
 from rawrec.sources.tables import Batch, Source, open_source
 from rawrec.sources.tables.convert import numbers
 from rawrec.sources.tables.rows import read_ids
@@ -54,7 +55,7 @@ class VectorFile:
             vector = others[0]
         if item not in found or vector is None:
             what, names = ("item ids", item) if item not in found else ("vectors", f"{self.field} or {VECTOR}")
-            raise UserError(f"{self.path}: none of {', '.join(found)} holds the {what}: name it {names}")
+            raise UserError(f"{self.path}: none of {listed(found, names)} holds the {what}: name it {names}")
         return item, vector, [VALID] if vector == VECTOR and VALID in found else []
 
     def names_in(self, source: Source) -> tuple[str, str, list[str]]:

@@ -13,6 +13,7 @@ from rawrec.content.finetuning import tuned
 from rawrec.data.dataset import Dataset
 from rawrec.data.pairs import pair_fields
 from rawrec.errors import IdleSetting, UserError
+from rawrec.shown import listed
 from rawrec.studies.em3.settings import Em3StudyConfig
 from rawrec.studies.resolving import all_features, choices, settled
 from rawrec.studies.running import Job, Planned
@@ -101,7 +102,7 @@ class Arms:
 
     def _check(self) -> None:
         if unknown := [label for label in self.cfg.labels if label not in self.data.meta.labels]:
-            known = ", ".join(self.data.meta.labels) or "none"
+            known = listed(self.data.meta.labels, unknown[0])
             raise UserError(f"--labels {unknown[0]}: the dataset has no such label. It has: {known}")
         for head in self.cfg.heads:
             model = configure(head, self.data, self._label(self._labels[0])).model

@@ -14,6 +14,7 @@ from rawrec.content.encoders import pair, reads_whole_items
 from rawrec.content.encoders.whole import RANDOM
 from rawrec.data.dataset import Fields
 from rawrec.errors import IdleSetting, UserError
+from rawrec.shown import listed
 from rawrec.studies.lmm.settings import Modalities, Paradigm
 
 READY = "ready:"
@@ -145,7 +146,7 @@ def _full(name: str) -> str:
 
 def _ready(word: str, fields: Fields) -> StudyEncoder:
     parts = word.removeprefix(READY).split("+")
-    known = ", ".join(fields.feature) or "none"
+    known = listed(fields.feature, parts[0])
     if len(parts) != 2:
         raise UserError(f"--encoders {word}: give the feature of pictures and that of texts, as ready:image+text")
     for part in parts:

@@ -124,9 +124,8 @@ class Grid:
             if letter in modalities and not there:
                 other = "T" if letter == "V" else "V"
                 way = f"use --modalities {other}, or " if fields.image or fields.text else ""
-                ready = (
-                    f" Its ready-made features: --encoders ready:{'+'.join(fields.feature)}" if fields.feature else ""
-                )
+                own = "+".join([*fields.feature][:2])
+                ready = f" Its ready-made features: --encoders ready:{own}" if own else ""
                 raise UserError(
                     f"--modalities {modalities}: the dataset has no {kind} field, so {encoder.label} has nothing to "
                     f"read there; {way}import the dataset with {kind}s.{ready}"

@@ -22,6 +22,7 @@ from rawrec.config.records import Count, Record
 from rawrec.errors import UserError
 from rawrec.extras import need
 from rawrec.reading import SETTINGS, read_text
+from rawrec.shown import listed, several
 from rawrec.training.sweeps.trial import Trial, study
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def load(source: str | Path | Mapping[str, Any]) -> SweepConfig:
     try:
         return SweepConfig.model_validate(_numbers(tree))
     except ValidationError as error:
-        raise UserError("\n".join(f"{name}: {_explain(e)}" for e in error.errors())) from None
+        raise UserError(several(f"{name}: {_explain(e)}" for e in error.errors())) from None
 
 
 def _numbers(value: Any) -> Any:
@@ -142,7 +143,7 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = list(SweepConfig.model_fields if len(path) == 1 else Range.model_fields)
         near = difflib.get_close_matches(path[-1], known, n=1)
-        return f"{where} is unknown{f'; did you mean {near[0]}?' if near else '.'} Known: {', '.join(known)}"
+        return f"{where} is unknown{f'; did you mean {near[0]}?' if near else '.'} Known: {listed(known, path[-1])}"
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "value_error":
@@ -224,7 +225,7 @@ class Search:
         metric = self.cfg.metric
         if metric is None:
             if len(followed) > 1:
-                raise UserError(f"trials follow different metrics ({', '.join(followed)}): give `metric`")
+                raise UserError(f"trials follow different metrics ({listed(followed)}): give `metric`")
             return followed[0]
         for cfg in self.configs:
             if resolve(cfg.dump(), {"train.metric": metric}).follows_lists and not cfg.follows_lists:
@@ -234,7 +235,7 @@ class Search:
                 )
         if self.cfg.pruning and followed != [metric]:
             raise UserError(
-                f"pruning compares what every epoch measures, {', '.join(followed)}, and the metric is {metric}: "
+                f"pruning compares what every epoch measures, {listed(followed)}, and the metric is {metric}: "
                 f"add train.metric: {metric} to fixed"
             )
         return metric

@@ -36,6 +36,7 @@ from rawrec.models.retrieval import retrieval_model
 from rawrec.models.retrieval.base import RetrievalModel
 from rawrec.onednn import linear
 from rawrec.randomness import drawing, generator_of
+from rawrec.shown import listed
 from rawrec.threads import count
 from rawrec.training import state as checkpoint
 from rawrec.training.device import choose_device, choose_precision
@@ -478,8 +479,8 @@ def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:
     if order is None or sorted(order) == sorted(modalities):
         return order or modalities
     raise UserError(
-        f"content.order=[{','.join(order)}]: name every field in use, once, for example "
-        f"content.order=[{','.join(modalities)}]; to leave one out set content.<field>.use=false"
+        f"content.order=[{_few(order)}]: name every field in use, once, for example "
+        f"content.order=[{_few(modalities)}]; to leave one out set content.<field>.use=false"
     )
 
 
@@ -494,3 +495,8 @@ def product(users: Tensor, items: Tensor, alike: Tensor) -> Tensor:
 def user_batch(n_items: int, device: torch.device) -> int:
     """So many users are scored at once."""
     return min(max(SCORES_AT_ONCE[device.type] // n_items, 16), 8192)
+
+
+def _few(names: list[str]) -> str:
+    """As they are typed, without blanks."""
+    return listed(names, none="").replace(", ", ",")
