@@ -35,7 +35,12 @@ class Origin:
 
     @property
     def made(self) -> bool:
-        return (self.path / "known.json").is_file()
+        """Whether it is there. SystemExit where another version of rawrec made it: what is right is another then."""
+        if not (self.path / "known.json").is_file():
+            return False
+        if self.known.get("source") != source():
+            raise SystemExit(f"{self.path} was made by another version of rawrec: give another --work")
+        return True
 
     @property
     def known(self) -> dict[str, Any]:
@@ -62,6 +67,7 @@ class Origin:
                 rawrec.train(preset, shop, self.path / f"{name}-stopped", settings, observer=_stop)
         encoder(self.path / "words")
         known["shop"] = digest(shop)
+        known["source"] = source()
         (self.path / "known.json").write_text(json.dumps(known))
 
 
@@ -88,6 +94,14 @@ def encoder(folder: Path) -> None:
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(folder)
     words_of_clip(folder)
+
+
+def source() -> str:
+    """Of all modules of rawrec."""
+    import rawrec
+
+    folder = Path(rawrec.__file__).parent
+    return hashlib.sha256("".join(_sha(path) for path in sorted(folder.rglob("*.py"))).encode()).hexdigest()
 
 
 def outcome(run: Path) -> dict[str, Any]:

@@ -23,10 +23,12 @@ from rawrec import Recommender, UserError
 
 pytest.importorskip("fastapi")
 import httpx
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from rawrec.server.guard import without_paths
 from rawrec.server.run import Options, application, listen, open_serving, read_token
+from rawrec.server.wire import RecommendAsked
 
 TOKEN = "0123456789abcdef"
 BEARS = {"authorization": f"Bearer {TOKEN}"}
@@ -158,6 +160,24 @@ def test_places_of_files_stay_here() -> None:
     assert without_paths("there is no file /home/ann/shop/mug.jpg: look") == "there is no file mug.jpg: look"
     assert without_paths("'/tmp/a b' and C:/x/y.txt") == "'a b' and y.txt"
     assert without_paths("24/7 and a/b stay") == "24/7 and a/b stay"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({f"x{n}": 1 for n in range(100_000)}, "100,000 fields are given; at most 64 are taken"),
+        ({"user": "u1", "max_per": {f"x{n}": "y" for n in range(100_000)}}, "max_per: 100,000 fields"),
+        ({"user": "u1", "context": {"seen": {f"x{n}": "y" for n in range(100_000)}}}, "context.seen"),
+        ({"user": "u1", "exclude": [[]] * 20_000}, "exclude.0: Input should be a valid string"),
+        ({"x" * 1_000_000: 1}, "x" * 60 + ": Extra inputs"),
+    ],
+)  # fmt: skip
+def test_many_mistakes_cost_little_and_are_told_in_short(em3: TestClient, asked: dict[str, Any], said: str) -> None:
+    answer = em3.post("/recommend", json=asked)
+    assert answer.status_code == 422 and said in answer.json()["error"] and len(answer.text) < 300
+    with pytest.raises(ValidationError) as found:
+        RecommendAsked.model_validate(asked)
+    assert found.value.error_count() < 10
 
 
 def test_what_is_no_json_and_what_is_nowhere(em3: TestClient) -> None:

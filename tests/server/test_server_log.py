@@ -161,6 +161,51 @@ def test_a_mistake_in_one_event_writes_none(
     assert written(log) == []
 
 
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"item_id": "i" * 300}, "at most 256"),
+        ({"kind": {"a": "lamp"}}, "kind"),
+        ({"kind": "x" * 70_000}, "65536"),
+        ({"price": float("inf")}, "price"),
+        ({"kind": "a\ud800"}, "unicode"),
+    ],
+)
+def test_an_item_that_the_log_cannot_hold_is_not_taken_in(
+    runs: dict[str, Path], log: str, item: dict[str, Any], said: str
+) -> None:
+    given = {"item_id": "n1", "kind": "lamp", "look": [0.5, -1.0, 0.3, 0.2, 1.5, -0.7]} | item
+    with client(runs["em3"], log) as http:
+        before = http.app.state.serving.now().rec.n_items  # type: ignore[attr-defined]
+        answer = http.post("/items", content=json.dumps(given), headers=BEARS | {"content-type": "application/json"})
+        assert answer.status_code == 422 and said in answer.json()["error"], answer.text
+        assert http.app.state.serving.now().rec.n_items == before  # type: ignore[attr-defined]
+    assert written(log) == []
+
+
+def test_what_could_not_be_kept_is_told_with_what_was_done(
+    runs: dict[str, Path], log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The item answers, and who has sent it hears that neither folder nor log hold it."""
+    item = {"item_id": "n1", "kind": "lamp", "look": [0.5, -1.0, 0.3, 0.2, 1.5, -0.7]}
+    monkeypatch.setattr("rawrec.server.held.State.keep_hidden", lambda self, rec: (tmp_path / "gone").stat())
+    monkeypatch.setattr("rawrec.server.written.Writer.hand_in", lambda self, make: _busy())
+    with client(runs["em3"], log) as http:
+        for answer, said in [
+            (http.post("/items", json=item, headers=BEARS), "'n1' is taken in here, and is not in the log: too many"),
+            (
+                http.post("/hidden", json={"hide": ["n1"]}, headers=BEARS),
+                "could not be kept: No such file or directory",
+            ),
+        ]:
+            assert answer.status_code == 422 and said in answer.json()["error"] and "/" not in answer.json()["error"]
+        assert http.post("/score", json={"user": "u1", "items": ["n1"]}).status_code == 200
+
+
+def _busy() -> Any:
+    raise Busy(1)
+
+
 def test_without_a_log_nothing_is_written(runs: dict[str, Path]) -> None:
     with client(runs["id"], None) as http:
         sent = {"events": [{"kind": "acted", "user": "u1", "item": "i1"}]}

@@ -20,16 +20,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rawrec import __version__
+from rawrec.arguments import shown
 from rawrec.data.images import picture_type
 from rawrec.errors import UserError
 from rawrec.server import answers, wire
 from rawrec.server.guard import Guard, without_paths
 from rawrec.server.held import Version, check_item
-from rawrec.server.holding import Serving
+from rawrec.server.holding import Serving, told_as
 from rawrec.server.routes_page import page_of
 from rawrec.server.telling import Told
 from rawrec.server.worker import Busy
-from rawrec.server.written import item_event
+from rawrec.server.written import check_event, item_event
 from rawrec.shown import say
 from rawrec.stream.events import Event, Gone, read_event
 
@@ -123,8 +124,12 @@ def _writing(app: FastAPI, serving: Serving) -> None:
 
         def work(version: Version) -> list[str]:
             fields = version.rec.data.fields
-            serving.add(wire.item_of(item, pictures, fields))
-            _log(serving, lambda event: item_event(item, pictures, fields, event))
+            given = wire.item_of(item, pictures, fields)
+            if serving.writer is not None:
+                check_event(item, pictures, fields)  # before anything is taken in
+            serving.add(given)
+            with told_as(f"item {shown(item['item_id'])} is taken in here, and is not in the log"):
+                _log(serving, lambda event: item_event(item, pictures, fields, event))
             return [str(item["item_id"])]
 
         return await write(work)
@@ -275,9 +280,10 @@ def _handle(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        where = ".".join(str(part)[:60] for part in first["loc"] if part != "body")
+        said = str(first["msg"]).removeprefix("Value error, ")
         more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-        return failed(422, without_paths(f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"))
+        return failed(422, without_paths(f"{where}: {said}{more}" if where else f"{said}{more}"))
 
     @app.exception_handler(Busy)
     async def busy(_: Request, error: Busy) -> JSONResponse:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
+from rawrec.arguments import shown
+from rawrec.errors import UserError, in_a_line
 from rawrec.server import wire
 from rawrec.server.answers import Listed
 from rawrec.server.held import State, Version
 from rawrec.server.recent import Answered, Recent
 from rawrec.server.telling import Told
-from rawrec.server.worker import Worker
+from rawrec.server.worker import Busy, Worker
 from rawrec.server.written import Writer
 from rawrec.stream.events import Acted, Event, Shown
 
 MOST_HISTORY = 10_000
 """Items of a history that an event holds."""
+
+
+@contextmanager
+def told_as(what: str) -> Iterator[None]:
+    """What the system or the log refuses becomes a UserError that says, too, what was done before."""
+    try:
+        yield
+    except (OSError, UserError, Busy) as error:
+        raise UserError(f"{what}: {in_a_line(error) if isinstance(error, OSError) else error}") from None
 
 
 class Serving:
@@ -45,7 +57,8 @@ class Serving:
         rec = self.now().rec
         rec.add_items([item])
         self._added[str(item["item_id"])] = item
-        self.state.keep_added(rec)
+        with told_as(f"item {shown(item['item_id'])} is taken in until the server ends, and could not be kept"):
+            self.state.keep_added(rec)
 
     def hide(self, hide: Sequence[str], show: Sequence[str]) -> None:
         """In the thread that writes; versions to come do so, too."""
@@ -53,7 +66,8 @@ class Serving:
         rec.hide(hide)
         rec.show(show)
         self._hidden = {*rec.hidden}
-        self.state.keep_hidden(rec)
+        with told_as("this holds until the server ends, and could not be kept"):
+            self.state.keep_hidden(rec)
 
     def take(self, version: Version) -> None:
         """Put a version in the place of the one that answers, in the thread that writes: with what was added since and

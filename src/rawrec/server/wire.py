@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rawrec.arguments import shown
 from rawrec.data.dataset import Fields
@@ -19,12 +19,24 @@ LONGEST_LIST = 1000
 LONGEST_HISTORY = 5000
 MOST_IDS = 20_000
 MOST_USERS = 1000
+MOST_NAMES = 64
+"""Fields of an object, and names of columns."""
 
+
+def few(given: Any, most: int = MOST_NAMES) -> Any:
+    """The same. Raises ValueError where an object has more keys: each that is wrong would be an error of its own, and a
+    body has room for a million."""
+    if isinstance(given, dict) and len(given) > most:
+        raise ValueError(f"{len(given):,} fields are given; at most {most:,} are taken")
+    return given
+
+
+FEW = BeforeValidator(few)
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=4096)]
-History = Annotated[list[Id], Field(max_length=LONGEST_HISTORY)]
-Ids = Annotated[list[Id], Field(max_length=MOST_IDS)]
+History = Annotated[list[Id], Field(max_length=LONGEST_HISTORY, fail_fast=True)]
+Ids = Annotated[list[Id], Field(max_length=MOST_IDS, fail_fast=True)]
 Size = Annotated[int, Field(ge=1, le=LONGEST_LIST)]
 Plain = str | bool | int | float
 
@@ -33,6 +45,11 @@ class Wire(BaseModel):
     """A record of a request: unknown keys are refused; a number may stand for an id."""
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        return few(given)
 
 
 class Range(Wire):
@@ -45,11 +62,12 @@ class Range(Wire):
 class Reverse(Wire):
     """None of what `not` means."""
 
-    of: Plain | Annotated[list[Plain], Field(max_length=1000)] | Range = Field(alias="not")
+    of: Plain | Annotated[list[Plain], Field(max_length=1000, fail_fast=True)] | Range = Field(alias="not")
 
 
-Wanted = Plain | Annotated[list[Plain], Field(max_length=1000)] | Range | Reverse
-Context = Annotated[dict[Name, Text | int | float | bool | History | dict[Id, bool] | None], Field(max_length=64)]
+Wanted = Plain | Annotated[list[Plain], Field(max_length=1000, fail_fast=True)] | Range | Reverse
+Seen = Annotated[dict[Id, bool], BeforeValidator(lambda given: few(given, LONGEST_HISTORY))]
+Context = Annotated[dict[Name, Text | int | float | bool | History | Seen | None], Field(max_length=MOST_NAMES), FEW]
 
 
 class Who(Wire):
@@ -68,8 +86,10 @@ class Lists(Wire):
     label: Name | None = None
     items: Ids | None = Field(None, description="the only items that may be in the list")
     exclude: Ids | None = Field(None, description="items that may not be in the list")
-    where: dict[Name, Wanted] | None = Field(None, examples=[{"category": ["mugs"], "price": {"most": 20}}])
-    max_per: dict[Name, Size] | None = Field(None, examples=[{"category": 2}])
+    where: Annotated[dict[Name, Wanted], FEW] | None = Field(
+        None, examples=[{"category": ["mugs"], "price": {"most": 20}}]
+    )
+    max_per: Annotated[dict[Name, Size], FEW] | None = Field(None, examples=[{"category": 2}])
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     unknown: Literal["refuse", "skip"] = "refuse"
 
@@ -90,7 +110,7 @@ class RecommendAsked(Lists, Who):
 class BatchAsked(Lists):
     """Lists of several known users at once."""
 
-    users: Annotated[list[Id], Field(min_length=1, max_length=MOST_USERS)]
+    users: Annotated[list[Id], Field(min_length=1, max_length=MOST_USERS, fail_fast=True)]
 
 
 class ScoreAsked(Who):

@@ -15,8 +15,12 @@ from concurrent.futures import Future
 from threading import Condition, Thread
 from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError
+from rawrec.reading import first_problem
 from rawrec.server.worker import Busy
 from rawrec.shown import say
 from rawrec.stream.events import Event, Item, Picture, Shown, write_event
@@ -151,6 +155,14 @@ class Writer:
             if self._open:
                 self._more.wait(AGAIN)
             return self._open
+
+
+def check_event(item: Mapping[str, Any], pictures: Mapping[str, list[bytes]], fields: Fields) -> None:
+    """UserError where a log cannot hold what is given of an item."""
+    try:
+        write_event(item_event(item, pictures, fields, {"producer": "p", "sequence": 0, "time": 0.0}))
+    except (ValidationError, PydanticSerializationError) as error:
+        raise UserError(f"new item: {first_problem(error)}; the log of events takes no such item") from None
 
 
 def item_event(
