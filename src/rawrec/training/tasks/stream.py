@@ -42,10 +42,15 @@ class Asked(Protocol):
     context: dict[str, Any]
 
 
-class Sample(Asked, Protocol):
-    """An impression to train. late: see `delayed_weights`."""
+class Candidate(Asked, Protocol):
+    """With the item that is shown."""
 
     item: str
+
+
+class Sample(Candidate, Protocol):
+    """An impression to train. late: see `delayed_weights`."""
+
     label: float
     late: float
 
@@ -221,7 +226,7 @@ class StreamTask(ImpressionTask):
     @torch.no_grad()
     def predict(self, rows: Sequence[Asked], items: Sequence[str]) -> list[float]:
         """Click probabilities of `items`, each shown to the one of `rows` at its place, by the weights and the bank as
-        training left them."""
+        training left them; inside `view`, by that."""
         self.eval()
         at = np.array([[self.item_row(item)] for item in items], np.int64)
         users, history, _ = self._asked(rows)
@@ -233,13 +238,12 @@ class StreamTask(ImpressionTask):
         self, users: Tensor, items: Tensor, history: Tensor, context: ImpressionContext | None
     ) -> RankingBatch:
         """As `batch_of`, with content of the rows that are read alone: it costs what the batch costs."""
-        if self.bank is None:
+        bank = self._read
+        if bank is None:
             return RankingBatch(users, items, history, context=context)
         rows = torch.unique(torch.cat([items.flatten(), history.flatten()]))
         rows = rows[rows >= 0]
-        table = ContentTable(
-            self.read_content(self.bank.rows(rows)), self.bank.valid[rows] & (self.bank.written[rows] >= 0)
-        )
+        table = ContentTable(self.read_content(bank.rows(rows)), bank.valid[rows] & (bank.written[rows] >= 0))
         at = torch.searchsorted(rows, items)
         content = table.values[at] * table.valid[at][..., None]
         past, long = self.past.of_table(table, torch.searchsorted(rows, history).masked_fill(history < 0, -1))
@@ -298,14 +302,15 @@ class StreamTask(ImpressionTask):
         return rows, ptr
 
     # ------------------------------------------------------------------------------------------------------ publishing
-    def serving_state(self, step: int) -> dict[str, Tensor]:
-        """What a server needs of the model as it is, content made anew where it is older than the last update. The bank
-        that is trained stays as it is."""
+    def serving_state(self, step: int, asked: Sequence[Candidate] = ()) -> tuple[dict[str, Tensor], list[float]]:
+        """What a server needs of the model as it is, content made anew where it is older than the last update; and what
+        such a model predicts for `asked`. The bank that is trained stays as it is."""
         with self.view(None, step), torch.no_grad():
             found = {f"model.{name}": values for name, values in self.state().items()} | self._of_rows()
             if (bank := self._read) is not None:
                 found |= {"content": bank.content.clone(), "valid": bank.valid & (bank.written >= 0)}
-        return found
+            answers = self.predict(asked, [one.item for one in asked]) if asked else []
+        return found, answers
 
     def serve(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor], step: int) -> None:
         """Be the model of a version, on a task that has just been made. Raises UserError where it is of another."""
