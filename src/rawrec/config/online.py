@@ -56,6 +56,20 @@ class OnlineConfig(Record):
     admit_after: int = Field(
         default=2, ge=1, description="trained impressions after which a user or item new to the run has an id row"
     )
+    refresh_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="after each step so many items are made anew for each one that the step made; 0: none; null: "
+        "bank.refresh_share of the run",
+    )
+    refresh_popular: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of these that are drawn of the items of the latest impressions, so that one is as likely "
+        "as it is popular now; the others are those that were made longest ago",
+    )
     checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
     publish_every: int | None = Field(
         default=500, ge=1, description="steps between versions (--publish); null: no number of steps makes one"

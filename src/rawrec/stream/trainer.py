@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import torch
 
 from rawrec.config import Config
-from rawrec.config.online import online_config
+from rawrec.config.online import PREFIX, online_config
 from rawrec.data.dataset import Dataset
-from rawrec.errors import RunInterrupted, UserError
+from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.files import appending, sync, write_text
 from rawrec.interruption import at_a_step
 from rawrec.randomness import drawing
@@ -98,7 +98,8 @@ class Trainer:
         task = load_task(run, data, make=self._make)
         assert isinstance(task, StreamTask)
         self.task = task
-        self.task.admit_after = self.cfg.admit_after
+        self.task.admit_after, self.task.popular = self.cfg.admit_after, self.cfg.refresh_popular
+        self._refresh_check(given)
         self.steps: Steps[StreamTask] = Steps(task, folder / "checkpoint")
         self.task.grown = self.steps.grow
         self.counts: Counter[str] = Counter()
@@ -120,7 +121,20 @@ class Trainer:
         """The task, which learns as online.* says. Averages are of epochs: a stream serves the weights as they are."""
         changed = {"ema": 0.0, "accumulate": 1, "batch_size": self.cfg.batch_size or cfg.train.batch_size}
         cfg.train = cfg.train.model_copy(update=changed | {"lr": self.cfg.lr or cfg.train.lr})
+        if self.cfg.refresh_share is not None:
+            cfg.bank = cfg.bank.model_copy(update={"refresh_share": self.cfg.refresh_share})
         return StreamTask(cfg, data, cache)
+
+    def _refresh_check(self, given: Mapping[str, Any]) -> None:
+        """IdleSetting for a refresher that has nothing to do."""
+        cfg, asked = self.task.cfg, {name.removeprefix(PREFIX) for name in given}
+        idle = "content of this run never becomes stale" if cfg.reads_content else "this run reads no content"
+        refreshes = cfg.reads_content and cfg.paradigm != "frozen"
+        if self.cfg.refresh_share and not refreshes:
+            raise IdleSetting(f"{PREFIX}refresh_share", f"{PREFIX}refresh_share would do nothing: {idle}")
+        if "refresh_popular" in asked and self.cfg.refresh_popular and not (refreshes and cfg.bank.refresh_share):
+            reason = "no item is refreshed (online.refresh_share)" if refreshes else idle
+            raise IdleSetting(f"{PREFIX}refresh_popular", f"{PREFIX}refresh_popular would do nothing: {reason}")
 
     def _begin(self) -> None:
         """From the run's weights, and from what its optimiser had come to, where its last checkpoint is there."""
@@ -222,6 +236,10 @@ class Trainer:
 
     def _write(self, lines: list[Line]) -> None:
         at = {"step": self.steps.progress.step, "watermark": self.joiner.watermark, "trained": self.counts["trained"]}
+        if lines and (bank := self.task.bank) is not None and self.task.cfg.paradigm != "frozen":
+            at |= {name: self.task.counts.get(name, 0) for name in ("made_items", "refreshed_items")}
+            ages = bank.health(self.steps.progress.step)
+            at |= {name: ages[name] for name in ("bank/coverage", "bank/age_mean", "bank/age_p95")}
         for line in lines:
             with appending(self.folder / METRICS) as file:
                 file.write((checkpoint.written(at | line) + "\n").encode())
