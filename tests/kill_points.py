@@ -14,10 +14,10 @@ CHANGING = ("rename", "replace", "mkdir", "unlink", "rmdir")
 """Operations that change names: what lies between two of them is seen by nobody else."""
 
 
-def killed_everywhere(work: Callable[[], Any], most: int = 300) -> Iterator[int]:
+def killed_everywhere(work: Callable[[], Any], most: int = 300, every: int = 1) -> Iterator[int]:
     """The number of the operation before which a process that does the work was killed; ends when it came to its end.
-    Between two steps the caller puts things back."""
-    for number in range(most):
+    Between two steps the caller puts things back. every: so many operations lie between two kills."""
+    for number in range(0, most, every):
         process = os.fork()
         if not process:
             code = 1

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def version(number: int, run: str = "a") -> Version:
     name = versions.name_of(number, number)
     return Version(
-        format=1, name=name, run=run, folder="/run", step=number, events=number, watermark=1.5, positions={}, items=2,
-        users=1, files={},
+        format=versions.FORMAT, name=name, run=run, folder="/run", step=number, events=number, watermark=1.5,
+        positions={}, items=2, users=1, files={},
     )  # fmt: skip
 
 

@@ -45,6 +45,8 @@ def _told(run: Path, found: dict[str, Any]) -> str:
     positions = ", ".join(f"{position:,} of {name}" for name, position in found["positions"].items())
     waiting = f"{found['waiting']:,} impressions wait for their labels, {found['ready']:,} samples for a full batch"
     lines = [f"step {found['step']:,}; position {positions or 'none'}", f"events: {counts or 'none'}", waiting]
+    if refused := found["refused_versions"]:
+        lines.append(f"{refused:,} versions were not fit to be served: `rawrec versions` says why")
     return "\n".join([*lines, f"metrics: {run}/online/metrics.jsonl"])
 
 

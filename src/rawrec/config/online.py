@@ -57,8 +57,49 @@ class OnlineConfig(Record):
     admit_after: int = Field(
         default=2, ge=1, description="trained impressions after which a user or item new to the run has an id row"
     )
+    refresh_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="after each step so many items are made anew for each one that the step made; 0: none; null: "
+        "bank.refresh_share of the run",
+    )
+    refresh_popular: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of these that are drawn of the items of the latest impressions, so that one is as likely "
+        "as it is popular now; the others are those that were made longest ago",
+    )
     checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
-    publish_every: int = Field(default=500, ge=1, description="steps between versions (--publish)")
+    publish_every: int | None = Field(
+        default=500, ge=1, description="steps between versions (--publish); null: no number of steps makes one"
+    )
+    publish_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds between versions, beside online.publish_every: by the clock for who follows a log, by the "
+        "time of events for what is read to an end (--until, --events); null: no time makes one",
+    )
+    canaries: int = Field(
+        default=16,
+        ge=0,
+        le=1000,
+        description="requests that a version must answer as its trainer does before it is served, and when it is "
+        "loaded; 0: none, and no second model in the trainer's memory",
+    )
+    gate_pcoc: float | None = Field(
+        default=1.0,
+        ge=0,
+        description="by what factor above 1 the mean prediction of the last window may be further from its mean label, "
+        "to either side, than it was for the version that is served (1: twice as far); null: any",
+    )
+    gate_loss: float | None = Field(
+        default=0.5,
+        ge=0,
+        description="by what share the loss of the last window (normalised entropy) may be above that of the version "
+        "that is served; null: any",
+    )
     window: int = Field(default=2000, ge=1, description="impressions of a window of prequential metrics")
 
     @model_validator(mode="after")

@@ -14,8 +14,9 @@ from rawrec.files import alone, clean, filling
 from rawrec.folders import is_within, own_folder
 from rawrec.progress import watching
 from rawrec.reading import damaged
-from rawrec.stream import versions
+from rawrec.stream import gate, versions
 from rawrec.stream.log import open_log
+from rawrec.stream.publishing import Publisher
 from rawrec.stream.tables import EventTable
 from rawrec.stream.trainer import FOLDER, Trainer, summary
 from rawrec.threads import computing
@@ -44,7 +45,8 @@ def online(
     go to, or "end", what is there now; None: as events come, until a signal. settings: of `OnlineConfig`; a state that
     is there keeps those that are not given. data: where the dataset is now, if it has moved. observer, progress: as of
     `train`. trim: forget the events of the log that the state holds. publish: the folder of versions, one every
-    `online.publish_every` steps and one at the end, see `versions.py`. Returns where it stands and what it has met.
+    `online.publish_every` steps or `online.publish_seconds`, and one at the end, see `publishing.py`. Returns where it
+    stands and what it has met.
 
     Raises UserError for a mistake, a damaged state, a log that was trimmed behind it, and where another process goes on
     with the run; RunStopped where training diverges; RunInterrupted where a signal ends it.
@@ -69,7 +71,9 @@ def online(
         clean(folder)
         with computing(cfg.train.threads), filling(folder):
             trainer = Trainer(opened, folder, settings or {}, data, told)
-            trainer.out = None if publish is None else Path(publish).absolute()
+            if publish is not None:
+                following = log is not None and until is None
+                trainer.publisher = Publisher(Path(publish).absolute(), trainer, following)
             if log is not None:
                 with open_log(log, create=False) as source:
                     trainer.follow(source, log, source.end() if until == "end" else _position(until), trim)
@@ -114,4 +118,5 @@ def load_version(
     assert isinstance(task, StreamTask)
     with damaged(out, ". Publish again"):
         task.serve(plain, tensors, about.step)
+        gate.check_answers(task, gate.of_plain(plain["canaries"]))
     return about, task

@@ -16,13 +16,14 @@ class Prequential:
     """Collects impressions whose labels are final; every `window` of their items make a line of metrics.
 
     Beside those of what the model said when the impression came stand `served/...`, of what the server had said, where
-    the events tell it: the difference is the price of staleness.
+    the events tell it: the difference is the price of staleness. last: the line of the last window.
     """
 
     def __init__(self, window: int, state: dict[str, Any] | None = None) -> None:
-        state = state or {"rows": [], "total": [0, 0.0]}
+        state = state or {"rows": [], "total": [0, 0.0], "last": {}}
         self.window = window
         self._rows: list[list[Any]] = [list(row) for row in state["rows"]]
+        self.last: Line = dict(state["last"])
         self.judged, self._loss = int(state["total"][0]), float(state["total"][1])
 
     def add(self, found: Impression) -> None:
@@ -51,11 +52,12 @@ class Prequential:
         served = [row for row in rows if row[4] is not None]
         if served:
             line |= {f"served/{name}": value for name, value in _metrics(served, 4).items()}
-        return line | {"judged": self.judged, "logloss_so_far": self._loss / self.judged}
+        self.last = line | {"judged": self.judged, "logloss_so_far": self._loss / self.judged}
+        return self.last
 
     def state(self) -> dict[str, Any]:
         """What it is made of again: plain values."""
-        return {"rows": self._rows, "total": [self.judged, self._loss]}
+        return {"rows": self._rows, "total": [self.judged, self._loss], "last": self.last}
 
 
 def _metrics(rows: list[list[Any]], at: int) -> Line:
@@ -64,4 +66,4 @@ def _metrics(rows: list[list[Any]], at: int) -> Line:
     labels = np.array([row[2] for row in rows], np.float32)
     predicted = np.array([row[at] for row in rows], np.float64)
     found, _ = ctr_metrics(labels, predicted, users, queries=asked if (asked >= 0).any() else None)
-    return found
+    return found | {"positive": float(np.mean(labels > 0))}

@@ -22,7 +22,7 @@ from rawrec.reading import damaged, read_json, read_text, typed
 from rawrec.sums import check_file, file_sum
 from rawrec.training import state as checkpoint
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, PLAIN, MANIFEST = "state.safetensors", "stream.json", "manifest.json"
 LARGEST = 1 << 34
 """Bytes of `stream.json`; impressions that wait have some hundred each."""

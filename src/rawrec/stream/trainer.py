@@ -18,21 +18,20 @@ from typing import Any, Protocol
 import torch
 
 from rawrec.config import Config
-from rawrec.config.online import online_config
+from rawrec.config.online import PREFIX, online_config
 from rawrec.data.dataset import Dataset
-from rawrec.errors import RunInterrupted, UserError
+from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.files import appending, sync, write_text
 from rawrec.interruption import at_a_step
 from rawrec.randomness import drawing
 from rawrec.reading import RECORD, check_tensors, damaged, read_text
-from rawrec.stream import saved, versions
+from rawrec.stream import saved
 from rawrec.stream.events import Acted, Event, Gone, Item, Shown, read_event
 from rawrec.stream.joiner import Impression, Joiner
 from rawrec.stream.log import AT_ONCE, Letter, Log
 from rawrec.stream.past import Past
 from rawrec.stream.prequential import Line, Prequential
 from rawrec.stream.seen import Seen
-from rawrec.stream.versions import Version
 from rawrec.training import state as checkpoint
 from rawrec.training.job import load_task
 from rawrec.training.records import Checkpoint
@@ -67,6 +66,15 @@ class Source(Protocol):
     def read(self, after: int, count: int = AT_ONCE) -> Sequence[Any]: ...
 
 
+class Publishing(Protocol):
+    """Makes versions of the model when they are due, and when it is asked, see `publishing.py`."""
+
+    refused: int
+
+    def if_due(self) -> None: ...
+    def publish(self) -> object: ...
+
+
 class Trainer:
     """What goes on from the run folder `run`; where it stands is `RUN/online`, which nobody else may write.
 
@@ -82,7 +90,7 @@ class Trainer:
         data: Dataset | str | Path | None = None,
         observe: Callable[..., None] | None = None,
     ) -> None:
-        self.run, self.folder = run, folder
+        self.run, self.folder, self.data = run, folder, data
         self.observe = observe or (lambda event, **values: None)
         self.fingerprint = run.info()["files"].get("model.safetensors", "")
         found = saved.load(folder / "checkpoint", self.fingerprint)
@@ -90,14 +98,17 @@ class Trainer:
         task = load_task(run, data, make=self._make)
         assert isinstance(task, StreamTask)
         self.task = task
-        self.task.admit_after = self.cfg.admit_after
+        self.task.admit_after, self.task.popular = self.cfg.admit_after, self.cfg.refresh_popular
+        self._refresh_check(given)
         self.steps: Steps[StreamTask] = Steps(task, folder / "checkpoint")
         self.task.grown = self.steps.grow
         self.counts: Counter[str] = Counter()
         self.positions: dict[str, int] = {}
-        self.out: Path | None = None
+        self.publisher: Publishing | None = None
+        self.marks: dict[str, Any] = {"step": 0, "time": None}  # when a version was due last
         self._since: float | None = None  # the stream's time when the first sample that waits became ready
-        self._lines, self._saved, self._published = 0, 0, 0
+        self._lines, self._saved = 0, 0
+        self.anew = found is None
         if found is None:
             self._begin()
         else:
@@ -110,7 +121,20 @@ class Trainer:
         """The task, which learns as online.* says. Averages are of epochs: a stream serves the weights as they are."""
         changed = {"ema": 0.0, "accumulate": 1, "batch_size": self.cfg.batch_size or cfg.train.batch_size}
         cfg.train = cfg.train.model_copy(update=changed | {"lr": self.cfg.lr or cfg.train.lr})
+        if self.cfg.refresh_share is not None:
+            cfg.bank = cfg.bank.model_copy(update={"refresh_share": self.cfg.refresh_share})
         return StreamTask(cfg, data, cache)
+
+    def _refresh_check(self, given: Mapping[str, Any]) -> None:
+        """IdleSetting for a refresher that has nothing to do."""
+        cfg, asked = self.task.cfg, {name.removeprefix(PREFIX) for name in given}
+        idle = "content of this run never becomes stale" if cfg.reads_content else "this run reads no content"
+        refreshes = cfg.reads_content and cfg.paradigm != "frozen"
+        if self.cfg.refresh_share and not refreshes:
+            raise IdleSetting(f"{PREFIX}refresh_share", f"{PREFIX}refresh_share would do nothing: {idle}")
+        if "refresh_popular" in asked and self.cfg.refresh_popular and not (refreshes and cfg.bank.refresh_share):
+            reason = "no item is refreshed (online.refresh_share)" if refreshes else idle
+            raise IdleSetting(f"{PREFIX}refresh_popular", f"{PREFIX}refresh_popular would do nothing: {reason}")
 
     def _begin(self) -> None:
         """From the run's weights, and from what its optimiser had come to, where its last checkpoint is there."""
@@ -123,7 +147,7 @@ class Trainer:
         if last.is_file():
             tensors, _ = checkpoint.load(last, Checkpoint)
             self.steps.optimiser.load_state({k: v for k, v in tensors.items() if k.startswith("optim.")})
-        self.steps.optimiser.updates = self._saved = self._published = self.steps.progress.step
+        self.steps.optimiser.updates = self._saved = self.marks["step"] = self.steps.progress.step
 
     # ---------------------------------------------------------------------------------------------------------- events
     def take(self, record: Any) -> None:
@@ -212,6 +236,10 @@ class Trainer:
 
     def _write(self, lines: list[Line]) -> None:
         at = {"step": self.steps.progress.step, "watermark": self.joiner.watermark, "trained": self.counts["trained"]}
+        if lines and (bank := self.task.bank) is not None and self.task.cfg.paradigm != "frozen":
+            at |= {name: self.task.counts.get(name, 0) for name in ("made_items", "refreshed_items")}
+            ages = bank.health(self.steps.progress.step)
+            at |= {name: ages[name] for name in ("bank/coverage", "bank/age_mean", "bank/age_p95")}
         for line in lines:
             with appending(self.folder / METRICS) as file:
                 file.write((checkpoint.written(at | line) + "\n").encode())
@@ -237,7 +265,8 @@ class Trainer:
                     self._take_or_bury(record, log)
                     self.positions[name] = record.position
                     self.train_ready()
-                    self._publish_if_due()
+                    if self.publisher is not None:
+                        self.publisher.if_due()
                     if self.steps.progress.step >= self._saved + self.cfg.checkpoint_every:
                         self.save()
                         self._trim(log, name, trim)
@@ -248,10 +277,12 @@ class Trainer:
                     break
                 if not records and log is not None:
                     log.wait(at, WAIT)
+                    if self.publisher is not None:
+                        self.publisher.if_due()
             self.save()
             self._trim(log, name, trim)
-            if self.out is not None:
-                self.publish(self.out)
+            if self.publisher is not None:
+                self.publisher.publish()
             if ending.asked is not None:
                 raise RunInterrupted(
                     f"{self.folder} stands at step {self.steps.progress.step:,}, position "
@@ -273,31 +304,6 @@ class Trainer:
         self.train_ready(all_of_it=True)
         self.judge()
         self._write(self.judged.rest())
-
-    def publish(self, out: Path) -> Version:
-        """A version of the model as it is, see `versions.publish`."""
-        task, step = self.task, self.steps.progress.step
-        about = Version(
-            format=versions.FORMAT,
-            name=versions.name_of(step, self.counts["taken"]),
-            run=self.fingerprint,
-            folder=str(self.run.path),
-            step=step,
-            events=self.counts["taken"],
-            watermark=self.joiner.watermark,
-            positions=dict(self.positions),
-            items=len(task.items),
-            users=len(task.users),
-            files={},
-        )
-        made = versions.publish(out, about, task.serving_state(step), task.plain_state())
-        self._published = step
-        self.observe("published", version=made.name, refused=made.refused)
-        return made
-
-    def _publish_if_due(self) -> None:
-        if self.out is not None and self.steps.progress.step >= self._published + self.cfg.publish_every:
-            self.publish(self.out)
 
     def _trim(self, log: Log | None, name: str, trim: bool) -> None:
         if trim and log is not None:
@@ -324,7 +330,7 @@ class Trainer:
             "judged": self.judged.state(),
             "counts": dict(sorted(self.counts.items())),
             "lines": self._lines,
-            "published": self._published,
+            "marks": self.marks,
             "since": self._since,
         }
         step = steps.progress.step
@@ -347,7 +353,7 @@ class Trainer:
         self.joiner = Joiner.of(self.cfg, self.past, plain["joiner"])
         self.seen, self.judged = Seen(plain["seen"]), Prequential(self.cfg.window, plain["judged"])
         self.positions, self.counts = dict(plain["positions"]), Counter(plain["counts"])
-        self._lines, self._saved, self._published = plain["lines"], steps.progress.step, plain["published"]
+        self._lines, self._saved, self.marks = plain["lines"], steps.progress.step, dict(plain["marks"])
         self._since = plain["since"]
 
     def _keep_lines(self) -> None:
@@ -366,5 +372,6 @@ def summary(trainer: Trainer, begun: float) -> dict[str, Any]:
         "counts": dict(sorted((trainer.counts + Counter(trainer.task.counts) + trainer.joiner.counts).items())),
         "waiting": trainer.joiner.waiting,
         "ready": len(trainer.joiner.ready),
+        "refused_versions": 0 if trainer.publisher is None else trainer.publisher.refused,
         "seconds": time.perf_counter() - begun,
     }

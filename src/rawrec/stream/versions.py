@@ -8,7 +8,7 @@ same step again finds its version there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,12 @@ from rawrec.errors import UserError
 from rawrec.files import alone, clean, write_text
 from rawrec.folders import discard, own_folder, placing
 from rawrec.reading import damaged, read_json, read_text, typed
+from rawrec.stream import gate
 from rawrec.stream.saved import LARGEST
 from rawrec.sums import check_file, file_sum
 from rawrec.training import state as checkpoint
 
-FORMAT = 1
+FORMAT = 2
 FOLDER, POINTER, TENSORS, PLAIN, MANIFEST = (
     "versions",
     "current.json",
@@ -38,8 +39,8 @@ LATEST = "latest"
 
 class Version(BaseModel):
     """What a version's `manifest.json` says. run: the fingerprint of the run that it goes on from, whose folder was
-    `folder`; step, events: what the trainer had done; watermark: the latest time of its events; refused: why it is not
-    to be served, where a check failed."""
+    `folder`; step, events: what the trainer had done; watermark: the latest time of its events; metrics: of the
+    trainer's last window; refused: why it is not to be served, where a check failed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -53,6 +54,7 @@ class Version(BaseModel):
     positions: dict[str, int]
     items: int
     users: int
+    metrics: dict[str, float | None] = {}
     files: dict[str, str]
     refused: str | None = None
 
@@ -75,16 +77,31 @@ class Listed(NamedTuple):
     held: bool
 
 
+Passes = Callable[[Version, Mapping[str, Tensor], Mapping[str, Any], Version | None], str | None]
+"""A version as it was read again, and the one that is served -> why it is not to be served; None where it is."""
+
+
 def name_of(step: int, events: int) -> str:
     return f"{step:09d}-{events:012d}"
 
 
-# -------------------------------------------------------------------------------------------------------------- writing
-def publish(out: Path, about: Version, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Version:
-    """Write a version, check it, and serve it: the pointer moves unless a check fails or somebody holds it.
+def is_behind(out: Path, name: str) -> bool:
+    """Whether a folder has a version further than this one, and not this one."""
+    if not (out / FOLDER).is_dir():
+        return False
+    names = [one.name for one in listed(out).versions]
+    return name not in names and any(other > name for other in names)
 
-    Where it is there already, as a trainer left it that was killed behind it, it is not written again. Raises UserError
-    for a folder that holds versions of another run.
+
+# -------------------------------------------------------------------------------------------------------------- writing
+def publish(
+    out: Path, about: Version, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], passes: Passes | None = None
+) -> Version:
+    """Write a version, read it again and check it, and serve it: the pointer moves, never backwards, unless a check
+    fails or somebody holds it.
+
+    Where it is there already, as a trainer left it that was killed behind it, it is not written again. passes: the
+    checks; None: all values are numbers. Raises UserError for a folder that holds versions of another run.
     """
     out.mkdir(parents=True, exist_ok=True)
     with alone(out, f"another process publishes in {out} now"):
@@ -95,18 +112,32 @@ def publish(out: Path, about: Version, tensors: Mapping[str, Tensor], plain: Map
             raise UserError(f"{out} holds versions of another run: publish into another folder")
         made = next((version for version in before.versions if version.name == about.name), None)
         if made is None:
-            made = _written(folder / about.name, about, tensors, plain)
-        if made.refused is None and not before.held:
+            served = next((version for version in before.versions if version.name == before.current), None)
+            made = _written(folder / about.name, about, tensors, plain, passes or _numbers, served)
+        if made.refused is None and not before.held and (before.current is None or before.current < made.name):
             _point(out, made.name)
     return made
 
 
-def _written(target: Path, about: Version, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Version:
-    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    refused = f"{wrong[0]} holds values that are no numbers" if wrong else None
+def _numbers(
+    made: Version, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], served: Version | None
+) -> str | None:
+    return gate.no_numbers(tensors)
+
+
+def _written(
+    target: Path,
+    about: Version,
+    tensors: Mapping[str, Tensor],
+    plain: Mapping[str, Any],
+    passes: Passes,
+    served: Version | None,
+) -> Version:
     with placing(target) as fresh:
         checkpoint.save(fresh / TENSORS, tensors, {"format": FORMAT, "version": about.name})
         write_text(fresh / PLAIN, json.dumps(plain, ensure_ascii=True, allow_nan=False))
+        again, _ = checkpoint.load(fresh / TENSORS)
+        refused = passes(about, again, json.loads(read_text(fresh / PLAIN, LARGEST)), served)
         sums = {name: file_sum(fresh / name) for name in (TENSORS, PLAIN)}
         made = about.model_copy(update={"files": sums, "refused": refused})
         checkpoint.write_json(fresh / MANIFEST, made.model_dump())

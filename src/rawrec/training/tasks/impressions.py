@@ -295,8 +295,13 @@ class ImpressionTask(Task, Scoring):
             if share := self.cfg.bank.refresh_share:
                 made = live.encoded if self.cfg.paradigm == "end_to_end" else live.rows
                 every = share == "all"
-                rows = self.bank.all_rows() if every else self.bank.oldest(math.ceil(share * len(made)))
+                rows = self.bank.all_rows() if every else self.refreshed(made, math.ceil(share * len(made)), step)
                 self._make_anew(rows, step)
+
+    def refreshed(self, made: Tensor, count: int, step: int) -> Tensor:
+        """The rows, at most `count`, that are made anew beside those that a step has `made`: the stalest."""
+        assert self.bank is not None
+        return self.bank.oldest(count)
 
     @torch.no_grad()
     def _make_anew(self, rows: Tensor, step: int) -> None:

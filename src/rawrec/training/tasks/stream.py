@@ -7,6 +7,7 @@ as soon as its raw fields are.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -19,11 +20,13 @@ from torch import Tensor
 
 from rawrec.config import Config
 from rawrec.content.caches import Cache
+from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions
 from rawrec.errors import UserError
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.context import ImpressionContext
+from rawrec.randomness import mixed
 from rawrec.training.steps import COLD
 from rawrec.training.tasks.arriving import arrived
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -31,6 +34,8 @@ from rawrec.training.tasks.step_impressions import ContentTable, StepImpressions
 
 ROOM = 64
 """Tables grow by at least so many rows, and by an eighth, so that growing costs little however many come."""
+LATEST = 4096
+"""Trained impressions whose items are those that are popular now."""
 
 
 class Asked(Protocol):
@@ -42,10 +47,15 @@ class Asked(Protocol):
     context: dict[str, Any]
 
 
-class Sample(Asked, Protocol):
-    """An impression to train. late: see `delayed_weights`."""
+class Candidate(Asked, Protocol):
+    """With the item that is shown."""
 
     item: str
+
+
+class Sample(Candidate, Protocol):
+    """An impression to train. late: see `delayed_weights`."""
+
     label: float
     late: float
 
@@ -56,7 +66,9 @@ class StreamTask(ImpressionTask):
     users, items: the row of every id, those of the dataset first, then as they came. gone: ids of items that are not to
     be recommended. facts: categories and numbers of items that came, by which lists are filtered. counts: `new_items`,
     `changed_items`, `new_users` (with a row of their own), `admitted_items`, `context` (impressions whose context could
-    not be read), and `item/...`: what could not be used of an item.
+    not be read), `made_items` (contents that steps made, encoded or fused), `refreshed_items` (those made anew beside
+    them), and `item/...`: what could not be used of an item. popular: share of the refreshed items that are drawn from
+    the latest impressions.
     """
 
     noun = "impressions"
@@ -70,8 +82,11 @@ class StreamTask(ImpressionTask):
         self.facts: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, int] = {}
         self.admit_after = 1
+        self.popular = 0.0
         self.grown: Callable[[int], None] = lambda items: None
         self._owns: dict[str, tuple[list[float], list[str]]] = {}
+        self._latest = torch.full((LATEST,), -1, dtype=torch.int64)  # item rows of the latest impressions, in turn
+        self._at = 0
         self._tried: dict[bool, dict[str, int]] = {True: {}, False: {}}  # of a user? -> id -> impressions so far
 
     # ------------------------------------------------------------------------------------------------------------ rows
@@ -148,6 +163,7 @@ class StreamTask(ImpressionTask):
     def note(self, samples: Sequence[Sample]) -> None:
         """These have been trained: ids that have been often enough get a row of their own."""
         ids = self.ranker.inputs.ids
+        self._popularity([self.items[sample.item] for sample in samples])
         for user, rows, table in ((False, self.items, ids.item), (True, self.users, ids.user)):
             known = table.known.cpu().numpy()
             for sample in samples:
@@ -170,6 +186,34 @@ class StreamTask(ImpressionTask):
             self.make_room(len(self.users), len(self.items))
         self.ranker.inputs.ids.admit(row, user)
         self.count("new_users" if user else "admitted_items")
+
+    # ------------------------------------------------------------------------------------------------------- refresher
+    def _popularity(self, rows: Sequence[int]) -> None:
+        """Item rows of impressions that were trained."""
+        places = (torch.arange(len(rows)) + self._at) % LATEST
+        self._latest[places[-LATEST:]] = torch.tensor(rows[-LATEST:], dtype=torch.int64)
+        self._at = (self._at + len(rows)) % LATEST
+
+    def refreshed(self, made: Tensor, count: int, step: int) -> Tensor:
+        assert self.bank is not None
+        rows, wanted = self._latest[self._latest >= 0], math.ceil(self.popular * count)
+        if wanted and len(rows):
+            generator = torch.Generator().manual_seed(mixed(self.cfg.seed, step) + 2)
+            drawn = torch.unique(rows[torch.randint(len(rows), (wanted,), generator=generator)]).to(self.device)
+            drawn = drawn[self.bank.valid[drawn] & ~torch.isin(drawn, made)]
+        else:
+            drawn = made[:0]
+        stalest = self.bank.oldest(count - wanted) if count > wanted else made[:0]
+        return torch.unique(torch.cat([drawn, stalest]))
+
+    def write(self, live: LiveContent, step: int) -> None:
+        if self.cfg.paradigm != "frozen":
+            self.count("made_items", len(live.encoded if self.cfg.paradigm == "end_to_end" else live.rows))
+        super().write(live, step)
+
+    def _make_anew(self, rows: Tensor, step: int) -> None:
+        self.count("refreshed_items", len(rows))
+        super()._make_anew(rows, step)
 
     # ----------------------------------------------------------------------------------------------------------- steps
     def batch(self, rows: Sequence[Sample], epoch: int, step: int) -> StepImpressions:
@@ -221,7 +265,7 @@ class StreamTask(ImpressionTask):
     @torch.no_grad()
     def predict(self, rows: Sequence[Asked], items: Sequence[str]) -> list[float]:
         """Click probabilities of `items`, each shown to the one of `rows` at its place, by the weights and the bank as
-        training left them."""
+        training left them; inside `view`, by that."""
         self.eval()
         at = np.array([[self.item_row(item)] for item in items], np.int64)
         users, history, _ = self._asked(rows)
@@ -233,13 +277,12 @@ class StreamTask(ImpressionTask):
         self, users: Tensor, items: Tensor, history: Tensor, context: ImpressionContext | None
     ) -> RankingBatch:
         """As `batch_of`, with content of the rows that are read alone: it costs what the batch costs."""
-        if self.bank is None:
+        bank = self._read
+        if bank is None:
             return RankingBatch(users, items, history, context=context)
         rows = torch.unique(torch.cat([items.flatten(), history.flatten()]))
         rows = rows[rows >= 0]
-        table = ContentTable(
-            self.read_content(self.bank.rows(rows)), self.bank.valid[rows] & (self.bank.written[rows] >= 0)
-        )
+        table = ContentTable(self.read_content(bank.rows(rows)), bank.valid[rows] & (bank.written[rows] >= 0))
         at = torch.searchsorted(rows, items)
         content = table.values[at] * table.valid[at][..., None]
         past, long = self.past.of_table(table, torch.searchsorted(rows, history).masked_fill(history < 0, -1))
@@ -298,14 +341,15 @@ class StreamTask(ImpressionTask):
         return rows, ptr
 
     # ------------------------------------------------------------------------------------------------------ publishing
-    def serving_state(self, step: int) -> dict[str, Tensor]:
-        """What a server needs of the model as it is, content made anew where it is older than the last update. The bank
-        that is trained stays as it is."""
+    def serving_state(self, step: int, asked: Sequence[Candidate] = ()) -> tuple[dict[str, Tensor], list[float]]:
+        """What a server needs of the model as it is, content made anew where it is older than the last update; and what
+        such a model predicts for `asked`. The bank that is trained stays as it is."""
         with self.view(None, step), torch.no_grad():
             found = {f"model.{name}": values for name, values in self.state().items()} | self._of_rows()
             if (bank := self._read) is not None:
                 found |= {"content": bank.content.clone(), "valid": bank.valid & (bank.written >= 0)}
-        return found
+            answers = self.predict(asked, [one.item for one in asked]) if asked else []
+        return found, answers
 
     def serve(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor], step: int) -> None:
         """Be the model of a version, on a task that has just been made. Raises UserError where it is of another."""
@@ -335,11 +379,12 @@ class StreamTask(ImpressionTask):
             "facts": self.facts,
             "counts": dict(sorted(self.counts.items())),
             "tried": [self._tried[True], self._tried[False]],
+            "latest": self._at,
         }
 
     def grown_state(self) -> dict[str, Tensor]:
         """Tensors that only a stream changes: which ids have rows, columns of items, content that came, the bank."""
-        found = self._of_rows()
+        found = self._of_rows() | {"latest": self._latest}
         if self.ranker.content is not None and self.ranker.content.same is not None:
             found["same"] = self.ranker.content.same
         if self.bank is not None:
@@ -374,11 +419,13 @@ class StreamTask(ImpressionTask):
         self.gone, self.counts = set(state["gone"]), dict(state["counts"])
         self.facts = {item: dict(values) for item, values in state["facts"].items()}
         self._tried = {True: dict(state["tried"][0]), False: dict(state["tried"][1])}
+        self._at = state["latest"]
         self.make_room(*state["room"], exactly=True)
 
     def load_grown_state(self, state: Mapping[str, Tensor]) -> None:
         """The reverse of `grown_state`. Raises KeyError, RuntimeError where it is of another model."""
         self._load_rows(state)
+        self._latest.copy_(state["latest"])
         if "same" in state and self.ranker.content is not None:
             self.ranker.content.same = state["same"].to(self.device)
         if self.bank is not None:
