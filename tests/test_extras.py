@@ -36,7 +36,15 @@ SOURCE = Path(rawrec.__file__).resolve().parent
 PROJECT = tomllib.loads((SOURCE.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOT_IN_ALL = {"timm", "open_clip", "all", "dev", "docs"}
 BEHIND = {"sources/download/safe_http.py", "sources/download/fetcher.py"}
-BEHIND |= {"server/app.py", "server/holding.py", "server/run.py", "server/telling.py", "server/watching.py"}
+BEHIND |= {
+    "server/app.py",
+    "server/holding.py",
+    "server/page.py",
+    "server/live.py",
+    "server/run.py",
+    "server/telling.py",
+    "server/watching.py",
+}
 """Modules that are optional as wholes: they are imported in functions, after `need` has found what they import."""
 KNOWN_BY = {"yarl": "aiohttp", "starlette": "fastapi"}
 """Modules that come with another."""

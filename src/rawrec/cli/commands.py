@@ -1,6 +1,7 @@
 """All commands: importing their modules registers them."""
 
 from rawrec.cli import (  # noqa: F401
+    browsing,
     converting,
     datasets,
     encoding,

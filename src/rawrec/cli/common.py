@@ -44,7 +44,7 @@ ORDER = [
     "search",
     "similar",
 ]
-ORDER += ["report", "export", "online", "versions", "rollback", "serve", "models", "sources", "settings"]
+ORDER += ["report", "export", "online", "versions", "rollback", "serve", "browse", "models", "sources", "settings"]
 
 
 class Once(TyperCommand):

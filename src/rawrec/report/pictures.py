@@ -131,9 +131,13 @@ def _jpeg(one: Pixels, side: int, quality: int, name: str) -> Picture:
 
 def uri_of(image: Image.Image, quality: int) -> str:
     """A picture as a JPEG in a data URI."""
+    return "data:image/jpeg;base64," + base64.b64encode(_bytes_of(image, quality)).decode()
+
+
+def _bytes_of(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def small(data: bytes, side: int = SIDE) -> Pixels | None:
@@ -154,6 +158,12 @@ def thumbnail(data: bytes, side: int = SIDE) -> Picture | None:
     """The same as a picture for a page."""
     found = small(data, side)
     return _jpeg(found, side, SMALLER[0][1], "") if found else None
+
+
+def thumbnail_bytes(data: bytes, side: int = SIDE) -> bytes | None:
+    """The same as the bytes of a JPEG."""
+    found = small(data, side)
+    return _bytes_of(found.values, SMALLER[0][1]) if found else None
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ import json
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,10 +27,12 @@ from rawrec.server import answers, wire
 from rawrec.server.guard import Guard, without_paths
 from rawrec.server.held import Version, check_item
 from rawrec.server.holding import Serving, told_as
+from rawrec.server.page import add_page
 from rawrec.server.routes_page import page_of
 from rawrec.server.telling import Told
 from rawrec.server.worker import Busy
 from rawrec.server.written import check_event, item_event
+from rawrec.serving.recommender import Recommender
 from rawrec.shown import say
 from rawrec.stream.events import Event, Gone, read_event
 
@@ -48,9 +50,15 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(serving: Serving, token: str | None = None, strict: bool = False, hosts: tuple[str, ...] = ()) -> FastAPI:
+def make_app(
+    serving: Serving,
+    token: str | None = None,
+    strict: bool = False,
+    hosts: tuple[str, ...] = (),
+    beside: Sequence[tuple[str, Recommender]] = (),
+) -> FastAPI:
     """The application. token: asked of what writes, and of all where `strict`; None: nothing may write. hosts: names by
-    which it may be called; empty: any."""
+    which it may be called; empty: any. beside: a run that the page compares with, and its name."""
 
     @asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +74,7 @@ def make_app(serving: Serving, token: str | None = None, strict: bool = False, h
     _reading(app, serving)
     _writing(app, serving)
     _about(app, serving)
+    add_page(app, serving, beside)
     app.middleware("http")(_counting(serving.told))
     app.add_middleware(Guard, token=token, strict=strict)
     if hosts:

@@ -26,6 +26,8 @@ HEADERS = {
 }
 WRITES = re.compile(r"/(items|events|hidden)(/|$)")
 OPEN = ("/health/live", "/health/ready")
+PAGE = re.compile(r"/(page/files/[a-z.-]+)?")
+"""The page without anything of the data; it asks for the token itself."""
 PATH = re.compile(r"(?<![\w./])(?:[A-Za-z]:)?/(?:[\w.@+-]+/)*([\w.@+-]+)/?")
 
 
@@ -63,7 +65,8 @@ class Guard:
     def _refused(self, path: str, method: str, authorization: str) -> tuple[int, str] | None:
         """Status and message where a request may not pass."""
         writes = method not in ("GET", "HEAD", "OPTIONS") and WRITES.match(path) is not None
-        if path in OPEN or not (writes or self.strict):
+        shell = method in ("GET", "HEAD") and PAGE.fullmatch(path) is not None
+        if path in OPEN or shell or not (writes or self.strict):
             return None
         if self.token is None:
             return 403, "nothing may be written here: the server was started without --token-file"

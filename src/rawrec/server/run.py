@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,10 @@ from rawrec.server.app import make_app
 from rawrec.server.guard import LOOPBACK
 from rawrec.server.held import State, Version
 from rawrec.server.holding import Serving
-from rawrec.server.watching import Watcher, loaded
+from rawrec.server.watching import Watcher, holds_versions, loaded
 from rawrec.server.worker import Worker
 from rawrec.serving.recommender import Recommender
+from rawrec.stream import versions
 from rawrec.threads import computing
 
 LEAST_TOKEN = 16
@@ -95,11 +96,28 @@ def open_serving(
     return serving, notes
 
 
-def application(serving: Serving, options: Options) -> FastAPI:
-    """The application as these options secure it."""
+def to_look_at(path: Path, data: Path | None = None, newest: bool = False) -> Version:
+    """A run, or a version of a folder of them: the one that is served, or where `path` is `DIR/versions/NAME` that one.
+    Raises UserError where there is none, or it cannot be read."""
+    one = path.parent.name == versions.FOLDER and holds_versions(path.parent.parent)
+    if one or holds_versions(path):
+        if data is not None or newest:
+            raise UserError(f"{path} knows its run and dataset: leave out --data, --newest")
+        return loaded(path.parent.parent, path.name) if one else loaded(path)
+    return Version.of_run(Recommender.load(path, data, newest=newest))
+
+
+def held(version: Version, options: Options) -> Serving:
+    """What answers by one version, which nothing changes."""
+    inside: Callable[[], AbstractContextManager[None]] = partial(computing, options.threads)
+    return Serving(version, Worker(options.waiting, options.deadline, options.batch, inside), State(None))
+
+
+def application(serving: Serving, options: Options, beside: Sequence[tuple[str, Recommender]] = ()) -> FastAPI:
+    """The application as these options secure it. beside: see `make_app`."""
     token = None if options.token_file is None else read_token(options.token_file)
     hosts = (*LOOPBACK, *options.names) if options.loopback or options.names else ()
-    return make_app(serving, token, not options.loopback, hosts)
+    return make_app(serving, token, not options.loopback, hosts, beside)
 
 
 def listen(options: Options) -> socket.socket:

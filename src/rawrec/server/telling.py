@@ -43,6 +43,10 @@ class Told:
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(time.perf_counter() - started)
 
+    def total(self, name: str) -> float:
+        """The sum of a counter over all its labels."""
+        return sum(one.value for family in self.registry.collect() for one in family.samples if one.name == name)
+
     def text(self) -> bytes:
         """All of it, in Prometheus' form."""
         return generate_latest(self.registry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rawrec.arguments import shown
 from rawrec.data.dataset import Fields
@@ -17,6 +17,7 @@ from rawrec.shown import listed
 
 LONGEST_LIST = 1000
 LONGEST_HISTORY = 5000
+LONGEST_LOOK = 100
 MOST_IDS = 20_000
 MOST_USERS = 1000
 MOST_NAMES = 64
@@ -38,6 +39,8 @@ Text = Annotated[str, Field(max_length=4096)]
 History = Annotated[list[Id], Field(max_length=LONGEST_HISTORY, fail_fast=True)]
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS, fail_fast=True)]
 Size = Annotated[int, Field(ge=1, le=LONGEST_LIST)]
+AnyId = Annotated[str, Field(min_length=1, max_length=4096)]
+AnyIds = Annotated[list[AnyId], Field(max_length=1000)]
 Plain = str | bool | int | float
 
 
@@ -158,6 +161,47 @@ class EventsAsked(Wire):
     )
 
 
+# ------------------------------------------------------------------------------------------------------------ the page
+class WishAsked(Wire):
+    """See `rawrec.browse.view.Wish`."""
+
+    user: AnyId | None = None
+    history: AnyIds | None = None
+    until: Literal["train", "now"] = "train"
+    k: Annotated[int, Field(ge=1, le=LONGEST_LOOK)] = 20
+    explain: bool = True
+    of: Annotated[int, Field(ge=0, le=1)] = 0
+    exclude: AnyIds = []
+    where: dict[Name, Wanted] = {}
+    max_per: dict[Name, Size] = {}
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class TryAsked(WishAsked):
+    """An item that does not exist: its texts by field, its pictures by field, in Base64."""
+
+    texts: dict[Name, Text] = {}
+    pictures: dict[Name, Annotated[list[Base64Bytes], Field(max_length=4)]] = {}
+    by: Literal["", "content", "image", "text"] = ""
+
+
+class FoundAsked(Wire):
+    """Items by words of their titles, by columns, by how often training saw them."""
+
+    find: Annotated[str, Field(max_length=400)] = ""
+    where: dict[Name, Wanted] = {}
+    bucket: Literal["cold", "rare", "medium", "warm"] | None = None
+    at: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    k: Annotated[int, Field(ge=1, le=200)] = 40
+
+
+class FactsAsked(Wire):
+    """Items of which the facts are wanted."""
+
+    items: AnyIds
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
 class EventsAnswer(BaseModel):
     """What became of events, which are on the disk: how many are new, and how many were there already (by their id).
     unknown: names of fields that were left out."""

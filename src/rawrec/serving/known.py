@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawrec.serving.filters import Columns
 from rawrec.serving.similar import Similar
 
 
 class Known(Similar):
-    """`history`, `knows_user` and `picture` of a recommender."""
+    """`history`, `knows_user` and `picture` of a recommender; the ids and columns of its catalogue."""
+
+    @property
+    def item_ids(self) -> list[str]:
+        """Ids of the catalogue's items, added ones behind those of the dataset; not to be changed."""
+        return self._item_ids
+
+    @property
+    def columns(self) -> Columns:
+        """Categories and numbers of the catalogue's items, in the order of `item_ids`."""
+        return self._columns
+
+    def places(self, items: Sequence[str]) -> NDArray[np.int64]:
+        """Places of items in `item_ids`, -1 for what is not there."""
+        rows = self._rows
+        return np.array([rows.get(str(item), -1) for item in items], np.int64)
 
     @property
     def reads_histories(self) -> bool:

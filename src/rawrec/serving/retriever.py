@@ -206,6 +206,9 @@ class Retriever(Recommender):
             )
         return self._vectors()
 
+    def _ways_by_vector(self) -> list[str]:
+        return [""] if self._retrieval.model.by_vectors else []
+
     def _kinds_of_features(self) -> dict[str, str]:
         fields = self.data.fields
         kinds = dict.fromkeys(fields.image, "image") | dict.fromkeys(fields.text, "text")

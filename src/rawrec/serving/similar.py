@@ -53,6 +53,15 @@ class Similar(Explaining):
         best = self._without_hidden(scores).topk(min(k, len(scores)))
         return self._scored(best.indices.cpu().numpy(), best.values.cpu().numpy(), raw=True)
 
+    def ways(self) -> list[str]:
+        """What `similar` can go `by`: of content, id, image and text those that this run has; "": its one vector, as
+        None asks for."""
+        kinds = [kind for kind in KINDS if kind in self._kinds_of_features().values()]
+        return [*self._ways_by_vector(), *kinds]
+
+    def _ways_by_vector(self) -> list[str]:
+        return ["id"] if self._table is None else ["content", "id"]
+
     def _by_vector(self, item: Item, by: str | None) -> tuple[Tensor, Vectors]:
         """The vector of an item, and those of the catalogue."""
         values, valid = self._vectors_by(by)
