@@ -185,7 +185,8 @@ def runs(place: Place) -> None:
 
     killed(place, started, train)
     config = path / "config.yaml"
-    begun = config.is_file() and yaml.safe_load(config.read_text())["model"]["name"] == _head(place, name)
+    ours = yaml.safe_load((place.origin.path / f"{name}-done" / "config.yaml").read_text())
+    begun = config.is_file() and yaml.safe_load(config.read_text()) == ours  # else the other run still stands there
     if begun and rng.random() < 0.3:
         killed(place, f"resume {name}", resume)
         begun = config.is_file()
@@ -207,12 +208,6 @@ def runs(place: Place) -> None:
             raise Fault(f"left: {left(place.here)}")
 
     done(child(place, check))
-
-
-def _head(place: Place, name: str) -> str:
-    import yaml
-
-    return yaml.safe_load((place.origin.path / f"{name}-done" / "config.yaml").read_text())["model"]["name"]
 
 
 # -------------------------------------------------------------------------------------------------------------- others
