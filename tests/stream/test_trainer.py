@@ -363,6 +363,18 @@ def test_a_log_is_trimmed_behind_the_state_and_never_before(
     assert go_on(run, url)["positions"] == {url: end}
 
 
+def test_the_end_is_reached_where_duplicates_were_refused_last(
+    copied: Callable[..., Path], data: Dataset, url: str
+) -> None:
+    """Which a log may have given positions."""
+    events = events_of(data, 6)
+    write(url, events, strange=False)
+    end = write(url, events, strange=False)
+    with open_log(url) as log:
+        assert log.read(0)[-1].position < end
+    assert go_on(copied("id"), url)["counts"]["taken"] == len(events)
+
+
 def test_two_do_not_go_on_with_one_run(copied: Callable[..., Path], data: Dataset, url: str) -> None:
     write(url, events_of(data, 3))
     run = copied("id")

@@ -57,6 +57,12 @@ class OnlineConfig(Record):
     admit_after: int = Field(
         default=2, ge=1, description="trained impressions after which a user or item new to the run has an id row"
     )
+    expire_after: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds of the stream's time without a trained impression after which a user or item loses its id "
+        "row, and may get one as if it were new; what a user took in the stream is forgotten, too; null: never",
+    )
     refresh_share: float | None = Field(
         default=None,
         ge=0,

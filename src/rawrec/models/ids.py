@@ -87,6 +87,12 @@ class IdTable(nn.Module):
         self.weight[row + 1] = self.weight[0]
         self.known[row] = True
 
+    @torch.no_grad()
+    def forget(self, rows: Tensor) -> None:
+        """From now on the ids of these rows read the row of what training never saw; theirs are zeros."""
+        self.weight[rows + 1] = 0.0
+        self.known[rows] = False
+
     def forward(self, ids: Tensor) -> Tensor:
         """`[*ids.shape, dim]`; see `ids`."""
         return lookup(self.weight, ids)

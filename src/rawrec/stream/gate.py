@@ -43,18 +43,19 @@ class Canary:
 def canaries(task: StreamTask, count: int, time: float) -> list[Canary]:
     """So many requests: half of them of users and items that came with the stream last, where there are any, the
     others of those of the dataset, drawn by the seed of the run, and always the same ones."""
-    users, items = _some(task.users, count, task.data.n_users, task), _some(task.items, count, task.data.n_items, task)
+    newcomers = (name for name in reversed(task.newcomers) if name is not None)
+    fresh = list(islice(reversed(task.items), min(count // 2, len(task.items) - task.data.n_items)))
+    rng = np.random.default_rng([task.cfg.seed, 7993])
+    users = _some(list(islice(newcomers, count // 2)), task.data.user_ids, count, rng)
+    items = _some(fresh, task.data.item_ids, count, rng)
     return [
         Canary(user, item, [name for _, name in task.before(user, math.inf)], time)
         for user, item in zip(users, items, strict=True)
     ]
 
 
-def _some(known: Mapping[str, int], count: int, old: int, task: StreamTask) -> list[str]:
-    latest = list(islice(reversed(known), min(count // 2, len(known) - old)))
-    names = task.data.user_ids if known is task.users else task.data.item_ids
-    drawn = np.random.default_rng([task.cfg.seed, 7993]).integers(old, size=count - len(latest)) if old else []
-    return latest + [str(names[at]) for at in drawn]
+def _some(latest: list[str], known: np.ndarray, count: int, rng: np.random.Generator) -> list[str]:
+    return latest + [str(known[at]) for at in rng.integers(len(known), size=count)][len(latest) :]
 
 
 def answers(task: StreamTask, asked: Sequence[Canary]) -> list[float]:

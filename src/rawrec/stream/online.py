@@ -22,7 +22,8 @@ from rawrec.stream.trainer import FOLDER, Trainer, summary
 from rawrec.threads import computing
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
-from rawrec.training.tasks.stream import StreamTask, refuse
+from rawrec.training.tasks.stream import StreamTask
+from rawrec.training.tasks.streamable import refuse
 from rawrec.training.turns import one_training
 
 

@@ -47,6 +47,11 @@ class Past:
             events = sorted({**dict.fromkeys(events), **dict.fromkeys(recent)}, key=itemgetter(0)) if events else recent
         return [item for _, item in events[-self.length :]]
 
+    def forget(self, before: float) -> None:
+        """Users of whom nothing was heard since then have taken in the stream nothing."""
+        for user in [user for user, events in self._of.items() if events[-1][0] < before]:
+            del self._of[user]
+
     def state(self) -> dict[str, Any]:
         """What `Past` is made of again: plain values."""
         return {user: [list(event) for event in events] for user, events in self._of.items()}

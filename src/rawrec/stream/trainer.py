@@ -101,7 +101,7 @@ class Trainer:
         self.task.admit_after, self.task.popular = self.cfg.admit_after, self.cfg.refresh_popular
         self._refresh_check(given)
         self.steps: Steps[StreamTask] = Steps(task, folder / "checkpoint")
-        self.task.grown = self.steps.grow
+        self.task.grown, self.task.forgotten = self.steps.grow, self.steps.optimiser.forget
         self.counts: Counter[str] = Counter()
         self.positions: dict[str, int] = {}
         self.publisher: Publishing | None = None
@@ -200,6 +200,8 @@ class Trainer:
         if len(self.joiner.ready) >= (1 if all_of_it or overdue else self.batch_size):
             self._train(1 if all_of_it or overdue else self.batch_size)
             self._since = now if self.joiner.ready else None
+        if (before := self.task.expire(self.joiner.watermark, self.cfg.expire_after)) is not None:
+            self.past.forget(before)
 
     def _train(self, least: int) -> None:
         """Train batches as long as so many samples are ready."""
@@ -255,6 +257,7 @@ class Trainer:
         """
         log = source if isinstance(source, Log) else None
         self.joiner.trusting = log is None
+        passed = False
         with at_a_step(lambda: self.observe("note", text="saving, and ending")) as ending:
             while ending.asked is None and (until is None or self.positions.get(name, 0) < until):
                 at = self.positions.get(name, 0)
@@ -276,7 +279,11 @@ class Trainer:
                     self._end_of_table()
                     break
                 if not records and log is not None:
-                    log.wait(at, WAIT)
+                    if passed:  # positions up to there were given to nothing, as those of duplicates are
+                        break
+                    passed = until is not None and log.end() >= until
+                    if not passed:
+                        log.wait(at, WAIT)
                     if self.publisher is not None:
                         self.publisher.if_due()
             self.save()

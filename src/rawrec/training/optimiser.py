@@ -120,6 +120,12 @@ class Optimiser:
         for table in self.tables.values():
             table.grow()
 
+    def forget(self, weight: Tensor, rows: Tensor) -> None:
+        """These rows of a table that is touched by rows are of no steps yet."""
+        for table in self.tables.values():
+            if table.weight is weight:
+                table.forget(rows)
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the parameters are their averages (train.ema), which are the weights evaluated and kept.

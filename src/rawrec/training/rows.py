@@ -138,6 +138,14 @@ class RowAdam:
             self.average = torch.cat([self.average, self.weight.detach()[behind:]])
             self.averaged = torch.cat([self.averaged, self.averaged.new_zeros(len(self.weight) - behind)])
 
+    @torch.no_grad()
+    def forget(self, rows: Tensor) -> None:
+        """These rows are of no steps yet."""
+        for values in (*(self.moments or ()), *([] if self.averaged is None else [self.averaged])):
+            values[rows] = 0
+        if self.average is not None:
+            self.average[rows] = self.weight.detach()[rows]
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside weights and average."""
         moments = dict(zip(("exp_avg", "exp_avg_sq", "uses", "used"), self.moments or (), strict=False))

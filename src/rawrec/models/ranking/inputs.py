@@ -45,6 +45,13 @@ class IdTables(nn.Module):
         for table in (self.user, self.user_bias) if user else (self.item, self.item_bias):
             table.admit(row)
 
+    def forget(self, rows: Tensor, user: bool) -> list[Tensor]:
+        """Users' rows, or items', are read as what training never saw from now on; the tables that they stood in."""
+        tables = (self.user, self.user_bias) if user else (self.item, self.item_bias)
+        for table in tables:
+            table.forget(rows)
+        return [table.weight for table in tables]
+
     def tables(self) -> list[Tensor]:
         """Parameters with one row per user or item."""
         return [self.user.weight, self.item.weight, self.user_bias.weight, self.item_bias.weight]

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +29,11 @@ from rawrec.models.ranking.context import ImpressionContext
 from rawrec.randomness import mixed
 from rawrec.training.steps import COLD
 from rawrec.training.tasks.arriving import arrived
+from rawrec.training.tasks.asked import Asked, Candidate, Sample
+from rawrec.training.tasks.expiring import Activity
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.step_impressions import ContentTable, StepImpressions
+from rawrec.training.tasks.streamable import refuse
 
 ROOM = 64
 """Tables grow by at least so many rows, and by an eighth, so that growing costs little however many come."""
@@ -38,34 +41,15 @@ LATEST = 4096
 """Trained impressions whose items are those that are popular now."""
 
 
-class Asked(Protocol):
-    """Somebody who is shown an item: by ids, with the history (oldest first) and the context as they were then."""
-
-    user: str | None
-    history: list[str]
-    time: float
-    context: dict[str, Any]
-
-
-class Candidate(Asked, Protocol):
-    """With the item that is shown."""
-
-    item: str
-
-
-class Sample(Candidate, Protocol):
-    """An impression to train. late: see `delayed_weights`."""
-
-    label: float
-    late: float
-
-
 class StreamTask(ImpressionTask):
-    """A ranker that goes on after its training. `grown` is called with the number of item rows when tables have grown.
+    """A ranker that goes on after its training. `grown` is called with the number of item rows when tables have grown,
+    `forgotten` with a table and the rows of it that were given up.
 
-    users, items: the row of every id, those of the dataset first, then as they came. gone: ids of items that are not to
+    users, items: the row of every id, those of the dataset first, then as they came. newcomers: users of the rows
+    behind those of the dataset, None where a row is free. gone: ids of items that are not to
     be recommended. facts: categories and numbers of items that came, by which lists are filtered. counts: `new_items`,
-    `changed_items`, `new_users` (with a row of their own), `admitted_items`, `context` (impressions whose context could
+    `changed_items`, `new_users` (with a row of their own), `admitted_items`, `expired_users`, `expired_items`,
+    `context` (impressions whose context could
     not be read), `made_items` (contents that steps made, encoded or fused), `refreshed_items` (those made anew beside
     them), and `item/...`: what could not be used of an item. popular: share of the refreshed items that are drawn from
     the latest impressions.
@@ -84,10 +68,16 @@ class StreamTask(ImpressionTask):
         self.admit_after = 1
         self.popular = 0.0
         self.grown: Callable[[int], None] = lambda items: None
+        self.forgotten: Callable[[Tensor, Tensor], None] = lambda table, rows: None
+        self.newcomers: list[str | None] = []
+        self._free: list[int] = []  # rows of users, the first one last
+        self.activity = Activity()
+        self.activity.grow(*self.room)
         self._owns: dict[str, tuple[list[float], list[str]]] = {}
         self._latest = torch.full((LATEST,), -1, dtype=torch.int64)  # item rows of the latest impressions, in turn
         self._at = 0
-        self._tried: dict[bool, dict[str, int]] = {True: {}, False: {}}  # of a user? -> id -> impressions so far
+        # Of a user? -> id without a row -> impressions so far, and when the last one was.
+        self._tried: dict[bool, dict[str, tuple[int, float]]] = {True: {}, False: {}}
 
     # ------------------------------------------------------------------------------------------------------------ rows
     def count(self, name: str, more: int = 1) -> None:
@@ -100,7 +90,7 @@ class StreamTask(ImpressionTask):
             row = self.items[item] = len(self.items)
             columns = self.ranker.inputs.columns
             self.ranker.inputs.columns = columns.extended(columns.of_new([{}]))
-            self.make_room(len(self.users), len(self.items))
+            self.make_room(self._user_rows_used, len(self.items))
             self.count("new_items")
         return row
 
@@ -126,6 +116,7 @@ class StreamTask(ImpressionTask):
         if content is not None and content.same is not None:  # nothing is known to be equal to what is new
             own = torch.arange(len(content.same), want[1], device=self.device) + int(content.same.max()) + 1
             content.same = torch.cat([content.same, own])
+        self.activity.grow(*self.room)
         self.grown(want[1])
 
     @property
@@ -168,24 +159,70 @@ class StreamTask(ImpressionTask):
             known = table.known.cpu().numpy()
             for sample in samples:
                 name = sample.user if user else sample.item
-                if name is None or ((row := rows.get(name)) is not None and row < len(known) and known[row]):
+                if name is None:
                     continue
-                self._try(name, user)
+                if (row := rows.get(name)) is not None and row < len(known) and known[row]:
+                    self.activity.note(user, row, sample.time)
+                    continue
+                self._try(name, user, sample.time)
                 known = table.known.cpu().numpy()
 
-    def _try(self, name: str, user: bool) -> None:
+    def _try(self, name: str, user: bool, time: float) -> None:
         """One more impression of an id without a row of its own."""
         rows, tried = self.users if user else self.items, self._tried[user]
-        tried[name] = tried.get(name, 0) + 1
-        if tried[name] < self.admit_after:
+        count, latest = tried.pop(name, (0, time))
+        if count + 1 < self.admit_after:
+            tried[name] = count + 1, max(latest, time)
             return
-        del tried[name]
         row = rows.get(name)
         if row is None:
-            row = rows[name] = len(rows)
-            self.make_room(len(self.users), len(self.items))
+            row = self._place(name)
         self.ranker.inputs.ids.admit(row, user)
+        self.activity.note(user, row, time)
         self.count("new_users" if user else "admitted_items")
+
+    @property
+    def _user_rows_used(self) -> int:
+        return self.data.n_users + len(self.newcomers)
+
+    def _place(self, user: str) -> int:
+        """A row for a user that came with the stream: one that is free, or one more."""
+        if self._free:
+            row = self._free.pop()
+            self.newcomers[row - self.data.n_users] = user
+        else:
+            row = self._user_rows_used
+            self.newcomers.append(user)
+            self.make_room(self._user_rows_used, len(self.items))
+        self.users[user] = row
+        return row
+
+    def expire(self, now: float | None, after: float | None) -> float | None:
+        """Give up the rows of ids without a trained impression for `after` seconds, where it is time to look: they read
+        the unknown row, and are admitted again as new ones. The moment before which all was given up; None: not now.
+
+        Users that came with the stream lose their place as well, and others get it.
+        """
+        if not self.activity.is_due(now, after) or now is None or after is None:
+            return None
+        before, ids = now - after, self.ranker.inputs.ids
+        for user, table in ((False, ids.item), (True, ids.user)):
+            tried = self._tried[user]
+            for name in [name for name, (_, latest) in tried.items() if latest < before]:
+                del tried[name]
+            if not (rows := self.activity.overdue(user, table.known, before)):
+                continue
+            at = torch.tensor(rows, device=self.device)
+            for part in ids.forget(at, user):
+                self.forgotten(part, at + 1)
+            self.count("expired_users" if user else "expired_items", len(rows))
+            for row in rows if user else ():
+                if row >= self.data.n_users and (name := self.newcomers[row - self.data.n_users]) is not None:
+                    del self.users[name]
+                    self.newcomers[row - self.data.n_users] = None
+                    self._free.append(row)
+        self._free.sort(reverse=True)
+        return before
 
     # ------------------------------------------------------------------------------------------------------- refresher
     def _popularity(self, rows: Sequence[int]) -> None:
@@ -370,21 +407,21 @@ class StreamTask(ImpressionTask):
 
     def plain_state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside tensors: plain values."""
-        users, items = list(self.users), list(self.items)
         return {
             "room": list(self.room),
-            "users": users[self.data.n_users :],
-            "items": items[self.data.n_items :],
+            "users": self.newcomers,
+            "items": list(self.items)[self.data.n_items :],
             "gone": sorted(self.gone),
             "facts": self.facts,
             "counts": dict(sorted(self.counts.items())),
             "tried": [self._tried[True], self._tried[False]],
             "latest": self._at,
+            "active": self.activity.plain_state(),
         }
 
     def grown_state(self) -> dict[str, Tensor]:
         """Tensors that only a stream changes: which ids have rows, columns of items, content that came, the bank."""
-        found = self._of_rows() | {"latest": self._latest}
+        found = self._of_rows() | {"latest": self._latest} | self.activity.state()
         if self.ranker.content is not None and self.ranker.content.same is not None:
             found["same"] = self.ranker.content.same
         if self.bank is not None:
@@ -414,11 +451,19 @@ class StreamTask(ImpressionTask):
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
         """The reverse of `plain_state`, before tensors are loaded, on a task that has just been made."""
-        self.users |= {name: self.data.n_users + n for n, name in enumerate(state["users"])}
+        self.newcomers, first = list(state["users"]), self.data.n_users
+        for name in list(self.users)[first:]:  # of an earlier version
+            del self.users[name]
+        self.users |= {name: first + n for n, name in enumerate(self.newcomers) if name is not None}
+        self._free = [first + n for n, name in enumerate(self.newcomers) if name is None][::-1]
         self.items |= {name: self.data.n_items + n for n, name in enumerate(state["items"])}
         self.gone, self.counts = set(state["gone"]), dict(state["counts"])
         self.facts = {item: dict(values) for item, values in state["facts"].items()}
-        self._tried = {True: dict(state["tried"][0]), False: dict(state["tried"][1])}
+        self._tried = {
+            user: {name: (count, latest) for name, (count, latest) in tried.items()}
+            for user, tried in zip((True, False), state["tried"], strict=True)
+        }
+        self.activity.load_plain_state(state["active"])
         self._at = state["latest"]
         self.make_room(*state["room"], exactly=True)
 
@@ -426,31 +471,9 @@ class StreamTask(ImpressionTask):
         """The reverse of `grown_state`. Raises KeyError, RuntimeError where it is of another model."""
         self._load_rows(state)
         self._latest.copy_(state["latest"])
+        self.activity.load_state({name: values for name, values in state.items() if name.startswith("active.")})
         if "same" in state and self.ranker.content is not None:
             self.ranker.content.same = state["same"].to(self.device)
         if self.bank is not None:
             self.bank.load_put({k.removeprefix("put."): v for k, v in state.items() if k.startswith("put.")})
             self.bank.load_state({k.removeprefix("bank."): v for k, v in state.items() if k.startswith("bank.")})
-
-
-def refuse(cfg: Config) -> None:
-    """UserError for a run that no stream can go on with yet."""
-    reasons = [
-        (cfg.retrieval, f"{cfg.label} is a retrieval model: online learning is of rankers"),
-        (bool(cfg.data.further_labels), f"data.labels={cfg.data.labels}: a run of several labels"),
-    ]
-    if not cfg.retrieval:
-        model = cfg.model
-        reasons += [
-            (bool(model.counts), f"model.counts={model.counts} counts rows of the dataset"),
-            (model.session != "none", f"model.session={model.session} reads sessions of the dataset"),
-            (bool(model.history_marks), "model.lemur.marks reads rows of the dataset"),
-            (model.reads_queries, "queries are encoded as rows of the dataset"),
-            (bool(model.sqdc_weight and model.reads_content), f"model.sqdc_weight={model.sqdc_weight}"),
-            (bool(model.reads_interactions()), f"model {cfg.label} has a loss that reads rows of the dataset"),
-            (cfg.content.lora.handover != "none", f"content.lora.handover={cfg.content.lora.handover}"),
-            (cfg.bank.capacity is not None, f"bank.capacity={cfg.bank.capacity}: such a bank does not grow"),
-        ]
-    for holds, reason in reasons:
-        if holds:
-            raise UserError(f"{reason}, which `rawrec online` does not go on with; train a run without it")
