@@ -28,7 +28,7 @@ ABOVE_THE_GROUND = {
     "stream": {"training", "models", "evaluation", "content", "data", "config"},
     "serving": {"stream", "training", "evaluation", "models", "content", "data", "config"},
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
-    "browse": {"report", "serving", "training", "data"},
+    "browse": {"report", "serving", "stream", "training", "data"},
     "server": {"browse", "serving", "stream", "training", "data"},
     "studies": {"report", "serving", "training", "evaluation", "content", "data", "config"},
     "testing": {"training", "models", "content", "data", "config"},

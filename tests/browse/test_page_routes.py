@@ -12,34 +12,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odd_shop import CHINESE, LONG, MARKUP, odd_runs
+from odd_shop import CHINESE, LONG, MARKUP
 from rawrec import Recommender
 
 pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from rawrec.browse import shell
+from rawrec.browse.opening import name_of, opened
 from rawrec.browse.people import People
-from rawrec.server.run import Options, application, held, to_look_at
+from rawrec.server.run import Options, application, held
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return odd_runs(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(scope="module")
-def http(runs: dict[str, Path]) -> Iterator[TestClient]:
+def http(odd: dict[str, Path]) -> Iterator[TestClient]:
     options = Options(threads=1)
-    other = to_look_at(runs["bpr"])
-    app = application(held(to_look_at(runs["em3"]), options), options, [(other.name, other.rec)])
+    other = opened(odd["bpr"])
+    app = application(held(opened(odd["em3"]), options), options, [(name_of(other), other)])
     with TestClient(app, base_url="http://127.0.0.1") as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def rec(runs: dict[str, Path]) -> Recommender:
-    return Recommender.load(runs["em3"], device="cpu")
+def rec(odd: dict[str, Path]) -> Recommender:
+    return Recommender.load(odd["em3"], device="cpu")
 
 
 def test_the_page_names_its_own_files_and_no_others(http: TestClient) -> None:
@@ -98,9 +94,9 @@ def test_lists_are_those_of_the_recommender(http: TestClient, rec: Recommender, 
     assert bool(later) is (until == "train")
 
 
-def test_a_retrieval_model_is_asked_as_it_was_judged(http: TestClient, runs: dict[str, Path]) -> None:
+def test_a_retrieval_model_is_asked_as_it_was_judged(http: TestClient, odd: dict[str, Path]) -> None:
     """It knows all that a user took: what came next is not left out of the list that is to be judged by it."""
-    rec = Recommender.load(runs["bpr"], device="cpu")
+    rec = Recommender.load(odd["bpr"], device="cpu")
     people = People(rec)
     found = http.post("/page/list", json={"user": "u1", "of": 1, "k": 100}).json()
     listed = [one["item"] for one in found["items"]]
@@ -228,13 +224,13 @@ def test_pictures_are_small_and_of_items_that_have_one(http: TestClient) -> None
     assert http.get("/page/picture", params={"item": "i1", "side": 10_000}).status_code == 422
 
 
-def test_where_a_token_is_asked_the_page_opens_and_its_data_do_not(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_where_a_token_is_asked_the_page_opens_and_its_data_do_not(odd: dict[str, Path], tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef")
     token.chmod(0o600)
     options = Options(host="0.0.0.0", token_file=token, threads=1)
     bears = {"authorization": "Bearer 0123456789abcdef"}
-    with TestClient(application(held(to_look_at(runs["bpr"]), options), options)) as client:
+    with TestClient(application(held(opened(odd["bpr"]), options), options)) as client:
         assert client.get("/").status_code == 200
         assert client.get(f"/{shell.PLACE}/browse.css").status_code == 200
         for path in ("/page/about", "/page/live", "/page/picture?item=i1", "/page/map", "/page/files/../about"):
@@ -244,13 +240,13 @@ def test_where_a_token_is_asked_the_page_opens_and_its_data_do_not(runs: dict[st
         assert client.post("/page/list", json={"user": "u1"}, headers=bears).status_code == 200
 
 
-def test_what_is_looked_at_is_not_written_as_shown(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_what_is_looked_at_is_not_written_as_shown(odd: dict[str, Path], tmp_path: Path) -> None:
     from rawrec.server.run import open_serving
     from rawrec.stream.log import open_log
 
     url = f"sqlite:{tmp_path / 'events.db'}"
     options = Options(threads=1, log=url)
-    serving, _ = open_serving(lambda added: Recommender.load(runs["em3"], device="cpu", added=added), options)
+    serving, _ = open_serving(lambda added: Recommender.load(odd["em3"], device="cpu", added=added), options)
     with TestClient(application(serving, options), base_url="http://127.0.0.1") as client:
         assert client.post("/page/list", json={"user": "u1"}).json()["items"]
         assert client.get("/page/live").json()["events"] == 0

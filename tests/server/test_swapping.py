@@ -21,8 +21,8 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from rawrec.server.run import Options, application, open_serving
-from rawrec.server.watching import Watcher, holds_versions, loaded, try_out
-from rawrec.serving.published import Published
+from rawrec.server.watching import Watcher, loaded, try_out
+from rawrec.serving.published import Published, holds_versions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TOKEN = "0123456789abcdef"

@@ -140,7 +140,7 @@ const browse = { views: {}, about: null, token: "", data: null };
     return answer;
   };
 
-  /** Shows the picture of an item in an <img>. */
+  /** Shows the picture of an item in an image. */
   browse.picture = (image, item, side = 176, field = "") => {
     if (browse.data) {
       if (browse.data.pictures[item]) image.src = browse.data.pictures[item]; else image.remove();

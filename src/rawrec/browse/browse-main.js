@@ -64,7 +64,7 @@
     entries.forEach((entry, n) => entry.setAttribute("aria-selected", String(n === at)));
     if (entries[at]) { find.setAttribute("aria-activedescendant", entries[at].id); entries[at].scrollIntoView({ block: "nearest" }); }
   };
-  const go = (address) => { close(); find.value = ""; location.hash = address; };
+  const go = (address) => { close(); find.value = ""; find.blur(); location.hash = address; };
   const entry = (node, address, n) => make("div.hit-row", { role: "option", id: `hit-${n}`, "data-address": address, onpointerdown: (event) => { event.preventDefault(); go(address); } }, node);
   const search = async () => {
     const text = find.value.trim(), mine = (turn += 1);

@@ -58,7 +58,7 @@
     const draw = () => {
       asked = 0;
       if (!width) return;
-      const ratio = devicePixelRatio || 1, size = Math.max(1.6, Math.min(6, (count > 5000 ? 2 : 4.5) * Math.sqrt(view.zoom)));
+      const ratio = devicePixelRatio || 1, size = Math.max(1.6, Math.min(10, (count > 5000 ? 2.2 : count > 1000 ? 4 : 7) * Math.sqrt(view.zoom)));
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
       const [ox, oy] = place(0, 0), [ex, ey] = place(ACROSS, ACROSS), sx = (ex - ox) / ACROSS, sy = (ey - oy) / ACROSS;
@@ -69,7 +69,11 @@
         for (let n = 0; n < count; n += 1) {
           if (kinds[n] !== kind) continue;
           const cx = ox + x[n] * sx, cy = oy + y[n] * sy;
-          if (cx > -8 && cy > -8 && cx < width + 8 && cy < height + 8) context.fillRect(cx - size / 2, cy - size / 2, size, size);
+          if (cx < -8 || cy < -8 || cx > width + 8 || cy > height + 8) continue;
+          if (size < 4) { context.fillRect(cx - size / 2, cy - size / 2, size, size); continue; }
+          context.beginPath();
+          context.arc(cx, cy, size / 2, 0, 7);
+          context.fill();
         }
       }
       context.globalAlpha = 1;

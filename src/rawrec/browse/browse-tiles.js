@@ -61,7 +61,7 @@
   browse.later = (promise, fill, signal) => {
     const place = make("div", { "aria-busy": "true" }, make("p.muted", {}, "…"));
     promise.then((answer) => fill(answer), (error) => {
-      if (error instanceof browse.Refused) return browse.trouble(error);
+      if (error instanceof browse.Refused) return make("p.muted", {}, `${browse.shown(error.message)}.`.replace(/([.!?])\.$/, "$1"));
       if (error.name !== "AbortError") throw error;
       return make("p.muted");
     }).then((node) => {

@@ -115,6 +115,11 @@ class Facts:
         found = [self.rec.item_ids[row] for row in rows[at : at + k].tolist()]
         return {"found": found, "count": len(rows), "at": at, "facts": self.of(found)}
 
+    def by_popularity(self, items: Iterable[str]) -> list[str]:
+        """The same items, those that training saw most first."""
+        ids = list(items)
+        return [ids[at] for at in np.argsort(-self.train[self.rec.places(ids)], kind="stable").tolist()]
+
     @cached_property
     def _searched(self) -> list[str]:
         """Id and title of every item, without case."""

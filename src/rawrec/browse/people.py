@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rawrec.data.dataset import Dataset
 from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
 from rawrec.serving.recommender import Recommender
@@ -99,9 +99,13 @@ class People:
             hits = [row for row, user in enumerate(ids) if wanted in str(user).casefold()]
             count = len(hits)
             rows += [row for row in hits[: k + 1] if row not in rows]
-        before, later = np.diff(self._before.ptr), np.diff(self._later.ptr)
-        found = [[str(ids[row]), int(before[row]), int(later[row])] for row in rows[:k]]
-        return {"users": found, "count": count}
+        return {"users": self.counts([str(ids[row]) for row in rows[:k]]), "count": count}
+
+    def counts(self, users: Sequence[str]) -> list[list[Any]]:
+        """Of each user the id, how much they took before, and how much next."""
+        rows = self.data.user_rows(users)
+        before, later = np.diff(self._before.ptr)[rows].tolist(), np.diff(self._later.ptr)[rows].tolist()
+        return [list(one) for one in zip(users, before, later, strict=True)]
 
     def drawn(self, k: int) -> NDArray[np.int64]:
         """Rows of some users, drawn once: those with a history and something next first."""
@@ -129,7 +133,3 @@ class People:
         if not parts:
             return [[item, time] for item, time in told]
         return [[item, time, PARTS[part]] for (item, time), part in zip(told, self._parts[rows].tolist(), strict=True)]
-
-
-def dataset_name(data: Dataset) -> str:
-    return data.path.resolve().name

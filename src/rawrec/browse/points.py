@@ -33,7 +33,7 @@ def points(facts: Facts, among: NDArray[np.int64] | None = None) -> dict[str, An
     vectors, there = rec.item_vectors([rec.item_ids[row] for row in rows.tolist()])
     of, rows, vectors = len(rows), rows[there], vectors[there]
     found, shares = plane(vectors) if len(rows) else (np.zeros((0, 2)), (0.0, 0.0))
-    low, high = np.quantile(found, [0.001, 0.999], axis=0) if len(rows) else (np.zeros(2), np.ones(2))
+    low, high = np.quantile(found, [0.003, 0.997], axis=0) if len(rows) else (np.zeros(2), np.ones(2))
     scaled = np.clip((found - low) / np.where(high > low, high - low, 1), 0, 1) * ACROSS
     x, y = np.rint(scaled).astype("<u2").T
     own = rows < data.n_items

@@ -45,7 +45,7 @@ def serve(
     """Serve lists, scores and similar items over HTTP."""
     need_all()
     from rawrec.server import run as running
-    from rawrec.server.watching import holds_versions
+    from rawrec.serving.published import holds_versions
     from rawrec.serving.recommender import Recommender
 
     options = running.Options(

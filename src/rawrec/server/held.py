@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rawrec.arguments import shown
+from rawrec.browse.opening import name_of
 from rawrec.errors import UserError
 from rawrec.files import write_text
 from rawrec.folders import own_folder
@@ -30,11 +31,13 @@ class Version:
     loaded: float = field(default_factory=time.time)
 
     @classmethod
-    def of_run(cls, rec: Recommender) -> Version:
-        """Of a finished run: the name of its folder and the first digits of its weights' digest."""
+    def of(cls, rec: Recommender) -> Version:
+        """Of a finished run, which knows what its data do, or of a published version of one."""
         times = rec.people.timestamps
         watermark = None if times is None or not len(times) else float(times.max())
-        return cls(rec, f"{rec.run.path.resolve().name}-{rec.fingerprint()[:8]}", watermark)
+        if isinstance(rec, Published) and rec.about.watermark is not None:
+            watermark = rec.about.watermark
+        return cls(rec, name_of(rec), watermark)
 
     def served(self) -> wire.Served:
         """What an answer says of the version that made it."""

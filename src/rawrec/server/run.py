@@ -22,10 +22,9 @@ from rawrec.server.app import make_app
 from rawrec.server.guard import LOOPBACK
 from rawrec.server.held import State, Version
 from rawrec.server.holding import Serving
-from rawrec.server.watching import Watcher, holds_versions, loaded
+from rawrec.server.watching import Watcher, loaded
 from rawrec.server.worker import Worker
 from rawrec.serving.recommender import Recommender
-from rawrec.stream import versions
 from rawrec.threads import computing
 
 LEAST_TOKEN = 16
@@ -84,7 +83,7 @@ def open_serving(
     """What answers, and what there is to tell. load: makes the recommender, given the folder of added items.
     published: a folder of versions, of which the one that is to be served is, in the place of what `load` makes."""
     state = State(options.state)
-    version = Version.of_run(load(state.added)) if published is None else loaded(published)
+    version = Version.of(load(state.added)) if published is None else loaded(published)
     rec = version.rec
     gone = state.hide_again(rec)
     notes = [] if not gone else [f"{len(gone)} hidden items are not in the catalogue any more, first {gone[0]!r}"]
@@ -96,21 +95,10 @@ def open_serving(
     return serving, notes
 
 
-def to_look_at(path: Path, data: Path | None = None, newest: bool = False) -> Version:
-    """A run, or a version of a folder of them: the one that is served, or where `path` is `DIR/versions/NAME` that one.
-    Raises UserError where there is none, or it cannot be read."""
-    one = path.parent.name == versions.FOLDER and holds_versions(path.parent.parent)
-    if one or holds_versions(path):
-        if data is not None or newest:
-            raise UserError(f"{path} knows its run and dataset: leave out --data, --newest")
-        return loaded(path.parent.parent, path.name) if one else loaded(path)
-    return Version.of_run(Recommender.load(path, data, newest=newest))
-
-
-def held(version: Version, options: Options) -> Serving:
-    """What answers by one version, which nothing changes."""
+def held(rec: Recommender, options: Options) -> Serving:
+    """What answers by one recommender, which nothing changes."""
     inside: Callable[[], AbstractContextManager[None]] = partial(computing, options.threads)
-    return Serving(version, Worker(options.waiting, options.deadline, options.batch, inside), State(None))
+    return Serving(Version.of(rec), Worker(options.waiting, options.deadline, options.batch, inside), State(None))
 
 
 def application(serving: Serving, options: Options, beside: Sequence[tuple[str, Recommender]] = ()) -> FastAPI:

@@ -21,18 +21,12 @@ TRIED = 4
 """Users of whom lists are asked before a version answers anybody."""
 
 
-def holds_versions(path: Path) -> bool:
-    """Whether a folder is one of published versions, and no run."""
-    return (path / versions.FOLDER).is_dir() and not (path / "run.json").exists()
-
-
 def loaded(out: Path, name: str | None = None) -> Version:
     """A version of a folder, the one that is served unless it is named, tried. Raises UserError where it is damaged,
     or answers nothing that can be used."""
     rec = Published.of(out, name)
     try_out(rec)
-    watermark = rec.about.watermark
-    return Version(rec, rec.about.name, Version.of_run(rec).watermark if watermark is None else watermark)
+    return Version.of(rec)
 
 
 def try_out(rec: Recommender) -> None:

@@ -16,10 +16,15 @@ from rawrec.serving.filters import Columns
 from rawrec.serving.recommender import Recommender
 from rawrec.serving.served import Catalogue
 from rawrec.stream.online import load_version
-from rawrec.stream.versions import Version
+from rawrec.stream.versions import FOLDER, Version
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.step_impressions import ContentTable
 from rawrec.training.tasks.stream import StreamTask
+
+
+def holds_versions(path: Path) -> bool:
+    """Whether a folder is one of published versions, and no run."""
+    return (path / FOLDER).is_dir() and not (path / "run.json").exists()
 
 
 class Published(Recommender):
