@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from threading import Condition, Thread
 from typing import Any
 
+from rawrec import faults
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError
 from rawrec.server.worker import Busy
@@ -120,9 +121,10 @@ class Writer:
             with self._more:
                 self._count -= sum(len(entries) for entries, _ in parts)
             self.told(done.taken)
-            for _, answer in parts:
-                if answer is not None and not answer.done():
-                    answer.set_result(done)
+            with faults.around("acknowledge", self.url):
+                for _, answer in parts:
+                    if answer is not None and not answer.done():
+                        answer.set_result(done)
 
     def _take(self) -> list[Part] | None:
         """What waits, some thousand events at most; None at the end."""
