@@ -30,8 +30,9 @@ from steps import batches, live_rows, make_trainer
 from rawrec.config import resolve
 from rawrec.config.finetune import finetune_config
 from rawrec.content.bank import Bank
+from rawrec.content.building import build_item_model
 from rawrec.content.columns import _raw, static_columns
-from rawrec.content.item_model import CHUNK, ItemModel, build_item_model
+from rawrec.content.item_model import CHUNK, ItemModel
 from rawrec.content.units import content_units
 from rawrec.data.dataset import Dataset
 from rawrec.sources.synthetic import import_synthetic

@@ -152,8 +152,8 @@ def _columns(place: Place) -> str:
 
 
 def _made(place: Place, folder: Path) -> str:
+    from rawrec.content.building import build_item_model
     from rawrec.content.columns import static_columns
-    from rawrec.content.item_model import build_item_model
     from rawrec.content.units import content_units
     from rawrec.data.dataset import Dataset
     from systems import config

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from rawrec import faults
 from rawrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             if durable:
                 sync(partial)
         try:
-            partial.replace(path)
+            with faults.around("rename", path):
+                partial.replace(path)
         except IsADirectoryError:
             raise UserError(f"{path} is a folder, and a file is to be written there: remove it") from None
         if durable:
@@ -125,7 +127,7 @@ def write_table(table: pa.Table, path: Path) -> None:
 def create(path: Path) -> BinaryIO:
     """A file to write from its beginning, in a folder of our own or of `replacing`; OSError where a link is there."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    return os.fdopen(handle, "wb")
+    return faults.written(os.fdopen(handle, "wb"), path)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -157,14 +159,15 @@ def appending(path: Path, readable: bool = False) -> BinaryIO:
         os.close(handle)
         with replacing(path) as partial:
             copy(path, partial)
-    return os.fdopen(handle, "a+b" if readable else "ab")
+    return faults.written(os.fdopen(handle, "a+b" if readable else "ab"), path)
 
 
 def sync(path: Path) -> None:
     """Return when the file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        with faults.around("fsync", path):
+            os.fsync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that syncs no folders
             raise
@@ -175,7 +178,8 @@ def sync(path: Path) -> None:
 def move(path: Path, target: Path) -> None:
     """Move a file, in one step; from another file system, by way of a copy beside the target."""
     try:
-        path.replace(target)
+        with faults.around("rename", target):
+            path.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rawrec import faults
 from rawrec.errors import UserError
 from rawrec.files import clean, filling, is_partial, partial_of, remove, sync
 
@@ -41,7 +42,8 @@ def placing(target: Path) -> Iterator[Path]:
         if target.is_dir() and any(target.iterdir()):
             swap(folder, target)
         else:
-            folder.rename(target)
+            with faults.around("rename", target):
+                folder.rename(target)
             sync(target.parent)
     finally:
         remove(folder)
@@ -57,11 +59,14 @@ def swap(new: Path, target: Path) -> None:
         return
     old = beside(target)
     remove(old)
-    target.rename(old)
+    with faults.around("rename", old):
+        target.rename(old)
     try:
-        new.rename(target)
+        with faults.around("rename", target):
+            new.rename(target)
     except BaseException:
-        old.rename(target)
+        if not os.path.lexists(target):
+            old.rename(target)
         raise
     sync(target.parent)
     discard(old)
@@ -102,7 +107,8 @@ def discard(folder: Path) -> None:
     """Remove a folder: it loses its name at once, so that nobody takes for whole what a kill leaves of it."""
     name = partial_of(folder)
     try:
-        folder.rename(name)
+        with faults.around("rename", folder):
+            folder.rename(name)
     except FileNotFoundError:
         return
     except OSError:
@@ -116,7 +122,8 @@ def exchange(one: Path, other: Path) -> bool:
     call = _exchanger()
     if call is None:
         return False
-    code = call(os.fsencode(one), os.fsencode(other))
+    with faults.around("rename", other):
+        code = call(os.fsencode(one), os.fsencode(other))
     if code in UNABLE:
         return False
     if code:

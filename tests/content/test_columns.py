@@ -14,8 +14,9 @@ from PIL import Image
 
 from rawrec.content import column_files
 from rawrec.content import columns as cache_module
+from rawrec.content.building import build_item_model
 from rawrec.content.columns import static_columns
-from rawrec.content.item_model import ItemModel, build_item_model
+from rawrec.content.item_model import ItemModel
 from rawrec.content.units import content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged

@@ -12,11 +12,12 @@ from torch import Tensor
 
 import rawrec
 from rawrec.config import FieldConfig, resolve
+from rawrec.content.building import build_item_model
 from rawrec.content.encoders import JointField, make_encoder, make_joint, make_query
 from rawrec.content.encoders.joint import JointEncoder
 from rawrec.content.encoders.joint_network import SIZES
 from rawrec.content.encoders.joint_rows import Item, pack, unpack
-from rawrec.content.item_model import ItemModel, build_item_model
+from rawrec.content.item_model import ItemModel
 from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Fields
 from rawrec.data.ragged import Ragged

@@ -13,11 +13,12 @@ from torch.nn import functional
 
 from rawrec.config import resolve
 from rawrec.config.finetune import finetune_config
+from rawrec.content.building import build_item_model
 from rawrec.content.encoders import Encoder
 from rawrec.content.encoders.base import SideStack
 from rawrec.content.encoders.side import SideNetwork, evenly
 from rawrec.content.encoders.stacks import TransformerStack
-from rawrec.content.item_model import ItemModel, build_item_model
+from rawrec.content.item_model import ItemModel
 from rawrec.content.units import content_units
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError

@@ -9,7 +9,8 @@ from PIL import Image
 
 import rawrec
 from rawrec.config import Config, resolve
-from rawrec.content.item_model import ItemModel, build_item_model
+from rawrec.content.building import build_item_model
+from rawrec.content.item_model import ItemModel
 from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError

@@ -15,8 +15,8 @@ import torch
 
 from rawrec import Recommender, UserError, evaluate, resume, train
 from rawrec.content import column_files
+from rawrec.content.building import build_item_model
 from rawrec.content.columns import static_columns
-from rawrec.content.item_model import build_item_model
 from rawrec.content.units import content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged

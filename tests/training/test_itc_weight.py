@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import rawrec
 from rawrec.config import resolve
-from rawrec.content.item_model import build_item_model
+from rawrec.content.building import build_item_model
 from rawrec.content.units import content_units
 from rawrec.data.dataset import Dataset, Fields
 from rawrec.errors import UserError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, overload
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
@@ -65,6 +66,7 @@ MODELS: dict[str, ModelEntry] = {
 """Every model; that of a ranker is its head. Own ones are added as they are registered, or asked for by name."""
 DEFAULT_MODEL: str = DotMlpConfig().name
 M = TypeVar("M", bound=type)
+_building = Lock()  # of a record's validator, which is made when it is first asked for
 
 
 @overload
@@ -137,6 +139,8 @@ def _typed(value: Any) -> Any:
     if entry is None:
         text = unknown("model.name", str(value.get("name")), model_names())
         raise PydanticCustomError("model_name", "{text}", {"text": text})
+    with _building:
+        entry.record.model_rebuild()
     return entry.record.model_validate(value)
 
 

@@ -60,6 +60,8 @@ class NoGradient(NamedTuple):
 class ModelRecord(Record):
     """Base of the records of all models. What a config must know of a model stands here, free of torch."""
 
+    model_config = ConfigDict(defer_build=True)  # there are thirty, of which a run has one
+
     name: str = Field(default="", description="name of the model")
 
     kind: ClassVar[Literal["retrieval", "ranking"]]

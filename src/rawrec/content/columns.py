@@ -44,18 +44,17 @@ def static_columns(
     """
     cache = Cache.of(cache)
     columns, stats = {}, {}
-    encoders = dict(item_model.raw_encoders())
     for name in item_model.fields:
-        if name not in encoders:
+        if name not in item_model.about:
             values, valid = data.feature(name)
             columns[f"feature/{name}"] = Ragged.from_lengths(
                 torch.from_numpy(values[valid]), torch.from_numpy(valid).long()
             )
             continue
-        file = _file(item_model, name, encoders[name], data)
+        file = _file(item_model, name, data)
         stored = cache.read(file)
         if stored is None:
-            known = _of_another_version(cache, item_model, name, encoders[name], data)
+            known = _of_another_version(cache, item_model, name, data)
             with cache.place() as folder:
                 _make(folder / file, item_model, data, name, known, progress)
                 stored = read(folder / file)
@@ -70,11 +69,10 @@ def equal_content(item_model: ItemModel, data: Dataset, cache: Path | Cache) -> 
     None where no two items are equal, or where a column's file is of a version that kept no digests. The columns must
     have been made.
     """
-    encoders = dict(item_model.raw_encoders())
     numbers = np.zeros(data.n_items, np.int64)
     for name in item_model.fields:
-        if name in encoders:
-            stored = Cache.of(cache).read(_file(item_model, name, encoders[name], data))
+        if name in item_model.about:
+            stored = Cache.of(cache).read(_file(item_model, name, data))
             if stored is None or len(stored.digests) != data.n_items:
                 return None
             rows = stored.digests.numpy()
@@ -89,24 +87,22 @@ def equal_content(item_model: ItemModel, data: Dataset, cache: Path | Cache) -> 
     return torch.from_numpy(numbers) if numbers.max(initial=-1) + 1 < data.n_items else None
 
 
-def _file(item_model: ItemModel, name: str, encoder: Encoder, data: Dataset) -> str:
+def _file(item_model: ItemModel, name: str, data: Dataset) -> str:
     """The name of a column's file."""
     reads = "+".join(item_model.read_by(name))
     if name in item_model.pieces:
         reads += f"[{item_model.pieces[name][1]}]"
-    identity = f"{encoder.fingerprint}|{item_model.autocast}|{reads}|{data.fingerprint()}"
+    identity = f"{item_model.about[name].fingerprint}|{item_model.autocast}|{reads}|{data.fingerprint()}"
     return f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
 
 
-def _of_another_version(
-    cache: Cache, item_model: ItemModel, name: str, encoder: Encoder, data: Dataset
-) -> Stored | None:
+def _of_another_version(cache: Cache, item_model: ItemModel, name: str, data: Dataset) -> Stored | None:
     """The column of the newest other version of the dataset that has one."""
     for version in range(data.newest, 0, -1):
         if version == data.version:
             continue
         with contextlib.suppress(UserError):  # of an earlier version that is damaged
-            stored = cache.read(_file(item_model, name, encoder, Dataset.open(data.path, version)))
+            stored = cache.read(_file(item_model, name, Dataset.open(data.path, version)))
             if stored is not None and len(stored.digests):
                 return stored
     return None

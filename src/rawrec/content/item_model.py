@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rawrec.config import Config, ContentConfig, FusionConfig
+from rawrec.config import ContentConfig, FusionConfig
 from rawrec.config.parts import NO_FUSION
 from rawrec.config.wording import unknown
 from rawrec.content import lora
 from rawrec.content.bank import Bank
 from rawrec.content.encoders import (
     Encoder,
-    JointField,
-    Networks,
     QueryEncoder,
-    joint_length,
-    make_encoder,
-    make_joint,
-    make_query,
 )
 from rawrec.content.encoders.vlmo import contrast
 from rawrec.content.fusion import make_fusion
-from rawrec.content.units import Unit, units_of_pieces
-from rawrec.data.dataset import Fields
+from rawrec.content.later import About, Later
 from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 from rawrec.onednn import Linear
+from rawrec.randomness import drawing
 from rawrec.shown import listed
+from rawrec.threads import Mutex
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 ITC_SCALE = math.log(1 / 0.07)  # of the contrast's logits, at the beginning
@@ -49,33 +45,41 @@ CHUNK = 256  # items decoded and encoded at once while a static column is made
 class ItemModel(nn.Module):
     """Content embeddings of items from their static columns.
 
-    encoders: one per feature that is made of raw fields; some may share a network. features: name -> width of
-    ready-made feature columns. reads: for each encoder the raw fields of every kind; if not said, the one of its name.
-    pieces: of an encoder that reads some of an item's pieces alone: of which feature they are, whose projection they
-    share, and which ones.
+    encoders: one per feature that is made of raw fields, some of which may share a network; or what makes them all when
+    one is asked for first, in whatever thread. features: name -> width of ready-made feature columns. reads: for each
+    encoder the raw fields of every kind; if not said, the one of its name. pieces: of an encoder that reads some of an
+    item's pieces alone: of which feature they are, whose projection they share, and which ones.
     frozen (paradigm): no projection, no fusion: the content is the features side by side, each centred and of one
     length. Retrieval models have one, too, and read the features themselves (not `joined`). plain
     (content.fusion.kind=none): the content is the one feature as it is, under any paradigm. query: encoder of queries,
-    in the space of content, where a model reads them.
+    in the space of content, where a model reads them. keys: of encoders, see `key_of`.
     """
 
     def __init__(
         self,
-        encoders: dict[str, Encoder],
+        encoders: dict[str, Encoder] | Later,
         features: dict[str, int],
         cfg: ContentConfig,
         frozen: bool,
         reads: Mapping[str, tuple[tuple[str, ...], ...]] | None = None,
         pieces: Mapping[str, tuple[str, slice]] | None = None,
         joined: bool = True,
+        keys: Mapping[str, str | None] | None = None,
     ):
         super().__init__()
-        self.encoders = nn.ModuleDict(encoders)
-        self.reads = {name: (reads or {}).get(name, ((name,),)) for name in encoders}
-        self.widths = {**{name: e.width for name, e in encoders.items()}, **features}
+        self._later = encoders if isinstance(encoders, Later) else None
+        self._given: dict[str, Tensor] | None = None  # what encoders that are not made yet have learned
+        self._making = Mutex()
+        if isinstance(encoders, Later):
+            self.encoders, self.about = nn.ModuleDict(), encoders.about
+        else:
+            known = {name: About.of(encoder, (keys or {}).get(name)) for name, encoder in encoders.items()}
+            self.encoders, self.about = nn.ModuleDict(encoders), known
+        self.reads = {name: (reads or {}).get(name, ((name,),)) for name in self.about}
+        self.widths = {**{name: one.width for name, one in self.about.items()}, **features}
         self.fields = list(self.widths)
         self.pieces = dict(pieces or {})
-        self.trained = [name for name, encoder in encoders.items() if encoder.trained_parameters()]
+        self.trained = [name for name, one in self.about.items() if one.learns]
         self.frozen = frozen
         self.autocast: torch.dtype | None = None  # of the encoders; projections and fusion are always float32
         self.dim = sum(self.widths.values()) if frozen else cfg.dim
@@ -101,9 +105,27 @@ class ItemModel(nn.Module):
 
     def raw_encoders(self) -> Iterator[tuple[str, Encoder]]:
         """Name and encoder of every feature that is made of raw fields."""
+        self.make_encoders()
         for name, encoder in self.encoders.items():
             assert isinstance(encoder, Encoder)
             yield name, encoder
+
+    def make_encoders(self) -> None:
+        """Make the encoders, unless they are there. UserError where they cannot be made, or are others than they
+        were."""
+        if self._later is None:
+            return
+        with drawing(), self._making:
+            if self._later is None:
+                return
+            made = self._later.make()
+            for name, encoder in made.items():
+                self.about[name].check(About.of(encoder), name)
+                encoder.to(self._place.device)
+            if self._given is not None:
+                _put(self._given, _learning(made))
+            self.encoders.update(made)
+            self._later = self._given = None
 
     def _check_plain(self, dim: int) -> None:
         """UserError where content.fusion.kind=none has not one feature that is as wide as content."""
@@ -120,7 +142,7 @@ class ItemModel(nn.Module):
 
     def _text_flow(self, cfg: FusionConfig) -> list[int]:
         """Which tokens are of texts, or named by content.fusion.text_flow. UserError for a name that is no feature."""
-        named = cfg.text_flow or [name for name, encoder in self.raw_encoders() if encoder.kinds == ("text",)]
+        named = cfg.text_flow or [name for name, one in self.about.items() if one.kinds == ("text",)]
         for name in named:
             if name not in self.fields:
                 raise UserError(unknown("content.fusion.text_flow", name, self.bases))
@@ -153,10 +175,10 @@ class ItemModel(nn.Module):
         """The feature that `name` is of the pieces of: itself, unless several of an item's pieces are tokens each."""
         return self.pieces[name][0] if name in self.pieces else name
 
-    def digests(self) -> dict[str, dict[str, str | None]]:
+    def digests(self) -> dict[str, dict[str, Any]]:
         """Name and digest of the weights, as they were loaded, of the encoder of every feature, and of queries where
-        these have one of their own."""
-        found = {field: {"encoder": e.name, "digest": e.stack.digest} for field, e in self.raw_encoders()}
+        these have one of their own; with what else `About` knows."""
+        found: dict[str, dict[str, Any]] = {field: one._asdict() for field, one in self.about.items()}
         if self.query is not None and self.query.digest:
             found[QUERY] = {"encoder": self.query.name, "digest": self.query.digest}
         return found
@@ -285,7 +307,7 @@ class ItemModel(nn.Module):
 
     def itc_pairs(self) -> list[tuple[str, str]]:
         """Features of pictures and of texts that trained encoders make."""
-        kinds = {name: encoder.kinds for name, encoder in self.raw_encoders()}
+        kinds = {name: one.kinds for name, one in self.about.items()}
         images, texts = ([name for name in self.trained if kinds[name] == (kind,)] for kind in ("image", "text"))
         return [(image, text) for image in images for text in texts]
 
@@ -320,35 +342,33 @@ class ItemModel(nn.Module):
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What encoders learn, by `<feature>.<name>`, once where several share it; and `itc`, the contrast's scale."""
-        found: dict[str, nn.Parameter] = {}
-        known: set[int] = set()
-        for name, encoder in self.raw_encoders():
-            for own, parameter in encoder.stack.named_parameters():
-                if parameter.requires_grad and id(parameter) not in known:
-                    known.add(id(parameter))
-                    found[f"{name}.{own}"] = parameter
+        return _learning(dict(self.raw_encoders())) | self._beside()
+
+    def _beside(self) -> dict[str, nn.Parameter]:
+        """The same beside the encoders of items."""
+        found = {}
         if self.query is not None:
-            found |= {f"{QUERY}.{own}": p for own, p in self.query.named_parameters() if p.requires_grad}
+            found = {f"{QUERY}.{own}": p for own, p in self.query.named_parameters() if p.requires_grad}
         return found if self.itc is None else {**found, "itc": self.itc}
 
     def trained_state(self) -> dict[str, Tensor]:
         """The same, detached and contiguous: what a checkpoint holds beside the config."""
-        return {name: parameter.detach().contiguous() for name, parameter in self.trained_parameters().items()}
+        given = self._given
+        if self._later is not None and given is not None:
+            return given | _values(self._beside())
+        return _values(self.trained_parameters())
 
-    @torch.no_grad()
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put a `trained_state` back; UserError if it is of encoders with other settings."""
-        own = self.trained_parameters()
-        wrong = [
-            n for n in own.keys() | state.keys() if n not in own or n not in state or own[n].shape != state[n].shape
-        ]
-        if wrong:
-            raise UserError(
-                f"the saved weights do not fit the encoders' settings (train, lora_rank, lora_layers, side_width): "
-                f"{len(wrong)} differ, first {min(wrong)}. Use the settings of the run that saved them."
-            )
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
+        """Put a `trained_state` back; UserError if it is of encoders with other settings. Of encoders that are not made
+        yet that is told when they are."""
+        with self._making:
+            if self._later is not None:
+                beside = self._beside()
+                own = {name: value for name, value in state.items() if name in beside or not self.trained}
+                _put(own, beside)
+                self._given = {name: value for name, value in state.items() if name not in own}
+                return
+        _put(state, self.trained_parameters())
 
     @torch.no_grad()
     def refresh(
@@ -370,77 +390,33 @@ class ItemModel(nn.Module):
         self.train(training)
 
 
-# ------------------------------------------------------------------------------------------------------- construction
-def build_item_model(
-    cfg: Config, fields: Fields, units: Mapping[str, Unit], fused: bool = True, reads_queries: bool = False
-) -> ItemModel:
-    """The item model of a dataset's `units` (see `content_units`); not `fused`: its encoders alone. reads_queries: with
-    an encoder of queries."""
-    encoders: dict[str, Encoder] = {}
-    units = units_of_pieces(units) if fused else units
-    networks = Networks()
-    own = {unit.base: Networks(networks) for unit in units.values()}
-    for name, unit in units.items():
-        shared = networks if unit.shared or unit.settings.train == "none" else own[unit.base]
-        try:
-            if unit.own is not None:
-                encoders[name] = _joint(cfg, unit)
-            else:
-                encoders[name] = make_encoder(unit.reading, unit.settings, cfg.seed, networks=shared)
-        except UserError as error:
-            raise _placed(unit.setting, error) from None
-    frozen = cfg.paradigm == "frozen" or not fused
-    settings = cfg.content if cfg.paradigm == "end_to_end" else cfg.content.model_copy(update={"itc_weight": 0.0})
-    reads = {name: unit.reads for name, unit in units.items()}
-    pieces = {name: (unit.base, unit.pieces) for name, unit in units.items() if unit.pieces is not None}
-    made = ItemModel(encoders, dict(fields.feature), settings, frozen, reads, pieces, joined=fused)
-    made.seed = cfg.seed
-    if made.itc is not None:
-        _check_contrast(made)
-    if reads_queries:
-        query, document = cfg.content.query, next(iter(encoders.values()), None)
-        try:
-            made.query = make_query(
-                query.encoder, query.layers, query.max_length, query.train == "all", cfg.content.dim, cfg.seed, document
-            )
-        except UserError as error:
-            raise _placed("content.query", error) from None
-    return made
+def _learning(encoders: Mapping[str, Encoder]) -> dict[str, nn.Parameter]:
+    """What encoders learn, by `<feature>.<name>`, once where several share it."""
+    found: dict[str, nn.Parameter] = {}
+    known: set[int] = set()
+    for name, encoder in encoders.items():
+        for own, parameter in encoder.stack.named_parameters():
+            if parameter.requires_grad and id(parameter) not in known:
+                known.add(id(parameter))
+                found[f"{name}.{own}"] = parameter
+    return found
 
 
-def _placed(place: str, error: UserError) -> UserError:
-    """With the place of its setting, with whose name an error begins, or with "encoder"."""
-    return UserError(f"{place}.{error}" if "=" in str(error).split()[0] else f"{place}: {error}")
+def _values(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: parameter.detach().contiguous() for name, parameter in parameters.items()}
 
 
-def _joint(cfg: Config, unit: Unit) -> Encoder:
-    """LEMUR's transformer, which makes an item's content of all its fields."""
-    assert unit.own is not None
-    fields = [
-        JointField(name, kind, own.max_length or joint_length(unit.settings.encoder or "", name, kind), own.max_images)
-        for (name, own), kind in zip(unit.own.items(), unit.kinds, strict=True)
-    ]
-    images = next((own for own, kind in zip(unit.own.values(), unit.kinds, strict=True) if kind == "image"), None)
-    query = cfg.content.query
-    length = query.max_length if query.encoder == "shared" else None
-    exact = cfg.paradigm == "frozen" and cfg.content.fusion.kind == NO_FUSION  # content as it is, to the last digit
-    dtype = torch.float32 if exact else torch.float16
-    return make_joint(fields, images, unit.settings, cfg.content.dim, length, cfg.seed, dtype)
-
-
-def _check_contrast(made: ItemModel) -> None:
-    pairs = made.itc_pairs()
-    if not pairs:
+@torch.no_grad()
+def _put(state: Mapping[str, Tensor], own: Mapping[str, nn.Parameter]) -> None:
+    """Give parameters their values; UserError where these are of others."""
+    wrong = [n for n in own.keys() | state.keys() if n not in own or n not in state or own[n].shape != state[n].shape]
+    if wrong:
         raise UserError(
-            "content.itc_weight holds pictures against texts, and here no encoder of both kinds is trained; set "
-            "content.image.train and content.text.train, or content.item.train"
+            f"the saved weights do not fit the encoders' settings (train, lora_rank, lora_layers, side_width): "
+            f"{len(wrong)} differ, first {min(wrong)}. Use the settings of the run that saved them."
         )
-    for image, text in pairs:
-        if made.widths[image] != made.widths[text]:
-            raise UserError(
-                f"content.itc_weight: the features of {image} and {text} are {made.widths[image]} and "
-                f"{made.widths[text]} wide, in no common space; use content.item.encoder with CLIP or its kin, or VLMo"
-            )
+    for name, parameter in own.items():
+        parameter.copy_(state[name])
 
 
 def one_length(features: Tensor) -> Tensor:

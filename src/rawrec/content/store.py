@@ -12,6 +12,11 @@ STORED: dict[Kind, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloa
 LARGEST = 127
 
 
+def rows_of(values: Tensor, index: Tensor) -> Tensor:
+    """`values[index]` `[*index.shape, *values.shape[1:]]`, as torch copies rows on a CPU in a third of the time."""
+    return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
+
+
 class Store:
     """`[n, width]` numbers, zeros at first. int8: whole numbers from -127 to 127 times a scale of each row's own, so
     that what is read is off by at most 1/254 of the row's largest number."""
@@ -42,7 +47,7 @@ class Store:
 
     def rows(self, index: Tensor) -> Tensor:
         """`[*index.shape, width]` float32, in memory of its own."""
-        return self._read(self.values[index], None if self.scale is None else self.scale[index])
+        return self._read(rows_of(self.values, index), None if self.scale is None else self.scale[index])
 
     def dense(self) -> Tensor:
         """All rows, float32: the very tensor where that is how they are kept."""

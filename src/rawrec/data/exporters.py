@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -23,7 +22,13 @@ from rawrec.data.splits import PARTS
 from rawrec.errors import UserError
 from rawrec.files import create, write_text, yaml_text
 from rawrec.folders import placing
+from rawrec.lazily import Lazily
 from rawrec.shown import listed
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
 
 
 @dataclass

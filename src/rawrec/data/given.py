@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from rawrec.data.arrays import Values
 from rawrec.data.checked import Checked
 from rawrec.data.import_report import ImportReport
+from rawrec.lazily import Lazily
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
 
 AT_ONCE = 16 << 20
 """Bytes of vectors of items in memory at a time."""

@@ -9,9 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from rawrec.files import write_text
 from rawrec.reading import read_json, typed
 from rawrec.shown import console
@@ -127,6 +124,9 @@ class ImportReport:
     def print_table(self, console: Console) -> None:
         """Three small tables: counts, coverage, what was skipped and why; in colour large losses and empty fields; then
         the notes."""
+        from rich.table import Table
+        from rich.text import Text
+
         counts = Table("what", title="Import", title_justify="left")
         counts.add_column("read", justify="right")
         counts.add_column("kept", justify="right")

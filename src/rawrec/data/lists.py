@@ -6,14 +6,19 @@ import gzip
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rawrec.files import create, replacing
 from rawrec.forks import check_not_forked
+from rawrec.lazily import Lazily
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
 
 LIST_FORMS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 LISTS = pa.schema([("user_id", pa.string()), ("items", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
+
+from rawrec.lazily import Lazily
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
 
 pc: Any = pyarrow.compute  # its functions are made at import, where a type checker does not see them
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
@@ -17,6 +16,12 @@ from rawrec.data.meta import Columns
 from rawrec.data.names import unknown_name
 from rawrec.data.parts import Counted, as_array, as_ids, check_column, first_of_each, without_empty
 from rawrec.errors import UserError
+from rawrec.lazily import Lazily
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
 
 pc: Any = pyarrow.compute  # its functions are made at import, where a type checker does not see them
 

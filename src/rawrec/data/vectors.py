@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -21,6 +20,12 @@ from rawrec.errors import UserError
 from rawrec.extras import need
 from rawrec.files import alone, create, replacing
 from rawrec.forks import check_not_forked
+from rawrec.lazily import Lazily
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
 
 VECTOR_FORMS = (".parquet", ".npy", ".safetensors", ".faiss")
 INDEXES = ("flat", "hnsw", "ivf")

@@ -44,6 +44,7 @@ class Serving:
         self.writer = None if log is None else Writer(log, self.told.events.inc)
         self.writing = ThreadPoolExecutor(1, "rawrec-items")
         self._hidden, self._added = {*version.rec.hidden}, dict[str, dict[str, Any]]()
+        self.writing.submit(version.rec.make_encoders)  # whatever is wrong with them is told when an item comes
         worker.sizes = self.told.batches.observe
         self.told.version.labels(version.name).set(1)
         self.watcher: Any = None

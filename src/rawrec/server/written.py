@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from rawrec import faults
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError
 from rawrec.reading import first_problem
@@ -124,9 +125,10 @@ class Writer:
             with self._more:
                 self._count -= sum(len(entries) for entries, _ in parts)
             self.told(done.taken)
-            for _, answer in parts:
-                if answer is not None and not answer.done():
-                    answer.set_result(done)
+            with faults.around("acknowledge", self.url):
+                for _, answer in parts:
+                    if answer is not None and not answer.done():
+                        answer.set_result(done)
 
     def _take(self) -> list[Part] | None:
         """What waits, some thousand events at most; None at the end."""

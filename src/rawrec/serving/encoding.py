@@ -12,10 +12,11 @@ import torch
 
 from rawrec.arguments import checked, shown
 from rawrec.config.parts import encoder_entry
+from rawrec.content.building import build_item_model
 from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
 from rawrec.content.encoders import IMAGE_ENCODERS, JOINT, TEXT_ENCODERS, reads_whole_items
-from rawrec.content.item_model import build_item_model, dense
+from rawrec.content.item_model import dense
 from rawrec.content.units import ITEM, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors

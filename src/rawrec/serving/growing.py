@@ -7,23 +7,37 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import torch
 
 from rawrec.arguments import ID, IDS, PATH, shown
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
+from rawrec.lazily import Lazily
 from rawrec.serving import added as folder
 from rawrec.serving.known import Known
 from rawrec.serving.served import ENCODE, Catalogue, of_one_state, unseen
 from rawrec.training.tasks.step_impressions import ContentTable
 
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
+
 
 class Growing(Known):
     """`add_items` and `save` of a recommender."""
+
+    def make_encoders(self) -> None:
+        """Make what reads pictures and texts of new items, which is otherwise made when the first one comes and takes
+        seconds. UserError where an encoder is gone, or has changed since the run was trained.
+
+        >>> rec.make_encoders()
+        """
+        if self.system.item_model is not None:
+            self.system.item_model.make_encoders()
 
     def add_items(self, items: Iterable[Mapping[str, Any]] | pl.DataFrame) -> int:
         """Take new items into the catalogue of this recommender (not of the dataset); how many they are.

@@ -14,10 +14,8 @@ from torch import Tensor
 from rawrec.arguments import ANYTHING, COUNT, IDS, PATH, YES_OR_NO, checked, optional, shown
 from rawrec.config.training import Seen
 from rawrec.content.encoders import JointEncoder
-from rawrec.content.joint_writing import write_joint
 from rawrec.content.new_items import Item
 from rawrec.data.dataset import Dataset
-from rawrec.data.exporters import mmrec_items
 from rawrec.data.lists import LIST_FORMS, LISTS, write_lists
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
@@ -30,7 +28,7 @@ from rawrec.serving.growing import Growing
 from rawrec.serving.served import Scored, of_one_state
 from rawrec.shown import listed
 from rawrec.training.evaluate import teller
-from rawrec.training.job import load_task
+from rawrec.training.loading import load_task
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
@@ -392,6 +390,8 @@ class Recommender(Growing):
         ready-made feature. field: may be left out where the model reads one only. A file `<field>_feat.npy` in a folder
         of MMRec has its rows in the order of the items there, and the mean of the others where an item has no feature.
         """
+        from rawrec.data.exporters import mmrec_items
+
         path = self._target(out, VECTOR_FORMS)
         check_form(path, index)
         known = self._feature_widths()
@@ -420,6 +420,8 @@ class Recommender(Growing):
 
         >>> rec.export_encoder("encoders/lemur")
         """
+        from rawrec.content.joint_writing import write_joint
+
         item_model, path = self.system.item_model, Path(out)
         encoders = {} if item_model is None else dict(item_model.raw_encoders())
         document = next((one for one in encoders.values() if isinstance(one, JointEncoder)), None)

@@ -139,7 +139,7 @@ class Retriever(Recommender):
             return scores if only is None else scores[:, only.to(scores.device)]
         if only is not None:
             only = only.to(items.device)
-            items, alike = items[only], self._is_alike[only].nonzero().squeeze(1)
+            items, alike = items.index_select(0, only), self._is_alike[only].nonzero().squeeze(1)
         return product(self._users[rows], items, alike).masked_fill_(~known[:, None], -torch.inf)
 
     def _read(self, who: Who) -> np.ndarray:

@@ -155,5 +155,5 @@ class Similar(Explaining):
 
 def kinds_of(item_model: ItemModel) -> dict[str, str]:
     """Every feature of an item model, and of what kind it is: image, text, or neither."""
-    kinds = {name: encoder.kinds for name, encoder in item_model.raw_encoders()}
+    kinds = {name: one.kinds for name, one in item_model.about.items()}
     return {name: kinds[name][0] if len(kinds.get(name, ())) == 1 else "" for name in item_model.fields}

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rawrec import faults
 from rawrec.errors import UserError
 from rawrec.reading import check_plain
 from rawrec.stream.log import Appended, Entry, Letter, Log, Record, trimmed
@@ -68,7 +69,7 @@ class SqliteLog(Log):
 
     def append_raw(self, entries: Sequence[Entry]) -> Appended:
         taken, position = 0, 0
-        with self._errors(), self._turn():
+        with self._errors(), faults.around("append", self.path), self._turn():
             last = dict(self._db.execute("select producer, sequence from trimmed").fetchall())
             for entry in entries:
                 if entry.sequence <= last.get(entry.producer, -1):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
+from rawrec import faults
 from rawrec.config import Config
 from rawrec.config.online import PREFIX, online_config
 from rawrec.data.dataset import Dataset
@@ -314,7 +315,8 @@ class Trainer:
 
     def _trim(self, log: Log | None, name: str, trim: bool) -> None:
         if trim and log is not None:
-            log.trim(self.positions[name])
+            with faults.around("acknowledge", name):
+                log.trim(self.positions[name])
 
     # ----------------------------------------------------------------------------------------------------------- state
     def save(self) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import polars as pl
 from torch import Tensor
 
 from rawrec.config import Config
@@ -20,9 +19,15 @@ from rawrec.evaluation.beyond import Catalogue, beyond_accuracy, in_common
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
 from rawrec.files import write_table
+from rawrec.lazily import Lazily
 from rawrec.models.ranking.context import Moments
 from rawrec.training.metrics import Scorer, impression_metrics
 from rawrec.training.tasks.base import PARTS
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
 
 __all__ = ["PARTS", "ListTask", "TopKResult", "evaluate_part", "evaluate_topk", "make_lists"]
 

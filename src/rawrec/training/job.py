@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,30 +15,26 @@ from rawrec.config import Config, DataConfig, resolve
 from rawrec.config.finetune import FinetuneConfig, finetune_config
 from rawrec.config.metrics import followed
 from rawrec.config.resolution import single
-from rawrec.content.caches import Cache
-from rawrec.content.encoders import JOINT, known_or_whole
+from rawrec.content.encoders import known_or_whole
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.extras import install, there
 from rawrec.files import filling
 from rawrec.progress import watching
-from rawrec.reading import check_names, check_tensors, damaged
 from rawrec.shown import listed
 from rawrec.threads import computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.callbacks import Callback, Callbacks, TensorBoard
-from rawrec.training.device import choose_device
 from rawrec.training.evaluate import TopKResult, evaluate_part
+from rawrec.training.loading import load_task, same_encoders, task_of
 from rawrec.training.loop import Loop
 from rawrec.training.masking import masked
-from rawrec.training.records import Published
-from rawrec.training.runs import RunFolder, Settings, not_finished, running
-from rawrec.training.tasks.base import FORMAT, PARTS, Task
+from rawrec.training.runs import RunFolder, Settings, running
+from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
 from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
-from rawrec.training.tasks.sequences import SequenceTask
 from rawrec.training.turns import one_training
 from rawrec.training.warm_start import warm_start
 from rawrec.training.watching import chunks_told, watched
@@ -279,47 +275,6 @@ def _go_on(
             raise ending.not_resumed(run, error) from error
 
 
-Make = Callable[[Config, Dataset, Cache], ImpressionTask | PairTask]
-
-
-def load_task(
-    run: RunFolder, data: Dataset | str | Path | None = None, device: str | None = None, make: Make | None = None
-) -> ImpressionTask | PairTask:
-    """What a finished run trained, with its weights and a fresh bank. make: another task of the same model."""
-    if not run.info()["finished"]:
-        raise UserError(f"{run.path} {not_finished(run.path)}")
-    run.check_whole("model.safetensors")
-    cfg = run.config()
-    if device is not None:
-        choose_device(device, "device")
-        cfg.train.device = device
-    found = run.dataset(data)
-    task = (make or task_of(cfg))(cfg, found, run.cache_of(found))
-    _same_encoders(run, task)
-    path = run.path / "model.safetensors"
-    info = run.info()
-    run.check_file(path.name, info)
-    tensors, state = checkpoint.load(path, Published, summed=path.name not in info["files"])
-    if state["format"] != FORMAT:
-        raise UserError(
-            f"{path} has format {state['format']}, and this version of rawrec reads {FORMAT}: use the version that "
-            "made the run (its environment.json names it), or update rawrec"
-        )
-    if state["model"] != cfg.label:
-        raise UserError(
-            f"{path} is of the model {state['model'][:60]!r}, and the run of {cfg.label}: it is not its own"
-        )
-    with damaged(path, ". Train again"):
-        try:
-            task.load_published(tensors, state["step"])
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        own, found = task.published(), {task.name_now(name): value for name, value in tensors.items()}
-        check_names(own, found, path, "the model of this run")
-        check_tensors(own, found, path)
-    return task
-
-
 @checked(observer=optional(CALLABLE))
 def evaluate(
     path: str | Path,
@@ -466,30 +421,9 @@ def _task(run: RunFolder, cfg: Settings, data: Dataset, observe: Any) -> Task:
         if isinstance(cfg, FinetuneConfig)
         else task_of(cfg)(cfg, data, run.cache_of(data), progress)
     )
-    _same_encoders(run, task)
+    same_encoders(run, task)
     parameters = {key: sum(p.numel() for _, p in group) for key, group in task.parameter_groups().items()}
     run.write_info(parameters=parameters, media=task.stats, encoders=task.digests, loss_weights=dict(task.loss_weights))
     if isinstance(task, PairTask):
         run.write_info(paradigm=task.cfg.paradigm if task.reads_features else None)
     return task
-
-
-def _same_encoders(run: RunFolder, task: Task) -> None:
-    """UserError where the weights in an encoder's folder are not those that the run began with."""
-    for what, begun in run.info().get("encoders", {}).items():
-        now = task.digests.get(what)
-        if now is not None and now["digest"] != begun["digest"] and _is_folder(now["encoder"]):
-            raise UserError(
-                f"the weights of the encoder {now['encoder']} ({what}) have changed since the run {run.path.name} was "
-                "begun with them: bring them back, or train again"
-            )
-
-
-def _is_folder(encoder: str | None) -> bool:
-    return Path(str(encoder).removeprefix(JOINT)).is_dir()
-
-
-def task_of(cfg: Config) -> type[ImpressionTask] | type[PairTask]:
-    if not cfg.retrieval:
-        return ImpressionTask
-    return SequenceTask if cfg.model.reads_sequences else PairTask

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 
 from rawrec.errors import UserError
@@ -250,6 +249,8 @@ class RetrievalModel(nn.Module):
 
 def of_users(pairs: Interactions) -> Any:
     """Training pairs as a matrix of ones, `[n_users, n_items]` float32, by rows (scipy's CSR), on the CPU."""
+    from scipy import sparse  # which most models need not load
+
     users, items = pairs.users.cpu().numpy(), pairs.items.cpu().numpy()
     shape = (pairs.n_users, pairs.n_items)
     return sparse.csr_array((np.ones(len(users), np.float32), (users, items)), shape)

@@ -12,7 +12,7 @@ from rawrec.files import write_table
 from rawrec.studies.lemur.arms import Arms
 from rawrec.studies.running import Standing
 from rawrec.training.evaluate import evaluate_part
-from rawrec.training.job import load_task
+from rawrec.training.loading import load_task
 from rawrec.training.masking import KINDS, masked
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json

@@ -63,8 +63,8 @@ class Task:
     """Training rows of each item, `[n_items]`."""
     stats: dict[str, dict[str, int]]
     """Per field, what was cut off or lost while its column was made."""
-    digests: Mapping[str, Mapping[str, str | None]] = {}
-    """Name and weights of the encoders that it began with, by what they make."""
+    digests: Mapping[str, Mapping[str, Any]] = {}
+    """Name and weights of the encoders that it began with, by what they make, and what else is known of them."""
     notes: Sequence[str] = ()
     """What the user is told before the first step."""
     observe: Callable[..., None] = staticmethod(lambda event, **values: None)
@@ -146,7 +146,9 @@ class Task:
     def encoders(self) -> dict[str, Encoder]:
         """Field -> encoder with trained layers."""
         model = self.item_model
-        return {} if model is None else {name: e for name, e in model.raw_encoders() if name in model.trained}
+        if model is None or not model.trained:
+            return {}
+        return {name: encoder for name, encoder in model.raw_encoders() if name in model.trained}
 
     def learners(self) -> dict[str, Encoder | QueryEncoder]:
         """All that must have a gradient in training: `encoders`, and that of queries as `QUERY`."""

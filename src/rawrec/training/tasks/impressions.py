@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor, nn
 
 from rawrec.config import Config
 from rawrec.content.bank import Bank, BankView, Keeping
+from rawrec.content.building import build_item_model
 from rawrec.content.caches import Cache
 from rawrec.content.columns import equal_content, static_columns
-from rawrec.content.item_model import QUERY, ItemModel, build_item_model
+from rawrec.content.item_model import QUERY, ItemModel
+from rawrec.content.later import Known
 from rawrec.content.live import LiveContent
 from rawrec.content.policy import LivePolicy
 from rawrec.content.units import content_units, resolved
@@ -28,6 +30,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.errors import UserError
 from rawrec.files import write_table
+from rawrec.lazily import Lazily
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import item_columns, user_columns
 from rawrec.models.ranking.context import ContextReader
@@ -59,16 +62,24 @@ from rawrec.training.tasks.step_impressions import (
 )
 from rawrec.training.tasks.unread import unread_notes
 
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Lazily("polars")
+
 SAVED = "tower."  # what files of weights call the item model, as the first ones did
 CONTRASTED = "(contrasted)"  # among what a checkpoint keeps beside the state
 
 
 class ImpressionTask(Task, Scoring):
-    """A ranker with what it learns from. `item_model` and `bank` are None for a model on ids alone."""
+    """A ranker with what it learns from. `item_model` and `bank` are None for a model on ids alone. known: what is
+    known of encoders, see `build_item_model`."""
 
     noun = "samples"
 
-    def __init__(self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None):
+    def __init__(
+        self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None, known: Known = None
+    ):
         nn.Module.__init__(self)
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
@@ -84,7 +95,7 @@ class ImpressionTask(Task, Scoring):
         self._view: BankView | None = None
         self.queries: Queries | None = None
         if cfg.reads_content:
-            self.item_model, self.bank = self._content(cache, progress)
+            self.item_model, self.bank = self._content(cache, progress, known)
         self.phases: LoraPhases | None = None
         if self.item_model is not None and cfg.content.lora.handover != "none":
             self.phases = LoraPhases(cfg, self.item_model, self.samples)
@@ -134,7 +145,7 @@ class ImpressionTask(Task, Scoring):
         check_contrast(self.cfg, self.data, there)
         return there and model.reads_queries
 
-    def _content(self, cache: Path | Cache, progress: Callable | None) -> tuple[ItemModel, Bank]:
+    def _content(self, cache: Path | Cache, progress: Callable | None, known: Known) -> tuple[ItemModel, Bank]:
         fields, label = self.data.fields, self.cfg.label
         without = "train `id`" if label == "em3" else "set model.content=none"
         if not (fields.image or fields.text or fields.feature):
@@ -148,7 +159,7 @@ class ImpressionTask(Task, Scoring):
         queries = self._decide_on_queries()
         with drawing():
             torch.manual_seed(self.cfg.seed)
-            item_model = build_item_model(self.cfg, fields, units, reads_queries=queries)
+            item_model = build_item_model(self.cfg, fields, units, reads_queries=queries, known=known)
         item_model.to(self.device)
         self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)

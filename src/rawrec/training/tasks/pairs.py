@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from rawrec.config import Config, FieldConfig
 from rawrec.content.bank import Bank, BankView
+from rawrec.content.building import build_item_model
 from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
-from rawrec.content.item_model import ItemModel, build_item_model
+from rawrec.content.item_model import ItemModel
+from rawrec.content.later import Known
 from rawrec.content.live import LiveContent
 from rawrec.content.units import content_units, resolved, units_of_pieces
 from rawrec.data.dataset import Dataset, Fields
@@ -94,7 +96,9 @@ class PairTask(Task):
 
     noun = "pairs"
 
-    def __init__(self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None):
+    def __init__(
+        self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None, known: Known = None
+    ):
         self.cfg, self.data = cfg, data
         self.device = choose_device(cfg.train.device)
         self.part = data.retrieval_split(cfg.data.split)
@@ -110,7 +114,7 @@ class PairTask(Task):
         kind = retrieval_model(cfg.model.name)
         if getattr(cfg.model, "item_graph", None) is not None:  # a run may be resumed from another place
             cfg.model.item_graph = cfg.model.item_graph.absolute()
-        self.reads_features = cfg.model.reads_features()
+        self.reads_features, self._known = cfg.model.reads_features(), known
         features, present = self._features(cache, progress) if self.reads_features else ({}, {})
         described = [torch.zeros(data.n_items, dtype=torch.bool), *present.values()]
         # [n_items]: features of the item have a part in its vector
@@ -165,7 +169,7 @@ class PairTask(Task):
         this makes `item_model` and `bank`, filled.
         """
         with drawing():
-            item_model, order = encoders_of(self.cfg, self.data.fields)
+            item_model, order = encoders_of(self.cfg, self.data.fields, self._known)
         item_model = item_model.to(self.device)
         self.digests = item_model.digests()
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
@@ -188,7 +192,7 @@ class PairTask(Task):
 
     def encoders_anew(self) -> ItemModel:
         """The frozen encoders of the features that the model reads, for items that are not in the dataset."""
-        item_model, _ = encoders_of(self.cfg.model_copy(deep=True), self.data.fields)
+        item_model, _ = encoders_of(self.cfg.model_copy(deep=True), self.data.fields, self._known)
         item_model.autocast = choose_precision(self.cfg.train.precision, self.device)
         return item_model.to(self.device).eval()
 
@@ -455,10 +459,10 @@ class PairTask(Task):
             raise UserError(OTHER_MODEL) from None
 
 
-def encoders_of(cfg: Config, fields: Fields) -> tuple[ItemModel, list[str]]:
+def encoders_of(cfg: Config, fields: Fields, known: Known = None) -> tuple[ItemModel, list[str]]:
     """The encoders that a retrieval model's config asks for on a dataset with these fields, and the order of its
     modalities; with content.<field>.tokens=each those of its pieces. `cfg.content.fields` is complete then. Raises
-    UserError for encoders that cannot be had."""
+    UserError for encoders that cannot be had. known: see `build_item_model`."""
     ready = {name: cfg.content.fields.get(name, FieldConfig()) for name in fields.feature}
     raw = {name: field for name, field in cfg.content.fields.items() if name not in ready}
     of_raw = cfg.model_copy(update={"content": cfg.content.model_copy(update={"fields": raw})})
@@ -471,7 +475,7 @@ def encoders_of(cfg: Config, fields: Fields) -> tuple[ItemModel, list[str]]:
         pieces = {name: [own for own, unit in units.items() if unit.base == name] for name in order}
         order = [own for name in order for own in pieces[name] or [name]]
     # Encoders alone: what is above them is the models' own affair.
-    return build_item_model(of_raw, used, units, fused=False), order
+    return build_item_model(of_raw, used, units, fused=False, known=known), order
 
 
 def _ordered(modalities: list[str], order: list[str] | None) -> list[str]:

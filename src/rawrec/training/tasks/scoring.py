@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rawrec.config import Config
 from rawrec.content.bank import Bank, BankView
+from rawrec.content.store import rows_of
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Histories, Impressions, Samples
 from rawrec.models.ranking.batch import RankingBatch
@@ -123,7 +124,7 @@ class Scoring(nn.Module):
         if table is None:
             return RankingBatch(users, items, history, context=context)
         at_items = items.clamp(min=0)
-        content = table.values[at_items] * ((items >= 0) & table.valid[at_items])[..., None]
+        content = rows_of(table.values, at_items) * ((items >= 0) & table.valid[at_items])[..., None]
         past, long = self.past.of_table(table, history)
         return RankingBatch(users, items, history, content, past, table.columns, context, long_history=long)
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from rawrec.config import Config
+from rawrec.content.caches import Cache
+from rawrec.content.later import Known
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Histories
@@ -55,8 +57,10 @@ class SequenceTask(PairTask):
 
     noun = "sequences"
 
-    def __init__(self, cfg: Config, data: Dataset, cache: Path, progress: Callable | None = None):
-        super().__init__(cfg, data, cache, progress)
+    def __init__(
+        self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None, known: Known = None
+    ):
+        super().__init__(cfg, data, cache, progress, known)
         self._until: int | None = None
         told = ["the data have no times: sequences are in the order of the dataset's rows"] * (data.timestamps is None)
         self._trained = self._taken(1)
