@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ import httpx
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
+from rawrec.server import run as running
 from rawrec.server.guard import without_paths
-from rawrec.server.run import Options, application, listen, open_serving, read_token
+from rawrec.server.run import Options, application, listen, open_serving, read_token, serve
 from rawrec.server.wire import RecommendAsked
 
 TOKEN = "0123456789abcdef"
@@ -379,6 +381,47 @@ def test_the_command_serves_and_ends_in_order(runs: dict[str, Path]) -> None:
         assert process.wait(20) == 0
         assert process.stderr.read() == ""
     assert asked.status_code == 200 and len(asked.json()["items"]) == 2
+
+
+def test_who_goes_away_or_is_slow_holds_nothing(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Connections on which a request does not arrive are closed; the others are answered, and nothing is said."""
+    monkeypatch.setattr("rawrec.server.connection.SECONDS", 0.2)
+    options = Options(threads=1, port=0, token_file=runs["id"].parent / "token")
+    serving, _ = open_serving(lambda added: Recommender.load(runs["id"], device="cpu"), options)
+    place, body = listen(options), b'{"user": "u1"}'
+    server = threading.Thread(target=serve, args=(application(serving, options), place), daemon=True)
+    address = place.getsockname()
+    monkeypatch.setattr("rawrec.server.run.may_set_signals", lambda: False)
+    made: list[Any] = []
+
+    class Kept(running._Server):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            made.append(self)
+
+    monkeypatch.setattr(running, "_Server", Kept)
+    server.start()
+    head = b"POST /recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: "
+    head += b"%d\r\n\r\n" % len(body)
+    begun = [b"", b"POST /reco", head, head + body[:5]]
+    slow = [socket.create_connection(address, 20) for _ in begun]
+    for one, part in zip(slow, begun, strict=True):
+        one.sendall(part)
+    with socket.create_connection(address, 20) as gone:
+        bears = f"authorization: {BEARS['authorization']}\r\ncontent-length".encode()
+        gone.sendall(head.replace(b"/recommend", b"/items").replace(b"content-length", bears) + body[:5])
+    with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", timeout=20) as good:
+        assert [good.post("/recommend", json={"user": "u1"}).status_code for _ in range(2)] == [200, 200]
+    for one in slow:
+        with one:
+            assert one.recv(100) == b""
+    metrics = httpx.get(f"http://127.0.0.1:{address[1]}/metrics").text
+    assert 'rawrec_requests_total{route="/items",status="499"}' in metrics
+    made[0].should_exit = True
+    server.join(20)
+    assert not server.is_alive() and "Traceback" not in capfd.readouterr().err
 
 
 def test_a_port_that_is_taken_is_told() -> None:

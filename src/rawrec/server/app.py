@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from rawrec import __version__
 from rawrec.arguments import shown
@@ -37,6 +38,8 @@ from rawrec.shown import say
 from rawrec.stream.events import Event, Gone, read_event
 
 JSON_BYTES, UPLOAD_BYTES, PICTURES = 4 << 20, 64 << 20, 32
+GONE = 499
+"""Counted where a client went away before its request was there."""
 FAILURES: dict[int | str, dict[str, Any]] = {
     status: {"model": wire.Failure, "description": text}
     for status, text in {
@@ -311,6 +314,9 @@ def _counting(told: Told) -> Callable[..., Awaitable[Response]]:
         try:
             answer = await call(request)
             status = answer.status_code
+        except ClientDisconnect:  # nobody is there to be answered
+            status = GONE
+            answer = Response(status_code=GONE)
         except Exception:
             number = uuid.uuid4().hex[:8]
             say(f"rawrec: request {number} failed:\n{traceback.format_exc()}", error=True)

@@ -19,6 +19,7 @@ from rawrec.errors import UserError
 from rawrec.interruption import NUMBERS, may_set_signals
 from rawrec.reading import read_text
 from rawrec.server.app import make_app
+from rawrec.server.connection import Connection
 from rawrec.server.guard import LOOPBACK
 from rawrec.server.held import State, Version
 from rawrec.server.holding import Serving
@@ -136,7 +137,8 @@ def serve(app: FastAPI, place: socket.socket, begun: Callable[[], None] = lambda
     """Answer until a signal ends it, which is its usual end; what is being answered then is answered. begun: called
     when signals do that."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, lifespan="on", timeout_graceful_shutdown=5,
+        app, http=Connection, log_config=None, log_level="warning", access_log=False,
+        server_header=False, lifespan="on", timeout_graceful_shutdown=5,
         limit_concurrency=1024, h11_max_incomplete_event_size=1 << 16,
     )  # fmt: skip
     server = _Server(config)
