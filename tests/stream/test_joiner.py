@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawrec.config.online import OnlineConfig
-from rawrec.stream.events import Acted, Shown
+from rawrec.stream.events import MOST_ITEMS, Acted, Shown
 from rawrec.stream.joiner import AGREE, Joiner
 from rawrec.stream.past import Past
 from rawrec.stream.seen import APART, Seen
@@ -128,6 +128,17 @@ def test_what_is_not_as_it_should_be_is_counted() -> None:
         "early": 1, "unknown_request": 1, "repeated_request": 1, "repeated_action": 1, "unknown_item": 1,
         "other_action": 2, "crowded": 1,
     }  # fmt: skip
+
+
+def test_actions_of_requests_that_never_come_take_bounded_room() -> None:
+    """Also where the stream's time stands still: the oldest are given up, and counted."""
+    made = play(joiner(pending=5), *(acted(f"never{n}", "a", 0) for n in range(20)))
+    assert set(made._orphans) == {f"never{n}" for n in range(15, 20)} and made.counts == {"unknown_request": 15}
+    play(made, *(acted("never19", "a", 0) for _ in range(2 * MOST_ITEMS)), shown("never19", 1))
+    assert taken(made) == [] and made.counts["unknown_request"] == 15 + MOST_ITEMS + 1
+    assert made.counts["early"] == MOST_ITEMS and made._pending["never19"].labels == [1.0, 0.0]
+    made.finish()
+    assert made.counts["unknown_request"] == 15 + MOST_ITEMS + 1 + 4
 
 
 def test_an_action_behind_its_window_is_late() -> None:

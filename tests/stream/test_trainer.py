@@ -292,6 +292,28 @@ def test_an_item_has_content_as_soon_as_it_comes(copied: Callable[..., Path], da
     assert task.gone == {"new"}
 
 
+def test_values_that_are_not_of_their_field_stop_nothing(copied: Callable[..., Path], data: Dataset) -> None:
+    """Whatever an item brings under the name of a field, the next event is taken, and the state can be saved."""
+    made, number = trainer_of(copied("hybrid")), 0
+    kinds = data.fields
+    assert kinds.image and kinds.text and kinds.categorical and kinds.numeric
+    for name in (*kinds.names(), "nobody's"):
+        for given in (3.5, "", "a", [], ["a"], [1.0, 2.0], 3e38):
+            event = Item(producer="p", time=BEGIN, sequence=number, item=f"n{number % 3}", fields={name: given})
+            made.take(_Record(event))
+            number += 1
+        pictures = {name: [Picture(data=b"no picture")]}
+        made.take(_Record(Item(producer="p", time=BEGIN, sequence=number, item="n0", pictures=pictures)))
+        number += 1
+    image = len(kinds.image)
+    assert made.task.counts["item/broken_picture"] == 7 * image  # six values that are none, and one picture
+    assert made.task.counts["item/no_picture_field"] == len(kinds.names()) - image
+    assert made.task.counts["item/unknown_field"] == 8
+    made.save()
+    again = trainer_of(made.run.path)
+    assert again.task.counts == made.task.counts and again.task.facts == made.task.facts
+
+
 def test_content_of_a_new_item_is_that_of_its_twin(copied: Callable[..., Path], data: Dataset) -> None:
     """The raw fields of an item of the dataset, under another id, have its content."""
     made = trainer_of(copied("hybrid"))

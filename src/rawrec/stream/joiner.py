@@ -26,7 +26,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from rawrec.config.online import OnlineConfig
-from rawrec.stream.events import Acted, Shown
+from rawrec.stream.events import MOST_ITEMS, Acted, Shown
 from rawrec.stream.past import Past
 
 AGREE = 10
@@ -157,7 +157,13 @@ class Joiner:
         elif event.request is not None:
             if event.request not in self._orphans:
                 self._lost.append((self._now + self.cfg.wait, event.request))
-            self._orphans.setdefault(event.request, []).append((event.item, self._time(event.time)))
+            kept = self._orphans.setdefault(event.request, [])
+            kept.append((event.item, self._time(event.time)))
+            if len(kept) > MOST_ITEMS:  # more than any request shows
+                kept.pop(0)
+                self.counts["unknown_request"] += 1
+            while len(self._orphans) > self.cfg.pending:
+                self._give_up()
         else:
             self.counts["unknown_request"] += 1
 
@@ -205,8 +211,12 @@ class Joiner:
         while self._due and self._due[0][0] < self._now:
             self._become_due()
         while self._lost and self._lost[0][0] < self._now:
-            _, request = self._lost.popleft()
-            self.counts["unknown_request"] += len(self._orphans.pop(request, ()))
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """The request of the oldest orphans does not come."""
+        _, request = self._lost.popleft()
+        self.counts["unknown_request"] += len(self._orphans.pop(request, ()))
 
     def finish(self) -> None:
         """Nothing comes any more: all that waits is final."""

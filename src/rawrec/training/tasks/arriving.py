@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ def arrived(values: Mapping[str, Any], fields: Fields, item_model: ItemModel | N
     for name, value in values.items():
         if name not in fields.names():
             problems.append("unknown_field")
+        elif (name in fields.image) != _are_pictures(value) and value != []:
+            problems.append("broken_picture" if name in fields.image else "no_picture_field")
         elif name in fields.image:
             whole = [picture for picture in value if isinstance(picture, bytes) and images.check(picture) is None]
             problems += ["broken_picture"] * (len(value) - len(whole))
@@ -61,6 +64,17 @@ def arrived(values: Mapping[str, Any], fields: Fields, item_model: ItemModel | N
                 problems.append("no_value")
     made = {} if item_model is None else _columns(raw, fields, item_model)
     return Arrived(made, {name: raw[name] for name in named}, named, problems)
+
+
+def is_fact(name: str, value: Any, fields: Fields) -> bool:
+    """Whether a value is one of a categorical or a numeric field: texts, or a number."""
+    if name in fields.categorical:
+        return all(isinstance(word, str) for word in (value if isinstance(value, list) else [value]))
+    return name in fields.numeric and isinstance(value, int | float) and math.isfinite(value)
+
+
+def _are_pictures(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, bytes) for one in value)
 
 
 def _columns(raw: Mapping[str, Any], fields: Fields, item_model: ItemModel) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.context import ImpressionContext
 from rawrec.randomness import mixed
 from rawrec.training.steps import COLD
-from rawrec.training.tasks.arriving import arrived
+from rawrec.training.tasks.arriving import arrived, is_fact
 from rawrec.training.tasks.asked import Asked, Candidate, Sample
 from rawrec.training.tasks.expiring import Activity
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -134,8 +134,8 @@ class StreamTask(ImpressionTask):
             self.count(told)
         self.gone.discard(item)
         if row >= self.data.n_items:
-            named = (*self.data.fields.categorical, *self.data.fields.numeric)
-            self.facts[item] = self.facts.get(item, {}) | {name: values[name] for name in named if name in values}
+            facts = {name: value for name, value in values.items() if is_fact(name, value, self.data.fields)}
+            self.facts[item] = self.facts.get(item, {}) | facts
         found = arrived(values, self.data.fields, self.item_model, self.ranker.inputs.columns)
         for problem in found.problems:
             self.count(f"item/{problem}")
