@@ -68,6 +68,20 @@ def test_parts_are_what_a_scorer_without_them_loses(served: dict[str, Recommende
     assert rec.explain("u3", []) == []
 
 
+def test_popularity_is_a_part_of_a_model_that_reads_it(data: Dataset, tmp_path: Path) -> None:
+    run = rawrec.train("id", data, tmp_path / "run", QUICK | {"model.dim": 8, "model.popularity": True}, progress=False)
+    rec = Recommender.load(run.path, device="cpu")
+    found = rec.explain("u3", SOME, history=PAST)
+    assert set(found[0].parts) == {"ids", "popularity", "history"}
+    bare = Recommender.load(run.path, device="cpu")
+    for table in (bare.system.ranker.inputs.columns.numbers, bare.system.ranker.inputs.columns.users):
+        table[:, 0] = table[-1, 0]  # all as popular as what training never saw
+    lost = np.array([one.score for one in found]) - bare.score("u3", SOME, history=PAST)
+    np.testing.assert_allclose(parts(found, "popularity"), lost, atol=1e-6)
+    assert np.abs(lost).max() > 1e-4
+    assert rec.score("u3", SOME, history=PAST) == [one.score for one in found]  # nothing is left out behind it
+
+
 def test_reasons_are_the_attention(served: dict[str, Recommender]) -> None:
     """Of ids: softmax of a map of the candidate's vector with those of the history."""
     rec = served["id"]

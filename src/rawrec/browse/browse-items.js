@@ -18,7 +18,7 @@
     const texts = Object.entries(known.texts).map(([name, all]) => [make("dt", {}, words(name)), all.map((text) => make("dd", {}, words(text, "span")))]);
     const pictures = Object.keys(known.pictures);
     const neighbours = about.runs.flatMap((run, of) => run.near.map((by) => make("section.way", {},
-      make("h3", {}, WAYS[by], about.runs[1] ? [", ", words(run.name)] : null, make("span.muted", {}, TOLD[by])),
+      make("h3", {}, WAYS[by], about.runs[1] ? [", ", words(run.short)] : null, make("span.muted", {}, TOLD[by])),
       browse.later(near(item, by, of, signal), found, signal))));
     return [
       make("h1", {}, words(browse.titleOf(item))),

@@ -36,7 +36,7 @@
     const at = location.hash.split("?")[0];
     if (shownAt !== null && shownAt !== at) {
       scrollTo(0, 0);
-      content.focus({ preventScroll: true });
+      if (document.activeElement !== find) content.focus({ preventScroll: true });
     }
     shownAt = at;
   };
@@ -57,7 +57,7 @@
 
   // ------------------------------------------------------------------------------------------------------ the search
   const find = document.getElementById("find"), hits = document.getElementById("hits");
-  let entries = [], active = -1, turn = 0;
+  let entries = [], active = -1, turn = 0, shownFor = "";
   const close = () => { hits.hidden = true; find.setAttribute("aria-expanded", "false"); find.removeAttribute("aria-activedescendant"); active = -1; };
   const point = (at) => {
     active = at;
@@ -77,6 +77,7 @@
       return;
     }
     if (mine !== turn) return;
+    shownFor = text;
     const rows = [
       ...items.found.map((item) => [[browse.shot(item, 88), make("span", {}, words(browse.titleOf(item)), make("small", {}, words(item)))], browse.to(["item", item])]),
       ...users.users.map(([user, before]) => [[make("span.words", {}, "user"), make("span", {}, words(user), make("small", {}, `${whole(before)} taken`))], browse.to(["user", user])]),
@@ -102,7 +103,7 @@
   document.getElementById("search").addEventListener("submit", async (event) => {
     event.preventDefault();
     clearTimeout(wait);
-    if (hits.hidden) await search();
+    if (hits.hidden || shownFor !== find.value.trim()) await search();
     if (entries[active]) go(entries[active].dataset.address);
   });
 

@@ -2,11 +2,17 @@
 // All items as points: coloured by category or age, moved and magnified; a lasso shows the pictures of what it holds.
 (() => {
   const { make, words, whole, views } = browse;
-  const ACROSS = 65535, GRID = 96, SHOWN = 60, CORNERS = 48;
+  const ACROSS = 65535, GRID = 96, SHOWN = 60, CORNERS = 48, MANY = 3000;
   const COLOURS = ["--run", "--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6", "--baseline"];
 
   const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   const pairs = (text) => { const raw = bytes(text), found = new Uint16Array(raw.length / 2); for (let n = 0; n < found.length; n += 1) found[n] = raw[2 * n] | (raw[2 * n + 1] << 8); return found; };
+
+  /** A colour `#rrggbb` as the number that a canvas has for it. */
+  const rgba = (text, alpha) => {
+    const value = parseInt(text.slice(1), 16);
+    return ((alpha << 24) | ((value & 255) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
+  };
 
   /** Whether a point is inside a polygon of [x, y]. */
   const inside = (polygon, x, y) => {
@@ -55,6 +61,27 @@
       return [(cx - width / 2) / scale + view.x, (height / 2 - cy) / down + view.y];
     };
 
+    let image = null;
+    /** Many points, pixel by pixel: those of a colour that is not asked for first, and faintly. */
+    const dots = (ox, oy, sx, sy, size) => {
+      const [wide, high] = [canvas.width, canvas.height];
+      if (!image || image.width !== wide || image.height !== high) image = context.createImageData(wide, high);
+      const pixels = new Uint32Array(image.data.buffer), { x, y } = map, { kinds } = colour, last = palette.length - 1;
+      const whole_ = palette.map((text) => rgba(text, 255)), faint = palette.map((text) => rgba(text, 28));
+      pixels.fill(0);
+      for (const clear of only < 0 ? [true] : [false, true]) {
+        for (let n = 0; n < count; n += 1) {
+          const kind = kinds[n];
+          if (only >= 0 && (kind === only) !== clear) continue;
+          const left = (ox + x[n] * sx - size / 2) | 0, top = (oy + y[n] * sy - size / 2) | 0;
+          if (left < 0 || top < 0 || left + size > wide || top + size > high) continue;
+          const shade = (clear ? whole_ : faint)[Math.min(kind, last)];
+          for (let row = top * wide + left, end = row + size * wide; row < end; row += wide) pixels.fill(shade, row, row + size);
+        }
+      }
+      context.putImageData(image, 0, 0);
+    };
+
     const draw = () => {
       asked = 0;
       if (!width) return;
@@ -62,21 +89,19 @@
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
       const [ox, oy] = place(0, 0), [ex, ey] = place(ACROSS, ACROSS), sx = (ex - ox) / ACROSS, sy = (ey - oy) / ACROSS;
-      const { x, y } = map, { kinds, names } = colour;
-      for (let kind = names.length - 1; kind >= 0; kind -= 1) {
-        context.fillStyle = palette[Math.min(kind, palette.length - 1)];
-        context.globalAlpha = only < 0 || only === kind ? 0.82 : 0.08;
+      const { x, y } = map, { kinds } = colour, last = palette.length - 1;
+      if (count > MANY) {
+        dots(ox * ratio, oy * ratio, sx * ratio, sy * ratio, Math.max(2, Math.round(size * ratio)));
+      } else {
         for (let n = 0; n < count; n += 1) {
-          if (kinds[n] !== kind) continue;
-          const cx = ox + x[n] * sx, cy = oy + y[n] * sy;
-          if (cx < -8 || cy < -8 || cx > width + 8 || cy > height + 8) continue;
-          if (size < 4) { context.fillRect(cx - size / 2, cy - size / 2, size, size); continue; }
+          context.fillStyle = palette[Math.min(kinds[n], last)];
+          context.globalAlpha = only < 0 || only === kinds[n] ? 0.82 : 0.08;
           context.beginPath();
-          context.arc(cx, cy, size / 2, 0, 7);
+          context.arc(ox + x[n] * sx, oy + y[n] * sy, size / 2, 0, 7);
           context.fill();
         }
+        context.globalAlpha = 1;
       }
-      context.globalAlpha = 1;
       context.strokeStyle = palette.ink;
       context.lineWidth = 1.5;
       if (lasso.length > 1) {

@@ -61,7 +61,7 @@
   browse.later = (promise, fill, signal) => {
     const place = make("div", { "aria-busy": "true" }, make("p.muted", {}, "…"));
     promise.then((answer) => fill(answer), (error) => {
-      if (error instanceof browse.Refused) return make("p.muted", {}, `${browse.shown(error.message)}.`.replace(/([.!?])\.$/, "$1"));
+      if (error instanceof browse.Refused) return make("p.muted", {}, `${browse.shown(error.message).replace(/^by='\w*': /, "")}.`.replace(/([.!?])\.$/, "$1"));
       if (error.name !== "AbortError") throw error;
       return make("p.muted");
     }).then((node) => {
@@ -106,7 +106,7 @@
     const panel = make("div.why", { hidden: true });
     const tiles = answer.items.map((one, place) => {
       const note = [`${place + 1}. ${browse.score(one.score, answer.measure)}`, moved && moved(one.item, place)].filter(Boolean).join(" ");
-      return browse.tile(one.item, { note, hit: later.get(one.item), pressed: one.item === chosen, press: () => show(one.item === panel.dataset.item ? "" : one.item) });
+      return browse.tile(one.item, { note, hit: later.get(one.item), pressed: one.item === chosen, press: () => show(one.item === panel.dataset.item ? "" : one.item).scrollIntoView({ block: "nearest" }) });
     });
     const strip = browse.strip(name, tiles, { most: 100, empty: "The list is empty.", told: answer.items.length ? "press one for its reasons" : "" });
     const show = (item) => {
@@ -120,6 +120,7 @@
       }
       if (one) panel.replaceChildren(make("h4", {}, "Why ", words(browse.titleOf(item))), ...browse.why(one, answer.measure).filter(Boolean));
       choose(one ? item : "");
+      return panel;
     };
     if (chosen) show(chosen);
     return [strip, answer.told && make("p.muted", {}, browse.shown(answer.told)), panel].filter(Boolean);

@@ -140,10 +140,10 @@
     show();
     return [
       make("h1", {}, "What if"),
-      make("p.lead", {}, user === null ? "Somebody of whom nothing is known but this history." : ["User ", words(user), ": add to the history, or remove something, and the list follows."], runs[1] ? [" By ", words(run.name), "."] : null),
+      make("p.lead", {}, user === null ? "Somebody of whom nothing is known but this history." : ["User ", words(user), ": add to the history, or remove something, and the list follows."], runs[1] ? [" By ", words(run.short), "."] : null),
       make("div.choice.top", {}, picker("Choose a user", usersNamed(signal), (one) => { location.hash = browse.to(["try"], { user: one, of: of || "" }); }, signal),
         run.history ? picker("Add an item", itemsNamed(signal), (one) => set([...history, one]), signal) : null,
-        runs[1] ? make("a", { href: browse.to(["try"], { user, of: of ? "" : 1 }) }, "by ", words(runs[1 - of].name)) : null),
+        runs[1] ? make("a", { href: browse.to(["try"], { user, of: of ? "" : 1 }) }, "by ", words(runs[1 - of].short)) : null),
       run.history ? past : null, list,
       make("h2", {}, "An item that does not exist"),
       reads ? make("div.new-item", {}, field ? zone : null, make("div", {}, texts)) : make("p.muted", {}, "This run reads ids alone: it can say nothing of an item that it has never seen."),

@@ -106,13 +106,13 @@
         const count = answer.items.filter((one) => hits.has(one.item)).length;
         browse.say(`${browse.plural(answer.items.length, "item")} recommended${hits.size ? `, ${count} of them taken next` : ""}`);
         return browse.listed(answer, {
-          later: hits, name: about.runs[1] ? ["Recommended by ", words(about.runs[n].name)] : "Recommended",
+          later: hits, name: about.runs[1] ? ["Recommended by ", words(about.runs[n].short)] : "Recommended",
           chosen: n === 0 ? browse.place().options.get("why") || "" : "", choose: n === 0 ? (item) => browse.keep({ why: item }) : undefined,
         });
       };
       lists.replaceChildren(...asked.map((answer, n) => browse.later(answer, (done) => of(done, n), signal)));
       if (about.runs[1]) {
-        beside.replaceChildren(make("h2", {}, "Side by side"), browse.later(Promise.all(asked), (both) => browse.merged(both[0], both[1], about.runs.map((run) => browse.shown(run.name))), signal));
+        beside.replaceChildren(make("h2", {}, "Side by side"), browse.later(Promise.all(asked), (both) => browse.merged(both[0], both[1], about.runs.map((run) => browse.shown(run.short))), signal));
       }
     };
     const changed = () => {

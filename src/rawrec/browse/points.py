@@ -82,7 +82,8 @@ def _ages(facts: Facts, rows: NDArray[np.int64], own: NDArray[np.bool_]) -> dict
     edges = np.unique(np.quantile(when[known], np.linspace(0, 1, AGES + 1)[:-1]).astype(np.int64))
     kinds = np.where(known, np.searchsorted(edges, when, side="right") - 1, len(edges)).clip(0)
     names = [f"from {_day(edge)}" for edge in edges.tolist()] + ["unknown"]
-    return _colour("age", kinds, _counted(names, kinds))
+    told = _counted(names, kinds)
+    return _colour("age", kinds, told if told[-1][1] else told[:-1])
 
 
 def _day(seconds: int) -> str:

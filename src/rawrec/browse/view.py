@@ -54,7 +54,10 @@ class View:
         fields = rec.data.fields
         return {
             "rawrec": __version__,
-            "runs": [self._run(name, one) for name, one in zip(self.names, self.recs, strict=True)],
+            "runs": [
+                self._run(name, one) | {"short": short}
+                for name, one, short in zip(self.names, self.recs, _short(self.recs, self.names), strict=True)
+            ],
             "data": rec.people.path.resolve().name,
             "items": rec.n_items,
             "users": rec.people.n_users,
@@ -200,6 +203,12 @@ class View:
             raise UserError(
                 f"this run is of model `{rec.run.config().label}`, which knows users by their id and reads no history"
             )
+
+
+def _short(recs: Sequence[Recommender], names: Sequence[str]) -> list[str]:
+    """Names for headings: of runs those of their folders, where these differ."""
+    folders = [rec.run.path.resolve().name for rec in recs]
+    return folders if len(set(folders)) == len(folders) else list(names)
 
 
 def _pairs(found: Sequence[Scored]) -> list[list[Any]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 MARK = "touched_by_rows"
 _left_out: ContextVar[bool] = ContextVar("ids are left out", default=False)
+_popularity_left_out: ContextVar[bool] = ContextVar("popularity is left out", default=False)
 
 
 def touch_by_rows(*tables: Tensor) -> None:
@@ -44,6 +45,21 @@ def ids_left_out() -> Iterator[None]:
         yield
     finally:
         _left_out.reset(token)
+
+
+@contextmanager
+def popularity_left_out() -> Iterator[None]:
+    """Inside, for this thread, every user and item is as popular as what training never saw; ids are read as ever."""
+    token = _popularity_left_out.set(True)
+    try:
+        yield
+    finally:
+        _popularity_left_out.reset(token)
+
+
+def reads_popularity() -> bool:
+    """Whether it is not left out."""
+    return not _popularity_left_out.get()
 
 
 class IdTable(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.content.new_items import Item
-from rawrec.models.ids import ids_left_out
+from rawrec.models.ids import ids_left_out, popularity_left_out
 from rawrec.models.ranking.context import Moments
 from rawrec.models.ranking.history import Attention, watched
 from rawrec.serving.asked import Unknown, check_list
@@ -80,11 +80,12 @@ class Explaining(Searching):
         ids of a model on ids alone, of the vectors of a retrieval model), above 0.
 
         parts: score minus the score without "ids": user, item and the items of the history are read as ones that
-        training never saw, in their columns and contents as they are; "content": no item has any, where the model reads
-        content; "history": there is none. They are measured one by one and do not add up to the score. Of a retrieval
-        model, whose users have no history: "ids", the item's id is read as `eval.untrained_ids` says of items that
-        training never saw (as zeros where that is as_is); "content", where its vector has any: its features are zeros,
-        graphs of items made before staying as they are. It makes all vectors anew for that.
+        training never saw, in their columns and contents as they are; "popularity", of models that read it: user and
+        item are as popular as what training never saw (which leaving out ids takes along); "content": no item has any,
+        where the model reads content; "history": there is none. They are measured one by one and do not add up to the
+        score. Of a retrieval model, whose users have no history: "ids", the item's id is read as `eval.untrained_ids`
+        says of items that training never saw (as zeros where that is as_is); "content", where its vector has any: its
+        features are zeros, graphs of items made before staying as they are. It makes all vectors anew for that.
 
         >>> rec.explain("42", ["260"])[0].because
         """
@@ -153,6 +154,9 @@ class Explaining(Searching):
         without: dict[str, np.ndarray] = {}
         with ids_left_out():
             without["ids"] = self._shown_scores(asking)
+        if self.system.ranker.inputs.cfg.popularity:
+            with popularity_left_out():
+                without["popularity"] = self._shown_scores(asking)
         if asking.table is not None and self.system.ranker.content is not None:
             empty = asking.table._replace(valid=torch.zeros_like(asking.table.valid))
             without["content"] = self._shown_scores(asking._replace(table=empty))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config.ranking import InputsConfig
-from rawrec.models.ids import IdTable
+from rawrec.models.ids import IdTable, reads_popularity
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, TableColumns, mean_vectors
 from rawrec.models.ranking.context import ImpressionContext, Widths
@@ -222,7 +222,8 @@ class Inputs(nn.Module):
         found = table[rows]
         if not self.cfg.popularity:
             return found
-        first = torch.where(codes == 0, table[-1, 0], found[..., 0])
+        known = (codes != 0) & reads_popularity()
+        first = torch.where(known, found[..., 0], table[-1, 0])
         return torch.cat([first[..., None], found[..., 1:]], -1)
 
     def _counted(self, counts: Tensor, users: Tensor, items: Tensor) -> Tensor:
