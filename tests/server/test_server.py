@@ -301,6 +301,8 @@ Image.new("RGB", (8, 8), "red").save(PICTURE, "PNG")
         ({"item": "[1]"}, {}, "JSON object"),
         ({"item": "{}"}, {}, "item_id"),
         ({"item": json.dumps(NEW | {"look": [1]})}, {}, "6 finite numbers"),
+        ({"item": json.dumps(NEW | {"look": [3e38] * 6})}, {}, "numbers above 1e+18"),
+        ({"item": json.dumps(NEW | {"look": [10**400] * 6})}, {}, "vector of 6 numbers"),
     ],
 )  # fmt: skip
 def test_an_upload_that_is_wrong_adds_nothing(

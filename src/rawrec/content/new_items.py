@@ -19,6 +19,9 @@ from rawrec.data.ragged import Ragged
 from rawrec.errors import UserError
 from rawrec.shown import listed
 
+LARGEST = 1e18
+"""Size of a number in a ready-made feature; the squares of greater ones are infinite in float32, and no length is
+then a number."""
 Item = str | Mapping[str, Any]
 """An item: its id, or what is known of a new one, as `{"title": "...", "poster": "file.jpg"}` by field name.
 
@@ -48,7 +51,7 @@ def new_columns(
             if name in encoded:
                 raw[name][i] = (_pictures if name in fields.image else _strings)(value, where)
             elif name is not None and value is not None:
-                ready[name][i] = _vector(value, fields.feature[name], where)
+                ready[name][i] = vector_of(value, fields.feature[name], where)
                 given[name][i] = True
     columns = item_model.raw_columns({**raw})
     for name, values in ready.items():
@@ -108,11 +111,15 @@ def _strings(value: Any, where: str) -> list[str]:
     return [text for text in values if text]
 
 
-def _vector(value: Any, width: int, where: str) -> np.ndarray:
+def vector_of(value: Any, width: int, where: str) -> np.ndarray:
+    """A ready-made feature of a new item. Raises UserError where it is none of `width` numbers that can be reckoned
+    with."""
     try:
         vector = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: expected a vector of {width} numbers, found {shown(value)}") from None
     if vector.shape != (width,) or not np.isfinite(vector).all():
         raise UserError(f"{where}: expected a vector of {width} finite numbers, found one of shape {vector.shape}")
+    if np.abs(vector).max(initial=0) > LARGEST:
+        raise UserError(f"{where}: a vector with numbers above {LARGEST:g}, of which no length can be computed")
     return vector

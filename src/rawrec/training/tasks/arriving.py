@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from rawrec.content.item_model import ItemModel
-from rawrec.content.new_items import new_columns
+from rawrec.content.new_items import new_columns, vector_of
 from rawrec.data import images
 from rawrec.data.dataset import Fields
 from rawrec.errors import UserError
@@ -90,7 +89,7 @@ def _columns(raw: Mapping[str, Any], fields: Fields, item_model: ItemModel) -> d
 
 def _is_vector(value: Any, width: int) -> bool:
     try:
-        vector = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
+        vector_of(value, width, "")
+    except UserError:
         return False
-    return vector.shape == (width,) and bool(np.isfinite(vector).all())
+    return True
