@@ -1,8 +1,7 @@
 """The pictures of pages in the documentation, after `make demo`: `python docs/making/picture.py` photographs a report
-(docs/images/report.png), `python docs/making/picture.py --browse` the page of a run (docs/images/browse.png).
+(docs/images/report.png), `python docs/making/picture.py runs/shop-em3` the page of a run (docs/images/browse.png).
 
-It photographs with Chromium (Debian's `chromium`). Of another report: `python docs/making/picture.py REPORT.html`; of
-another run: `python docs/making/picture.py --browse RUN`.
+It photographs with Chromium (Debian's `chromium`). Another report: `python docs/making/picture.py REPORT.html`.
 """
 
 from __future__ import annotations
@@ -58,8 +57,5 @@ def browse(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    if given[:1] == ["--browse"]:
-        browse(Path(given[1]) if given[1:] else RUN)
-    else:
-        photograph(Path(given[0]) if given else RUN / "report.html", IMAGES / "report.png")
+    given = Path(sys.argv[1]) if len(sys.argv) > 1 else RUN / "report.html"
+    browse(given) if given.is_dir() else photograph(given, IMAGES / "report.png")
