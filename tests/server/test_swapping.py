@@ -13,6 +13,7 @@ import pytest
 
 from rawrec import UserError
 from rawrec.data.dataset import Dataset
+from rawrec.reading import read_json_lines
 from rawrec.stream import versions
 from rawrec.stream.online import online
 from streams import SETTINGS, events_of, small_run, write
@@ -81,6 +82,27 @@ def test_what_is_published_answers_from_the_next_look_on(http: TestClient, out: 
         assert answer["served"]["version"] == name
         assert answer["served"]["watermark"] == versions.read(out, name)[0].watermark
     assert f"rawrec_version_swaps_total {len(names(out)) - 1}.0" in http.get("/metrics").text
+
+
+def test_the_page_follows_and_shows_what_is_published(http: TestClient, out: Path) -> None:
+    known, user = names(out), str(Published.of(out).data.user_ids[0])
+    assert http.get("/page/about").json()["runs"][0]["name"] == known[0]
+    versions.rollback(out, known[-1])
+    assert watcher(http).look()
+    assert http.get("/page/about").json()["runs"][0]["name"] == known[-1]
+    listed = http.post("/page/list", json={"user": user, "until": "now", "k": 5}).json()["items"]
+    expected = Published.of(out).recommend(user, k=5)
+    assert [one["item"] for one in listed] == [one.item for one in expected]
+    live = http.get("/page/live").json()
+    assert [one["name"] for one in live["versions"]] == known[::-1] and live["count"] == len(known) and live["held"]
+    assert [one["name"] for one in live["versions"] if one["served"]] == [live["served"]["version"]] == [known[-1]]
+    assert live["swaps"] == 1 and live["requests"] >= 3 and live["events"] is None
+    run = Path(versions.listed(out).versions[0].folder)
+    lines = read_json_lines(run / "online" / "metrics.jsonl")
+    assert [one["judged"] for one in live["windows"]] == [line["judged"] for line in lines] != []
+    (out / versions.FOLDER / known[0] / versions.MANIFEST).write_text("{")
+    told = http.get("/page/live").json()
+    assert told["versions"] == [] and str(out) not in told["told"] and versions.MANIFEST in told["told"]
 
 
 def test_no_answer_mixes_two_versions(http: TestClient, out: Path) -> None:
