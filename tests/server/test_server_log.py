@@ -20,6 +20,7 @@ from rawrec.server.recent import Answered, Recent
 from rawrec.server.run import Options, application, open_serving
 from rawrec.server.worker import Busy
 from rawrec.server.written import MOST_WAITING, Writer
+from rawrec.serving.published import Published
 from rawrec.stream.events import Acted, Gone, Item, Shown, read_event
 from rawrec.stream.log import Log, open_log
 
@@ -321,6 +322,23 @@ def test_the_latest_are_kept_and_the_longest_silent_forgotten(monkeypatch: pytes
     recent = Recent(0)
     recent.add("a", ["1"])
     assert not recent._of
+
+
+def test_what_a_version_knows_by_now_is_not_told_twice() -> None:
+    class Version(Published):
+        reads_histories = True
+
+        def __init__(self) -> None: ...
+        def __contains__(self, item: object) -> bool:
+            return item != "gone"
+
+        def heard(self, user: str) -> list[str]:
+            return ["1", "2"] if user == "a" else []
+
+    recent = Recent(9)
+    recent.add("a", ["1", "2", "gone", "3"])
+    recent.add("b", ["1"])
+    assert recent.of("a", Version()) == ["3"] and recent.of("b", Version()) == ["1"]
 
 
 def test_requests_are_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,9 +160,8 @@ def test_a_damaged_version_is_told_once_and_the_one_before_goes_on(
 ) -> None:
     first, second, *_, last = names(out)
     path = out / "versions" / second / versions.TENSORS
-    content = bytearray(path.read_bytes())
-    content[-9] ^= 1
-    path.write_bytes(bytes(content))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     pointer = out / versions.POINTER
     text = pointer.read_text()
     pointer.write_text(text.replace(first, second))
@@ -172,6 +171,7 @@ def test_a_damaged_version_is_told_once_and_the_one_before_goes_on(
     pointer.write_text("{")
     assert not watcher(http).look() and not watcher(http).look()
     assert capsys.readouterr().err.count(f"{first} goes on answering") == 2
+    path.write_bytes(whole)  # of which the last one is made
     pointer.write_text(text.replace(first, last))
     assert watcher(http).look() and http.get("/version").json()["version"] == last
 

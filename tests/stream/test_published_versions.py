@@ -16,11 +16,15 @@ from rawrec.stream import versions
 from rawrec.stream.joiner import Sample
 from rawrec.stream.online import load_version, online
 from rawrec.stream.trainer import Trainer
+from rawrec.stream.version_files import HISTORIES, PLAIN, TENSORS
 from rawrec.stream.versions import LATEST, Version, listed, prune, publish, read, rollback
 from rawrec.training.runs import RunFolder
 from streams import BEGIN, SETTINGS, check_same, events_of, small_run, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+FILES = (TENSORS, PLAIN, HISTORIES, versions.MANIFEST)
 
 
 def version(number: int, run: str = "a") -> Version:
@@ -32,7 +36,7 @@ def version(number: int, run: str = "a") -> Version:
 
 
 def put(out: Path, number: int, value: float = 1.0, **more: Any) -> Version:
-    return publish(out, version(number, **more), {"w": torch.tensor([value, number])}, {"items": ["i"]})
+    return publish(out, version(number, **more), {"w": torch.tensor([value, number])}, {"items": ["i"]})[0]
 
 
 def test_the_latest_is_served_until_somebody_rolls_back(tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ def test_killed_at_any_operation_what_is_served_is_whole(tmp_path: Path) -> None
 def test_damage_is_named(tmp_path: Path) -> None:
     put(tmp_path, 1)
     made = put(tmp_path, 2)
-    paths = [tmp_path / "versions" / made.name / name for name in (versions.TENSORS, versions.PLAIN, versions.MANIFEST)]
+    paths = [tmp_path / "versions" / made.name / name for name in FILES]
     for path in (*paths, tmp_path / versions.POINTER):
         content = path.read_bytes()
         for place in range(0, len(content), max(len(content) // 12, 1)):
@@ -106,8 +110,8 @@ def test_damage_is_named(tmp_path: Path) -> None:
             except UserError as error:
                 assert str(tmp_path) in str(error)
             else:  # white space, or what is said of the version and nobody goes by
-                assert path in (paths[2], tmp_path / versions.POINTER)
-                assert tensors["w"].tolist() == [1, found.step] and plain == {"items": ["i"]}
+                assert path in (paths[-1], tmp_path / versions.POINTER)
+                assert tensors["w"].tolist() == [1, found.step] and plain == {"items": ["i"], "histories": {}}
         path.write_bytes(content)
     assert rollback(tmp_path) == versions.name_of(1, 1)
 

@@ -87,6 +87,12 @@ class OnlineConfig(Record):
         description="seconds between versions, beside online.publish_every: by the clock for who follows a log, by the "
         "time of events for what is read to an end (--until, --events); null: no time makes one",
     )
+    publish_full_every: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="of so many versions one is full, the others hold what has changed since the one before",
+    )
     canaries: int = Field(
         default=16,
         ge=0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from rawrec.serving.published import Published
 from rawrec.serving.recommender import Recommender
 
 MOST_USERS, MOST_REQUESTS = 100_000, 200_000
@@ -43,5 +44,9 @@ class Recent:
             self._of.popitem(last=False)
 
     def of(self, user: str, rec: Recommender) -> list[str]:
-        """The latest items of a user that are in the catalogue, where the model can read them; else nothing."""
-        return [item for item in self._of.get(user, ()) if item in rec] if rec.reads_histories else []
+        """The latest items of a user that are in the catalogue, and that a version does not know them to have taken,
+        where the model can read them; else nothing."""
+        if not rec.reads_histories or not (own := self._of.get(user, ())):
+            return []
+        known = set(rec.heard(user)) if isinstance(rec, Published) else ()
+        return [item for item in own if item in rec and item not in known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawrec.arguments import IDS
 from rawrec.data.dataset import Dataset
+from rawrec.data.sampling import Histories
 from rawrec.errors import UserError
 from rawrec.models.ranking.context import Moments
 from rawrec.serving.filters import Columns
@@ -29,7 +32,8 @@ def holds_versions(path: Path) -> bool:
 
 class Published(Recommender):
     """The `Recommender` of a version (`rawrec online RUN --publish DIR`). Items that came with the stream are in its
-    catalogue, those that went are hidden. A user that came with it has an id of their own, and no history here.
+    catalogue, those that went are hidden. Users are asked for with what they took in the dataset and in the stream, as
+    far as the version holds it; those who came with the stream have an id of their own once they were admitted.
 
     Pictures and words of items that came are not in a version, only what the model makes of them: `similar` by image or
     text does not know them.
@@ -51,6 +55,10 @@ class Published(Recommender):
 
     def __init__(self, system: StreamTask, run: RunFolder):
         self._stream = system
+        self._users = dict(system.users)  # with those that have a history and no id
+        first = system.data.n_users + len(system.newcomers)
+        self._users |= {user: first + n for n, user in enumerate(u for u in system.heard if u not in system.users)}
+        self._names = {row: user for user, row in self._users.items()}
         super().__init__(system, run)
         ids = list(system.items)
         columns = Columns(self.data).extended(self._values_of(ids[self.data.n_items :]))
@@ -82,28 +90,54 @@ class Published(Recommender):
 
     # ----------------------------------------------------------------------------------------------------- who is asked
     def knows_user(self, user: str) -> bool:
-        return user in self._stream.users
+        return user in self._users
 
-    def history(self, user: str, met: bool = False) -> list[str]:
-        return [] if self._known_user(user) >= self.people.n_users else super().history(user, met)
+    def heard(self, user: str) -> list[str]:
+        """What a user took in the stream, as far as the version holds it, oldest first."""
+        return [item for _, item in self._stream.heard.get(user, ())]
+
+    def _read_people(self, data: Dataset, positive: np.ndarray) -> None:
+        super()._read_people(data, positive)
+        users, items, times, taken = self._heard(data)
+        chosen = data.in_order(positive & self._met_rows)
+        before = None if data.timestamps is None else data.timestamps[chosen].astype(np.float64)
+        when = None if before is None else np.concatenate([before, times[taken]])
+        self._past = self._joined(data.users[chosen], data.items[chosen], users[taken], items[taken], when)
+        self._made["met"] = self._joined(data.users[self._met_rows], data.items[self._met_rows], users, items, None)
+
+    def _joined(
+        self, users: np.ndarray, items: np.ndarray, more: np.ndarray, their: np.ndarray, times: np.ndarray | None
+    ) -> Histories:
+        return Histories(np.concatenate([users, more]), np.concatenate([items, their]), times, self._n_users)
+
+    @property
+    def _n_users(self) -> int:
+        return max(self._users.values(), default=-1) + 1
+
+    def _heard(self, data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Users, items and times of what was taken in the stream, and which of that the dataset does not hold, too."""
+        rows = [
+            (self._users[user], row, time, (time, item) not in self._stream.before_of(user))
+            for user, events in self._stream.heard.items()
+            for time, item in events
+            if (row := self._stream.items.get(item)) is not None
+        ]
+        users, items, times, new = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return np.array(users, np.int64), np.array(items, np.int64), np.array(times, np.float64), np.array(new, bool)
+
+    def _user_rows(self, users: Sequence[str]) -> np.ndarray:
+        IDS.check("users", users)
+        return np.array([self._known_user(user) for user in users], np.int64)
 
     def _known_user(self, user: str) -> int:
-        row = self._stream.users.get(str(user))
+        row = self._users.get(str(user))
         return super()._known_user(user) if row is None else row
 
+    def _user_names(self, users: np.ndarray) -> Sequence[str]:
+        return [self._names[row] for row in users.tolist()]
+
     def _known_to_model(self, users: np.ndarray) -> np.ndarray:
-        return users
-
-    def _histories(self, users: np.ndarray) -> np.ndarray:
-        found = np.full((len(users), self.system.samples.history), -1, np.int64)
-        old = users < self.people.n_users
-        found[old] = super()._histories(users[old])
-        return found
-
-    def _left_out(self, users: np.ndarray, exclude: Any) -> tuple[np.ndarray, np.ndarray]:
-        if (users < self.people.n_users).all():
-            return super()._left_out(users, exclude)
-        return np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)  # one user, who came with the stream
+        return np.where(users < self.data.n_users + len(self._stream.newcomers), users, -1)
 
     # ----------------------------------------------------------------------------------------------------------- scores
     def _score_all(
@@ -127,4 +161,4 @@ class Published(Recommender):
         raise UserError(f"{kept} is good for the weights of its run alone, not for a version that went on from them")
 
     def fingerprint(self) -> str:
-        return self.about.files["model.safetensors"]
+        return f"{self.about.name}-{self.about.sum}"

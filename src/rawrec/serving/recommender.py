@@ -283,7 +283,7 @@ class Recommender(Growing):
         items = pa.array(self._item_ids, pa.string()).take(pa.array(top.items[found]))
         scores = pa.array(self._shown(top.scores[found]).astype(np.float32))
         rows = [pa.ListArray.from_arrays(offsets, values) for values in (items, scores)]
-        return pa.Table.from_arrays([pa.array(self.people.user_ids[users], pa.string()), *rows], schema=LISTS)
+        return pa.Table.from_arrays([pa.array(self._user_names(users), pa.string()), *rows], schema=LISTS)
 
     @of_one_state
     def score(

@@ -197,6 +197,10 @@ class Served:
         IDS.check("users", users)
         return self.people.user_rows([str(user) for user in users])
 
+    def _user_names(self, users: np.ndarray) -> Sequence[str]:
+        """Ids of the rows of known users."""
+        return self.people.user_ids[users]
+
     def _known_to_model(self, users: np.ndarray) -> np.ndarray:
         """Rows of users as the model counts them, -1 for those who came after it."""
         return np.where(users < self.data.n_users, users, -1)

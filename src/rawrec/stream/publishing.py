@@ -17,6 +17,7 @@ from torch import Tensor
 from rawrec.errors import UserError
 from rawrec.stream import gate, versions
 from rawrec.stream.trainer import Trainer
+from rawrec.stream.version_files import PAST, Whole
 from rawrec.stream.versions import Version
 from rawrec.training.job import load_task
 from rawrec.training.tasks.stream import StreamTask
@@ -33,6 +34,7 @@ class Publisher:
         self.out, self.trainer, self.cfg, self.following = out, trainer, trainer.cfg, following
         self.refused = 0
         self._since = time.monotonic()
+        self._last: Whole | None = None  # the latest good version
         self._served: StreamTask | None = None  # the model as who loads a version has it
         if trainer.anew and (out / versions.FOLDER).is_dir() and versions.listed(out).versions:
             raise UserError(
@@ -92,9 +94,12 @@ class Publisher:
             metrics={key: last[key] for key in gate.KEPT if key in last},
             files={},
         )
-        made = versions.publish(
-            self.out, about, tensors, task.plain_state() | {"canaries": gate.plain(asked)}, self._passes
+        plain = task.plain_state() | {"canaries": gate.plain(asked), PAST: trainer.past.state()}
+        made, whole = versions.publish(
+            self.out, about, tensors, plain, self._passes, self.cfg.publish_full_every, self._last
         )
+        if whole is not None and made.refused is None and self.cfg.publish_full_every > 1:
+            self._last = whole
         if made.refused is not None:
             self.refused += 1
             trainer.observe("note", text=f"version {made.name} is kept, and not served: {made.refused}", loud=True)

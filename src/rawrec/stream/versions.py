@@ -3,6 +3,9 @@
 A folder DIR holds `versions/<name>/`, each written whole or not at all, with a manifest of check sums, and
 `current.json`, replaced in one step. Names grow with what was trained, and a trainer that was killed and comes to the
 same step again finds its version there.
+
+A version is full, or what has changed since another one, its base (`deltas.py`): to read it is to read the chain of its
+bases from a full one on. The manifest has the check sum of what a chain must come to.
 """
 
 from __future__ import annotations
@@ -17,22 +20,16 @@ from torch import Tensor
 
 from rawrec.arguments import PATH, checked
 from rawrec.errors import UserError
-from rawrec.files import alone, clean, write_text
+from rawrec.files import alone, clean
 from rawrec.folders import discard, own_folder, placing
-from rawrec.reading import damaged, read_json, read_text, typed
+from rawrec.reading import damaged, read_json, typed
 from rawrec.stream import gate
-from rawrec.stream.saved import LARGEST
+from rawrec.stream.version_files import HISTORIES, PAST, PLAIN, TENSORS, Whole, read_one, write
 from rawrec.sums import check_file, file_sum
 from rawrec.training import state as checkpoint
 
 FORMAT = 2
-FOLDER, POINTER, TENSORS, PLAIN, MANIFEST = (
-    "versions",
-    "current.json",
-    "model.safetensors",
-    "items.json",
-    "manifest.json",
-)
+FOLDER, POINTER, MANIFEST = "versions", "current.json", "manifest.json"
 NAME = r"[0-9]{9}-[0-9]{12}"
 LATEST = "latest"
 
@@ -40,7 +37,8 @@ LATEST = "latest"
 class Version(BaseModel):
     """What a version's `manifest.json` says. run: the fingerprint of the run that it goes on from, whose folder was
     `folder`; step, events: what the trainer had done; watermark: the latest time of its events; metrics: of the
-    trainer's last window; refused: why it is not to be served, where a check failed."""
+    trainer's last window; base: the version of which this one holds what has changed; sum: of all that it comes to;
+    refused: why it is not to be served, where a check failed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -55,17 +53,22 @@ class Version(BaseModel):
     items: int
     users: int
     metrics: dict[str, float | None] = {}
+    base: str | None = Field(default=None, pattern=f"^{NAME}$")
+    sum: str = ""
     files: dict[str, str]
     refused: str | None = None
 
 
 class _Pointer(BaseModel):
-    """`current.json`. held: by whoever rolled back; what is published meanwhile is not served."""
+    """`current.json`. chain: for who copies them, the versions that must be there to read the one that is served, the
+    last of them; manifests say so, too, and count. held: by whoever rolled back; what is published meanwhile is not
+    served."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: int
     version: str = Field(pattern=f"^{NAME}$")
+    chain: list[str]
     held: bool = False
 
 
@@ -95,13 +98,21 @@ def is_behind(out: Path, name: str) -> bool:
 
 # -------------------------------------------------------------------------------------------------------------- writing
 def publish(
-    out: Path, about: Version, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], passes: Passes | None = None
-) -> Version:
+    out: Path,
+    about: Version,
+    tensors: Mapping[str, Tensor],
+    plain: Mapping[str, Any],
+    passes: Passes | None = None,
+    full_every: int = 1,
+    last: Whole | None = None,
+) -> tuple[Version, Whole | None]:
     """Write a version, read it again and check it, and serve it: the pointer moves, never backwards, unless a check
-    fails or somebody holds it.
+    fails or somebody holds it. Returns what its manifest says, and what it comes to, if it was written now.
 
     Where it is there already, as a trainer left it that was killed behind it, it is not written again. passes: the
-    checks; None: all values are numbers. Raises UserError for a folder that holds versions of another run.
+    checks; None: all values are numbers. full_every: one of so many versions is full, the others hold what has changed
+    since the latest good one; last: that one, if it is at hand. Raises UserError for a folder that holds versions of
+    another run.
     """
     out.mkdir(parents=True, exist_ok=True)
     with alone(out, f"another process publishes in {out} now"):
@@ -110,13 +121,16 @@ def publish(
         before = listed(out)
         if before.versions and before.versions[-1].run != about.run:
             raise UserError(f"{out} holds versions of another run: publish into another folder")
-        made = next((version for version in before.versions if version.name == about.name), None)
+        made, whole = next((version for version in before.versions if version.name == about.name), None), None
         if made is None:
             served = next((version for version in before.versions if version.name == before.current), None)
-            made = _written(folder / about.name, about, tensors, plain, passes or _numbers, served)
+            base = _base(out, before, about.name, full_every, last)
+            plain = json.loads(json.dumps({PAST: {}} | dict(plain), allow_nan=False))  # as it will be read
+            whole = Whole(about.name, tensors, plain)
+            made, whole = _written(folder / about.name, about, whole, base, passes or _numbers, served)
         if made.refused is None and not before.held and (before.current is None or before.current < made.name):
-            _point(out, made.name)
-    return made
+            _point(out, listed(out), made.name)
+    return made, whole
 
 
 def _numbers(
@@ -125,27 +139,38 @@ def _numbers(
     return gate.no_numbers(tensors)
 
 
+def _base(out: Path, found: Listed, name: str, full_every: int, last: Whole | None) -> Whole | None:
+    """What a version is to be a delta of; None: it is to be full, as where a chain would be too long or is damaged."""
+    good = [version for version in found.versions if version.refused is None and version.name < name]
+    if not good or full_every == 1:
+        return None
+    try:
+        if len(chain_of(found, good[-1], out)) >= full_every:
+            return None
+        return last if last is not None and last.name == good[-1].name else _whole(out, found, good[-1])
+    except UserError:
+        return None
+
+
 def _written(
-    target: Path,
-    about: Version,
-    tensors: Mapping[str, Tensor],
-    plain: Mapping[str, Any],
-    passes: Passes,
-    served: Version | None,
-) -> Version:
+    target: Path, about: Version, whole: Whole, base: Whole | None, passes: Passes, served: Version | None
+) -> tuple[Version, Whole]:
+    about = about.model_copy(update={"base": None if base is None else base.name, "sum": whole.sum})
     with placing(target) as fresh:
-        checkpoint.save(fresh / TENSORS, tensors, {"format": FORMAT, "version": about.name})
-        write_text(fresh / PLAIN, json.dumps(plain, ensure_ascii=True, allow_nan=False))
-        again, _ = checkpoint.load(fresh / TENSORS)
-        refused = passes(about, again, json.loads(read_text(fresh / PLAIN, LARGEST)), served)
-        sums = {name: file_sum(fresh / name) for name in (TENSORS, PLAIN)}
+        write(fresh, whole, base)
+        again = read_one(fresh, about.name, base)
+        sums = {name: file_sum(fresh / name) for name in (TENSORS, PLAIN, HISTORIES)}
+        refused = passes(about, again.tensors, again.plain, served)
+        if refused is None and again.sum != about.sum:
+            refused = "what was read again is not what was written"
         made = about.model_copy(update={"files": sums, "refused": refused})
         checkpoint.write_json(fresh / MANIFEST, made.model_dump())
-    return made
+    return made, again
 
 
-def _point(out: Path, name: str, held: bool = False) -> None:
-    checkpoint.write_json(out / POINTER, _Pointer(format=FORMAT, version=name, held=held).model_dump())
+def _point(out: Path, found: Listed, name: str, held: bool = False) -> None:
+    chain = [one.name for one in chain_of(found, _named(found, name, out), out)]
+    checkpoint.write_json(out / POINTER, _Pointer(format=FORMAT, version=name, chain=chain, held=held).model_dump())
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -186,24 +211,47 @@ def _pointer(out: Path) -> _Pointer | None:
     return found
 
 
-def read(out: Path, name: str | None = None) -> tuple[Version, dict[str, Tensor], dict[str, Any]]:
+def read(out: Path, name: str | None = None) -> tuple[Version, Mapping[str, Tensor], Mapping[str, Any]]:
     """A version, the one that is served unless another is named, whole and as it was written. Raises UserError where it
-    is not there, was refused, or is damaged."""
+    is not there, was refused, or is damaged, or one of those that it is made of."""
     found = listed(out)
     name = name or found.current
     if name is None:
         raise UserError(f"{out} serves no version yet")
     version = _named(found, name, out)
-    folder = out / FOLDER / name
-    then = f"roll back to another version (rawrec rollback {out} VERSION), or publish again"
-    for file in (TENSORS, PLAIN):
-        check_file(folder / file, version.files.get(file, ""), then)
-    tensors, state = checkpoint.load(folder / TENSORS, summed=False)
-    with damaged(folder / PLAIN, f"; {then}"):
-        plain = json.loads(read_text(folder / PLAIN, LARGEST))
-    if state.get("version") != name:
-        raise UserError(f"{folder / TENSORS} is of another version; {then}")
-    return version, tensors, plain
+    whole = _whole(out, found, version)
+    return version, whole.tensors, whole.plain
+
+
+def chain_of(found: Listed, version: Version, out: Path) -> list[Version]:
+    """The versions that one is made of, a full one first, itself last. UserError where one of them is not there."""
+    by_name, chain = {one.name: one for one in found.versions}, [version]
+    while (base := chain[-1].base) is not None:
+        if base not in by_name or base >= chain[-1].name:
+            raise UserError(
+                f"version {version.name} of {out} is damaged: it is made of version {base}, which is not there; "
+                + _then(out)
+            )
+        chain.append(by_name[base])
+    return chain[::-1]
+
+
+def _then(out: Path) -> str:
+    return f"roll back to another version (rawrec rollback {out} VERSION), or publish again"
+
+
+def _whole(out: Path, found: Listed, version: Version) -> Whole:
+    whole: Whole | None = None
+    for one in chain_of(found, version, out):
+        folder = out / FOLDER / one.name
+        for file in (TENSORS, PLAIN, HISTORIES):
+            check_file(folder / file, one.files.get(file, ""), _then(out))
+        with damaged(folder, f"; {_then(out)}"):
+            whole = read_one(folder, one.name, whole)
+    assert whole is not None
+    if whole.sum != version.sum:
+        raise UserError(f"version {version.name} of {out} is damaged: it is not what was written; {_then(out)}")
+    return whole
 
 
 def _named(found: Listed, name: str, out: Path) -> Version:
@@ -238,17 +286,21 @@ def rollback(out: str | Path, version: str | None = None) -> str:
         else:
             name = version
         read(out, name)
-        _point(out, name, held=version != LATEST)
+        _point(out, found, name, held=version != LATEST)
     return name
 
 
 @checked(out=PATH)
 def prune(out: str | Path, keep: int) -> list[str]:
-    """Remove versions but for the `keep` latest and the one that is served; the names of those that went."""
+    """Remove versions but for the `keep` latest, the one that is served, and what these are made of; the names of those
+    that went."""
     out = Path(out)
     with alone(out, f"another process publishes in {out} now"):
         found = listed(out)
-        old = [one.name for one in found.versions[: max(len(found.versions) - keep, 0)] if one.name != found.current]
-        for name in old:
+        kept = [*found.versions[max(len(found.versions) - keep, 0) :]]
+        kept += [one for one in found.versions if one.name == found.current]
+        needed = {part.name for one in kept for part in chain_of(found, one, out)}
+        old = [one.name for one in found.versions if one.name not in needed]
+        for name in reversed(old):  # none is left without what it is made of
             discard(out / FOLDER / name)
     return old

@@ -52,7 +52,7 @@ class StreamTask(ImpressionTask):
     `context` (impressions whose context could
     not be read), `made_items` (contents that steps made, encoded or fused), `refreshed_items` (those made anew beside
     them), and `item/...`: what could not be used of an item. popular: share of the refreshed items that are drawn from
-    the latest impressions.
+    the latest impressions. heard: of a version, what users took in the stream, times and items in order of time.
     """
 
     noun = "impressions"
@@ -71,6 +71,7 @@ class StreamTask(ImpressionTask):
         self.forgotten: Callable[[Tensor, Tensor], None] = lambda table, rows: None
         self.newcomers: list[str | None] = []
         self._free: list[int] = []  # rows of users, the first one last
+        self.heard: dict[str, list[tuple[float, str]]] = {}
         self.activity = Activity()
         self.activity.grow(*self.room)
         self._owns: dict[str, tuple[list[float], list[str]]] = {}
@@ -352,6 +353,10 @@ class StreamTask(ImpressionTask):
             found = self._owns[user] = when, [str(names[item]) for item in self.data.items[own].tolist()]
         return found
 
+    def before_of(self, user: str) -> set[tuple[float, str]]:
+        """Times and items of all positives of a user in the dataset."""
+        return set(zip(*self._own(user), strict=True))
+
     def drawn(self, user: str, item: str, number: int) -> list[str]:
         """Negatives beside a positive of data that have no labels: items with a training row that the user has not
         taken in the dataset, drawn by the seed and the number of the row; fewer where there are not enough."""
@@ -391,6 +396,7 @@ class StreamTask(ImpressionTask):
     def serve(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor], step: int) -> None:
         """Be the model of a version, on a task that has just been made. Raises UserError where it is of another."""
         self.load_plain_state(plain)
+        self.heard = {user: [(time, item) for time, item in own] for user, own in plain["histories"].items()}
         self.load_state({name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")})
         self._load_rows(tensors)
         if self.bank is not None:
