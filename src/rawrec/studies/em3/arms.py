@@ -16,7 +16,7 @@ from rawrec.errors import IdleSetting, UserError
 from rawrec.studies.em3.settings import Em3StudyConfig
 from rawrec.studies.resolving import all_features, choices, settled
 from rawrec.studies.running import Job, Planned
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 
 FUSIONS = {
     "concat": "concat",
