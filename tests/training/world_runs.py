@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 
 import torch
 
@@ -15,7 +16,7 @@ SMALL |= {"paradigm": "hybrid", "content.image.train": "none"}
 SMALL |= {f"content.{name}.use": False for name in ("title", "description")}
 
 
-def do(data: str, command: str, out: str, settings: dict[str, object]) -> None:
+def do(data: str, command: str, out: str, settings: Mapping[str, object]) -> None:
     torch.set_num_threads(1)
     if command == "train":
         rawrec.train("em3", data, out, {**SMALL, **settings})

@@ -209,12 +209,12 @@ class Loop(Steps[AnyTask]):
         if task.bank is not None:
             tensors |= checkpoint.with_prefix("bank.", task.bank.state(health=True))
         encoders = {"unproven": sorted(self._unproven), "waiting": sorted(self._waiting)}
-        self.kept = replace(self.progress)
-        if not self.world.first:  # all hold the same
+        if not self.world.first:  # all hold the same, and one writes
+            self.kept = replace(self.progress)
             return
         state = {"format": FORMAT, "progress": asdict(self.progress), "metrics_lines": self.progress.epoch, **encoders}
         checkpoint.save(self.run.path / "checkpoint" / "last.safetensors", tensors, state)
-        self._saved = time.perf_counter()
+        self._saved, self.kept = time.perf_counter(), replace(self.progress)
         self._saving = self._saved - started
 
     def restore(self) -> None:
