@@ -19,7 +19,7 @@ import numpy as np
 from rawrec.config.resolution import parse_overrides
 from rawrec.data.dataset import Dataset
 from rawrec.threads import computing
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 from rawrec.training.loop import Loop
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.base import Result

@@ -23,7 +23,7 @@ from identity import RUNS, hashes, shop_in
 import rawrec
 from rawrec.data.dataset import Dataset
 from rawrec.training import state as checkpoint
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 from rawrec.training.runs import RunFolder
 
 

@@ -129,7 +129,7 @@ def all_options() -> set[str]:
     return found
 
 
-OF_OTHERS = {"--logdir", "--to", "--no-deps", "--local-dir", "--repo-type", "--log-file", "--no-x"}
+OF_OTHERS = {"--logdir", "--to", "--no-deps", "--max-restarts", "--local-dir", "--repo-type", "--log-file", "--no-x"}
 """Options of other programs that pages name, and of a source that a page tells how to make."""
 
 

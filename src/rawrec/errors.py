@@ -34,6 +34,28 @@ class RunInterrupted(KeyboardInterrupt):
         self.number = number
 
 
+class NeedsProcesses(UserError):
+    """A run that `count` processes are to train, and this is one alone. The command line starts them."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"train.processes={count} is done by processes that `rawrec train` starts; from Python start the whole "
+            f"program so often: torchrun --nproc-per-node {count} PROGRAM"
+        )
+        self.count = count
+
+
+class ToldElsewhere(Exception):
+    """The end of a process of which another one of the same run tells.
+
+    The command line says nothing and leaves with this exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What libraries say, in errors of their own, where memory ran out."""
 

@@ -15,7 +15,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.meta import read_meta
 from rawrec.data.writer import _Place
 from rawrec.errors import UserError
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 from rawrec.training.runs import RunFolder, running
 from rawrec.training.sweeps.search import SweepConfig
 from rawrec.training.sweeps.sweep import _folder

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
-from rawrec.training.job import configure, load_task, resume, task_of, train
+from rawrec.training.configuring import configure
+from rawrec.training.job import load_task, resume, task_of, train
 from rawrec.training.runs import RunFolder
 from rawrec.training.warm_start import matched, warm_start
 from systems import Stop, digest, settings, small_dataset, stopping_after

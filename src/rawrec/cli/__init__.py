@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from rawrec import interruption
-from rawrec.errors import OUT_OF_MEMORY, RunInterrupted, RunStopped, UserError
+from rawrec.errors import OUT_OF_MEMORY, RunInterrupted, RunStopped, ToldElsewhere, UserError
 from rawrec.shown import close_streams, libraries_in_lines, prepare_streams, say
 
 
@@ -68,6 +68,8 @@ def _main() -> None:
         _fail(str(error), 2)
     except RunStopped as error:
         _fail(str(error), 1)
+    except ToldElsewhere as error:
+        sys.exit(error.code)
     except KeyboardInterrupt as error:
         _fail(*_interrupted(error))
     except SystemExit as stop:  # typer turns an interruption into this

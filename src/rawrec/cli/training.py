@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ from rich.text import Text
 from rawrec import shown
 from rawrec.cli.common import Once, app, console, print_json
 from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
-from rawrec.errors import UserError
+from rawrec.errors import NeedsProcesses, UserError
 from rawrec.shown import say
 
 Log = Annotated[
@@ -97,13 +99,34 @@ def train(
     if dry_run:
         _show_plan(model, data, out, parse_overrides(overrides or []), overwrite, as_json)
         return
-    from rawrec.progress import Bars
     from rawrec.training.job import train as work
+    from rawrec.training.ranks import started
 
-    with Bars() as observer:
-        observer.say(f"training {model} on {data}")
+    with _processes(), _bars() as observer:
+        if not started():
+            observer.say(f"training {model} on {data}")
         run = work(model, data, out, parse_overrides(overrides or []), overwrite, observer, callbacks=_trackers(log))
-    _finished(run, as_json)
+    if observer is not None:
+        _finished(run, as_json)
+
+
+@contextmanager
+def _processes() -> Iterator[None]:
+    """Inside, a run that several processes are to train begins: they are started with the same words, in our place."""
+    try:
+        yield
+    except NeedsProcesses as needed:
+        from rawrec.training.launch import launch
+
+        raise typer.Exit(launch(needed.count, sys.argv[1:])) from None
+
+
+def _bars() -> Any:
+    """What shows the progress of a run; None in the processes for which another one speaks."""
+    from rawrec.progress import Bars
+    from rawrec.training.ranks import speaks
+
+    return Bars() if speaks() else nullcontext()
 
 
 def _trackers(words: list[str] | None) -> list[Any]:
@@ -232,12 +255,12 @@ def resume(
 ) -> None:
     """Go on with a stopped run exactly, or for more epochs."""
     from rawrec.config import parse_overrides
-    from rawrec.progress import Bars
     from rawrec.training.job import resume as work
 
-    with Bars() as observer:
+    with _processes(), _bars() as observer:
         done = work(run, observer, data, parse_overrides(overrides or []), callbacks=_trackers(log))
-    _done(done, as_json)
+    if observer is not None:
+        _done(done, as_json)
 
 
 @app.command(epilog="Example: rawrec finish runs/em3")

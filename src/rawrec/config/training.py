@@ -181,6 +181,14 @@ class TrainConfig(Record):
         default=None, ge=1, le=1024, description="CPU threads; null: the cores that are there for this process"
     )
 
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="so many processes of this machine train the model together, each with train.threads of its own; "
+        "null: as many as were started, by torchrun for example (docs/scale.md)",
+    )
+
     _device = field_validator("device")(known_device)
 
     @field_validator("metric")

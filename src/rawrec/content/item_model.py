@@ -31,6 +31,7 @@ from rawrec.onednn import Linear
 from rawrec.randomness import drawing
 from rawrec.shown import listed
 from rawrec.threads import Mutex
+from rawrec.world import ALONE, Owners, World
 
 FEATURE_NORM = 4.0  # length of every feature before projections: encoders differ in scale and width
 ITC_SCALE = math.log(1 / 0.07)  # of the contrast's logits, at the beginning
@@ -372,19 +373,35 @@ class ItemModel(nn.Module):
 
     @torch.no_grad()
     def refresh(
-        self, bank: Bank, rows: Tensor, step: int, micro_batch: int, tell: Callable[[int], None] | None = None
+        self,
+        bank: Bank,
+        rows: Tensor,
+        step: int,
+        micro_batch: int,
+        tell: Callable[[int], None] | None = None,
+        world: World = ALONE,
     ) -> None:
         """Make `rows` anew in eval mode, features and content (where the bank has any), and write them as of `step`.
 
-        tell: called with how many more are done.
+        tell: called with how many more are done. In a `world` of several processes each makes its own of them.
         """
         training = self.training
         self.eval()
-        for part in rows.split(max(micro_batch, CHUNK)):
-            features = self.encode(bank, part)
+        for part in rows.split(max(micro_batch, CHUNK) * world.size):
+            owners = Owners(world, part) if world.several else None
+            own = part if owners is None else part[owners.mine]
+            if len(own):
+                features = self.encode(bank, own)
+                content = self.content(bank, own, own, features) if bank.width else None
+            else:
+                features = {name: torch.zeros(0, self.widths[name], device=bank.device) for name in self.trained}
+                content = torch.zeros(0, bank.width, device=bank.device) if bank.width else None
+            if owners is not None:
+                features = {name: owners.gathered(values, "refresh") for name, values in features.items()}
+                content = None if content is None else owners.gathered(content, "refresh")
             bank.write_features(part, features, step)
-            if bank.width:
-                bank.write(part, self.content(bank, part, part, features), step)
+            if content is not None:
+                bank.write(part, content, step)
             if tell is not None:
                 tell(len(part))
         self.train(training)

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from rawrec.randomness import seed_draws
+from rawrec.world import ALONE, Owners, World, shared
 
 Encode = Callable[[Tensor], dict[str, Tensor]]
 """What trained encoders make of some rows: name -> `[n, width]`."""
+Fuse = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]
+"""What is made of rows `[n]`, of those of them that were encoded, and of what came of these: `[n, dim]`."""
 
 
 class Encoded:
@@ -58,13 +61,58 @@ class Encoded:
             torch.autograd.backward([values for values, _ in known], [grad for _, grad in known])
 
 
+class _Spread:
+    """Rows `[n]` of a step that go through trained encoders, each in the process that owns it. `values`: what came of
+    all of them, in every process, with a gradient of every use; see `Encoded`."""
+
+    def __init__(self, encode: Encode, rows: Tensor, micro_batch: int, learning: int | None, world: World, kind: str):
+        self._kind = kind
+        self._owners = Owners(world, rows) if world.several and len(rows) else None
+        if self._owners is None:
+            self._own = Encoded(encode, rows, micro_batch, learning)
+            self.values = self._own.values
+            return
+        mine = self._owners.mine
+
+        def some(part: Tensor) -> dict[str, Tensor]:
+            """Of none, the shapes are those of another one's."""
+            return encode(part) if len(part) else {name: found[:0] for name, found in encode(rows[:1]).items()}
+
+        learns = None if learning is None else int((mine < learning).sum())
+        self._own = Encoded(some, rows[mine], micro_batch, learns)
+        self.values = {
+            name: self._owners.gathered(values.detach(), kind).requires_grad_()
+            for name, values in self._own.values.items()
+        }
+
+    @property
+    def own(self) -> dict[str, Tensor]:
+        """Of the rows that this process has encoded, in their order."""
+        return self._own.values
+
+    def backward(self) -> None:
+        if self._owners is not None:
+            for name, values in self.values.items():
+                grad = _returned(self._owners, values, self._kind)
+                if grad is not None and self.own[name].requires_grad:
+                    self.own[name].backward(grad)
+        self._own.backward()
+
+
+def _returned(owners: Owners, leaf: Tensor, kind: str) -> Tensor | None:
+    """The gradient of one's own rows by what all processes made of `leaf`; None where nobody has any."""
+    if not owners.world.any(leaf.grad is not None):
+        return None
+    return owners.returned(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad, kind)
+
+
 class LiveQueries:
     """The queries of a step, each encoded once. rows: `[n]` int64, ascending; leaf: theirs `[n, dim]`, which collects
     the gradient of every use."""
 
-    def __init__(self, encode: Callable[[Tensor], Tensor], rows: Tensor, micro_batch: int):
+    def __init__(self, encode: Callable[[Tensor], Tensor], rows: Tensor, micro_batch: int, world: World = ALONE):
         self.rows = rows
-        self._encoded = Encoded(lambda part: {"query": encode(part)}, rows, micro_batch)
+        self._encoded = _Spread(lambda part: {"query": encode(part)}, rows, micro_batch, None, world, "queries")
         self.leaf = self._encoded.values["query"]
 
     def backward(self) -> None:
@@ -92,32 +140,49 @@ class LiveContent:
     collects the gradient of every use, and `features` that of losses which read them themselves; `backward` carries
     both on, and that of the step's `queries`, where there are any. `settle` makes `content`, what the bank is to hold:
     without dropout, by the weights before the update.
+
+    In a `world` of several processes each makes its own of the rows (`Owners`), and all have all of them.
     """
 
     def __init__(
         self,
         encode: Encode,
-        fuse: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor],
+        fuse: Fuse,
         rows: Tensor,
         encoded: Tensor,
         micro_batch: int,
         seed: int,
-        settled: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor] | None = None,
+        settled: Fuse | None = None,
         queries: LiveQueries | None = None,
         learning: int | None = None,
+        world: World = ALONE,
     ):
         self.rows, self.encoded, self._settled, self.queries = rows, encoded, settled, queries
         self.learned = len(encoded) if learning is None else learning  # of those encoded, how many with a gradient
-        self._encoded = Encoded(encode, encoded, micro_batch, learning)
+        self._encoded = _Spread(encode, encoded, micro_batch, learning, world, "features")
         self.features = self._encoded.values
         seed_draws(seed, rows.device)
-        self._content = fuse(rows, encoded, self.features)
-        self.leaf = self._content.detach().requires_grad_()
+        self._owners = Owners(world, rows) if world.several and len(rows) else None
+        if self._owners is None:
+            self._content = fuse(rows, encoded, self.features)
+            self.leaf = self._content.detach().requires_grad_()
+        else:
+            self._content = self._fused(fuse, self._encoded.own, self._owners)
+            self.leaf = self._owners.gathered(self._content.detach(), "content").requires_grad_()
         self.content = self.leaf.detach()
 
+    def _fused(self, fuse: Fuse, features: dict[str, Tensor], owners: Owners) -> Tensor:
+        """Of this process's own rows; where it has none, of another one's row, cut off."""
+        world, mine = owners.world, owners.mine
+        places = mine if len(mine) else mine.new_zeros(1)
+        encoded = self.encoded[self.encoded % world.size == world.rank]
+        with shared(world, places, len(self.rows)):
+            return fuse(self.rows[places], encoded, features)[: len(mine)]
+
     def backward(self) -> None:
-        if self.leaf.grad is not None and self._content.requires_grad:
-            self._content.backward(self.leaf.grad)
+        grad = self.leaf.grad if self._owners is None else _returned(self._owners, self.leaf, "content")
+        if grad is not None and self._content.requires_grad:
+            self._content.backward(grad)
         self._encoded.backward()
         if self.queries is not None:
             self.queries.backward()
@@ -126,5 +191,9 @@ class LiveContent:
         """Make `content` as evaluation would, where training drops part of it: no such sample stays in the bank."""
         if self._settled is not None:
             with torch.no_grad():
-                features = {name: values.detach() for name, values in self.features.items()}
-                self.content = self._settled(self.rows, self.encoded, features)
+                own = self._encoded.own
+                features = {name: values.detach() for name, values in own.items()}
+                if self._owners is None:
+                    self.content = self._settled(self.rows, self.encoded, features)
+                else:
+                    self.content = self._owners.gathered(self._fused(self._settled, features, self._owners), "content")

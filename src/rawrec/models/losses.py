@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.onednn import Linear, linear
+from rawrec.world import norms
 
 
 def bpr_loss(positive: Tensor, negative: Tensor, epsilon: float = 0.0, known: Tensor | None = None) -> Tensor:
@@ -26,8 +27,8 @@ def embedding_loss(*embeddings: Tensor, squared: bool = False) -> Tensor:
 
     squared: half the squares of the norms, the L2 regularisation of the papers; else the Frobenius norms as they are.
     """
-    norms = torch.stack([x.square().sum() / 2 if squared else x.norm() for x in embeddings])
-    return norms.sum() / len(embeddings[-1])
+    each = torch.stack([x.square().sum() / 2 for x in embeddings]) if squared else norms(*embeddings)
+    return each.sum() / len(embeddings[-1])
 
 
 def info_nce(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None = None) -> Tensor:

@@ -24,8 +24,8 @@ from rawrec.errors import UserError
 from rawrec.folders import is_within
 from rawrec.randomness import drawing
 from rawrec.shown import listed
+from rawrec.training.configuring import configure
 from rawrec.training.device import choose_device, choose_precision
-from rawrec.training.job import configure
 from rawrec.training.watching import chunks_told
 
 WRITTEN = 4096  # items written at once

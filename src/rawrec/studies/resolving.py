@@ -9,7 +9,7 @@ from typing import Any
 from rawrec.config import Config
 from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, UserError
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 
 
 def settled(

@@ -15,7 +15,14 @@ from rawrec.training.ending import kept_of
 from rawrec.training.runs import RunFolder, Settings
 
 OF_TRAINING = ("epochs", "patience", "checkpoint_every", "checkpoint_share", "on_interrupt", "threads", "device")
-CHANGEABLE = (*(f"train.{name}" for name in OF_TRAINING), "bank.micro_batch", "eval.batch_size", "eval.bootstrap")
+"""Of whatever is trained."""
+CHANGEABLE = (
+    *(f"train.{name}" for name in OF_TRAINING),
+    "train.processes",
+    "bank.micro_batch",
+    "eval.batch_size",
+    "eval.bootstrap",
+)
 """What says how long a run goes on, or where and in how large pieces it computes: what it learns stays the same."""
 
 

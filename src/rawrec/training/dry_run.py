@@ -14,8 +14,8 @@ from rawrec.config import Config, resolve
 from rawrec.config.resolution import flatten
 from rawrec.content.units import Unit, content_units
 from rawrec.data.dataset import Dataset
+from rawrec.training.configuring import configure
 from rawrec.training.device import choose_device
-from rawrec.training.job import configure
 from rawrec.training.tasks.impressions import samples_of
 from rawrec.training.tasks.learnable import check_parts
 

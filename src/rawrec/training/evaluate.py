@@ -23,6 +23,7 @@ from rawrec.lazily import Lazily
 from rawrec.models.ranking.context import Moments
 from rawrec.training.metrics import Scorer, impression_metrics
 from rawrec.training.tasks.base import PARTS
+from rawrec.world import ALONE, World
 
 if TYPE_CHECKING:
     import polars as pl
@@ -207,8 +208,14 @@ def make_lists(
     user_batch: int,
     workers: int = 1,
     observe: Callable[..., None] | None = None,
+    world: World = ALONE,
 ) -> TopK:
-    """The `depth` best items of every user of the task, see `rank_all`."""
+    """The `depth` best items of every user of the task, see `rank_all`; each process of a `world` makes its share."""
+    if world.several:
+        chosen, count = np.zeros(len(task.users), bool), len(task.users)
+        chosen[slice(*world.bounds(count)[world.rank : world.rank + 2])] = True
+        own = make_lists(score, task.part(chosen), depth, user_batch, workers, observe)
+        return TopK(*(world.arrays(values, count, "lists") for values in own))
     if not len(task.users):
         return TopK(np.zeros((0, depth), np.int64), np.zeros((0, depth), np.float32))
     tell = None if observe is None else teller(observe, "lists of users", len(task.users))
@@ -289,7 +296,7 @@ def evaluate_topk(
         return system.score_all(moments, samples.eval_histories.read(*asked, samples.history), table)
 
     size = max(1, min(user_batch, SCORES_AT_ONCE // data.n_items))
-    lists = make_lists(score, task, max(ks), size, observe=system.observe)
+    lists = make_lists(score, task, max(ks), size, observe=system.observe, world=system.world)
     content = {} if table is None or not diversity else {"content": (table.values, table.valid)}
     trained = (samples.part == 0) & samples.positive
     catalogue = Catalogue.of_pairs(data.users[trained], data.items[trained], data.n_items, content)

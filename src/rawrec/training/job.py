@@ -11,25 +11,24 @@ from typing import Any, NamedTuple
 import torch
 
 from rawrec.arguments import CALLABLE, checked, optional, shown
-from rawrec.config import Config, DataConfig, resolve
+from rawrec.config import Config
 from rawrec.config.finetune import FinetuneConfig, finetune_config
-from rawrec.config.metrics import followed
-from rawrec.config.resolution import single
 from rawrec.content.encoders import known_or_whole
 from rawrec.data.dataset import Dataset
-from rawrec.errors import IdleSetting, RunInterrupted, UserError
+from rawrec.errors import NeedsProcesses, RunInterrupted, UserError
 from rawrec.extras import install, there
 from rawrec.files import filling
 from rawrec.progress import watching
-from rawrec.shown import listed
 from rawrec.threads import computing
 from rawrec.training import changing, ending
 from rawrec.training import state as checkpoint
 from rawrec.training.callbacks import Callback, Callbacks, TensorBoard
+from rawrec.training.configuring import configure
 from rawrec.training.evaluate import TopKResult, evaluate_part
 from rawrec.training.loading import load_task, same_encoders, task_of
 from rawrec.training.loop import Loop
 from rawrec.training.masking import masked
+from rawrec.training.ranks import FollowedRun, about, check_shared, joined
 from rawrec.training.runs import RunFolder, Settings, running
 from rawrec.training.tasks.base import PARTS, Task
 from rawrec.training.tasks.catalogue import CatalogueTask
@@ -38,6 +37,7 @@ from rawrec.training.tasks.pairs import PairTask
 from rawrec.training.turns import one_training
 from rawrec.training.warm_start import warm_start
 from rawrec.training.watching import chunks_told, watched
+from rawrec.world import ALONE, World
 
 
 @checked(observer=optional(CALLABLE))
@@ -63,15 +63,24 @@ def train(
     >>> run = rawrec.train("em3", data="data/ml", out="runs/em3", overrides={"train.epochs": 5})
     >>> run.path
     """
-    data = data if isinstance(data, Dataset) else Dataset.open(data)
+    with joined() as world:
+        data = data if isinstance(data, Dataset) else Dataset.open(data)
+        _check_interactions(data)
+        cfg = configure(preset, data, overrides or {})
+        _check_processes(cfg, world)
+        with watching(observer, progress) if world.first else nullcontext() as told:
+            how = _How(fresh=True, callbacks=callbacks, world=world)
+            if world.restarted and (Path(out) / "run.json").is_file():
+                return _go_on(RunFolder.open(out), told, data, how._replace(fresh=False))
+            return _begin(out, cfg, data, overwrite, told, how)
+
+
+def _check_interactions(data: Dataset) -> None:
     if not data.n_interactions:
         raise UserError(
             f"{data.path} is a catalogue without interactions, which no model can learn from; it serves rawrec "
             "finetune and rawrec encode, or give it interactions: rawrec append"
         )
-    cfg = configure(preset, data, overrides or {})
-    with watching(observer, progress) as told:
-        return _begin(out, cfg, data, overwrite, told, callbacks)
 
 
 @checked(observer=optional(CALLABLE))
@@ -100,7 +109,7 @@ def finetune(
         if Path(name).is_dir() and target in (Path(name).resolve(), *Path(name).resolve().parents):
             raise UserError(f"--out {out} holds the encoder {name}, which is read: choose another folder")
     with watching(observer, progress) as told:
-        return _begin(out, cfg, data, overwrite, told, callbacks)
+        return _begin(out, cfg, data, overwrite, told, _How(fresh=True, callbacks=callbacks))
 
 
 def _whole(encoder: str) -> str:
@@ -110,13 +119,18 @@ def _whole(encoder: str) -> str:
     return prefix + "+".join(known_or_whole(name) for name in names)
 
 
-def _begin(
-    out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any, callbacks: Sequence[Callback]
-) -> RunFolder:
-    with one_training(), running(out):
-        run = RunFolder.create(out, cfg, data, overwrite)
+def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, observer: Any, how: _How) -> RunFolder:
+    world = how.world
+    world.agree({**about(cfg, data), "out": str(Path(out).absolute())})
+    with one_training(), running(out) if world.first else nullcontext():
+        if world.first:
+            run = RunFolder.create(out, cfg, data, overwrite)
+            world.note("created")
+        else:
+            world.follow("created")
+            run = FollowedRun(Path(out).absolute())
         try:
-            return _work(run, cfg, data, observer, _How(fresh=True, callbacks=callbacks))
+            return _work(run, cfg, data, observer, how)
         except Exception as error:
             if not run.begun or (isinstance(error, UserError) and not (run.path / "checkpoint").is_dir()):
                 run.withdraw()
@@ -127,63 +141,21 @@ def _begin(
             raise ending.not_begun(run, error) from error
 
 
-def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, overrides: Mapping[str, Any]) -> Config:
-    """The config of a run on a dataset. Raises UserError where it is impossible, or asks for what the data have not."""
-    fields = {"image": data.fields.image, "text": data.fields.text, "feature": data.fields.feature}
-    kinds = {name: kind for kind, names in fields.items() for name in names}
-    overrides = single(overrides)
-    cfg = resolve(preset.dump() if isinstance(preset, Config) else preset, overrides, kinds)
-    if "data.negatives" in overrides and not data.positive_only:
-        raise IdleSetting(
-            "data.negatives",
-            f"data.negatives={cfg.data.negatives} would do nothing: negatives are drawn for positive-only data, "
-            f"and this dataset has labels ({listed(data.meta.labels)})",
-        )
-    if "eval.shown" in overrides and not data.has_sessions:
-        raise IdleSetting(
-            "eval.shown",
-            f"eval.shown={cfg.eval.shown} would do nothing: {data.path} has no sessions; import it anew with session "
-            "(--session COLUMN)",
-        )
-    _check_metric(cfg.train.metric, data)
-    if cfg.train.init is not None:  # a run may be resumed from another place
-        cfg.train.init = str(Path(cfg.train.init).absolute())
-    if cfg.data.split not in data.meta.splits:
-        known = listed(data.meta.splits, cfg.data.split)
-        raise UserError(f"data.split={shown(cfg.data.split)}: the dataset has no such split. Known: {known}")
-    given = "data.label" in overrides or cfg.data.labels
-    if cfg.data.label == DataConfig().label and not given and data.meta.labels:
-        cfg.data.label = _default_label(data)
-    if cfg.data.further_labels and data.positive_only:
-        raise UserError(f"data.labels={cfg.data.labels}: {data.path} has no labels, every interaction is a positive")
-    for name in cfg.data.label_names:
-        data.label(name)
-    if cfg.eval.exclude_seen is None:
-        by_rating = data.meta.rated == "seen" and cfg.eval.protocol != "mmrec"
-        cfg.eval.exclude_seen = "interactions" if by_rating else "positives"
-    return cfg
-
-
-def _check_metric(metric: str, data: Dataset) -> None:
-    """UserError where the metric that is followed needs queries or sessions, and the dataset has none."""
-    name = followed(metric).name
-    for begin, column in (("qauc", "query"), ("shown/", "session")):
-        if name.startswith(begin) and column not in data.meta.asked:
+def _check_processes(cfg: Settings, world: World) -> None:
+    """UserError where the model cannot be trained by so many processes; `NeedsProcesses` where they are not there."""
+    if isinstance(cfg, FinetuneConfig):
+        if world.several:
+            raise UserError("rawrec finetune trains in one process: start it without torchrun")
+        return
+    wanted = cfg.train.processes
+    if wanted is not None and wanted != world.size:
+        if world.several:
             raise UserError(
-                f"train.metric={metric} needs a {column} of impressions, and {data.path} has none: import it anew with "
-                f"{column} (--{column} COLUMN), or follow another metric"
+                f"train.processes={wanted}, but {world.size} processes were started (WORLD_SIZE): leave the setting out"
             )
-
-
-def _default_label(data: Dataset) -> str:
-    """`label`, or the only label that the dataset has."""
-    labels = data.meta.labels
-    if DataConfig().label not in labels and len(labels) > 1:
-        raise UserError(
-            f"the dataset has the labels {listed(labels)}: say which one to learn, data.label={labels[0]}, or "
-            f"several, data.labels=[{labels[0]},{labels[1]}]"
-        )
-    return DataConfig().label if DataConfig().label in labels else labels[0]
+        if wanted > 1:
+            raise NeedsProcesses(wanted)
+    check_shared(cfg, world)
 
 
 @checked(observer=optional(CALLABLE))
@@ -206,11 +178,12 @@ def resume(
     >>> rawrec.resume("runs/em3")
     >>> rawrec.resume("runs/em3", overrides={"train.epochs": 30})
     """
-    run = RunFolder.open(path)
-    if _rests(run) and not overrides:
-        return run
-    with watching(observer, progress) as told:
-        return _go_on(run, told, data, _How(callbacks=callbacks), overrides or {})
+    with joined() as world:
+        run = (RunFolder if world.first else FollowedRun).open(path)
+        if _rests(run) and not overrides:
+            return run
+        with watching(observer, progress) if world.first else nullcontext() as told:
+            return _go_on(run, told, data, _How(callbacks=callbacks, world=world), overrides or {})
 
 
 def _rests(run: RunFolder) -> bool:
@@ -244,18 +217,20 @@ def finish(
 
 class _How(NamedTuple):
     """fresh: a run that has just been made. train: to its end, or is it ended as it stands? changes: see `changing`.
-    callbacks: beside TensorBoard's."""
+    callbacks: beside TensorBoard's. world: the processes that train it."""
 
     fresh: bool = False
     train: bool = True
     changes: Mapping[str, list[Any]] = {}
     callbacks: Sequence[Callback] = ()
+    world: World = ALONE
 
 
 def _go_on(
     run: RunFolder, observer: Any, data: Dataset | str | Path | None, how: _How, overrides: Any = None
 ) -> RunFolder:
-    with one_training(), running(run.path):
+    world = how.world
+    with one_training(), running(run.path) if world.first else nullcontext():
         found = run.dataset(data)
         finished = run.info()["finished"]
         if finished and ending.kept_of(run) is None:
@@ -263,6 +238,9 @@ def _go_on(
         if not how.train and not finished:
             ending.check_finish(run)
         cfg, changes = changing.changed(run, overrides or {})
+        if how.train:
+            _check_processes(cfg, world)
+        world.agree({**about(cfg, found), "run": str(run.path)})
         done = _rests(run) if how.train else finished and not run.lacks()
         if done and not changes:  # by another process, since, or the settings are what they were
             return run
@@ -332,11 +310,12 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
     strict: Any = torch.utils.deterministic
     before = run.info()["seconds"]
     mode, filling = torch.get_deterministic_debug_mode(), strict.fill_uninitialized_memory
-    board = [TensorBoard()] if there("tensorboard") else []
-    hears = Callbacks([*board, *how.callbacks], run.path)
+    world = how.world
+    board = [TensorBoard()] if there("tensorboard") and world.first else []
+    hears = Callbacks([*board, *how.callbacks] if world.first else [], run.path)
     hears.note = run.log
     observe = watched(run, observer or (lambda event, **values: None), hears)
-    if not board:
+    if not board and world.first:
         observe("note", text=f"no curves for TensorBoard, which is not installed: {install('tensorboard')}")
     loop: Loop[Any] | None = None
     try:
@@ -360,6 +339,8 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
         torch.set_deterministic_debug_mode(mode)
         strict.fill_uninitialized_memory = filling
     run.settle()
+    if not world.first:
+        return run
     state = loop.progress
     short = None if state.finished else {"epochs": state.epoch, "of": loop.schedule.epochs}
     run.write_info(files=run.sums(), finished=True, best_epoch=state.best_epoch, steps=state.step, cut_short=short)
@@ -372,9 +353,15 @@ def _loop(run: RunFolder, cfg: Settings, data: Dataset, observe: Any, how: _How)
     """The loop of a run, where it begins or where its last checkpoint stands."""
     last = run.path / "checkpoint" / "last.safetensors"
     goes_on = not how.fresh and last.is_file()
+    world = how.world
+    if not world.first:
+        world.follow("prepared")  # so that what is encoded once is encoded by one of us
     task = _task(run, cfg, data, observe)
     if not goes_on and isinstance(task, ImpressionTask | PairTask) and task.cfg.train.init is not None:
         task.notes = [*task.notes, warm_start(task, run)]
+    task.join(world)
+    if world.first:
+        world.note("prepared")
     loop = Loop(task, run, observe)
     files = run.info()["files"]
     run.write_info(files={})  # from here on they are others, until the run is finished

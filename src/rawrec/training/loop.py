@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rawrec.arguments import shown
@@ -46,6 +47,9 @@ class Loop(Steps[AnyTask]):
         self._monitored(task.probe())
 
     # ---------------------------------------------------------------------------------------------------------- steps
+    def _signal(self) -> int:
+        return self._ending.asked or 0
+
     def train(self) -> None:
         """Train to the last epoch or to early stopping, from wherever `progress` stands.
 
@@ -67,6 +71,8 @@ class Loop(Steps[AnyTask]):
             for note in self.task.closing_notes() if state.finished else ():
                 self.run.log(note)
                 self.observe("note", text=note)
+            if self.world.several:
+                self._asked = int(self.world.table(torch.tensor([float(self._signal())])).max())
             self._end_if_asked()
 
     def _epoch(self) -> int:
@@ -106,8 +112,8 @@ class Loop(Steps[AnyTask]):
     def _end_if_asked(self) -> None:
         """Between two steps, or after a validation, whose checkpoint is written by then, unless it was asked while the
         validation was told."""
-        number, state = self._ending.asked, self.progress
-        if number is None:
+        number, state = self._asked if self.world.several else self._signal(), self.progress
+        if not number:
             return
         kept = self.kept is not None and (self.kept.epoch, self.kept.step) == (state.epoch, state.step)
         if self.task.resumes_within_epoch() if state.position else not kept:
@@ -204,6 +210,9 @@ class Loop(Steps[AnyTask]):
         if task.bank is not None:
             tensors |= checkpoint.with_prefix("bank.", task.bank.state(health=True))
         encoders = {"unproven": sorted(self._unproven), "waiting": sorted(self._waiting)}
+        if not self.world.first:  # all hold the same, and one writes
+            self.kept = replace(self.progress)
+            return
         state = {"format": FORMAT, "progress": asdict(self.progress), "metrics_lines": self.progress.epoch, **encoders}
         checkpoint.save(self.run.path / "checkpoint" / "last.safetensors", tensors, state)
         self._saved, self.kept = time.perf_counter(), replace(self.progress)
@@ -251,12 +260,14 @@ class Loop(Steps[AnyTask]):
         run, task, step = self.run, self.task, self.progress.step
         task.load_state({name: value for name, value in self._best.items() if not name.startswith("stale.")})
         results = task.finish(run.path, step, checkpoint.without_prefix("stale.", self._best))
-        task.publish(run.path, step)
+        if self.world.first:
+            task.publish(run.path, step)
         for text in results["test"].told if "test" in results else ():
             run.log(text)
             self.observe("note", text=text, loud=True)
         metrics: dict[str, Any] = {name: result.metrics for name, result in results.items()}
         reasons = {name: result.reasons for name, result in results.items()}
-        checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})
+        if self.world.first:
+            checkpoint.write_json(run.path / "metrics.json", {**metrics, "reasons": reasons})
         shown = task.shown_metrics(metrics.get("test", metrics["valid"]))
         self.observe("evaluated", metrics=metrics, best_epoch=self.progress.best_epoch, step=step, shown=shown)

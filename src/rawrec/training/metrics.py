@@ -14,6 +14,7 @@ from rawrec.data.sampling import Histories, Impressions, Samples
 from rawrec.evaluation.ctr import buckets_of, conditional, ctr_metrics
 from rawrec.evaluation.shown import SHOWN, shown_lists
 from rawrec.models.ranking.context import Moments
+from rawrec.world import World
 
 
 class Scorer(Protocol):
@@ -23,6 +24,7 @@ class Scorer(Protocol):
     data: Dataset
     samples: Samples
     observe: Callable[..., None]
+    world: World
 
     def score_impressions(self, sample: Impressions, part: int) -> np.ndarray: ...
     def score_all(self, moments: Moments, history: np.ndarray, table: Any) -> Tensor: ...

@@ -16,6 +16,7 @@ from rawrec.content.live import LiveContent
 from rawrec.errors import RunStopped, UserError
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.memory import keep_freed_memory
+from rawrec.training.exchange import exchange
 from rawrec.training.optimiser import Optimiser
 from rawrec.training.state import Progress
 from rawrec.training.tasks.base import COUNTED, Batch, Task
@@ -30,6 +31,8 @@ class Steps(Generic[AnyTask]):
 
     def __init__(self, task: AnyTask, checkpoints: Path):
         self.task, self.schedule, self._checkpoints = task, task.schedule, checkpoints
+        self.world = task.world
+        self._asked = 0  # the signal by which one of several processes was asked to end, when the last step was made
         self.progress = Progress()
         keep_freed_memory()
         self.optimiser = self._new_optimiser()
@@ -47,9 +50,14 @@ class Steps(Generic[AnyTask]):
     def _new_optimiser(self) -> Optimiser:
         return Optimiser(self.task.parameter_groups(), self.schedule, self.task.levels())
 
+    def _signal(self) -> int:
+        """By which signal this process is asked to end; 0: by none."""
+        return 0
+
     def _step(self, rows: Any) -> None:
         """One optimiser step: live items made once, losses, gradients checked, then weights and bank written."""
         state, task = self.progress, self.task
+        self.world.step = state.step
         batch = task.batch(rows, state.epoch, state.step)
         self.optimiser.zero_grad()
         live = task.go_live(batch, state.step)
@@ -60,6 +68,9 @@ class Steps(Generic[AnyTask]):
             values += [value.detach().double() for value in losses.values()]
         if live is not None:
             live.backward()
+        if self.world.several:
+            summed, self._asked = exchange(self.world, self.optimiser.parameters, torch.stack(values), self._signal())
+            values = list(summed.to(task.device))
         norm = self.optimiser.clip()
         *numbers, norm = torch.stack([*values, norm.double()]).tolist()
         sums: dict[str, float] = {"steps": 1}

@@ -47,6 +47,9 @@ class RetrievalModel(nn.Module):
     """Whether a score is the product of a user's and an item's vector (`embeddings`); else `scores` gives scores."""
     content_in_vectors: ClassVar[bool] = True
     """Whether an item's features, where the model reads any, have a part in its vector, or in losses alone."""
+    shares_batches: ClassVar[bool] = False
+    """Whether `loss` is of its samples one by one, apart from `embedding_loss`, so that several processes may each take
+    a part of a batch: it is the mean over them, and draws go by samples in their first dimension."""
     of_the_epoch: ClassVar[tuple[str, ...]] = ()
     """How names of persistent buffers begin that are drawn anew for every epoch: no other run begins with them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from rawrec.models.retrieval.base import RetrievalModel
 
 class BPR(RetrievalModel):
     """Score `x_ui = w_u . h_i` (section 4.3.1), loss BPR-OPT (section 4.1); no item bias, as in the published code."""
+
+    shares_batches: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,7 @@ class SASRec(SequenceModel):
     """
 
     cfg: SASRecConfig
+    shares_batches: ClassVar[bool] = True
 
     def __init__(
         self,

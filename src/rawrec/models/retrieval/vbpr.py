@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class VBPR(RetrievalModel):
     side. The published code has a bias in the projection E and none in the score; `biases` has it as the paper does,
     `beta_i + beta' . f_i`, whose terms ride in the embeddings as one more dimension, where users have a one.
     """
+
+    shares_batches: ClassVar[bool] = True
 
     def __init__(
         self,

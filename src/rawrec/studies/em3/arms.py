@@ -17,7 +17,7 @@ from rawrec.shown import listed
 from rawrec.studies.em3.settings import Em3StudyConfig
 from rawrec.studies.resolving import all_features, choices, settled
 from rawrec.studies.running import Job, Planned
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 
 FUSIONS = {
     "concat": "concat",

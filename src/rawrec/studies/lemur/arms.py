@@ -15,7 +15,7 @@ from rawrec.studies.gains import Judged
 from rawrec.studies.lemur.settings import LemurStudyConfig
 from rawrec.studies.resolving import all_features, choices, settled
 from rawrec.studies.running import Planned
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 
 PRESET = "lemur"
 RATES = ((100, 100), (100, 20), (20, 20), (10, 10))

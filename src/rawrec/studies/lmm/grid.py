@@ -24,7 +24,7 @@ from rawrec.studies.lmm.encoders import LETTERS, StudyEncoder, parse
 from rawrec.studies.lmm.settings import Modalities, Paradigm, Part, StudyConfig
 from rawrec.studies.resolving import choices, settled
 from rawrec.studies.running import Candidate, Job, Planned
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 from rawrec.training.tasks.pairs import encoders_of
 
 PATIENCE = 50

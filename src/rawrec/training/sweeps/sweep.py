@@ -26,7 +26,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.files import remove, write_text, yaml_text
 from rawrec.folders import discard
-from rawrec.training.job import configure
+from rawrec.training.configuring import configure
 from rawrec.training.processes import REPLACED, Outcome, Start, alone_in, make_runs, threads_of
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json

@@ -21,6 +21,7 @@ from rawrec.content.live import LiveContent
 from rawrec.content.units import ITEM
 from rawrec.data.dataset import Dataset
 from rawrec.training import state as checkpoint
+from rawrec.world import ALONE, World
 
 COUNTED = "count/"
 """How names begin of what a task counts in a step: no part of the loss, logged by the rest of the name."""
@@ -67,8 +68,14 @@ class Task:
     """Name and weights of the encoders that it began with, by what they make, and what else is known of them."""
     notes: Sequence[str] = ()
     """What the user is told before the first step."""
+    world: World = ALONE
+    """The processes that train it together; all hold the whole of it."""
     observe: Callable[..., None] = staticmethod(lambda event, **values: None)
     """Is told how far an evaluation is: `scoring`, with what, done and total. The loop puts its own observer here."""
+
+    def join(self, world: World) -> None:
+        """From now on it is trained by these processes."""
+        self.world = world
 
     # ------------------------------------------------------------------------------------------------------- settings
     @property
@@ -206,6 +213,7 @@ class Task:
         present = {name: self.present(name, live.encoded) for name in model.trained}
         value = model.contrast(live.features, present)
         if value is not None:
+            value = self.world.part(value)
             yield {"loss": self.cfg.content.itc_weight * value.double(), "itc": value}
 
     def begun_with_other_weights(self) -> None:

@@ -61,6 +61,7 @@ from rawrec.training.tasks.step_impressions import (
     slice_impressions,
 )
 from rawrec.training.tasks.unread import unread_notes
+from rawrec.world import Share, World
 
 if TYPE_CHECKING:
     import polars as pl
@@ -249,14 +250,13 @@ class ImpressionTask(Task, Scoring):
         items = batch.items if self.sqdc is None else self.sqdc.begin(batch)
         live = self.live.content(items, batch.history, mixed(self.cfg.seed, step))
         if self.queries is not None and batch.query is not None:
-            live.queries = self.queries.live(batch.query)
+            live.queries = self.queries.live(batch.query, self.world)
         return live
 
     def losses(self, batch: StepImpressions, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
         seed_draws(mixed(self.cfg.seed, step) + 1, self.device)
         ranker, total = self.ranker, batch.items.numel()
-        for start in range(0, len(batch.users), self.cfg.train.batch_size):
-            part = slice(start, start + self.cfg.train.batch_size)
+        for part, share in self._shares(len(batch.users)):
             given = batch.users[part], batch.items[part], batch.history[part]
             inputs = RankingBatch(*given) if live is None or self.live is None else self.live.batch(*given, live)
             mark(inputs, None if batch.marks is None else batch.marks[part])
@@ -268,15 +268,30 @@ class ImpressionTask(Task, Scoring):
             if self.ranks_by_queries and live is not None and live.queries is not None and inputs.query is not None:
                 asked = live.queries.at(inputs.query)
                 inputs.query_content = asked if self.cfg.model.ranking_gradient else asked.detach()
-            parts = ranker.losses(inputs, batch.labels[part])
+            with share.drawing(self.device):
+                parts = ranker.losses(inputs, batch.labels[part])
+            if not share.weight:
+                parts = {name: value * 0 for name, value in parts.items()}
             yield self._weighted({name: value / total for name, value in parts.items()})
         if live is not None:
             candidates = torch.isin(live.rows, batch.items)
             if parts := ranker.step_losses(live.rows[candidates], live.leaf[candidates]):
-                yield self._weighted(parts)
+                yield self._weighted({name: self.world.part(value) for name, value in parts.items()})
             if self.sqdc is not None:
-                yield self._weighted(self.sqdc.losses(batch, live))
+                parts = self.sqdc.losses(batch, live)
+                yield self._weighted({name: self.world.part(value) for name, value in parts.items()})
         yield from self.contrast(live)
+
+    def _shares(self, count: int) -> Iterator[tuple[slice, Share]]:
+        """Of every accumulated batch of `count` impressions, which of them this process computes."""
+        for start in range(0, count, self.cfg.train.batch_size):
+            share = self.world.share(min(self.cfg.train.batch_size, count - start))
+            yield slice(start + share.start, start + share.stop), share
+
+    def join(self, world: World) -> None:
+        super().join(world)
+        if self.live is not None:
+            self.live.world = world
 
     def shown(self, name: str, batch: StepImpressions, live: LiveContent) -> tuple[bool, bool]:
         every, some = super().shown(name, batch, live)
@@ -319,7 +334,7 @@ class ImpressionTask(Task, Scoring):
         """Make rows anew by the weights after the update of `step`, and write them as of `step`: evaluation, which goes
         by averaged weights, is not to take them for its own."""
         assert self.bank is not None and self.item_model is not None
-        self.item_model.refresh(self.bank, rows, step, self.cfg.bank.micro_batch)
+        self.item_model.refresh(self.bank, rows, step, self.cfg.bank.micro_batch, world=self.world)
 
     # ------------------------------------------------------------------------------------------------------ evaluation
     def evaluation_sample(self, part: int) -> Impressions:
@@ -362,7 +377,7 @@ class ImpressionTask(Task, Scoring):
         stale = bank.stale(rows, 0 if self.item_model.frozen else step)
         if len(stale):
             tell = teller(self.observe, MADE_ANEW, len(stale))
-            self.item_model.refresh(bank, stale, step, self.cfg.bank.micro_batch, tell)
+            self.item_model.refresh(bank, stale, step, self.cfg.bank.micro_batch, tell, self.world)
             if self.bank is not None and bank is not self.bank:
                 self.bank.compare(bank, stale)
         return len(stale)
@@ -409,13 +424,14 @@ class ImpressionTask(Task, Scoring):
             metrics, reasons, frame = evaluate_part(self, part, cfg.seed)
             results[name] = Result(metrics | before[name], reasons)
             frames.append(frame)
-        write_table(pl.concat(frames).to_arrow(), folder / "scores.parquet")
+        if self.world.first:
+            write_table(pl.concat(frames).to_arrow(), folder / "scores.parquet")
         for name in self.lists.made:
             top = self.lists.evaluate(name)
             results[name].metrics |= top.metrics
             results[name].reasons |= top.reasons
             results[name].told += top.told(self.data, name, cfg.eval.topk)
-            if name == "test":
+            if name == "test" and self.world.first:
                 top.write(folder / "topk.parquet")
         return results
 

@@ -12,10 +12,13 @@ from rawrec.content.live import LiveContent
 from rawrec.content.policy import LivePolicy
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.training.tasks.past import PastContent
+from rawrec.world import ALONE, World
 
 
 class LiveItems:
     """Of a ranker with content. through: the map that frozen content goes through, None under other paradigms."""
+
+    world: World = ALONE
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class LiveItems:
             seed,
             settled if drops else None,
             learning=learning,
+            world=self.world,
         )
 
     def rows(self, items: Tensor, history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -54,6 +54,7 @@ from rawrec.training.evaluate import (
 )
 from rawrec.training.state import OTHER_MODEL
 from rawrec.training.tasks.base import PARTS, Result, Task
+from rawrec.training.tasks.step_pairs import StepPairs
 from rawrec.training.tasks.unread import unread_notes
 
 SCORES_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}  # users x items scored at a time: what fits in a cache, fills a GPU
@@ -62,27 +63,6 @@ Beyond = Literal["nothing", "counts", "all"]
 """What is measured of lists beside their hits: what needs no content, or their diversity, too."""
 
 ROUNDING = 1e-5  # vectors whose entries differ by no larger a share of the largest are the same
-
-
-@dataclass
-class StepPairs:
-    """Pairs of a step, each `[n]`, on the device; negatives are None where the model draws none."""
-
-    users: Tensor
-    positives: Tensor
-    negatives: Tensor | None
-    generator: torch.Generator  # of the model's own draws
-
-    @property
-    def items(self) -> Tensor:
-        """Those with a term in the loss; the positives come first."""
-        return self.positives if self.negatives is None else torch.cat([self.positives, self.negatives])
-
-    def split(self, size: int) -> Iterator[StepPairs]:
-        for start in range(0, len(self.users), size):
-            part = slice(start, start + size)
-            negatives = None if self.negatives is None else self.negatives[part]
-            yield StepPairs(self.users[part], self.positives[part], negatives, self.generator)
 
 
 class PairTask(Task):
@@ -220,12 +200,14 @@ class PairTask(Task):
     def losses(self, batch: StepPairs, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:
         total = len(batch.users)
         for part in batch.split(self.cfg.train.batch_size):
-            triples = (part.users, part.positives, part.negatives)
-            draws = self._moved(self.model.draw(*triples, batch.generator))
-            with self._id_dropout(part):
-                losses = self.model.loss(*triples, draws)
-            whole = len(part.users) == total
-            yield losses if whole else {k: v * (len(part.users) / total) for k, v in losses.items()}
+            draws = self._moved(self.model.draw(part.users, part.positives, part.negatives, batch.generator))
+            share, own = self.world.share(len(part.users)), part
+            if self.world.several:
+                own, draws = part.part(share.part), {name: drawn[share.part] for name, drawn in draws.items()}
+            with self._id_dropout(part), share.drawing(self.device):
+                losses = self.model.loss(own.users, own.positives, own.negatives, draws)
+            rate = share.weight * len(own.users) / total
+            yield losses if rate == 1 else {k: v * rate for k, v in losses.items()}
         yield from self.contrast(live)
         self.model.live = {}
 
@@ -260,7 +242,13 @@ class PairTask(Task):
             return torch.cat(list(features.values()), 1)
 
         live = LiveContent(
-            lambda part: item_model.encode(bank, part), side_by_side, rows, rows, cfg.bank.micro_batch, seed=step
+            lambda part: item_model.encode(bank, part),
+            side_by_side,
+            rows,
+            rows,
+            cfg.bank.micro_batch,
+            seed=step,
+            world=self.world,
         )
         parts = live.leaf.split([item_model.widths[name] for name in item_model.trained], 1)
         self.model.live = {name: (rows, values) for name, values in zip(item_model.trained, parts, strict=True)}
@@ -279,7 +267,7 @@ class PairTask(Task):
         view = BankView(self.bank)
         stale = view.stale(None, step)
         tell = teller(self.observe, MADE_ANEW, len(stale))
-        self.item_model.refresh(view, stale, step, self.cfg.bank.micro_batch, tell)
+        self.item_model.refresh(view, stale, step, self.cfg.bank.micro_batch, tell, self.world)
         self.model.follow(view.features)
         try:
             yield
@@ -297,7 +285,7 @@ class PairTask(Task):
         if self.item_model is not None and self.bank is not None:
             stale = self.bank.stale(None, step)
             tell = teller(self.observe, MADE_ANEW, len(stale))
-            self.item_model.refresh(self.bank, stale, step, self.cfg.bank.micro_batch, tell)
+            self.item_model.refresh(self.bank, stale, step, self.cfg.bank.micro_batch, tell, self.world)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named trainable parameters: `model` and `encoder` (own learning rate, no weight decay)."""
@@ -371,7 +359,7 @@ class PairTask(Task):
 
         workers = count() if self.device.type == "cpu" else 1
         size = user_batch(self.data.n_items, self.device)
-        return make_lists(score, task, depth, size, workers, self.observe)
+        return make_lists(score, task, depth, size, workers, self.observe, self.world)
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -424,7 +412,8 @@ class PairTask(Task):
             before = {name: self._stale_metrics(part) for name, part in PARTS.items()}
             self.refresh(step + 1)  # the weights are those of the best epoch: every row is made anew
         lists = {name: self.evaluate(part) for name, part in PARTS.items()}
-        lists["test"].write(folder / "topk.parquet")
+        if self.world.first:
+            lists["test"].write(folder / "topk.parquet")
         told = {name: found.told(self.data, name, self.cfg.eval.topk) for name, found in lists.items()}
         return {name: Result(found.metrics | before[name], found.reasons, told[name]) for name, found in lists.items()}
 

@@ -13,6 +13,7 @@ from rawrec.content.live import LiveQueries
 from rawrec.data.ragged import Ragged
 from rawrec.data.texts import unspaced
 from rawrec.training.tasks.unread import INSTEAD
+from rawrec.world import ALONE, World
 
 CHUNK = 4096  # queries cut into words, or encoded without gradient, at once
 
@@ -56,9 +57,9 @@ class Queries:
     def _encode(self, rows: Tensor) -> Tensor:
         return self._model.query_content(self._words.select(rows.cpu()))
 
-    def live(self, rows: Tensor) -> LiveQueries:
+    def live(self, rows: Tensor, world: World = ALONE) -> LiveQueries:
         """Those of a step, each once, with gradient; rows `[batch]`, -1 = none."""
-        return LiveQueries(self._encode, torch.unique(rows[rows >= 0]), self._micro_batch)
+        return LiveQueries(self._encode, torch.unique(rows[rows >= 0]), self._micro_batch, world)
 
     @torch.no_grad()
     def table(self, rows: Tensor) -> QueryTable:

@@ -24,6 +24,7 @@ from rawrec.training.evaluate import teller
 from rawrec.training.tasks.past import PastContent
 from rawrec.training.tasks.queries import Queries, QueryTable
 from rawrec.training.tasks.step_impressions import ContentTable, mark, slice_impressions
+from rawrec.world import World
 
 ITEM_CHUNK = 4096  # user-item pairs scored at once by `score_all` are users x this, or a quarter of it
 EVENTS_AT_ONCE = 1 << 25  # of histories, in evaluation
@@ -45,6 +46,7 @@ class Scoring(nn.Module):
     ranker: Ranker
     content_in: nn.Linear | None
     observe: Callable[..., None]
+    world: World
     _view: BankView | None
 
     @property
@@ -133,6 +135,12 @@ class Scoring(nn.Module):
         """Click probabilities of impressions, `[n, candidates]` float32; of several labels that each is positive,
         `[n, candidates, labels]`."""
         self.eval()
+        own = slice(*self.world.bounds(len(sample.rows))[self.world.rank : self.world.rank + 2])
+        mine = slice_impressions(sample, own) if self.world.several else sample
+        return self.world.arrays(self._scores(mine, part), len(sample.rows), "scores")
+
+    def _scores(self, sample: Impressions, part: int) -> np.ndarray:
+        """The same, by this process alone."""
         table, size = self.table(), self._at_once(self.cfg.eval.batch_size)
         queries = self._query_table(self._given(sample.query))
         result, tell = [], teller(self.observe, "impressions", len(sample.rows))

@@ -43,9 +43,11 @@ class StepSequences:
 
     def split(self, size: int) -> Iterator[StepSequences]:
         for start in range(0, len(self.users), size):
-            part = slice(start, start + size)
-            targets = self.positives[part], self.negatives[part]
-            yield StepSequences(self.users[part], self.inputs[part], *targets, self.generator)
+            yield self.part(slice(start, start + size))
+
+    def part(self, part: slice) -> StepSequences:
+        targets = self.positives[part], self.negatives[part]
+        return StepSequences(self.users[part], self.inputs[part], *targets, self.generator)
 
 
 class SequenceTask(PairTask):
@@ -111,9 +113,13 @@ class SequenceTask(PairTask):
         total = int((batch.inputs >= 0).sum())
         for part in batch.split(self.cfg.train.batch_size):
             draws = self._moved(self.sequence_model.draw_sequences(part.inputs.shape, part.generator))
-            losses = self.sequence_model.sequence_loss(part.inputs, part.positives, part.negatives, draws)
-            share = int((part.inputs >= 0).sum()) / total
-            yield losses if share == 1 else {name: value * share for name, value in losses.items()}
+            share, own = self.world.share(len(part.users)), part
+            if self.world.several:
+                own, draws = part.part(share.part), {name: drawn[share.part] for name, drawn in draws.items()}
+            with share.drawing(self.device):
+                losses = self.sequence_model.sequence_loss(own.inputs, own.positives, own.negatives, draws)
+            rate = share.weight * int((own.inputs >= 0).sum()) / total
+            yield losses if rate == 1 else {name: value * rate for name, value in losses.items()}
 
     def beginning(self, batch: Any) -> str:
         users = ", ".join(str(self.data.user_ids[user]) for user in batch.users[:5].tolist())
