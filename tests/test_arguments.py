@@ -52,7 +52,7 @@ WRONG = {
     "thing": [7, b"path", "", "a\0b", "\ud800", object(), ["a"]],
     "user": [b"b", 2.0, True, ["u"], float("nan")],
     "history": ["abc", b"abc", {"a": 1}, [None], [b"b"], [2.0], 7, np.array("x")],
-    "level": ["x", 0, 1, 2, float("nan"), float("inf"), True],
+    "level": ["x", 0, 1, 2, float("nan"), float("inf"), True, 10**400, -(10**400)],
     "seed": [-1, 2**64, 1.0, "1"],
     "flag": [1, "yes", None],
     "mode": ["none", 1, True, None],

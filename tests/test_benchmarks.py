@@ -57,10 +57,11 @@ def test_step_cost_by_size(model: str) -> None:
     assert min(found["step_ms"], found["step_ms_2000"], found["ratio"]) > 0
 
 
-def test_a_stream_that_is_killed_at_random_instants() -> None:
-    found = lines([str(BENCHMARKS / "killing.py"), "--kills", "2", "--requests", "40", "--seed", "3"])
-    assert sum(line["kills"] for line in found) >= 2
-    assert all(line["same"] and line["once"] for line in found)
+def test_a_stream_whose_processes_are_killed_at_instants_and_points() -> None:
+    *rounds, last = lines([str(BENCHMARKS / "killing.py"), "--kills", "10", "--requests", "40", "--seed", "3"])
+    assert rounds[-1]["kills"] + rounds[-1]["servers"] + rounds[-1]["failures"] >= 10
+    assert all(line["same_log"] and line["same"] and line["once"] and not line["wrong_lists"] for line in rounds)
+    assert all(line["lists"] for line in rounds) and last["points"] and last["wrong"] == 0
 
 
 def test_two_revisions_by_turns(tmp_path: Path) -> None:

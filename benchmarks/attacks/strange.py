@@ -180,6 +180,8 @@ def cells(place: Place, path: Path) -> None:
     from test_strange_runs import places, put, read
 
     rng, text, name = place.rng, path.read_text(), path.name
+    if path.suffix == ".yaml" and "*a" in text:  # a bomb already, which takes hours and a memory to be looked at
+        return
     if path.suffix == ".yaml":
         name = "config.yaml"
     value = read(text, name)

@@ -85,8 +85,12 @@ def number(above: float = -math.inf, below: float = math.inf) -> Rule:
     words += "" if math.isinf(below) else f"{' and' if not math.isinf(above) else ''} below {below:g}"
 
     def fits(value: Any) -> bool:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return real and math.isfinite(value) and above < float(value) < below
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            return False
+        try:
+            return math.isfinite(value) and above < float(value) < below
+        except OverflowError:  # a whole number beyond all others
+            return False
 
     return Rule(fits, words)
 

@@ -53,7 +53,8 @@ def listed(names: Iterable[object], near: object = "", none: str = "none") -> st
     import difflib
 
     compared = {name[:LONGEST_NAME]: n for n, name in reversed([*enumerate(found[:COMPARED])])}
-    nearest = difflib.get_close_matches(str(near)[:LONGEST_NAME], compared, n=3, cutoff=0.5) if near else []
+    word = near[:LONGEST_NAME] if isinstance(near, str) else ""
+    nearest = difflib.get_close_matches(word, compared, n=3, cutoff=0.5)
     order = dict.fromkeys([*(compared[name] for name in nearest), *range(len(words))])
     room, taken = LONGEST_LIST, []
     for n in order:

@@ -210,6 +210,9 @@ def test_the_search_by_keyboard(page: Any, address: str) -> None:
     page.keyboard.press("Enter")
     until(page, lambda: "#/item/i1" in page.url and page.evaluate(SETTLED))
     assert page.inner_text("main h1") == "Item 1 in green"
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content" and "#/item/i1" in page.url
     page.keyboard.press("3")
     until(page, lambda: page.url.endswith("#/cold"))
     page.keyboard.press("/")

@@ -105,3 +105,19 @@ def test_numbers_that_are_not_finite_reach_no_cache(clip: Path, shop: Path, tmp_
     with pytest.raises(UserError, match=rf"content\.image: encoder {folder} makes numbers that are not finite"):
         encode(data, encoder=str(folder), field="image")
     assert not list((data.path / "cache").glob("*.safetensors"))
+
+
+def test_tokens_that_the_network_does_not_know_are_refused(clip: Path) -> None:
+    """A tokenizer of another model, or one with words of its own behind the network's."""
+
+    class Beyond:
+        identity = "beyond"
+
+        def __call__(self, texts: list[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
+            return [[1, 10_000]] * len(texts), [False] * len(texts)
+
+    encoder = make(clip, "text")
+    encoder.prepare([["a word"]])
+    encoder.tokenizer = Beyond()
+    with pytest.raises(UserError, match=rf"encoder {clip}: its tokenizer makes the token 10000, and its network knows"):
+        encoder.prepare([["a word"]])

@@ -16,6 +16,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.reading import read_json_lines
 from rawrec.stream import versions
 from rawrec.stream.online import online
+from rawrec.training.runs import RunFolder
 from streams import SETTINGS, events_of, small_run, write
 
 pytest.importorskip("fastapi")
@@ -197,3 +198,33 @@ def test_the_watcher_looks_by_itself(out: Path, made: Path) -> None:
 
 def test_folders_are_told_apart(out: Path, made: Path, tmp_path: Path) -> None:
     assert holds_versions(out) and not holds_versions(made.parent / "run") and not holds_versions(tmp_path / "none")
+
+
+def test_a_change_of_an_item_goes_into_the_log_and_comes_with_a_version(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made.parent / "run", tmp_path / "run"))
+    shutil.rmtree(folder / "online")
+    url, out, settings = f"sqlite:{tmp_path / 'events.db'}", tmp_path / "out", SETTINGS | {"publish_every": 1}
+    data = RunFolder.open(folder).dataset()
+    item, text = str(data.item_ids[3]), data.fields.text[0]
+    write(url, events_of(data, 1), strange=False)
+    online(folder, log=url, until="end", settings=settings, publish=out, data=data)
+    before = versions.read(out)
+    options = Options(token_file=made.parent / "token", threads=1, every=3600.0, log=url)
+    serving, _ = open_serving(lambda added: pytest.fail("a run was loaded"), options, out)
+    with TestClient(application(serving, options), base_url="http://127.0.0.1") as client:
+        changed = {"item_id": item, text: "an entirely different thing"}
+        answer = client.post("/items", json=changed, headers=BEARS)
+        assert answer.status_code == 200 and (answer.json()["changed"], answer.json()["added"]) == ([item], [])
+        wrong = client.post("/items", json={"item_id": item, text: 5}, headers=BEARS)
+        assert wrong.status_code == 422
+    found = online(folder, log=url, until="end", publish=out, data=data)
+    assert found["counts"]["changed_items"] == 1
+    after = versions.read(out)
+    rows = (before[1]["content"] != after[1]["content"]).any(1).nonzero()[:, 0].tolist()
+    assert rows == [3] and after[0].base == before[0].name
+
+
+def test_without_a_log_a_known_item_is_refused(http: TestClient, out: Path) -> None:
+    item = str(Published.of(out).data.item_ids[0])
+    answer = http.post("/items", json={"item_id": item}, headers=BEARS)
+    assert answer.status_code == 422 and "already" in answer.json()["error"]

@@ -112,7 +112,10 @@ def test_what_is_asked_of_a_recommender(served: Recommender, tmp_path: Path) -> 
     for label in (b"x", 7, LONG, np.array([1, 2])):
         refused(served.recommend, "label", label, user="u1")
     refused(served.recommend, "context", "phone", user="u1")
-    refused(served.recommend, "exclude_seen", "all", user="u1")
+    for seen in ("all", "", 0, 1, [], np.array([1, 2])):
+        refused(served.recommend, "exclude_seen", seen, user="u1")
+    for by in (7, [], np.array([1, 2])):
+        refused(served.similar, "by", by, item="p0001")
     refused(served.recommend_all, "out", 7)
     refused(served.export_vectors, "out", b"x")
     refused(served.export_vectors, "index", 7, out=tmp_path / "v.parquet")

@@ -75,6 +75,17 @@ class LogTests:
                 ("shop", 0), ("shop", 1), ("shop", 2), ("another", 1),
             }  # fmt: skip
 
+    def test_the_end_is_where_the_last_entry_stands(self, log: Log) -> None:
+        log.append([acted(0), acted(1)])
+        if log.keeps_ids:  # what is refused has no place
+            log.append([acted(0), acted(1)])
+            log.append([acted(1)])
+        assert log.end() == log.read(0)[-1].position
+        if self.trims:
+            end = log.end()
+            log.trim(end)
+            assert log.end() == end and log.append([acted(2)]).position > end
+
     def test_bytes_are_kept_as_they_are(self, log: Log) -> None:
         entries = [Entry("p", 0, b"\x00\xff{no json"), Entry("p", 1, b""), Entry("\u00e9\u4e2d", 2, b"x" * 200_000)]
         log.append_raw(entries)

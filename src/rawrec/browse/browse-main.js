@@ -108,6 +108,7 @@
   });
 
   // ------------------------------------------------------------------------------------------------------------ keys
+  document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); content.focus(); });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(input|select|textarea)$/i.test(event.target.tagName)) return;
     if (event.key === "/") { event.preventDefault(); find.focus(); }

@@ -45,6 +45,10 @@ class Facts:
             found |= self.data.present(name)
         return found
 
+    def prepare(self) -> None:
+        """Read what is then held of every item, but for the titles."""
+        _ = self.train, self.pictured
+
     def bucket_rows(self, bucket: str) -> NDArray[np.bool_]:
         """Which items are in a bucket, `[n]`. UserError for an unknown one."""
         if bucket not in BUCKETS:

@@ -53,6 +53,12 @@ class People:
     def _later(self) -> Taken:
         return self._taken(self.data.positive(self.label) & (self._parts > 0))
 
+    def prepare(self) -> None:
+        """Read what is then held: a few numbers for each interaction."""
+        _ = self._before, self._later
+        if self.rec.excluded(None) == "interactions":
+            _ = self._met
+
     def _taken(self, chosen: NDArray[np.bool_]) -> Taken:
         rows = self.data.in_order(chosen & (self.data.items < self.rec.n_items))
         users = self.data.users[rows]

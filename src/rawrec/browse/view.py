@@ -48,6 +48,12 @@ class View:
         self.facts = [Facts(rec) for rec in self.recs]
         self.people = People(self.recs[0])
 
+    def prepare(self) -> None:
+        """Read what is then held: who took what, and which items have pictures."""
+        self.people.prepare()
+        for facts in self.facts:
+            facts.prepare()
+
     def about(self) -> dict[str, Any]:
         """What the page is of."""
         rec, facts = self.recs[0], self.facts[0]

@@ -123,26 +123,32 @@ def _reading(app: FastAPI, serving: Serving) -> None:
 
 
 def _writing(app: FastAPI, serving: Serving) -> None:
-    async def write(work: Callable[[Version], list[str]]) -> wire.ItemsAnswer:
+    async def write(work: Callable[[Version], dict[str, list[str]]]) -> wire.ItemsAnswer:
         done = await asyncio.get_running_loop().run_in_executor(serving.writing, lambda: work(serving.now()))
         version = serving.now()
-        return wire.ItemsAnswer(added=done, hidden=len(version.rec.hidden), served=version.served())
+        return wire.ItemsAnswer(**done, hidden=len(version.rec.hidden), served=version.served())
 
     @app.post("/items", tags=["items"], max_body_size=UPLOAD_BYTES)
     async def add(request: Request) -> wire.ItemsAnswer:
         """Take in a new item. A form: `item`, a JSON object with `item_id` and the item's fields, and pictures as files
-        under the names of their fields; or that JSON object alone as the body."""
+        under the names of their fields; or that JSON object alone as the body. Of an item that is there, fields that
+        changed: where versions are served and there is a log, they go into it, for a version to come."""
         item, pictures = await _item(request)
 
-        def work(version: Version) -> list[str]:
-            fields = version.rec.data.fields
-            given = wire.item_of(item, pictures, fields)
+        def work(version: Version) -> dict[str, list[str]]:
+            rec = version.rec
+            fields, name = rec.data.fields, str(item["item_id"]).strip()
+            new, given = name not in rec, wire.item_of(item, pictures, fields)
             if serving.writer is not None:
                 check_event(item, pictures, fields)  # before anything is taken in
-            serving.add(given)
-            with told_as(f"item {shown(item['item_id'])} is taken in here, and is not in the log"):
-                _log(serving, lambda event: item_event(item, pictures, fields, event))
-            return [str(item["item_id"])]
+            if new or serving.watcher is None or serving.writer is None:
+                serving.add(given)
+            else:
+                rec.check_new(given)
+            what = "is taken in here, and" if new else "stays as it was: its change"
+            with told_as(f"item {shown(name)} {what} is not in the log"):
+                _log(serving, lambda event: item_event({**item, "item_id": name}, pictures, fields, event))
+            return {"added" if new else "changed": [name]}
 
         return await write(work)
 
@@ -150,11 +156,11 @@ def _writing(app: FastAPI, serving: Serving) -> None:
     async def hidden(asked: wire.HiddenAsked) -> wire.ItemsAnswer:
         """From the next request on no list holds these items, or lists may hold them again."""
 
-        def work(version: Version) -> list[str]:
+        def work(version: Version) -> dict[str, list[str]]:
             for item in (*asked.hide, *asked.show):
                 check_item(version.rec, item)
             serving.hide(asked.hide, asked.show)
-            return []
+            return {}
 
         return await write(work)
 

@@ -1,4 +1,5 @@
-"""The page at `/`, and what it asks: read-only, by the model's thread as all lists, and never written into the log.
+"""The page at `/`, and what it asks: read-only, and never written into the log. What needs the model asks it in its
+thread, as all lists do; what is read of the data is read in another one, one request after the other.
 
 Its routes are the page's own and may change with it; ids stand in queries, since they may hold any sign.
 """
@@ -39,7 +40,7 @@ class Pages:
         self.serving, self.beside = serving, list(beside)
         self._held: tuple[Version, View] | None = None
         self._map: tuple[View, dict[str, Any]] | None = None
-        self._mapping = Mutex()
+        self._mapping, self._looking = Mutex(), Mutex()
 
     def view(self) -> View:
         """Of the version that answers now."""
@@ -56,8 +57,17 @@ class Pages:
                 self._map = view, view.points()
             return self._map[1]
 
+    async def look(self, work: Callable[[View], Any]) -> JSONResponse:
+        """What the data say, for which lists do not wait."""
+        return JSONResponse(await asyncio.to_thread(self._look, work))
+
+    def _look(self, work: Callable[[View], Any]) -> Any:
+        with self._looking:
+            return work(self.view())
+
     async def ask(self, work: Callable[[View], Any]) -> JSONResponse:
-        """What the model's thread answers."""
+        """What the model's thread answers, once all is read that it needs beside the model."""
+        await asyncio.to_thread(self._look, View.prepare)
         done = await asyncio.wrap_future(self.serving.worker.ask(None, lambda asked: [_try(work, self.view())]))
         return JSONResponse(done)
 
@@ -110,28 +120,28 @@ def _files(app: FastAPI) -> None:
 def _facts(app: FastAPI, pages: Pages) -> None:
     @app.get("/page/about", include_in_schema=False)
     async def about() -> JSONResponse:
-        return await pages.ask(View.about)
+        return await pages.look(View.about)
 
     @app.get("/page/users", include_in_schema=False)
     async def users(find: Find = "", k: Annotated[int, Query(ge=1, le=200)] = 30) -> JSONResponse:
-        return await pages.ask(lambda view: view.users(find, k))
+        return await pages.look(lambda view: view.users(find, k))
 
     @app.get("/page/user", include_in_schema=False)
     async def user(user: AskedId) -> JSONResponse:
-        return await pages.ask(lambda view: view.user(user))
+        return await pages.look(lambda view: view.user(user))
 
     @app.post("/page/items", include_in_schema=False)
     async def items(asked: wire.FoundAsked) -> JSONResponse:
         where = {name: wire.wanted_of(value) for name, value in asked.where.items()}
-        return await pages.ask(lambda view: view.items(asked.find, where, asked.bucket, asked.at, asked.k))
+        return await pages.look(lambda view: view.items(asked.find, where, asked.bucket, asked.at, asked.k))
 
     @app.get("/page/item", include_in_schema=False)
     async def item(item: AskedId) -> JSONResponse:
-        return await pages.ask(lambda view: view.item(item))
+        return await pages.look(lambda view: view.item(item))
 
     @app.post("/page/facts", include_in_schema=False)
     async def facts(asked: wire.FactsAsked) -> JSONResponse:
-        return await pages.ask(lambda view: {"facts": view.of(asked.items)})
+        return await pages.look(lambda view: {"facts": view.of(asked.items)})
 
     @app.get("/page/picture", include_in_schema=False)
     async def picture(

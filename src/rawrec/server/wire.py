@@ -265,9 +265,11 @@ class ScoreAnswer(BaseModel):
 
 
 class ItemsAnswer(BaseModel):
-    """What became of items: taken in, or hidden by now."""
+    """What became of items: taken in, or hidden by now. changed: known ones whose change is in the log; the trainer
+    makes their content anew, and a version to come brings it."""
 
     added: list[str] = []
+    changed: list[str] = []
     hidden: int
     served: Served
 

@@ -69,6 +69,12 @@ class Growing(Known):
         self._take(list(ids), tables, values)
         return len(ids)
 
+    def check_new(self, item: Mapping[str, Any]) -> None:
+        """UserError where raw fields of an item, new or changed, are none that this recommender could read."""
+        row = {name: value for name, value in item.items() if name != "item_id"}
+        self._columns.values_of(row, "item")
+        self._embed_rows([row])
+
     def _take(self, ids: list[str], tables: list[ContentTable], values: Sequence[Mapping[str, Any]]) -> None:
         """New items behind the others, all at once for who reads. UserError where another thread has taken one."""
         with self._adding:

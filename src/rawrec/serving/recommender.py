@@ -403,7 +403,7 @@ class Recommender(Growing):
             wrong = (
                 "this run has several fields" if field is None else f"field {shown(field)}: this run does not read it"
             )
-            raise UserError(f"{wrong}. Name one of {listed(known, field or '')}")
+            raise UserError(f"{wrong}. Name one of {listed(known, field)}")
         ids = [str(item) for item in self.data.item_ids]
         order = mmrec_items(path, ids)
         rows = torch.arange(len(ids)) if order is None else torch.from_numpy(order)

@@ -313,9 +313,9 @@ class Served:
         """What lists leave out, see `recommend`; True is what is usual, positives where nothing is."""
         if exclude_seen is None or exclude_seen is True:
             return "positives" if exclude_seen and self._usual == "none" else self._usual
-        for known in SEEN:
-            if known == (exclude_seen or "none"):
-                return known
+        wanted: Any = "none" if exclude_seen is False else exclude_seen
+        if isinstance(wanted, str) and wanted in SEEN:
+            return wanted  # pyright: ignore[reportReturnType]
         raise UserError(f"exclude_seen={shown(exclude_seen)}: use {', '.join(SEEN)}, True or False")
 
     def _seen_by(self, who: Who, exclude: Seen) -> tuple[np.ndarray, np.ndarray]:

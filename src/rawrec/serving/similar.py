@@ -109,10 +109,10 @@ class Similar(Explaining):
         if by in KINDS and not names:
             raise UserError(
                 f"by={shown(by)}: this run, of model `{self._model()}`, makes no feature of this kind alone; it makes "
-                f"{listed(known, by or '')}"
+                f"{listed(known, by)}"
             )
         if not names:
-            raise UserError(f"by={shown(by)}: use content, id, image, text or a field: {listed(known, by or '')}")
+            raise UserError(f"by={shown(by)}: use content, id, image, text or a field: {listed(known, by)}")
         return [str(name) for name in names]
 
     def _kinds_of_features(self) -> dict[str, str]:

@@ -30,11 +30,12 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge: int | None = None) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._summary = Event, Summary
+        events: Any = event_pb2  # classes that are made at run time
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
         host = socket.gethostname().replace("/", "_")
         own = f"{host}.{os.getpid()}.{next(_NUMBERS)}.{secrets.token_hex(8)}"
         self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{own}"
@@ -42,7 +43,7 @@ class EventFile:
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         if purge is not None:
-            self._write(step=purge, session_log=SessionLog(status=SessionLog.START))
+            self._write(step=purge, session_log=events.SessionLog(status=events.SessionLog.START))
         self._flush()
 
     def add(self, values: Mapping[str, Any], step: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rawrec import cores
 from rawrec.config import FieldConfig
@@ -15,6 +16,7 @@ from rawrec.content.encoders.pictures import Pictures
 from rawrec.content.encoders.tokens import Words
 from rawrec.data import images, texts
 from rawrec.data.ragged import Ragged
+from rawrec.errors import UserError
 
 PICTURES_AT_ONCE = {"cpu": 32, "cuda": 256}
 
@@ -91,6 +93,18 @@ def decoded(
     return Ragged.from_lengths(torch.from_numpy(pixels if valid.all() else pixels[valid]), lengths), lost
 
 
+def words_known(stack: Stack) -> int | None:
+    """How many tokens a network knows; None where it does not say."""
+    model, tower = getattr(stack, "model", None), getattr(stack, "_tower", "")
+    if not isinstance(model, nn.Module):
+        return None
+    part: Any = model.get_submodule(tower)
+    try:
+        return getattr(part.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):
+        return None
+
+
 class TextEncoder(Encoder):
     """Texts: run in buckets of similar length, so that little is computed for padding."""
 
@@ -111,6 +125,12 @@ class TextEncoder(Encoder):
     def prepare(self, *raw: Sequence[Sequence[str]]) -> tuple[Ragged, dict[str, Tensor]]:
         (given,) = raw
         tokens, truncated = texts.tokenise(self.tokenizer, [texts.join(strings) for strings in given], self.max_length)
+        known = words_known(self.stack)
+        if known is not None and len(tokens.values) and (most := int(tokens.values.max())) >= known:
+            raise UserError(
+                f"encoder {self.name}: its tokenizer makes the token {most}, and its network knows {known:,}: they are "
+                "not of one model; copy all files again from where its weights come from"
+            )
         return tokens, {"truncated": truncated}
 
     def _hidden(self, x: Ragged) -> Tensor:
