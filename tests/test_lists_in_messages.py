@@ -64,6 +64,16 @@ def test_it_is_short_whatever_the_names(names: list[str], near: str) -> None:
     assert len(listed(names, near)) < LONGEST_LIST + 30
 
 
+def test_no_line_of_a_message_is_endless() -> None:
+    """Whatever stands in it: the begin and the end say what is wrong, and what to do."""
+    said = str(UserError(f"--to {'x' * 10**6} is unknown. Known: csv"))
+    assert len(said) < 1500 and said.startswith("--to xxx") and said.endswith("is unknown. Known: csv")
+    short = "a line\n" * 300
+    assert (
+        str(UserError(short)) == short and str(UserError("a", 1)) == str(Exception("a", 1)) and str(UserError()) == ""
+    )
+
+
 def test_a_wide_table_without_the_column(tmp_path: Path) -> None:
     columns = [f"{sign}{n}" for sign in string.ascii_lowercase for n in range(100)]
     table = tmp_path / "wide.csv"

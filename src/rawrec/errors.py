@@ -1,11 +1,25 @@
 """The one exception a user meets: a mistake, explained, with the way out."""
 
+LONGEST = 1500
+"""Characters of a line that somebody reads."""
+
 
 class UserError(Exception):
     """Something the user can put right: it names the setting, row or file, the value found, and what would work.
 
-    The command line prints it without a traceback and leaves with exit code 2.
+    The command line prints it without a traceback and leaves with exit code 2. A line of more than LONGEST characters,
+    which only a value or a name of a stranger can make, is cut in its middle.
     """
+
+    def __init__(self, message: object = "", *more: object) -> None:
+        super().__init__(_readable(message) if isinstance(message, str) else message, *more)
+
+
+def _readable(message: str) -> str:
+    if len(message) <= LONGEST:
+        return message
+    lines = message.split("\n")
+    return "\n".join(line if len(line) <= LONGEST else f"{line[:1000]} … {line[-400:]}" for line in lines)
 
 
 class IdleSetting(UserError):

@@ -137,7 +137,7 @@ def test_forms_are_checked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for suffix in VECTOR_FORMS:
         check_form(Path(f"v{suffix}"), None)
     check_form(Path("v.faiss"), "hnsw")
-    with pytest.raises(UserError, match=r"index=hnsw: v.npy is no Faiss index"):
+    with pytest.raises(UserError, match=r"index='hnsw': v.npy is no Faiss index"):
         check_form(Path("v.npy"), "hnsw")
     with pytest.raises(UserError, match=r"index='lsh' is unknown. Known: flat, hnsw, ivf"):
         check_form(Path("v.faiss"), "lsh")

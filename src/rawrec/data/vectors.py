@@ -77,7 +77,9 @@ def check_form(path: Path, index: str | None) -> None:
     index: `flat` (exact; the default), `hnsw` (a graph: fast, more memory) or `ivf` (cells: fast), for `.faiss` only.
     """
     if index is not None and path.suffix != ".faiss":
-        raise UserError(f"index={index}: {path.name} is no Faiss index; leave it out, or use a name ending in .faiss")
+        raise UserError(
+            f"index={shown(index)}: {path.name} is no Faiss index; leave it out, or use a name ending in .faiss"
+        )
     if index is not None and index not in INDEXES:
         raise UserError(f"index={shown(index)} is unknown. Known: {', '.join(INDEXES)}")
     if path.suffix == ".faiss":
