@@ -162,14 +162,12 @@ def _before_and_after(place: Place, name: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------- runs
 def runs(place: Place) -> None:
     """A training that is killed once or twice and resumed ends as one that was not."""
-    import yaml
-
     rng, path = place.rng, place.here / "run"
     name = rng.choice(sorted(RUNS))
     preset, settings = RUNS[name]
     shop, known = place.origin.path / "shop", place.origin.known
     if rng.random() < 0.3:  # the other run that stands there is replaced
-        place.copy(f"{'id' if name != 'id' else 'em3'}-done", "run")
+        place.copy(_other(name), "run")
     over = path.exists()
     started = f"training {name} {over}"
 
@@ -185,8 +183,8 @@ def runs(place: Place) -> None:
 
     killed(place, started, train)
     config = path / "config.yaml"
-    ours = yaml.safe_load((place.origin.path / f"{name}-done" / "config.yaml").read_text())
-    begun = config.is_file() and yaml.safe_load(config.read_text()) == ours  # else the other run still stands there
+    other = (place.origin.path / _other(name) / "config.yaml").read_text()
+    begun = config.is_file() and not (over and config.read_text() == other)  # else the other run still stands there
     if begun and rng.random() < 0.3:
         killed(place, f"resume {name}", resume)
         begun = config.is_file()
@@ -208,6 +206,10 @@ def runs(place: Place) -> None:
             raise Fault(f"left: {left(place.here)}")
 
     done(child(place, check))
+
+
+def _other(name: str) -> str:
+    return f"{'id' if name != 'id' else 'em3'}-done"
 
 
 # -------------------------------------------------------------------------------------------------------------- others

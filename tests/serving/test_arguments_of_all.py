@@ -114,6 +114,12 @@ def test_what_is_asked_of_a_recommender(served: Recommender, tmp_path: Path) -> 
     refused(served.recommend, "context", "phone", user="u1")
     for seen in ("all", "", 0, 1, [], np.array([1, 2])):
         refused(served.recommend, "exclude_seen", seen, user="u1")
+    for share in (10**400, -1, 1.5, float("nan"), "0.5", True, np.array([0.5, 0.5])):
+        refused(served.recommend, "diversity", share, user="u1")
+        refused(served.recommend_all, "diversity", share, out=tmp_path / "lists.csv")
+    for name in ("items", "exclude"):
+        with pytest.raises(UserError, match=f"{name}: .*'nobody' is not in"):
+            served.recommend("u1", **{name: {"nobody"}})
     for by in (7, [], np.array([1, 2])):
         refused(served.similar, "by", by, item="p0001")
     refused(served.recommend_all, "out", 7)

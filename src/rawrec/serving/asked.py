@@ -16,7 +16,7 @@ UNKNOWN = one_of(*get_args(Unknown))
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(0 <= value <= 1)
 
 
 RULES = {

@@ -292,6 +292,7 @@ class Served:
     def _known_rows(self, items: Sequence[str], what: str, unknown: Unknown = "refuse") -> np.ndarray:
         """Rows of items in the catalogue. Of those that are not there, a UserError tells the first, or -1 stands for
         them and a warning, which names `what`, tells how many they are."""
+        items = list(items)  # which may be a set
         found = np.array([self._rows.get(str(item), -1) for item in items], np.int64)
         lacking = np.flatnonzero(found < 0)
         if len(lacking) and unknown == "skip":
