@@ -246,3 +246,16 @@ def test_canaries_are_of_what_came_last_and_of_the_dataset(
     assert latest not in set(data.item_ids.tolist()) and asked[0].item == latest
     assert any(one.history for one in asked) and sum(one.item in set(data.item_ids.tolist()) for one in asked) >= 3
     assert state_of(tmp_path / "run")[1]["marks"]["step"] >= 0
+
+
+def test_a_folder_that_is_further_is_told_of_once_and_stays(
+    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path
+) -> None:
+    out, told = tmp_path / "out", list[str]()
+    trainer = trained(copied("run"), url, data, out)
+    before = names(out)
+    trainer.counts["taken"] -= 30
+    trainer.observe = lambda event, **values: told.append(values["text"]) if event == "note" else None
+    assert isinstance(trainer.publisher, Publisher)
+    assert trainer.publisher.publish() is None and trainer.publisher.publish() is None
+    assert len(told) == 1 and "further" in told[0] and names(out) == before

@@ -75,7 +75,8 @@ def versions(
 def _version(one: Any, current: str | None, held: bool) -> str:
     served = f"served{', held' if held else ''}" if one.name == current else ""
     state = f"refused: {one.refused}" if one.refused else served
-    return f"{one.name}  step {one.step:,}  {one.items:,} items  {one.users:,} users  {state}".rstrip()
+    kind = "full" if one.base is None else "delta"
+    return f"{one.name}  step {one.step:,}  {one.items:,} items  {one.users:,} users  {kind}  {state}".rstrip()
 
 
 @app.command(epilog="Example: rawrec rollback published")

@@ -32,7 +32,7 @@ class Canary:
     """A request that a version is asked before it is served, and by whoever loads it: how probable the trainer found a
     click of `user` on `item` then; None: that was no number."""
 
-    user: str
+    user: str | None
     item: str
     history: list[str]
     time: float
@@ -97,8 +97,8 @@ def otherwise(found: Sequence[float], asked: Sequence[Canary]) -> str | None:
         if one.probability is None or not abs(answer - one.probability) <= ALIKE:
             own = "no number" if one.probability is None else f"{one.probability:.4g}"
             return (
-                f"canary: user {one.user[:40]!r} and item {one.item[:40]!r} have {answer:.4g} in what is published, "
-                f"and {own} in the trainer"
+                f"canary: user {(one.user or '')[:40]!r} and item {one.item[:40]!r} have {answer:.4g} in what is "
+                f"published, and {own} in the trainer"
             )
     return None
 

@@ -33,7 +33,7 @@ class Publisher:
     def __init__(self, out: Path, trainer: Trainer, following: bool = False) -> None:
         self.out, self.trainer, self.cfg, self.following = out, trainer, trainer.cfg, following
         self.refused = 0
-        self._since = time.monotonic()
+        self._since, self._told = time.monotonic(), False
         self._last: Whole | None = None  # the latest good version
         self._served: StreamTask | None = None  # the model as who loads a version has it
         if trainer.anew and (out / versions.FOLDER).is_dir() and versions.listed(out).versions:
@@ -75,6 +75,9 @@ class Publisher:
         name = versions.name_of(step, trainer.counts["taken"])
         self._since = time.monotonic()
         if versions.is_behind(self.out, name):
+            if not self._told:
+                trainer.observe("note", text=f"{self.out} has versions that are further: the next is made behind them")
+            self._told = True
             return None
         asked = gate.canaries(task, self.cfg.canaries, trainer.joiner.watermark or 0.0)
         tensors, found = task.serving_state(step, asked)
