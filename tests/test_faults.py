@@ -103,6 +103,7 @@ def test_a_folder_is_the_old_one_or_the_new_one(tmp_path: Path, point: str) -> N
     assert seen and seen <= {"old", "new"}
 
 
+@pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
 @pytest.mark.parametrize("text", ["write:1", "write.done:1", "fsync:1:kill", "rename:1", "rename.done:1"])
 def test_a_process_is_killed_there(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"
