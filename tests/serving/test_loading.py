@@ -37,10 +37,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import transformers
 
     folder = tmp_path_factory.mktemp("encoders") / "bert"
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
-    transformers.BertModel(transformers.BertConfig(vocab_size=60, max_position_embeddings=16, **sizes)).save_pretrained(
-        folder
-    )
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=60, max_position_embeddings=16, num_hidden_layers=2, **sizes)
+    transformers.BertModel(config).save_pretrained(folder)
     words_of_clip(folder)
     return folder
 

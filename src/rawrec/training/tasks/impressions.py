@@ -106,7 +106,7 @@ class ImpressionTask(Task, Scoring):
         reader = ContextReader(data, self.samples, cfg.model, columns, cfg.data.history_mode == "rolling")
         self.context = reader if reader.any else None
         width = None if self.item_model is None else cfg.content.dim
-        known = known_users.to(self.device), known_items.to(self.device)
+        trained = known_users.to(self.device), known_items.to(self.device)
         attributes = user_columns(data, self.samples, cfg.model)
         attributes = None if attributes is None else attributes.to(self.device)
         widths = self.context.widths if self.context else None
@@ -119,7 +119,7 @@ class ImpressionTask(Task, Scoring):
         frozen = self.item_model is not None and self.item_model.frozen and not self.item_model.plain
         with drawing():
             torch.manual_seed(cfg.seed)
-            self.ranker = Ranker(cfg.model, *known, columns, width, attributes, widths, further, *sizes)
+            self.ranker = Ranker(cfg.model, *trained, columns, width, attributes, widths, further, *sizes)
             self.content_in = nn.Linear(self.item_model.dim, cfg.content.dim) if frozen and self.item_model else None
         if self.ranker.content is not None and self.item_model is not None and cfg.model.cic_weight:
             self.ranker.content.same = equal_content(self.item_model, data, cache)
