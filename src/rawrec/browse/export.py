@@ -104,6 +104,7 @@ class _Answers:
                 self._keep("near", f"{of} {by} {item}", lambda item=item, of=of, by=by: self.view.near(item, by, of))
 
     def _keep(self, kind: str, key: str, ask: Callable[[], Answer]) -> None:
+        answer: Answer
         try:
             answer = ask()
         except UserError as error:

@@ -101,8 +101,8 @@ def known_again(said: Mapping[str, Any], keys: Mapping[str, str | None]) -> dict
         one = said.get(name)
         if key is None or one is None or one.get("key") != key:
             return None
-        values = {part: tuple(one[part]) if part == "kinds" else one[part] for part in About._fields}
-        found[name] = About._make(values.values())
+        values: dict[str, Any] = {part: one[part] for part in About._fields}
+        found[name] = About(**values | {"kinds": tuple(one["kinds"])})
     return found
 
 

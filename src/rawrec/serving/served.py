@@ -199,7 +199,7 @@ class Served:
 
     def _user_names(self, users: np.ndarray) -> Sequence[str]:
         """Ids of the rows of known users."""
-        return self.people.user_ids[users]
+        return self.people.user_ids[users].tolist()
 
     def _known_to_model(self, users: np.ndarray) -> np.ndarray:
         """Rows of users as the model counts them, -1 for those who came after it."""
