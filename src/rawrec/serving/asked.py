@@ -16,7 +16,8 @@ UNKNOWN = one_of(*get_args(Unknown))
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(0 <= value <= 1)
+    number = value  # of which types of numbers do not say that they can be compared
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(0 <= number <= 1)
 
 
 RULES = {
