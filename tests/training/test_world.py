@@ -128,6 +128,7 @@ def train(out: Path, shop: Path, *settings: str) -> list[str]:
         ("kill", 0, [-9, 1, 1], "process 0 of 3 is gone, in step 5"),
         ("error", 2, [1, 1, 1], "process 2 of 3 has stopped in step 5: No space left on device: somewhere"),
         ("nan", 1, [1, 1, 1], "the loss of step 5 (epoch 1) is nan"),
+        ("drift", 2, [1, 1, 1], "after epoch 1 the weights of process 2 are not those of process 0"),
         ("signal", 2, [130, 130, 130], "interrupted in epoch 1 of 1 (6 steps); the checkpoint is written"),
     ],
 )

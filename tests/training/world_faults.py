@@ -25,6 +25,9 @@ def break_at(fault: str, step: int) -> None:
             if fault == "nan":
                 with torch.no_grad():
                     self.optimiser.parameters[-1].fill_(torch.nan)
+            if fault == "drift":
+                with torch.no_grad():
+                    self.optimiser.parameters[-1].add_(1e-4)
             if fault == "signal":
                 os.kill(os.getpid(), signal.SIGINT)
         usual(self, rows)
