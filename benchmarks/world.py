@@ -28,7 +28,7 @@ from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
 from rawrec.models.ids import is_touched_by_rows
 from rawrec.sources.synthetic import import_synthetic
-from rawrec.training.job import task_of
+from rawrec.training.loading import task_of
 from rawrec.training.ranks import joined
 from rawrec.training.steps import Steps
 from rawrec.world import World
