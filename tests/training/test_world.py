@@ -18,7 +18,7 @@ from world_steps import save
 import forked
 from rawrec.config import resolve
 from rawrec.errors import UserError
-from rawrec.training.ranks import check_shared
+from rawrec.training.ranks import RESTARTS, check_shared
 from rawrec.world import World, shared
 from systems import digest
 
@@ -138,8 +138,30 @@ def test_what_ends_one_process_ends_all_and_is_told_once(
     command = [str(HERE / "world_faults.py"), fault, str(rank), "5", *train(tmp_path / "run", shop)]
     found = worlds.together(len(codes), command)
     assert [one.code for one in found] == codes
+    assert_told_once(found, told)
+
+
+def assert_told_once(found: list[worlds.Ended], told: str) -> None:
     messages = [line for one in found for line in one.err.splitlines() if line.startswith("rawrec: ")]
     assert len(messages) == 1 and told in messages[0]
+
+
+def test_a_launcher_that_ends_all_and_starts_them_again(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, run = (
+        train(tmp_path / "run", shop, "train.checkpoint_every=3", "train.checkpoint_share=1"),
+        tmp_path / "run",
+    )
+    found = worlds.together(2, [str(HERE / "world_faults.py"), "kill_by_launcher", "1", "5", *command])
+    assert [one.code for one in found] == [1, -9]
+    assert_told_once(found, "process 1 of 2 is gone, in step 5")
+    monkeypatch.setenv(RESTARTS, "1")
+    found = worlds.together(2, ["-m", "rawrec", *command])
+    assert [one.code for one in found] == [0, 0] and found[1].err == found[1].out == ""
+    log = (run / "log.txt").read_text()
+    assert "resumed at epoch 1, step 3" in log and log.count("finished") == log.count("evaluating") == 1
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_processes_that_were_started_unlike_are_refused_with_the_difference(shop: Path, tmp_path: Path) -> None:
