@@ -57,6 +57,13 @@ def test_step_cost_by_size(model: str) -> None:
     assert min(found["step_ms"], found["step_ms_2000"], found["ratio"]) > 0
 
 
+def test_what_several_processes_send() -> None:
+    words = ("--processes", "2", "--items", "60", "--cases", "bpr", "--steps", "3", "--batch", "64")
+    (found,) = printed("world.py", *words)
+    assert found["processes"] == 2
+    assert 0 < sum(found["sent"].values()) <= 1.2 * sum(found["needed"].values())
+
+
 def test_a_stream_whose_processes_are_killed_at_instants_and_points() -> None:
     *rounds, last = lines([str(BENCHMARKS / "killing.py"), "--kills", "10", "--requests", "40", "--seed", "3"])
     assert rounds[-1]["kills"] + rounds[-1]["servers"] + rounds[-1]["failures"] >= 10

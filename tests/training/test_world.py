@@ -18,7 +18,7 @@ from world_steps import save
 import forked
 from rawrec.config import resolve
 from rawrec.errors import UserError
-from rawrec.training.ranks import check_shared
+from rawrec.training.ranks import RESTARTS, check_shared
 from rawrec.world import World, shared
 from systems import digest
 
@@ -99,14 +99,14 @@ def test_runs_go_on_with_any_number_of_processes(shop: Path, tmp_path: Path) -> 
     straight, cut, other = tmp_path / "straight", tmp_path / "cut", tmp_path / "other"
     one, two, three = ({"train.epochs": epochs} for epochs in (1, 2, 3))
     actions: list[tuple[int, list[tuple[str, Path, dict[str, Any]]]]] = [
-        (4, [("train", other, one)]),
+        (3, [("train", other, one)]),
         (2, [("train", straight, two), ("train", cut, one), ("resume", cut, two), ("resume", other, two)]),
-        (3, [("resume", other, three)]),
     ]
     for size, several in actions:
         found = worlds.together(size, words(shop, *several))
         assert [tuple(one) for one in found] == [(0, "", "")] * size
     assert digest(straight) == digest(cut)
+    do(str(shop), "resume", str(other), three)
     do(str(shop), "train", str(tmp_path / "alone"), three)
     alone, changing = (load_file(path / "model.safetensors") for path in (tmp_path / "alone", other))
     for name, value in alone.items():
@@ -125,19 +125,43 @@ def train(out: Path, shop: Path, *settings: str) -> list[str]:
     ("fault", "rank", "codes", "told"),
     [
         ("kill", 1, [1, -9, 1], "process 1 of 3 is gone, in step 5"),
-        ("kill", 0, [-9, 1, 1], "process 0 of 3 is gone, in step 5"),
-        ("error", 2, [1, 1, 1], "process 2 of 3 has stopped in step 5: No space left on device: somewhere"),
-        ("nan", 1, [1, 1, 1], "the loss of step 5 (epoch 1) is nan"),
-        ("signal", 2, [130, 130, 130], "interrupted in epoch 1 of 1 (6 steps); the checkpoint is written"),
+        ("kill", 0, [-9, 1], "process 0 of 2 is gone, in step 5"),
+        ("error", 1, [1, 1], "process 1 of 2 has stopped in step 5: No space left on device: somewhere"),
+        ("nan", 1, [1, 1], "the loss of step 5 (epoch 1) is nan"),
+        ("drift", 1, [1, 1], "after epoch 1 the weights of process 1 are not those of process 0"),
+        ("signal", 1, [130, 130], "interrupted in epoch 1 of 1 (6 steps); the checkpoint is written"),
     ],
 )
 def test_what_ends_one_process_ends_all_and_is_told_once(
     fault: str, rank: int, codes: list[int], told: str, shop: Path, tmp_path: Path
 ) -> None:
-    found = worlds.together(3, [str(HERE / "world_faults.py"), fault, str(rank), "5", *train(tmp_path / "run", shop)])
+    command = [str(HERE / "world_faults.py"), fault, str(rank), "5", *train(tmp_path / "run", shop)]
+    found = worlds.together(len(codes), command)
     assert [one.code for one in found] == codes
+    assert_told_once(found, told)
+
+
+def assert_told_once(found: list[worlds.Ended], told: str) -> None:
     messages = [line for one in found for line in one.err.splitlines() if line.startswith("rawrec: ")]
     assert len(messages) == 1 and told in messages[0]
+
+
+def test_a_launcher_that_ends_all_and_starts_them_again(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, run = (
+        train(tmp_path / "run", shop, "train.checkpoint_every=3", "train.checkpoint_share=1"),
+        tmp_path / "run",
+    )
+    found = worlds.together(2, [str(HERE / "world_faults.py"), "kill_by_launcher", "1", "5", *command])
+    assert [one.code for one in found] == [1, -9]
+    assert_told_once(found, "process 1 of 2 is gone, in step 5")
+    monkeypatch.setenv(RESTARTS, "1")
+    found = worlds.together(2, ["-m", "rawrec", *command])
+    assert [one.code for one in found] == [0, 0] and found[1].err == found[1].out == ""
+    log = (run / "log.txt").read_text()
+    assert "resumed at epoch 1, step 3" in log and log.count("finished") == log.count("evaluating") == 1
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_processes_that_were_started_unlike_are_refused_with_the_difference(shop: Path, tmp_path: Path) -> None:

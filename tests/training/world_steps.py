@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from rawrec.config import resolve
 from rawrec.data.dataset import Dataset
-from rawrec.training.job import task_of
+from rawrec.training.loading import task_of
 from rawrec.training.ranks import joined
 from rawrec.training.steps import Steps
 from rawrec.world import World

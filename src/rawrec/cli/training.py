@@ -15,7 +15,7 @@ from rich.text import Text
 from rawrec import shown
 from rawrec.cli.common import Once, app, console, print_json
 from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
-from rawrec.errors import NeedsProcesses, UserError
+from rawrec.errors import NeedsProcesses, ToldElsewhere, UserError
 from rawrec.shown import say
 
 Log = Annotated[
@@ -118,7 +118,7 @@ def _processes() -> Iterator[None]:
     except NeedsProcesses as needed:
         from rawrec.training.launch import launch
 
-        raise typer.Exit(launch(needed.count, sys.argv[1:])) from None
+        raise ToldElsewhere(launch(needed.count, sys.argv[1:])) from None
 
 
 def _bars() -> Any:

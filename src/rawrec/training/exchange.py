@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,16 @@ def exchange(world: World, parameters: Sequence[nn.Parameter], values: Tensor, a
     each = told[:, n + len(flags) : -1].long().tolist()
     _sum_sparse(world, sparse, grads, each, there[len(dense) :])
     return told[:, :n].sum(0), int(told[:, -1].max())
+
+
+def mark(tensors: Iterable[Tensor]) -> float:
+    """A number of all bits of some tensors: where it differs, they do."""
+    total = 0
+    for tensor in tensors:
+        bits = tensor.detach().contiguous().flatten()
+        bits = bits.view(torch.int32 if bits.element_size() % 4 == 0 else torch.uint8)
+        total = (31 * total + int(bits.sum(dtype=torch.int64))) % (1 << 50)
+    return float(total)
 
 
 def _sum_dense(world: World, parameters: list[nn.Parameter]) -> None:

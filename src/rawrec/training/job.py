@@ -71,7 +71,7 @@ def train(
         with watching(observer, progress) if world.first else nullcontext() as told:
             how = _How(fresh=True, callbacks=callbacks, world=world)
             if world.restarted and (Path(out) / "run.json").is_file():
-                return _go_on(RunFolder.open(out), told, data, how._replace(fresh=False))
+                return _go_on(_opened(out, world), told, data, how._replace(fresh=False))
             return _begin(out, cfg, data, overwrite, told, how)
 
 
@@ -138,7 +138,13 @@ def _begin(out: str | Path, cfg: Settings, data: Dataset, overwrite: bool, obser
         except RunInterrupted:
             raise
         except KeyboardInterrupt as error:
+            if run.begun:  # while another error was on its way, as where one of several processes is gone
+                raise
             raise ending.not_begun(run, error) from error
+
+
+def _opened(path: str | Path, world: World) -> RunFolder:
+    return (RunFolder if world.first else FollowedRun).open(path)
 
 
 def _check_processes(cfg: Settings, world: World) -> None:
@@ -179,7 +185,7 @@ def resume(
     >>> rawrec.resume("runs/em3", overrides={"train.epochs": 30})
     """
     with joined() as world:
-        run = (RunFolder if world.first else FollowedRun).open(path)
+        run = _opened(path, world)
         if _rests(run) and not overrides:
             return run
         with watching(observer, progress) if world.first else nullcontext() as told:

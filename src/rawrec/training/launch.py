@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -18,12 +19,14 @@ ENDING = 600
 def launch(processes: int, words: Sequence[str]) -> int:
     """`python -m rawrec WORDS` so often, until all have ended; the exit code. They say themselves what there is to say;
     where all of them were killed, it is said here."""
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of the launcher, whose reports are for its own developers
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # whose reports are for its own developers
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="rawrec-") as folder:
         config = LaunchConfig(
             min_nodes=1,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rawrec.arguments import shown
-from rawrec.errors import UserError
+from rawrec.errors import RunStopped, UserError
 from rawrec.interruption import Ended, Ending, at_a_step
 from rawrec.memory import begin_peak, peak_mb
 from rawrec.randomness import drawing
@@ -23,6 +23,7 @@ from rawrec.reading import check_tensors, damaged
 from rawrec.shown import listed
 from rawrec.training import state as checkpoint
 from rawrec.training.ending import WAIT, stopped
+from rawrec.training.exchange import mark
 from rawrec.training.records import Checkpoint
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import Progress
@@ -71,9 +72,23 @@ class Loop(Steps[AnyTask]):
             for note in self.task.closing_notes() if state.finished else ():
                 self.run.log(note)
                 self.observe("note", text=note)
-            if self.world.several:
-                self._asked = int(self.world.table(torch.tensor([float(self._signal())])).max())
+            self._compare()
             self._end_if_asked()
+
+    def _compare(self) -> None:
+        """After an epoch: are several processes asked to end, and are their weights still equal? RunStopped if not."""
+        if not self.world.several:
+            return
+        own = [self._signal(), mark(self.task.state().values())]
+        signals, marks = self.world.table(torch.tensor(own, dtype=torch.float64)).unbind(1)
+        self._asked = int(signals.max())
+        others = (marks != marks[0]).nonzero()[:, 0].tolist()
+        if others:
+            raise RunStopped(
+                f"after epoch {self.progress.epoch} the weights of process {others[0]} are not those of process 0, "
+                "though both have done the same: their processors or libraries compute otherwise. Use machines that "
+                "are alike, or one"
+            )
 
     def _epoch(self) -> int:
         """The rest of an epoch; how many samples it has."""

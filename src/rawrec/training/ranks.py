@@ -27,7 +27,7 @@ from rawrec.config.finetune import FinetuneConfig
 from rawrec.config.resolution import flatten
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunInterrupted, RunStopped, ToldElsewhere, UserError, refused_by_system
-from rawrec.interruption import Ended
+from rawrec.interruption import ENDING, Ended, may_set_signals
 from rawrec.models.retrieval import retrieval_model
 from rawrec.training.runs import RunFolder
 from rawrec.world import ALONE, Lost, World
@@ -82,16 +82,23 @@ class Ranks(World):
 
     # --------------------------------------------------------------------------------------------------- how it ends
     def told(self, error: BaseException) -> BaseException:
-        """What this process is to raise where an error has ended its work: one of all processes tells of it."""
+        """What this process is to raise where an error has ended its work: one of all processes tells of it.
+
+        Who started the processes (`torchrun`) ends all of them by a signal once one has died: whoever has heard of that
+        by its own exchange goes by it.
+        """
+        if may_set_signals():
+            for number in ENDING:
+                signal.signal(number, signal.SIG_IGN)
+        lost = _lost(error)
         with suppress(RuntimeError):
             by_signal = isinstance(error, KeyboardInterrupt) and _number(error) != signal.SIGINT
-            lost = isinstance(error, Lost) or (by_signal and bool(self._known("failed") or self._known("lost")))
-            if not lost:
+            if not (lost or (by_signal and (self._known("failed") or self._known("lost")))):
                 self.note("failed", _said(error))
                 return error if self.first else _silent(error)
             return self._of_others(error)
         # The store has gone, and the process that holds it.
-        if not isinstance(error, Lost):
+        if not lost:
             return error if self.first else _silent(error)
         return self._of_gone([0]) if self.rank == 1 else ToldElsewhere(1)
 
@@ -158,6 +165,13 @@ class FollowedRun(RunFolder):
 
 def _number(error: BaseException) -> int:
     return error.number if isinstance(error, Ended | RunInterrupted) else signal.SIGINT
+
+
+def _lost(error: BaseException | None) -> bool:
+    """Whether an exchange did not come about, also where a signal has ended what was done about it."""
+    while error is not None and not isinstance(error, Lost):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _said(error: BaseException) -> str:
