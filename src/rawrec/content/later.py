@@ -102,7 +102,8 @@ def known_again(said: Mapping[str, Any], keys: Mapping[str, str | None]) -> dict
         if key is None or one is None or one.get("key") != key:
             return None
         values: dict[str, Any] = {part: one[part] for part in About._fields}
-        found[name] = About(**values | {"kinds": tuple(one["kinds"])})
+        values["kinds"] = tuple(values["kinds"])
+        found[name] = About(**values)
     return found
 
 
