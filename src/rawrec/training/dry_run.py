@@ -16,8 +16,8 @@ from rawrec.content.units import Unit, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.training.configuring import configure
 from rawrec.training.device import choose_device
-from rawrec.training.tasks.impressions import samples_of
 from rawrec.training.tasks.learnable import check_parts
+from rawrec.training.tasks.step_impressions import samples_of
 
 BYTES = {"float32": 4, "bf16": 2, "int8": 1}
 

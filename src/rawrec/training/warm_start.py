@@ -23,8 +23,9 @@ from rawrec.models.ranking.context import ContextReader
 from rawrec.models.ranking.ranker import present_name
 from rawrec.training import state as checkpoint
 from rawrec.training.runs import RunFolder, not_finished
-from rawrec.training.tasks.impressions import ImpressionTask, samples_of
+from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.pairs import PairTask
+from rawrec.training.tasks.step_impressions import samples_of
 
 IDS = {"user": "users", "item": "items", "user_bias": "users", "item_bias": "items"}
 """Of `ranker.inputs.ids.<name>.weight`: whose rows it has, after that of unknown ids."""

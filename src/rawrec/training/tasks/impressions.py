@@ -27,7 +27,7 @@ from rawrec.content.live import LiveContent
 from rawrec.content.policy import LivePolicy
 from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Dataset
-from rawrec.data.sampling import Impressions, Samples
+from rawrec.data.sampling import Impressions
 from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.lazily import Lazily
@@ -58,6 +58,7 @@ from rawrec.training.tasks.step_impressions import (
     StepImpressions,
     mark,
     row_codes,
+    samples_of,
     slice_impressions,
 )
 from rawrec.training.tasks.unread import unread_notes
@@ -494,18 +495,3 @@ class ImpressionTask(Task, Scoring):
 def saved_name(name: str) -> str:
     """What files, of checkpoints above all, call a parameter of the task."""
     return SAVED + name.removeprefix("item_model.") if name.startswith("item_model.") else name
-
-
-def samples_of(cfg: Config, data: Dataset) -> Samples:
-    """What a ranker learns from under these settings."""
-    return Samples(
-        data,
-        cfg.data.split,
-        cfg.data.label,
-        cfg.data.history,
-        cfg.data.history_mode,
-        cfg.data.negatives,
-        cfg.data.further_labels,
-        cfg.model.multi_label == "esmm",
-        bool(cfg.model.history_marks),
-    )

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from rawrec.config import Config
 from rawrec.data.dataset import Dataset
-from rawrec.data.sampling import Impressions
+from rawrec.data.sampling import Impressions, Samples
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.context import ImpressionContext
@@ -88,4 +89,19 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
         {name: values[part] for name, values in sample.further.items()},
         None if sample.query is None else sample.query[part],
         None if sample.session is None else sample.session[part],
+    )
+
+
+def samples_of(cfg: Config, data: Dataset) -> Samples:
+    """What a ranker learns from under these settings."""
+    return Samples(
+        data,
+        cfg.data.split,
+        cfg.data.label,
+        cfg.data.history,
+        cfg.data.history_mode,
+        cfg.data.negatives,
+        cfg.data.further_labels,
+        cfg.model.multi_label == "esmm",
+        bool(cfg.model.history_marks),
     )
