@@ -38,6 +38,7 @@ NOT_IN_ALL = {"timm", "open_clip", "all", "dev", "docs"}
 BEHIND = {"sources/download/safe_http.py", "sources/download/fetcher.py"}
 BEHIND |= {
     "server/app.py",
+    "server/connection.py",
     "server/holding.py",
     "server/page.py",
     "server/live.py",
@@ -191,6 +192,7 @@ def test_whatever_is_imported_is_declared() -> None:
     parts = {
         "yarl": "aiohttp",
         "starlette": "fastapi",
+        "h11": "uvicorn",
         "markupsafe": "jinja2",
         "huggingface_hub": "transformers",
         "tokenizers": "transformers",

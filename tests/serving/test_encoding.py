@@ -54,7 +54,7 @@ def test_an_encoder_of_one_kind_takes_the_fields_of_that_kind(data: Dataset) -> 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"field": "tilte"}, "--field tilte: the dataset has no such image or text field. Known: image, title"),
+        ({"field": "tilte"}, "--field 'tilte': the dataset has no such image or text field. Known: image, title"),
         ({"encoder": "random:bert", "out": "x.npy"}, "takes one feature, and 2 are made: title, description"),
         ({"encoder": "random:bert", "out": "x.csv"}, "ends with .parquet, .npy"),
         ({"encoder": "random:brt"}, "random:brt"),

@@ -9,7 +9,7 @@ import torch
 
 from rawrec import Recommender, UserError, train
 from rawrec.config import resolve
-from rawrec.training import job
+from rawrec.training import job, loading
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.runs import RunFolder
 
@@ -90,7 +90,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(
     settings = QUICK | ({"train.metric": "recall@5"} if model == "lightgcn" else {})
     with monkeypatch.context() as patch:
         if where == "task":
-            patch.setattr(job, "PairTask" if model == "lightgcn" else "ImpressionTask", broken)
+            patch.setattr(loading, "PairTask" if model == "lightgcn" else "ImpressionTask", broken)
         else:
             patch.setattr(job.Loop, {"loop": "__init__", "step": "_step"}[where], broken)
         with pytest.raises(Failure):

@@ -29,6 +29,7 @@ from rawrec.data.dataset import Dataset
 from rawrec.errors import RunInterrupted, RunStopped, ToldElsewhere, UserError, refused_by_system
 from rawrec.interruption import ENDING, Ended, may_set_signals
 from rawrec.models.retrieval import retrieval_model
+from rawrec.shown import listed, several
 from rawrec.training.runs import RunFolder
 from rawrec.world import ALONE, Lost, World
 
@@ -129,7 +130,7 @@ class Ranks(World):
         return self._of_gone(gone) if self.rank == speaker else ToldElsewhere(1)
 
     def _of_gone(self, ranks: list[int]) -> RunStopped:
-        which = f"process {ranks[0]}" if len(ranks) == 1 else f"processes {', '.join(map(str, ranks))}"
+        which = f"process {ranks[0]}" if len(ranks) == 1 else f"processes {listed(ranks)}"
         return RunStopped(
             f"{which} of {self.size} {'is' if len(ranks) == 1 else 'are'} gone, in step {self.step}: killed, out of "
             "memory, or its machine is not there any more. The others have stopped; `rawrec resume RUN` goes on from "
@@ -144,7 +145,7 @@ class Ranks(World):
         for rank, other in enumerate(theirs):
             names = [name for name in {**theirs[0], **other} if theirs[0].get(name) != other.get(name)]
             if names:
-                shown = "; ".join(f"{name}: {other.get(name)} instead of {theirs[0].get(name)}" for name in names[:5])
+                shown = several((f"{name}: {other.get(name)} instead of {theirs[0].get(name)}" for name in names), "; ")
                 raise UserError(f"process {rank} of {self.size} differs from process 0 in {shown}: start all alike")
 
 
@@ -229,7 +230,7 @@ def _meet() -> Ranks:
     missing = [name for name in NAMES if not os.environ.get(name)]
     if missing:
         raise UserError(
-            f"this process was started as one of {os.environ['WORLD_SIZE']} (WORLD_SIZE), but {', '.join(missing)} "
+            f"this process was started as one of {os.environ['WORLD_SIZE']} (WORLD_SIZE), but {listed(missing)} "
             "is not in the environment: start it by torchrun, or with train.processes=N"
         )
     global _store, _joined
@@ -247,7 +248,7 @@ def _meet() -> Ranks:
             if time.monotonic() > until:
                 absent = [str(other) for other in range(size) if other not in here]
                 raise UserError(
-                    f"of {size} processes {', '.join(absent)} did not come to {place} within "
+                    f"of {size} processes {listed(absent)} did not come to {place} within "
                     f"{MEETING.total_seconds():.0f} s"
                 )
             time.sleep(LOOK)
@@ -295,7 +296,7 @@ def check_shared(cfg: Config, world: World) -> None:
         if not retrieval_model(cfg.model.name).shares_batches:
             raise UserError(
                 f"model {cfg.model.name} is made of all interactions at once, of which several processes have no "
-                f"share each: train it in one; {', '.join(sharing())} and rankers take several"
+                f"share each: train it in one; {listed(sharing())} and rankers take several"
             )
         return
     for name in ("activation", "attention_activation"):
