@@ -109,7 +109,8 @@ class _Answers:
             answer = ask()
         except UserError as error:
             answer = {"error": str(error)}
-        self.facts |= answer.pop("facts", {})
+        named: dict[str, Answer] = answer.pop("facts", {})
+        self.facts |= named
         self.found[kind][key] = answer
         self.tell(1)
 
