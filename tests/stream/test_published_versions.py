@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def test_damage_is_named(tmp_path: Path) -> None:
                 assert tensors["w"].tolist() == [1, found.step] and plain == {"items": ["i"], "histories": {}}
         path.write_bytes(content)
     assert rollback(tmp_path) == versions.name_of(1, 1)
+
+
+@pytest.mark.parametrize("which", [versions.MANIFEST, versions.POINTER])
+def test_versions_of_another_format(which: str, tmp_path: Path) -> None:
+    made = put(tmp_path, 1)
+    path = tmp_path / (which if which == versions.POINTER else f"versions/{made.name}/{which}")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": versions.FORMAT + 1}))
+    with pytest.raises(UserError, match=rf"format {versions.FORMAT + 1}, and .* reads {versions.FORMAT}: publish into"):
+        listed(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------- of a stream

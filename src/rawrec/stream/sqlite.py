@@ -81,7 +81,9 @@ class SqliteLog(Log):
                 db.executemany("insert into about values (?, ?)", (("last", last), ("gaps", last)))
                 db.execute("update about set value = ? where name = 'format'", (FORMAT,))
         if (found := self._about("format")) != FORMAT:
-            raise UserError(f"{self.path} is a log of format {found}, and this version of rawrec reads {FORMAT}")
+            raise UserError(
+                f"{self.path} is a log of format {found}, and this version of rawrec reads {FORMAT}: update rawrec"
+            )
         if self.path.stat().st_size <= CHECKED:
             said = db.execute("pragma integrity_check(1)").fetchone()[0]
             if said != "ok":

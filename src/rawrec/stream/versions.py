@@ -194,7 +194,10 @@ def _manifest(folder: Path) -> Version:
     except FileNotFoundError:
         raise UserError(f"{folder} is no version: it has no {MANIFEST}; remove it") from None
     if found.format != FORMAT:
-        raise UserError(f"{path} has format {found.format}, and this version of rawrec reads {FORMAT}")
+        raise UserError(
+            f"{path} has format {found.format}, and this version of rawrec reads {FORMAT}: publish into another "
+            "folder, or use the version of rawrec that made these"
+        )
     if found.name != folder.name:
         raise UserError(f"{path} is damaged: it is of the version {found.name}")
     return found
@@ -207,7 +210,10 @@ def _pointer(out: Path) -> _Pointer | None:
     except FileNotFoundError:
         return None
     if found.format != FORMAT:
-        raise UserError(f"{path} has format {found.format}, and this version of rawrec reads {FORMAT}")
+        raise UserError(
+            f"{path} has format {found.format}, and this version of rawrec reads {FORMAT}: publish into another "
+            "folder, or use the version of rawrec that made these"
+        )
     return found
 
 
