@@ -237,13 +237,18 @@ class ContentConfig(Record):
     def _collect(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        fields = dict(value.get("fields") or {})
+        given = value.get("fields") or {}
+        if not isinstance(given, Mapping):
+            return value  # which is refused by its type
+        fields = dict(given)
         rest = {}
         for key, sub in value.items():
             if key in cls.model_fields:
                 rest[key] = sub
             elif isinstance(sub, Mapping | FieldConfig):
-                fields[key] = {**_plain(fields.get(key, {})), **_plain(sub)}
+                if not isinstance(known := fields.get(key, {}), Mapping | FieldConfig):
+                    raise ValueError(has_settings(f"content.fields.{key}", known, FieldConfig))
+                fields[key] = {**_plain(known), **_plain(sub)}
             elif key in ("image", "text", "item"):
                 raise ValueError(has_settings(f"content.{key}", sub, FieldConfig))
             else:
