@@ -1,5 +1,6 @@
 """Folders of encoders that are damaged, incomplete or made for something else: each mistake is told by name."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -88,6 +89,24 @@ def test_a_folder_of_the_other_kind(tmp_path: Path) -> None:
         make(tmp_path / "bert", "image")
     with pytest.raises(UserError, match=r"tokenizer's files .*tokenizer\.json, or vocab\.txt, from"):
         make(tmp_path / "bert", "text")  # transformers makes a tokenizer without words of that
+
+
+def test_a_tokenizer_without_a_token_for_unknown_words(tmp_path: Path) -> None:
+    """As a file with one word changed makes it: transformers loads it, and the library gives up at the first text."""
+    config = transformers.BertConfig(vocab_size=32, **WIDTHS)
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    words = {word: n for n, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "a", "mug"])}
+    (tmp_path / "bert" / "tokenizer.json").write_text(
+        json.dumps(
+            {
+                "version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None, "decoder": None,
+                "truncation": None, "padding": None, "pre_tokenizer": {"type": "Whitespace"},
+                "model": {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"},
+            }
+        )
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"encoder .*bert: its tokenizer cannot read every text: .*UNK.*copy all its"):
+        make(tmp_path / "bert", "text")
 
 
 def test_offline_the_way_to_bring_a_model_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

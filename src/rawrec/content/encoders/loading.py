@@ -180,6 +180,10 @@ def unfinished(folder: Path) -> None:
         raise UserError(f"encoder {folder}: no encoder yet: `rawrec resume {folder}` goes on with its training")
 
 
+PROBES = ["a probe of words", "\U0001f9ea\ufffd"]
+"""Texts that every tokenizer must be able to read, of words that it may not know."""
+
+
 def load_tokenizer(folder: Path, name: str) -> tuple[Tokenizer, Any]:
     """The tokenizer in `folder` as ours, and as the object of transformers, for what it knows of itself."""
     if hashed := settings(folder / HASHED):
@@ -197,6 +201,10 @@ def load_tokenizer(folder: Path, name: str) -> tuple[Tokenizer, Any]:
     _needs_words(tokenizer, folder, name)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     ours = SlowTokenizer(tokenizer) if backend is None else FastTokenizer(backend)
+    try:
+        ours(PROBES, 8)
+    except UserError as error:
+        raise UserError(f"encoder {name}: {error}") from None
     lower = settings(folder / "sentence_bert_config.json").get("do_lower_case")  # of the sentence-transformers library
     return (Cleaned(ours, lower_case) if lower else ours), tokenizer
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rawrec.data.texts import Tokenizer
+from rawrec.errors import UserError
+from rawrec.reading import first_line
 from rawrec.threads import Mutex
 
 Ids = tuple[list[list[int]], list[bool]]
@@ -20,6 +23,19 @@ class Words:
 
     tokenizer: Tokenizer
     max_length: int
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Whatever a tokenizer of a library raises over a text, such as one without a token for words that it does not
+    know, as a UserError."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"its tokenizer cannot read every text: {first_line(error)}; copy all its files from where its weights "
+            "come from"
+        ) from None
 
 
 class FastTokenizer:
@@ -39,7 +55,8 @@ class FastTokenizer:
 
     def __call__(self, texts: list[str], max_length: int) -> Ids:
         backend = self._cutting.get(max_length) or self._cutting_at(max_length)
-        encodings = backend.encode_batch(texts)
+        with readable():
+            encodings = backend.encode_batch(texts)
         return [e.ids for e in encodings], [bool(e.overflowing) for e in encodings]
 
     def words(self) -> str:
@@ -68,8 +85,9 @@ class SlowTokenizer:
         self.identity = hashlib.sha256(words.encode()).hexdigest()
 
     def __call__(self, texts: list[str], max_length: int) -> Ids:
-        kept = self.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-        longer = self.tokenizer(texts, truncation=True, max_length=max_length + 1)["input_ids"]
+        with readable():
+            kept = self.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+            longer = self.tokenizer(texts, truncation=True, max_length=max_length + 1)["input_ids"]
         return kept, [len(one) > max_length for one in longer]
 
 
