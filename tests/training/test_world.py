@@ -206,3 +206,17 @@ def test_the_command_line_starts_the_processes(shop: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 1 of 1") == 1 and done.stdout.count("run folder: ") == 1
     assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+SLOW = """
+import os
+from rawrec.training import ranks
+if os.environ["RANK"] != "0":
+    ranks.LOOK = 1.0  # so that the first one, which holds the store, is done long before they look
+with ranks.joined() as world:
+    pass
+"""
+
+
+def test_the_first_process_stays_until_the_others_know_that_all_is_done() -> None:
+    assert [one.code for one in worlds.together(3, ["-c", SLOW])] == [0, 0, 0]

@@ -137,6 +137,20 @@ class Ranks(World):
             "the last checkpoint, with any number of processes"
         )
 
+    def leave(self, seconds: float) -> None:
+        """The last thing that a process does with the others. The first one may hold the store: it stays until the
+        others have read there how all ended, at most so long; not for those of whom it knows that they are gone."""
+        with suppress(RuntimeError):
+            self.note("left")
+            until = time.monotonic() + seconds
+            while self.first and time.monotonic() < until:
+                alive = range(self.size)
+                if self._known("lost")[:1] == [0]:
+                    alive = {*self._known("lost"), *self._known("failed")}
+                if {*alive} <= {*self._known("left")}:
+                    return
+                time.sleep(LOOK)
+
     # ------------------------------------------------------------------------------------------------------ alike?
     def agree(self, about: Mapping[str, Any]) -> None:
         """UserError, in every process, where one was given something else than the first: versions, settings, data."""
@@ -209,13 +223,14 @@ def joined() -> Iterator[World]:
         yield ALONE
         return
     ours = not dist.is_initialized()  # else it was by the program around us
-    world = _meet()
+    world, seconds = _meet(), GONE
     try:
         yield world
         if world.first:
             world.note("done")
         else:
             world.follow("done")
+        seconds = MEETING.total_seconds()
     except BaseException as error:
         told = world.told(error)
         if told is error:
@@ -224,6 +239,7 @@ def joined() -> Iterator[World]:
     finally:
         if ours:
             _leave()
+        world.leave(seconds)
 
 
 def _meet() -> Ranks:
