@@ -179,11 +179,6 @@ def test_killed_at_any_operation_every_chain_is_whole(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- of a stream
-@pytest.fixture(scope="module")
-def data(shop: Path) -> Dataset:
-    return Dataset.open(shop)
-
-
 @pytest.mark.parametrize("kind", ["id", "hybrid"])
 def test_deltas_of_a_stream_are_its_full_versions(kind: str, data: Dataset, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", data, kind)

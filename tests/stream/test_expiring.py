@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,9 @@ from rawrec.stream.online import load_version, online
 from rawrec.stream.trainer import Trainer
 from rawrec.stream.versions import listed
 from rawrec.training.runs import RunFolder
-from streams import BEGIN, SETTINGS, check_same, events_of, go_on, small_run, state_of, write
+from streams import BEGIN, SETTINGS, check_same, events_of, go_on, state_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
-
-
-@pytest.fixture(scope="module")
-def data(shop: Path) -> Dataset:
-    return Dataset.open(shop)
-
-
-@pytest.fixture(scope="module")
-def made(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("runs") / "id", data, "id")
-
-
-@pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Callable[..., Path]:
-    return lambda name="run": Path(shutil.copytree(made, tmp_path / name))
 
 
 def trainer_of(run: Path, data: Dataset, **given: Any) -> Trainer:
@@ -63,7 +47,7 @@ class Feed:
 
 
 def test_an_inactive_id_is_as_one_that_never_was(copied: Callable[..., Path], data: Dataset) -> None:
-    trainer = trainer_of(copied(), data, batch_size=4, admit_after=2, expire_after=100.0)
+    trainer = trainer_of(copied("id"), data, batch_size=4, admit_after=2, expire_after=100.0)
     task, feed = trainer.task, Feed(trainer)
     old, item = str(data.user_ids[0]), str(data.item_ids[0])
     feed.show("visitor", "thing", 0, times=8)
@@ -94,7 +78,7 @@ def test_an_inactive_id_is_as_one_that_never_was(copied: Callable[..., Path], da
 
 
 def test_ids_of_the_dataset_count_from_the_begin_of_the_stream(copied: Callable[..., Path], data: Dataset) -> None:
-    trainer = trainer_of(copied(), data, batch_size=4, expire_after=100.0)
+    trainer = trainer_of(copied("id"), data, batch_size=4, expire_after=100.0)
     feed, known = Feed(trainer), trainer.task.ranker.inputs.ids.user.known
     user, item, before = str(data.user_ids[0]), str(data.item_ids[0]), int(known.sum())
     feed.show(user, item, 0, times=4)
@@ -106,7 +90,7 @@ def test_ids_of_the_dataset_count_from_the_begin_of_the_stream(copied: Callable[
 
 
 def test_visitors_that_come_once_do_not_make_it_grow(copied: Callable[..., Path], data: Dataset) -> None:
-    trainer = trainer_of(copied(), data, batch_size=4, admit_after=1, expire_after=40.0, window=50)
+    trainer = trainer_of(copied("id"), data, batch_size=4, admit_after=1, expire_after=40.0, window=50)
     feed, item = Feed(trainer), str(data.item_ids[0])
     for n in range(400):
         feed.show(f"visitor{n}", item, n)
@@ -121,7 +105,7 @@ def test_a_stream_in_pieces_forgets_the_same(
 ) -> None:
     url = f"sqlite:{tmp_path / 'events.db'}"
     end = write(url, events_of(data, 60))
-    whole, pieces = copied("whole"), copied("pieces")
+    whole, pieces = copied("id", "whole"), copied("id", "pieces")
     given: dict[str, Any] = {"expire_after": 150.0, "data": data, "admit_after": 1, "batch_size": 8}
     counts = go_on(whole, url, **given)["counts"]
     assert counts["expired_users"] > 3 and counts["expired_items"] > 3
@@ -131,7 +115,7 @@ def test_a_stream_in_pieces_forgets_the_same(
 
 
 def test_what_is_published_forgets_it_too(copied: Callable[..., Path], data: Dataset, tmp_path: Path) -> None:
-    url, out, run = f"sqlite:{tmp_path / 'events.db'}", tmp_path / "out", copied()
+    url, out, run = f"sqlite:{tmp_path / 'events.db'}", tmp_path / "out", copied("id")
     write(url, events_of(data, 60))
     settings = SETTINGS | {"expire_after": 150.0, "admit_after": 1, "batch_size": 8, "publish_every": 6}
     online(run, log=url, until="end", settings=settings, publish=out, data=data)
@@ -147,7 +131,7 @@ def test_what_is_published_forgets_it_too(copied: Callable[..., Path], data: Dat
 def test_an_item_that_goes_is_in_no_list(copied: Callable[..., Path], data: Dataset, tmp_path: Path) -> None:
     from rawrec.serving.published import Published
 
-    url, out, run = f"sqlite:{tmp_path / 'events.db'}", tmp_path / "out", copied()
+    url, out, run = f"sqlite:{tmp_path / 'events.db'}", tmp_path / "out", copied("id")
     user = str(data.user_ids[0])
     gone = [str(item) for item in data.item_ids[:30]]
     write(url, [Gone(producer="p", sequence=n, time=BEGIN, item=item) for n, item in enumerate(gone)], False)

@@ -127,11 +127,6 @@ def test_versions_of_another_format(which: str, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- of a stream
-@pytest.fixture(scope="module")
-def data(shop: Path) -> Dataset:
-    return Dataset.open(shop)
-
-
 @pytest.mark.parametrize("kind", ["hybrid", "end_to_end", "frozen"])
 def test_a_version_says_what_its_trainer_says(kind: str, data: Dataset, tmp_path: Path) -> None:
     """Of known and new users and items; and publishing changes nothing of what is trained."""

@@ -23,26 +23,11 @@ from rawrec.stream.sqlite import SqliteLog
 from rawrec.stream.trainer import Trainer
 from rawrec.stream.versions import listed
 from rawrec.training.runs import RunFolder
-from streams import SETTINGS, check_same, events_of, small_run, state_of, write
+from streams import SETTINGS, check_same, events_of, state_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
 
 NOT_BY_STEPS = {"publish_every": None}
-
-
-@pytest.fixture(scope="module")
-def data(shop: Path) -> Dataset:
-    return Dataset.open(shop)
-
-
-@pytest.fixture(scope="module")
-def made(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("runs") / "id", data, "id")
-
-
-@pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Callable[[str], Path]:
-    return lambda name: Path(shutil.copytree(made, tmp_path / name))
 
 
 @pytest.fixture
@@ -62,9 +47,9 @@ def of_versions(out: Path) -> list[tuple[str, dict[str, str], str | None]]:
 
 # ----------------------------------------------------------------------------------------------------------------- when
 def test_seconds_are_the_events_own_where_a_log_is_read_to_a_position(
-    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path
+    copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path
 ) -> None:
-    one, pieces = copied("one"), copied("pieces")
+    one, pieces = copied("id", "one"), copied("id", "pieces")
     settings = SETTINGS | NOT_BY_STEPS | {"publish_seconds": 200.0}
     online(one, log=url, until="end", settings=settings, publish=tmp_path / "out", data=data)
     found = listed(tmp_path / "out").versions
@@ -77,10 +62,10 @@ def test_seconds_are_the_events_own_where_a_log_is_read_to_a_position(
 
 
 def test_a_clock_says_when_and_changes_nothing_that_is_trained(
-    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of who follows a log. The clock here jumps by a second whenever it is asked."""
-    clocked, quiet = copied("clocked"), copied("quiet")
+    clocked, quiet = copied("id", "clocked"), copied("id", "quiet")
     settings = SETTINGS | NOT_BY_STEPS | {"publish_seconds": 11.0}
     ticks = iter(range(10_000))
 
@@ -98,9 +83,9 @@ def test_a_clock_says_when_and_changes_nothing_that_is_trained(
 
 
 def test_killed_at_any_operation_the_same_versions_are_there_in_the_end(
-    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path
+    copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path
 ) -> None:
-    whole, killed = copied("whole"), copied("killed")
+    whole, killed = copied("id", "whole"), copied("id", "killed")
     settings = SETTINGS | {
         "wait": 5.0,
         "batch_size": 8,
@@ -125,9 +110,9 @@ def test_killed_at_any_operation_the_same_versions_are_there_in_the_end(
 
 
 def test_a_stream_that_begins_anew_needs_a_folder_of_its_own(
-    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path
+    copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path
 ) -> None:
-    run = copied("run")
+    run = copied("id", "run")
     online(run, log=url, until=9, settings=SETTINGS, publish=tmp_path / "out", data=data)
     shutil.rmtree(run / "online")
     with pytest.raises(UserError, match="versions of an earlier stream"):
@@ -185,10 +170,10 @@ def spoil_loss(trainer: Trainer) -> str:
     "spoil", [spoil_values, spoil_answers, spoil_calibration, spoil_calibration_downwards, spoil_loss]
 )
 def test_a_bad_version_is_kept_aside_with_its_reason(
-    spoil: Callable[[Trainer], str], copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path
+    spoil: Callable[[Trainer], str], copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path
 ) -> None:
     out, told = tmp_path / "out", list[str]()
-    trainer = trained(copied("run"), url, data, out)
+    trainer = trained(copied("id", "run"), url, data, out)
     served = listed(out).current
     reason = spoil(trainer)
     trainer.observe = lambda event, **values: told.append(values["text"]) if event == "note" else None
@@ -202,8 +187,8 @@ def test_a_bad_version_is_kept_aside_with_its_reason(
     assert load_version(out, data=data)[0].name == served
 
 
-def test_gates_can_be_opened(copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path) -> None:
-    trainer = trained(copied("run"), url, data, tmp_path / "out", gate_pcoc=None, gate_loss=None, canaries=0)
+def test_gates_can_be_opened(copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path) -> None:
+    trainer = trained(copied("id", "run"), url, data, tmp_path / "out", gate_pcoc=None, gate_loss=None, canaries=0)
     for spoil in (spoil_answers, spoil_calibration, spoil_loss):
         spoil(trainer)
     assert isinstance(trainer.publisher, Publisher)
@@ -227,9 +212,9 @@ def test_bounds_are_relative_to_what_is_served() -> None:
 
 
 def test_who_loads_a_version_asks_it_again(
-    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained(copied("run"), url, data, tmp_path / "out")
+    trained(copied("id", "run"), url, data, tmp_path / "out")
     load_version(tmp_path / "out", data=data)
     monkeypatch.setattr(gate, "answers", lambda task, asked: [(one.probability or 0.0) + 0.01 for one in asked])
     with pytest.raises(UserError, match="answers otherwise than its trainer did"):
@@ -237,9 +222,9 @@ def test_who_loads_a_version_asks_it_again(
 
 
 def test_canaries_are_of_what_came_last_and_of_the_dataset(
-    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path
+    copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path
 ) -> None:
-    trainer = trained(copied("run"), url, data, tmp_path / "out")
+    trainer = trained(copied("id", "run"), url, data, tmp_path / "out")
     asked = gate.canaries(trainer.task, 6, 0.0)
     assert asked == gate.canaries(trainer.task, 6, 0.0) and len(asked) == 6
     latest = list(trainer.task.items)[-1]
@@ -249,10 +234,10 @@ def test_canaries_are_of_what_came_last_and_of_the_dataset(
 
 
 def test_a_folder_that_is_further_is_told_of_once_and_stays(
-    copied: Callable[[str], Path], url: str, data: Dataset, tmp_path: Path
+    copied: Callable[..., Path], url: str, data: Dataset, tmp_path: Path
 ) -> None:
     out, told = tmp_path / "out", list[str]()
-    trainer = trained(copied("run"), url, data, out)
+    trainer = trained(copied("id", "run"), url, data, out)
     before = names(out)
     trainer.counts["taken"] -= 30
     trainer.observe = lambda event, **values: told.append(values["text"]) if event == "note" else None

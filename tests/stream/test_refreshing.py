@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,9 @@ from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting
 from rawrec.stream.trainer import Trainer
 from rawrec.training.runs import RunFolder
-from streams import SETTINGS, check_same, events_of, go_on, small_run, write
+from streams import SETTINGS, check_same, events_of, go_on, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
-
-
-@pytest.fixture(scope="module")
-def data(shop: Path) -> Dataset:
-    return Dataset.open(shop)
-
-
-@pytest.fixture(scope="module")
-def runs(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
-
-    def run(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = small_run(folder / kind, data, kind)
-        return made[kind]
-
-    return run
-
-
-@pytest.fixture
-def copied(runs: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
-    return lambda kind, name="run": Path(shutil.copytree(runs(kind), tmp_path / name))
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:

@@ -26,36 +26,9 @@ from rawrec.stream.sqlite import SqliteLog
 from rawrec.stream.trainer import Trainer
 from rawrec.training.job import load_task
 from rawrec.training.runs import RunFolder
-from streams import BEGIN, SETTINGS, check_same, events_of, go_on, picture, small_run, state_of, write
+from streams import BEGIN, SETTINGS, check_same, events_of, go_on, picture, state_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lance, which wants no forks
-
-
-@pytest.fixture(scope="module")
-def data(shop: Path) -> Dataset:
-    return Dataset.open(shop)
-
-
-@pytest.fixture(scope="module")
-def runs(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
-
-    def run(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = small_run(folder / kind, data, kind)
-        return made[kind]
-
-    return run
-
-
-@pytest.fixture
-def copied(runs: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
-    """A copy of a run, which a test goes on with."""
-
-    def copy(kind: str, name: str = "run") -> Path:
-        return Path(shutil.copytree(runs(kind), tmp_path / name))
-
-    return copy
 
 
 @pytest.fixture
