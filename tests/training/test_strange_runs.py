@@ -109,6 +109,22 @@ def test_files_that_are_none(run: Path) -> None:
     refused(run, "is larger than")
 
 
+def test_files_without_an_end(run: Path, shop: Path, tmp_path: Path) -> None:
+    """A file of a terabyte, most of it a hole, is not read to its end."""
+    with (run / "topk.parquet").open("wb") as file:
+        file.truncate(1 << 40)  # of an earlier end: this one makes no lists
+    RunFolder(run).write_info(finished=False)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("full_ranking: true", "full_ranking: false"))
+    ended = rawrec.finish(run, data=shop)
+    assert not (ended.path / "topk.parquet").exists() and rawrec.compare([run, run.parent / "other"])
+    with (run / "model.safetensors").open("ab") as file:
+        file.truncate(1 << 40)
+    RunFolder(run).write_info(files={})
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        rawrec.train("id", shop, tmp_path / "new", {"train.epochs": 1, "train.init": str(run)})
+
+
 VALUES = [None, True, -1, 10**30, 1.5, "x", [], {}, [[]], {"a": {}}, "\x1b[2J"]
 
 

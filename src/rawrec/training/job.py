@@ -332,7 +332,10 @@ def _train(run: RunFolder, cfg: Settings, data: Dataset, observer: Any, how: _Ho
         try:
             if how.train:
                 _to_the_end(loop)
+            stand = run.tables()
             loop.finish()
+            if world.first:
+                run.remove_stale(stand)
         except KeyboardInterrupt as error:
             if isinstance(error, RunInterrupted) or (not run.begun and how.fresh):
                 raise

@@ -272,6 +272,18 @@ class RunFolder:
             )
         return found
 
+    def tables(self) -> dict[str, tuple[int, int]]:
+        """Tables of results that stand in the folder, and which files they are."""
+        found = ((name, self.path / name) for name in SUMMED if name.endswith(".parquet"))
+        stats = ((name, path.lstat()) for name, path in found if path.is_symlink() or path.exists())
+        return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats}
+
+    def remove_stale(self, before: Mapping[str, tuple[int, int]]) -> None:
+        """Remove the tables that are as they were `before` the run was ended: of other weights, or a stranger's."""
+        for name, which in self.tables().items():
+            if before.get(name) == which:
+                discard(self.path / name)
+
     def sums(self) -> dict[str, str]:
         """Check sums of the files that a finished run consists of."""
         return {name: file_sum(self.path / name) for name in SUMMED if (self.path / name).is_file()}

@@ -41,6 +41,7 @@ def warm_start(task: ImpressionTask | PairTask, run: RunFolder) -> str:
     assert cfg.train.init is not None
     other = _opened(cfg.train.init)
     theirs = other.config()
+    tensors, _ = checkpoint.load(other.path / "model.safetensors")  # also: is its end where its head says?
     digest = _digest(other.path / "model.safetensors")
     begun = run.info().get("init")
     if begun is not None and begun["digest"] != digest:
@@ -51,7 +52,6 @@ def warm_start(task: ImpressionTask | PairTask, run: RunFolder) -> str:
         raise UserError(f"train.init={other.path} is a run of {theirs.label}, this one is of {cfg.label}")
     same = other.info()["dataset_fingerprint"] == task.data.fingerprint()
     data = task.data if same else other.dataset()
-    tensors, _ = checkpoint.load(other.path / "model.safetensors")
     renamed = present_name if isinstance(task, ImpressionTask) else str
     saved = {renamed(name): value for name, value in tensors.items() if not name.startswith("bank.")}
     own = {name: value.clone() for name, value in task.state().items()}
@@ -85,8 +85,6 @@ def _opened(path: str | Path) -> RunFolder:
 
 
 def _digest(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"train.init: {path} does not exist")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
