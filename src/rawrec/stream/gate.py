@@ -38,6 +38,8 @@ class Canary:
     time: float
     probability: float | None = None
     context: dict[str, Any] = field(default_factory=dict)
+    query: str | None = None
+    session: str | None = None
 
 
 def canaries(task: StreamTask, count: int, time: float) -> list[Canary]:
@@ -48,9 +50,13 @@ def canaries(task: StreamTask, count: int, time: float) -> list[Canary]:
     rng = np.random.default_rng([task.cfg.seed, 7993])
     users = _some(list(islice(newcomers, count // 2)), task.data.user_ids, count, rng)
     items = _some(fresh, task.data.item_ids, count, rng)
+    typed: list[str | None] = [None] * count
+    if task.queries is not None and len(task.data.queries):  # every second one has typed something
+        drawn = rng.integers(len(task.data.queries), size=count)
+        typed = [task.data.queries[int(at)] if n % 2 else None for n, at in enumerate(drawn)]
     return [
-        Canary(user, item, [name for _, name in task.before(user, math.inf)], time)
-        for user, item in zip(users, items, strict=True)
+        Canary(user, item, [name for _, name in task.before(user, math.inf)], time, query=query)
+        for user, item, query in zip(users, items, typed, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from rawrec.data.queries import ASKED
 from rawrec.errors import UserError
 from rawrec.reading import check_plain, damaged
 from rawrec.shown import listed
@@ -30,8 +31,9 @@ class Happened(NamedTuple):
 
 
 class EventTable:
-    """`user_id`, `item_id`, `timestamp` (seconds since 1970, or times), the label (above 0 a positive), and columns of
-    the context. draw: for a table without labels, whose rows are all positives, what stands beside each as a negative.
+    """`user_id`, `item_id`, `timestamp` (seconds since 1970, or times), the label (above 0 a positive), `query` and
+    `session` where it has them, and columns of the context. draw: for a table without labels, whose rows are all
+    positives, what stands beside each as a negative.
 
     Raises UserError for a file that is no such table.
     """
@@ -46,12 +48,14 @@ class EventTable:
             table = pl.read_parquet(path, glob=False) if path.suffix == ".parquet" else _csv(path)
         if missing := [name for name in NEEDED if name not in table.columns]:
             raise UserError(f"--events {path} lacks {', '.join(missing)}; it has {listed(table.columns, missing[0])}")
+        self._asked = [name for name in ASKED if name in table.columns]
         names = [*NEEDED, *([label] if label in table.columns else []), *(n for n in context if n in table.columns)]
+        names += self._asked
         self._label = label if label in names else None
         if self._label is None and draw is None:
             raise UserError(f"--events {path} lacks the label {label}, which the run has learned")
         table = table.select(list(dict.fromkeys(names))).with_columns(_seconds(table.schema["timestamp"], path))
-        table = table.with_columns(pl.col("user_id", "item_id").cast(pl.String))
+        table = table.with_columns(pl.col("user_id", "item_id", *self._asked).cast(pl.String))
         bad = table.select(pl.any_horizontal(pl.col(*NEEDED).is_null()).sum()).item()
         self.skipped = int(bad)
         self._rows = table.drop_nulls(list(NEEDED)).sort("timestamp", maintain_order=True)
@@ -86,10 +90,11 @@ class EventTable:
             for name, kind in self._context.items()
             if (value := row[name]) is not None
         }
+        asked = {name: str(value) for name in self._asked if (value := row[name]) is not None}
         return Shown.model_construct(
             producer=self.name, sequence=number, time=float(row["timestamp"]), request=f"{self.name}:{number}",  # type: ignore[arg-type]
-            items=items, user=user, labels=labels, context=context, query=None, session=None, history=None,
-            version=None, scores=None, kind="shown",
+            items=items, user=user, labels=labels, context=context, query=asked.get("query"),
+            session=asked.get("session"), history=None, version=None, scores=None, kind="shown",
         )  # fmt: skip
 
 

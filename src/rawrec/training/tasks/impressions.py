@@ -250,8 +250,9 @@ class ImpressionTask(Task, Scoring):
         self.bank.touch(self.past.whole(batch.history), step)
         items = batch.items if self.sqdc is None else self.sqdc.begin(batch)
         live = self.live.content(items, batch.history, mixed(self.cfg.seed, step))
-        if self.queries is not None and batch.query is not None:
-            live.queries = self.queries.live(batch.query, self.world)
+        queries = batch.queries or self.queries
+        if queries is not None and batch.query is not None:
+            live.queries = queries.live(batch.query, self.world)
         return live
 
     def losses(self, batch: StepImpressions, live: LiveContent | None, step: int) -> Iterator[dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,9 @@ from rawrec.data.sampling import Impressions, Samples
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
 from rawrec.models.ranking.context import ImpressionContext
+
+if TYPE_CHECKING:
+    from rawrec.training.tasks.queries import Queries
 
 
 class ContentTable(NamedTuple):
@@ -37,7 +40,7 @@ class StepImpressions:
     """Impressions of a step on the device. sample: where they come from. users `[n]`, items `[n, candidates]`, history
     `[n, history]` item rows, labels `[n, candidates]`, or of several `[n, candidates, labels]`; keys, context, query,
     session: see `RankingBatch`; neighbours: see `Shown`; marks: of the whole history, see `HistoryContent`; late: see
-    `RankingBatch`."""
+    `RankingBatch`; queries: those that `query` names, None: the dataset's."""
 
     sample: Impressions
     users: Tensor
@@ -51,6 +54,7 @@ class StepImpressions:
     neighbours: Tensor | None = None
     marks: Tensor | None = None
     late: Tensor | None = None
+    queries: Queries | None = None
 
 
 def row_codes(data: Dataset, name: str) -> np.ndarray:

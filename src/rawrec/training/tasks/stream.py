@@ -29,9 +29,10 @@ from rawrec.models.ranking.context import ImpressionContext
 from rawrec.randomness import mixed
 from rawrec.training.steps import COLD
 from rawrec.training.tasks.arriving import arrived, is_fact
-from rawrec.training.tasks.asked import Asked, Candidate, Sample
+from rawrec.training.tasks.asked import Asked, Candidate, Sample, numbered
 from rawrec.training.tasks.expiring import Activity
 from rawrec.training.tasks.impressions import ImpressionTask
+from rawrec.training.tasks.queries import Queries
 from rawrec.training.tasks.step_impressions import ContentTable, StepImpressions
 from rawrec.training.tasks.streamable import refuse
 
@@ -49,10 +50,9 @@ class StreamTask(ImpressionTask):
     behind those of the dataset, None where a row is free. gone: ids of items that are not to
     be recommended. facts: categories and numbers of items that came, by which lists are filtered. counts: `new_items`,
     `changed_items`, `new_users` (with a row of their own), `admitted_items`, `expired_users`, `expired_items`,
-    `context` (impressions whose context could
-    not be read), `made_items` (contents that steps made, encoded or fused), `refreshed_items` (those made anew beside
-    them), and `item/...`: what could not be used of an item. popular: share of the refreshed items that are drawn from
-    the latest impressions. heard: of a version, what users took in the stream, times and items in order of time.
+    `context` (impressions whose context could not be read), `made_items` (contents that steps made, encoded or fused),
+    `refreshed_items` (those made anew beside them), `item/...`: what could not be used of an item, `query/...`: of
+    queries. popular: share of the refreshed items that are drawn from the latest impressions. heard: of a version, what users took in the stream, times and items in order of time.
     """
 
     noun = "impressions"
@@ -266,7 +266,19 @@ class StreamTask(ImpressionTask):
         sample = Impressions(none, users, items, labels, times)
         weighted = self._on_device(late) if late.any() else None
         given = self._on_device(users), self._on_device(items), self._on_device(history), self._on_device(labels)
-        return StepImpressions(sample, *given, {}, self._context(rows, items), late=weighted)
+        query, session, queries = self._typed(rows)
+        for lost, count in {} if queries is None else queries.lost.items():
+            self.count(f"query/{lost}", count)
+        keys = {name: {"query": query, "session": session}[name] for name in self.cfg.model.reads_interactions()}
+        context = self._context(rows, items)
+        return StepImpressions(sample, *given, keys, context, query, session, late=weighted, queries=queries)
+
+    def _typed(self, rows: Sequence[Asked]) -> tuple[Tensor, Tensor, Queries | None]:
+        """Numbers of queries and sessions, see `numbered`; the queries, None for a model that reads none."""
+        query, session, texts = numbered(rows)
+        item_model = None if self.queries is None else self.item_model
+        queries = None if item_model is None else Queries(item_model, texts, self.cfg.bank.micro_batch)
+        return self._on_device(query), self._on_device(session), queries
 
     def _on_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
@@ -309,6 +321,9 @@ class StreamTask(ImpressionTask):
         users, history, _ = self._asked(rows)
         context = self._context(rows, at)
         batch = self._batch_of(self._on_device(users), self._on_device(at), self._on_device(history), context)
+        batch.query, batch.session, queries = self._typed(rows)
+        if queries is not None and self.ranks_by_queries:
+            batch.query_content = queries.table(batch.query).at(slice(None))
         return torch.sigmoid(self.ranker(batch)).float()[:, 0].tolist()
 
     def _batch_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rawrec.config import Config
+from rawrec.data.queries import ASKED
 from rawrec.errors import UserError
 
 
@@ -18,9 +19,10 @@ def refuse(cfg: Config) -> None:
             (bool(model.counts), f"model.counts={model.counts} counts rows of the dataset"),
             (model.session != "none", f"model.session={model.session} reads sessions of the dataset"),
             (bool(model.history_marks), "model.lemur.marks reads rows of the dataset"),
-            (model.reads_queries, "queries are encoded as rows of the dataset"),
-            (bool(model.sqdc_weight and model.reads_content), f"model.sqdc_weight={model.sqdc_weight}"),
-            (bool(model.reads_interactions()), f"model {cfg.label} has a loss that reads rows of the dataset"),
+            (
+                bool(set(model.reads_interactions()) - ASKED.keys()),
+                f"model {cfg.label} has a loss that reads rows of the dataset",
+            ),
             (cfg.content.lora.handover != "none", f"content.lora.handover={cfg.content.lora.handover}"),
             (cfg.bank.capacity is not None, f"bank.capacity={cfg.bank.capacity}: such a bank does not grow"),
         ]
