@@ -47,12 +47,13 @@ class StreamTask(ImpressionTask):
     `forgotten` with a table and the rows of it that were given up.
 
     users, items: the row of every id, those of the dataset first, then as they came. newcomers: users of the rows
-    behind those of the dataset, None where a row is free. gone: ids of items that are not to
-    be recommended. facts: categories and numbers of items that came, by which lists are filtered. counts: `new_items`,
-    `changed_items`, `new_users` (with a row of their own), `admitted_items`, `expired_users`, `expired_items`,
-    `context` (impressions whose context could not be read), `made_items` (contents that steps made, encoded or fused),
-    `refreshed_items` (those made anew beside them), `item/...`: what could not be used of an item, `query/...`: of
-    queries. popular: share of the refreshed items that are drawn from the latest impressions. heard: of a version, what users took in the stream, times and items in order of time.
+    behind those of the dataset, None where a row is free. gone: ids of items that are not to be recommended. facts:
+    categories and numbers of items that came, by which lists are filtered. counts: `new_items`, `changed_items`,
+    `new_users` (with a row of their own), `admitted_items`, `expired_users`, `expired_items`, `context` (impressions
+    whose context could not be read), `made_items` (contents that steps made, encoded or fused), `refreshed_items`
+    (those made anew beside them), `item/...`: what could not be used of an item, `query/...`: of queries. popular:
+    share of the refreshed items that are drawn from the latest impressions. heard: of a version, what users took in the
+    stream, times and items in order of time.
     """
 
     noun = "impressions"
@@ -352,8 +353,8 @@ class StreamTask(ImpressionTask):
         """The latest positives of a user in the dataset with a smaller time (all, where it has none), oldest first."""
         times, items = self._own(user)
         end = bisect_left(times, time)
-        begin = max(end - self.samples.history, 0)
-        return list(zip(times[begin:end], items[begin:end], strict=True))
+        part = slice(max(end - self.samples.history, 0), end)
+        return list(zip(times[part], items[part], strict=True))
 
     def _own(self, user: str) -> tuple[list[float], list[str]]:
         """Times and items of a user's positives in the dataset, in order of time; kept once they were asked for."""
@@ -442,9 +443,9 @@ class StreamTask(ImpressionTask):
 
     def grown_state(self) -> dict[str, Tensor]:
         """Tensors that only a stream changes: which ids have rows, columns of items, content that came, the bank."""
-        found = self._of_rows() | {"latest": self._latest} | self.activity.state()
-        if self.ranker.content is not None and self.ranker.content.same is not None:
-            found["same"] = self.ranker.content.same
+        found, content = self._of_rows() | {"latest": self._latest} | self.activity.state(), self.ranker.content
+        if content is not None and content.same is not None:
+            found["same"] = content.same
         if self.bank is not None:
             found |= {f"bank.{name}": values for name, values in self.bank.state(health=True).items()}
             found |= {f"put.{name}": values for name, values in self.bank.put_state().items()}
@@ -461,10 +462,9 @@ class StreamTask(ImpressionTask):
     def _load_rows(self, state: Mapping[str, Tensor]) -> None:
         """The reverse of `_of_rows`."""
         ids, columns = self.ranker.inputs.ids, self.ranker.inputs.columns
-        for table in (ids.user, ids.user_bias):
-            table.known.copy_(state["known.user"])
-        for table in (ids.item, ids.item_bias):
-            table.known.copy_(state["known.item"])
+        for of, tables in (("user", (ids.user, ids.user_bias)), ("item", (ids.item, ids.item_bias))):
+            for table in tables:
+                table.known.copy_(state[f"known.{of}"])
         columns.numbers = state["numbers"].to(self.device)
         for name, (_, _, size) in columns.bags.items():
             codes, ptr = (state[f"bag.{name}.{part}"].to(self.device) for part in ("codes", "ptr"))
