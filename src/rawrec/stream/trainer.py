@@ -147,8 +147,19 @@ class Trainer:
         last = self.run.path / "checkpoint" / "last.safetensors"
         if last.is_file():
             tensors, _ = checkpoint.load(last, Checkpoint)
-            self.steps.optimiser.load_state({k: v for k, v in tensors.items() if k.startswith("optim.")})
+            self._begin_optimiser({k: v for k, v in tensors.items() if k.startswith("optim.")})
         self.steps.optimiser.updates = self._saved = self.marks["step"] = self.steps.progress.step
+
+    def _begin_optimiser(self, state: Mapping[str, torch.Tensor]) -> None:
+        """As at the run's last checkpoint; anew where its weights, of the best epoch, are of the phase before."""
+        own = {name.removeprefix("optim.").rpartition(".")[0] for name in state} - {""}
+        if own <= set(self.steps.optimiser.names):
+            self.steps.optimiser.load_state(state)
+        else:
+            told = (
+                "the run's best epoch was before content.lora.handover, and its checkpoint is of after: the optimiser"
+            )
+            self.observe("note", text=f"{told} begins anew")
 
     # ---------------------------------------------------------------------------------------------------------- events
     def take(self, record: Any) -> None:

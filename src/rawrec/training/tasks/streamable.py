@@ -23,7 +23,6 @@ def refuse(cfg: Config) -> None:
                 bool(set(model.reads_interactions()) - ASKED.keys()),
                 f"model {cfg.label} has a loss that reads rows of the dataset",
             ),
-            (cfg.content.lora.handover != "none", f"content.lora.handover={cfg.content.lora.handover}"),
             (cfg.bank.capacity is not None, f"bank.capacity={cfg.bank.capacity}: such a bank does not grow"),
         ]
     for holds, reason in reasons:
