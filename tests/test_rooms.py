@@ -29,7 +29,7 @@ ABOVE_THE_GROUND = {
     "serving": {"stream", "training", "evaluation", "models", "content", "data", "config"},
     "report": {"serving", "training", "evaluation", "models", "content", "data", "config"},
     "browse": {"report", "serving", "stream", "training", "data"},
-    "server": {"browse", "serving", "stream", "training", "data"},
+    "server": {"browse", "serving", "stream", "training", "sources", "data"},
     "studies": {"report", "serving", "training", "evaluation", "content", "data", "config"},
     "testing": {"training", "models", "content", "data", "config"},
     "__main__": {"cli"},

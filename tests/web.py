@@ -90,8 +90,8 @@ class Server:
                 self.heads.append(head)
                 await asyncio.sleep(self.pause)
                 name, _, rest = path.removeprefix("/").partition("?")[0].partition("/")
-                work: Callable[[asyncio.StreamWriter, str], Awaitable[bool | None]] = getattr(self, name)
-                keep = await work(writer, rest)
+                work: Callable[[asyncio.StreamWriter, str], Awaitable[bool | None]] | None = getattr(self, name, None)
+                keep = await work(writer, rest) if work is not None else self._answer(writer, status="404 Not Found")
                 await writer.drain()
                 if not keep:
                     return

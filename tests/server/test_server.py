@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import rawrec
+import web
 from lists_shop import ITEMS, MODELS, make_runs, make_shop
 from rawrec import Recommender, UserError
 
@@ -31,6 +32,8 @@ from rawrec.server import run as running
 from rawrec.server.guard import without_paths
 from rawrec.server.run import Options, application, listen, open_serving, read_token, serve
 from rawrec.server.wire import RecommendAsked
+from rawrec.stream.events import Item, read_event
+from rawrec.stream.log import open_log
 
 TOKEN = "0123456789abcdef"
 BEARS = {"authorization": f"Bearer {TOKEN}"}
@@ -315,11 +318,18 @@ def test_an_upload_that_is_wrong_adds_nothing(
     assert "n1" not in {item for item, _ in items_of(em3.post("/recommend", json={"user": "u1", "k": 99}))}
 
 
-def test_pictures_are_uploaded_and_shown(shop: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pictured(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that reads pictures."""
+    folder = tmp_path_factory.mktemp("pictured")
+    (folder / "token").write_text(TOKEN)
+    (folder / "token").chmod(0o600)
+    return rawrec.train("em3", shop, folder / "em3", TINY).path
+
+
+def test_pictures_are_uploaded_and_shown(pictured: Path) -> None:
     """An item that comes as a picture and words is judged as the recommender judges it, and a picture comes back."""
-    run = rawrec.train("em3", shop, tmp_path / "em3", TINY).path
-    (tmp_path / "token").write_text(TOKEN)
-    (tmp_path / "token").chmod(0o600)
+    run = pictured
     rec, item = Recommender.load(run, device="cpu"), {"item_id": "n1", "title": "A red mug"}
     rec.add_items([item | {"image": PICTURE.getvalue()}])
     with client(run) as http:
@@ -439,3 +449,44 @@ def test_answers_are_not_held_back_for_the_next_packet() -> None:
     """asyncio switches Nagle's algorithm off for sockets that say that they are TCP; else each answer takes 40 ms."""
     with listen(Options(port=0)) as place:
         assert place.proto == socket.IPPROTO_TCP
+
+
+def test_pictures_are_brought_from_addresses(pictured: Path, tmp_path: Path) -> None:
+    """As if they had been uploaded, also in the log; nothing is taken in where one gives none."""
+    url, item = f"sqlite:{tmp_path / 'events.db'}", {"item_id": "n1", "title": "A red mug"}
+    with web.Server() as pages, client(pictured, fetch=True, private=True, log=url) as http:
+        for address, said in [
+            (pages.url("status/404"), "gives no picture: HTTP 404"),
+            (pages.url("huge/1"), "larger than"),
+            (pages.url("type/text%2Fhtml"), "calls it no picture"),
+            ("file:///etc/passwd", "no http or https address"),
+            ([pages.url("ok/1"), 7], "no http or https address"),
+            ([pages.url("ok/1")] * 33, "at most 32 pictures"),
+        ]:
+            answer = http.post("/items", json=item | {"image": address}, headers=BEARS)
+            assert answer.status_code == 422 and said in answer.json()["error"], answer.text
+        two = {"image": [pages.url("ok/1"), pages.url("to//ok/2")]}
+        assert http.post("/items", json=item | two, headers=BEARS).json()["added"] == ["n1"]
+        brought = http.post("/score", json={"history": [], "items": ["n1"]}).json()["scores"]
+    with client(pictured) as http:
+        files = [("item", (None, json.dumps(item))), *(("image", ("a.png", web.picture(n))) for n in (1, 2))]
+        assert http.post("/items", files=files, headers=BEARS).json()["added"] == ["n1"]
+        assert http.post("/score", json={"history": [], "items": ["n1"]}).json()["scores"] == brought
+    with open_log(url) as log:
+        (event,) = [read_event(record.data).event for record in log.read(0)]
+    assert isinstance(event, Item)
+    assert [one.data for one in event.pictures["image"]] == [web.picture(1), web.picture(2)]
+
+
+def test_addresses_of_this_machine_are_not_asked(pictured: Path) -> None:
+    with web.Server() as pages:
+        item = {"item_id": "n1", "title": "A red mug", "image": pages.url("ok/1")}
+        with client(pictured, fetch=True) as http:
+            answer = http.post("/items", json=item, headers=BEARS)
+            assert answer.status_code == 422 and "is not public" in answer.json()["error"]
+        with client(pictured) as http:
+            assert "pictures are uploaded" in http.post("/items", json=item, headers=BEARS).json()["error"]
+        assert not pages.asked
+    for given, said in [({"fetch": True, "token_file": None}, "--token-file"), ({"private": True}, "--fetch")]:
+        with pytest.raises(UserError, match=said):
+            Options(**given).check()

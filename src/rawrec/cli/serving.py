@@ -38,6 +38,12 @@ def serve(
     deadline: Annotated[float, typer.Option(min=0.01, help="seconds that a request may wait for the model")] = 2.0,
     batch: Annotated[int, typer.Option(min=1, help="requests that are answered at once, at most")] = 16,
     threads: Annotated[int | None, typer.Option(min=1, help="threads of the model (default: cores)")] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="bring pictures of new items that are named by http address")
+    ] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="with --fetch: also from this machine and private networks")
+    ] = False,
     data: Data = None,
     newest: Newest = False,
     added: AddedItems = None,
@@ -49,8 +55,9 @@ def serve(
     from rawrec.serving.recommender import Recommender
 
     options = running.Options(
-        host, port, tuple(name or ()), token_file, state, log, every, waiting, deadline, batch, threads
-    )
+        host, port, tuple(name or ()), token_file, state, log, every, waiting, deadline, batch, threads,
+        fetch=fetch, private=allow_private,
+    )  # fmt: skip
     options.check()
     if added is not None and state is not None:
         raise UserError("--state keeps the items that are added: leave out --added")

@@ -25,6 +25,7 @@ from rawrec.arguments import shown
 from rawrec.data.images import picture_type
 from rawrec.errors import UserError
 from rawrec.server import answers, wire
+from rawrec.server.fetching import Fetching
 from rawrec.server.guard import Guard, without_paths
 from rawrec.server.held import Version, check_item
 from rawrec.server.holding import Serving, told_as
@@ -59,9 +60,11 @@ def make_app(
     strict: bool = False,
     hosts: tuple[str, ...] = (),
     beside: Sequence[tuple[str, Recommender]] = (),
+    fetching: Fetching | None = None,
 ) -> FastAPI:
     """The application. token: asked of what writes, and of all where `strict`; None: nothing may write. hosts: names by
-    which it may be called; empty: any. beside: a run that the page compares with, and its name."""
+    which it may be called; empty: any. beside: a run that the page compares with, and its name. fetching: brings
+    pictures that are named by address; None: none are."""
 
     @asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
@@ -75,7 +78,7 @@ def make_app(
     app.state.serving = serving
     _handle(app)
     _reading(app, serving)
-    _writing(app, serving)
+    _writing(app, serving, fetching)
     _about(app, serving)
     add_page(app, serving, beside)
     app.middleware("http")(_counting(serving.told))
@@ -122,7 +125,7 @@ def _reading(app: FastAPI, serving: Serving) -> None:
         return await ask(asked, answers.search)
 
 
-def _writing(app: FastAPI, serving: Serving) -> None:
+def _writing(app: FastAPI, serving: Serving, fetching: Fetching | None) -> None:
     async def write(work: Callable[[Version], dict[str, list[str]]]) -> wire.ItemsAnswer:
         done = await asyncio.get_running_loop().run_in_executor(serving.writing, lambda: work(serving.now()))
         version = serving.now()
@@ -132,8 +135,11 @@ def _writing(app: FastAPI, serving: Serving) -> None:
     async def add(request: Request) -> wire.ItemsAnswer:
         """Take in a new item. A form: `item`, a JSON object with `item_id` and the item's fields, and pictures as files
         under the names of their fields; or that JSON object alone as the body. Of an item that is there, fields that
-        changed: where versions are served and there is a log, they go into it, for a version to come."""
+        changed: where versions are served and there is a log, they go into it, for a version to come. With `--fetch` an
+        image field of `item` may be an http address, or a list of them."""
         item, pictures = await _item(request)
+        if fetching is not None:
+            item, pictures = await fetching.bring(item, pictures, serving.now().rec.data.fields)
 
         def work(version: Version) -> dict[str, list[str]]:
             rec = version.rec

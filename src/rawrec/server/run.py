@@ -18,8 +18,9 @@ from fastapi import FastAPI
 from rawrec.errors import UserError
 from rawrec.interruption import NUMBERS, may_set_signals
 from rawrec.reading import read_text
-from rawrec.server.app import make_app
+from rawrec.server.app import PICTURES, UPLOAD_BYTES, make_app
 from rawrec.server.connection import Connection
+from rawrec.server.fetching import Fetching
 from rawrec.server.guard import LOOPBACK
 from rawrec.server.held import State, Version
 from rawrec.server.holding import Serving
@@ -36,7 +37,8 @@ class Options:
     """How a server is run. host, port: where it listens; port 0 takes a free one. names: further names by which it may
     be called. token_file: holds the token; state: the folder of what it keeps; log: the address of the log of events
     that it writes into; every: seconds between two looks for another version. waiting, deadline, batch: see `Worker`.
-    threads: of the model; None: one for each core."""
+    threads: of the model; None: one for each core. fetch: bring pictures of new items that are named by address;
+    private: also from this machine and private networks."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -49,6 +51,8 @@ class Options:
     deadline: float = 2.0
     batch: int = 16
     threads: int | None = None
+    fetch: bool = False
+    private: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -62,6 +66,10 @@ class Options:
                 f"--host {self.host} can be reached from other machines: give --token-file FILE, whose token every "
                 "request then has to bear, or listen on 127.0.0.1"
             )
+        if self.fetch and self.token_file is None:
+            raise UserError("--fetch is for new items, which nobody may add without --token-file FILE")
+        if self.private and not self.fetch:
+            raise UserError("--allow-private is of what --fetch brings: give that, too")
 
 
 def read_token(path: Path) -> str:
@@ -106,7 +114,8 @@ def application(serving: Serving, options: Options, beside: Sequence[tuple[str, 
     """The application as these options secure it. beside: see `make_app`."""
     token = None if options.token_file is None else read_token(options.token_file)
     hosts = (*LOOPBACK, *options.names) if options.loopback or options.names else ()
-    return make_app(serving, token, not options.loopback, hosts, beside)
+    fetching = Fetching(PICTURES, UPLOAD_BYTES, options.private) if options.fetch else None
+    return make_app(serving, token, not options.loopback, hosts, beside, fetching)
 
 
 def listen(options: Options) -> socket.socket:
