@@ -4,7 +4,7 @@
 
 The run is trained on the training part (a split by time); valid and test are read as a table, as by --events.
 Prints a JSON line per way: prequential metrics of all of them, and impressions per second of CPU beside the training's.
-`frozen` learns nothing (a rate of 1e-12, no new ids); settings are of the training.
+`frozen` learns nothing (a rate of 1e-9, no new ids); settings are of the training.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from rawrec.stream.online import online
 from rawrec.training.runs import RunFolder
 
 WAYS: dict[str, dict[str, Any]] = {
-    "frozen": {"lr": 1e-12, "admit_after": 2**30},
+    "frozen": {"rate": 1e-9, "id_rate": 1e-9, "admit_after": 2**30},
     "online": {},
-    "a third of the rate": {"lr": 1e-3},
+    "all at the rate of training": {"rate": 1.0},
+    "a third": {"rate": 0.3},
+    "a thirtieth": {"rate": 0.03},
+    "ids at a third, too": {"id_rate": 0.3},
+    "ids at three times": {"id_rate": 3.0},
     "64 at once": {"batch_size": 64},
 }
 SHOWN = ("auc", "gauc", "logloss", "pcoc", "impressions")

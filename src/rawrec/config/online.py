@@ -53,7 +53,15 @@ class OnlineConfig(Record):
         description="seconds of the stream's time after which what is ready is trained, though it fills no batch; "
         "null: full batches alone",
     )
-    lr: float | None = Field(default=None, gt=0, description="learning rate; null: train.lr of the run")
+    rate: float = Field(
+        default=0.1,
+        gt=0,
+        le=10,
+        description="learning rates but for those of ids, as a share of the run's (train.lr, train.encoder_lr)",
+    )
+    id_rate: float = Field(
+        default=1.0, gt=0, le=10, description="the same of id tables (train.id_lr, or train.lr where that is null)"
+    )
     admit_after: int = Field(
         default=2, ge=1, description="trained impressions after which a user or item new to the run has an id row"
     )

@@ -144,16 +144,16 @@ def generate(
     found = None
     if queries:
 
-        def taste(user: np.ndarray, item: np.ndarray, when: np.ndarray) -> np.ndarray:
-            return _taste(codes, user, item, (when - START) / PERIOD, users, np.random.default_rng([seed, 2]))
+        def felt(user: np.ndarray, item: np.ndarray, when: np.ndarray) -> np.ndarray:
+            return taste(codes, user, item, (when - START) / PERIOD, users, np.random.default_rng([seed, 2]))
 
-        found = search(codes, launched, user, when, shown, taste, np.random.default_rng([seed, 3]))
+        found = search(codes, launched, user, when, shown, felt, np.random.default_rng([seed, 3]))
         user, when, item = user[found.session], when[found.session], found.items
         around = around and around.of(found.session, found.position)
-        logits = taste(user, item, when)
+        logits = felt(user, item, when)
     else:
         item = _shown(user, when, launched, rng)
-        logits = _taste(codes, user, item, (when - START) / PERIOD, users, rng)
+        logits = taste(codes, user, item, (when - START) / PERIOD, users, rng)
     logits *= (SEARCH_TASTE_STD if queries else TASTE_STD) / max(float(logits.std()), 1e-9)
     logits += rng.normal(0, APPEAL_STD, items)[item] + rng.normal(0, READINESS_STD, users)[user]
     if found is not None:
@@ -163,17 +163,17 @@ def generate(
         logits += around.effect(codes["shape"][item], user, when)
     elif positions is not None:
         logits += POSITION_EFFECT * positions
-    probability = expit(logits + _offset(logits, click_rate)).astype(np.float32)
+    probability = expit(logits + offset(logits, click_rate)).astype(np.float32)
     clicks = (rng.random(len(user)) < probability).astype(np.float32)
 
     buy_probability = buys = None
     if buy_rate is not None:
         own = np.random.default_rng([seed, 1])  # apart from all other draws
-        logits = _taste(codes, user, item, (when - START) / PERIOD, users, own)
+        logits = taste(codes, user, item, (when - START) / PERIOD, users, own)
         logits *= BUYING_STD / max(float(logits.std()), 1e-9)
         dear = np.log(base)
         logits -= (PRICE_STD * (dear - dear.mean()) / max(float(dear.std()), 1e-9))[item]
-        buy_probability = expit(logits + _offset(logits, buy_rate)).astype(np.float32)
+        buy_probability = expit(logits + offset(logits, buy_rate)).astype(np.float32)
         buys = clicks * (own.random(len(user)) < buy_probability)
 
     order = np.lexsort((user, when))
@@ -232,21 +232,23 @@ def _shown(user: np.ndarray, when: np.ndarray, launched: np.ndarray, rng: np.ran
     return item
 
 
-def _taste(
+def taste(
     codes: dict[str, np.ndarray],
     user: np.ndarray,
     item: np.ndarray,
     time: np.ndarray,
     users: int,
     rng: np.random.Generator,
+    drifting: float = DRIFTING,
 ) -> np.ndarray:
     """What a user feels for an item's attributes at a time (0 to 1), `[impressions]` float64, before scaling.
 
     A user mixes a few of `ARCHETYPES` tastes and has a like of their own. A taste gives every value of an attribute
-    and every pair of values a weight: mostly small, a few strong. A drifting user moves towards another mixture.
+    and every pair of values a weight: mostly small, a few strong. A drifting user, as the share `drifting` of them
+    are, moves towards another mixture. The same for the same draws.
     """
     mix, later = rng.dirichlet(np.full(ARCHETYPES, MIX), (2, users))
-    moving = (rng.random(users) < DRIFTING) * rng.uniform(0.3, 0.8, users)
+    moving = (rng.random(users) < drifting) * rng.uniform(0.3, 0.8, users)
     total = np.zeros(len(user))
     for names, scale in {**{(name,): s for name, s in TASTE.items()}, **PAIRS}.items():
         shape = tuple(len(VALUES[name]) for name in names)
@@ -293,7 +295,7 @@ def _situations(user: np.ndarray, users: int, rng: np.random.Generator) -> _Situ
     return _Situations(ages, devices, positions, rng.normal(0, AGE_STD, (len(AGES), len(SHAPES))))
 
 
-def _offset(logits: np.ndarray, rate: float) -> float:
+def offset(logits: np.ndarray, rate: float) -> float:
     """The constant that makes the mean probability `rate`, by bisection."""
     low, high = -30.0, 30.0
     for _ in range(60):

@@ -113,13 +113,19 @@ def import_synthetic(
         report.note(f"Purchases: {int(shop.buys.sum())}; best possible AUC of them over what was clicked: {best!s:.6}")
     report.add_read("items", items)
     report.add_read("interactions", len(shop.users))
+    return write_shop(Path(out), shop, report, overwrite, progress)
+
+
+def write_shop(out: Path, shop: Shop, report: ImportReport, overwrite: bool = False, progress: bool = True) -> Dataset:
+    """A shop as a dataset, split by global time 80/10/10. report: says what it is; progress: tell of the drawing."""
+    queries, context = shop.searches is not None, shop.ages is not None
     bought = shop.buys is not None
     writer = DatasetWriter(
-        Path(out),
+        out,
         fields=Fields(
             image=["image"], text=["title", "description"], categorical=["category"], numeric=["price"], feature={}
         ),
-        source=source,
+        source=report.source,
         labels=["label"] + ["buy"] * bought,
         label_rule="the impression was clicked (drawn from the column probability)"
         + "; buy: and then bought (drawn from the column buy_probability)" * bought,

@@ -119,9 +119,13 @@ class Trainer:
         self._keep_lines()
 
     def _make(self, cfg: Config, data: Dataset, cache: Any) -> StreamTask:
-        """The task, which learns as online.* says. Averages are of epochs: a stream serves the weights as they are."""
+        """The task, which learns as online.* says. Averages are of epochs: a stream serves the weights as they are, and
+        learns more slowly, so that they do not leave what the averages have come to."""
         changed = {"ema": 0.0, "accumulate": 1, "batch_size": self.cfg.batch_size or cfg.train.batch_size}
-        cfg.train = cfg.train.model_copy(update=changed | {"lr": self.cfg.lr or cfg.train.lr})
+        ids = cfg.train.lr if cfg.train.id_lr is None else cfg.train.id_lr
+        changed |= {name: self.cfg.rate * getattr(cfg.train, name) for name in ("lr", "encoder_lr")}
+        changed |= {"id_lr": self.cfg.id_rate * ids}
+        cfg.train = cfg.train.model_copy(update=changed)
         if self.cfg.refresh_share is not None:
             cfg.bank = cfg.bank.model_copy(update={"refresh_share": self.cfg.refresh_share})
         return StreamTask(cfg, data, cache)
