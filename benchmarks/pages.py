@@ -266,9 +266,10 @@ TABLES: dict[str, Table] = {
     ),
     "filters": Table(
         ["filters"],
-        ["model", "users", "figure"],
+        ["model", "items", "users", "figure"],
         {
             "model": lambda row: f"`{row['model']}`",
+            "items": number("items", "{:,}".format),
             "users": text("users"),
             "lists": lambda row: row["figure"].removeprefix("time with ").removesuffix(" / without filters"),
             "ms": number("ms", "{:.1f}".format),

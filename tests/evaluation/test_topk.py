@@ -116,6 +116,20 @@ def test_ties_fall_in_one_random_order():
     assert found.tolist() == expected
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_within_a_list_and_at_its_end_fall_in_that_order(seed: int) -> None:
+    """Of few different scores, some of them left out: by score, then by the order of a catalogue of equal items."""
+    n, k, rng = 40, 12, np.random.default_rng(seed)
+    nothing = np.zeros(4, np.int64), np.zeros(0, np.int64)
+    order = rank_all(lambda u: torch.zeros(len(u), n), np.arange(1), np.zeros(2, np.int64), nothing[1], n).items[0]
+    place = order.argsort()
+    values = rng.integers([2, 4, 20][seed % 3], size=(3, n)).astype(np.float32)
+    values[rng.random((3, n)) < 0.2] = -np.inf
+    top = rank_all(lambda u: torch.from_numpy(values[u]).clone(), np.arange(3), *nothing, k)
+    for row, items in zip(values, top.items, strict=True):
+        assert items.tolist() == sorted(np.flatnonzero(np.isfinite(row)), key=lambda i: (-row[i], place[i]))[:k]
+
+
 @pytest.mark.parametrize(("n_items", "k"), [(997, 1), (997, 20), (1000, 64), (50, 50), (7, 9)])
 def test_large_catalogues_are_ranked_as_by_sorting(n_items, k):
     scores = torch.randn(8, n_items, generator=torch.Generator().manual_seed(0))

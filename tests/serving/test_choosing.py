@@ -57,7 +57,7 @@ def test_the_choice_is_that_of_the_plain_loop(diversity: float, limited: bool) -
     one = [[int(rng.integers(4))] if rng.random() < 0.8 else [] for _ in range(n)]
     many = [[int(c) for c in rng.integers(6, size=rng.integers(4))] for _ in range(n)]  # some twice
     limits = [(groups(one), 2), (groups(many), 3)] if limited else []
-    choice = Choice(k, n, None, limits, diversity, vectors if diversity else None)
+    choice = Choice(k, n, None, None, limits, diversity, vectors if diversity else None)
     scores = -np.sort(-rng.normal(size=(users, n)), 1)
     scores[3, 20:] = -np.inf  # a pool that ends
     items = np.where(np.isfinite(scores), np.arange(n), -1)
@@ -92,7 +92,7 @@ def test_only_what_may_be_in_a_list_is_scored_where_it_is_little(share: float) -
         return rows.float().expand(len(users), -1).clone()
 
     nothing = np.zeros(3, np.int64), np.zeros(0, np.int64)
-    for choice in (Choice(3, n, allowed), Choice(3, n, allowed, [(groups([[]] * n), 1)])):
+    for choice in (Choice(3, n, allowed), Choice(3, n, allowed, limits=[(groups([[]] * n), 1)])):
         top = choose(score, lambda s: s, np.arange(2), *nothing, choice)
         last = allowed.sum() - 1
         assert top.items.tolist() == [[last, last - 1, last - 2]] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -60,36 +61,48 @@ def rank_all(
     """
     items = np.full((len(users), k), -1, np.int64)
     scores = np.full((len(users), k), -np.inf, np.float32)
-    owners = torch.from_numpy(np.repeat(np.arange(len(users)), np.diff(mask_ptr)))
-    masked = torch.from_numpy(mask_items.astype(np.int64))
 
     def fill(start: int) -> None:
-        stop = min(start + user_batch, len(users))
+        part = slice(start, min(start + user_batch, len(users)))
         with torch.no_grad():  # a thread has a grad mode of its own
-            values = score(users[start:stop])
-        part = slice(mask_ptr[start], mask_ptr[stop])
-        left_out = ((owners[part] - start).to(values.device), masked[part].to(values.device))
-        values.index_put_(left_out, values.new_tensor(-torch.inf))
-        best, index = _largest(values, min(k + 1, values.shape[1]))
-        wrong = best[:, 0].isnan() | best.isposinf().any(1)
-        if wrong.any():
-            raise UserError(
-                f"the model gives user {users[start + int(wrong.nonzero()[0])]} scores that are not finite: training "
-                "diverged; train again with a lower train.lr or train.encoder_lr"
-            )
-        # Without equal scores among the k + 1 best there is one way to choose and order them, and it is found.
-        tied = ((best[:, 1:] == best[:, :-1]) & best[:, 1:].isfinite()).any(1)
-        best, index = best[:, :k], index[:, :k]
-        if tied.any():
-            index[tied], best[tied] = _in_order(values[tied], best[tied])
-        found, where = best.float().cpu().numpy(), index.cpu().numpy()
-        items[start:stop, : where.shape[1]] = np.where(np.isneginf(found), -1, where)
-        scores[start:stop, : found.shape[1]] = found
+            values = score(users[part])
+        leave_out(values, mask_ptr[start : part.stop + 1], mask_items)
+        found = best_of(values, users[part], k)
+        items[part, : found.items.shape[1]] = found.items
+        scores[part, : found.items.shape[1]] = found.scores
         if tell is not None:
-            tell(stop - start)
+            tell(part.stop - start)
 
     each(fill, range(0, len(users), user_batch), workers)
     return TopK(items, scores)
+
+
+def leave_out(values: Tensor, ptr: NDArray[np.int64], items: NDArray) -> None:
+    """Writes -inf over the scores of what is left out of lists.
+
+    values: `[u, n]`; items[ptr[i]:ptr[i + 1]]: for row i.
+    """
+    owners = torch.from_numpy(np.repeat(np.arange(len(values)), np.diff(ptr)))
+    masked = torch.from_numpy(items[ptr[0] : ptr[-1]].astype(np.int64))
+    values.index_put_((owners.to(values.device), masked.to(values.device)), values.new_tensor(-torch.inf))
+
+
+def best_of(values: Tensor, users: NDArray, k: int) -> TopK:
+    """The k best of each row of scores `[u, n]`, of n if there are fewer, as `rank_all` has them."""
+    best, index = _largest(values, min(k + 1, values.shape[1]))
+    wrong = best[:, 0].isnan() | best.isposinf().any(1)
+    if wrong.any():
+        raise UserError(
+            f"the model gives user {users[int(wrong.nonzero()[0])]} scores that are not finite: training diverged; "
+            "train again with a lower train.lr or train.encoder_lr"
+        )
+    # Without equal scores among the k + 1 best there is one way to choose and order them, and it is found.
+    tied = ((best[:, 1:] == best[:, :-1]) & best[:, 1:].isfinite()).any(1)
+    best, index = best[:, :k], index[:, :k]
+    if tied.any():
+        index[tied], best[tied] = _in_order(values[tied], best[tied], index[tied])
+    found, where = best.float().cpu().numpy(), index.cpu().numpy()
+    return TopK(np.where(np.isneginf(found), -1, where), found)
 
 
 def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -114,18 +127,27 @@ def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best, columns.gather(1, place)
 
 
-def _in_order(values: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=4)
+def _drawn_order(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The order of n items of equal score, and the place of each item in it, `[n]` each."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    return order.to(device), order.argsort().to(device)
+
+
+def _in_order(values: Tensor, top: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Columns and values of the largest of each row, `[u, k]` each, largest first; ties in the order of `rank_all`.
 
-    values: `[u, n]`. top: its k largest values per row, sorted.
+    values: `[u, n]`. top: its k largest values per row, sorted; columns: where these stand, of equal ones any.
     """
-    order = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0)).to(values.device)
-    values, last = values[:, order], top[:, -1:]
-    above, level = values > last, values == last
-    kept = above | (level & (level.cumsum(1) <= top.shape[1] - above.sum(1, keepdim=True)))
-    columns = kept.nonzero()[:, 1].view(top.shape)
-    best, place = values.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    return order[columns.gather(1, place)], best
+    n, k = values.shape[1], top.shape[1]
+    order, places = _drawn_order(n, values.device)
+    above, last = top > top[:, -1:], top[:, -1:]
+    # Of the columns at the level of the last value, those that come first fill what those above it leave.
+    level = torch.where(values == last, places, n).topk(k, dim=1, largest=False).values
+    rest = (torch.arange(k, device=values.device) - above.sum(1, keepdim=True)).clamp_(min=0)
+    found = torch.where(above, places[columns], level.gather(1, rest)).sort(dim=1)
+    best, by_value = top.gather(1, found.indices).sort(dim=1, descending=True, stable=True)
+    return order[found.values.gather(1, by_value)], best
 
 
 def topk_metrics(

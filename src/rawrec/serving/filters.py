@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,20 @@ its values.
 TRUTH = {True: ("true", "1"), False: ("false", "0")}
 NOT = "not"
 MASKS = 16
+SINGLE = 8
+"""Where no more than one in so many items is left out, it takes less time to leave out one by one."""
+
+
+class Kept(NamedTuple):
+    """What a filter keeps: a mask `[n]`, not to be written to, and the rows of what is left out if these are few."""
+
+    mask: NDArray[np.bool_]
+    left_out: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_]) -> Kept:
+        few = np.count_nonzero(mask) >= len(mask) - len(mask) // SINGLE
+        return cls(mask, np.flatnonzero(~mask) if few else None)
 
 
 @dataclass
@@ -79,7 +93,7 @@ class Columns:
 
     A column is read when it is first asked for, and then held: 4 bytes per item of a category, 8 of a number. added: of
     every item behind the dataset's its values by column. What the latest MASKS different `where` keep is held too, a
-    byte per item each: a shop asks the same again and again.
+    byte or two per item each: a shop asks the same again and again.
     """
 
     def __init__(self, data: Dataset):
@@ -87,7 +101,7 @@ class Columns:
         self._data, self.added = data, tuple[Mapping[str, Any], ...]()
         self._groups: dict[str, Groups] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
-        self._masks: dict[Any, NDArray[np.bool_]] = {}
+        self._kept: dict[Any, Kept] = {}
 
     def values_of(self, item: Mapping[str, Any], name: str) -> dict[str, Any]:
         """What a new item has in these columns: a list of words, or a number. UserError, which begins with `name`, for
@@ -134,21 +148,26 @@ class Columns:
         return [(self.groups(name), most) for name, most in max_per.items()]
 
     def where(self, where: Where, skip: list[str] | None = None) -> NDArray[np.bool_]:
-        """Which items have all that is wanted, `[n]`, at least one column being named; not to be written to.
+        """Which items have all that is wanted, `[n]`, see `kept`; not to be written to."""
+        return self.kept(where, skip).mask
+
+    def kept(self, where: Where, skip: list[str] | None = None) -> Kept:
+        """Which items have all that is wanted, at least one column being named.
 
         skip: takes what is said of values that no item has; None: a UserError says it.
         """
         key = _key(where)
-        if key is not None and (held := self._masks.get(key)) is not None:
+        if key is not None and (held := self._kept.get(key)) is not None:
             return held
         before = len(skip or ())
         mask = np.logical_and.reduce([self._has(name, wanted, skip) for name, wanted in where.items()])
         mask.flags.writeable = False
+        kept = Kept.of(mask)
         if key is not None and len(skip or ()) == before:
-            if len(self._masks) >= MASKS:
-                self._masks = {}
-            self._masks[key] = mask
-        return mask
+            if len(self._kept) >= MASKS:
+                self._kept = {}
+            self._kept[key] = kept
+        return kept
 
     def _has(self, name: str, wanted: Any, skip: list[str] | None) -> NDArray[np.bool_]:
         if name not in (*self.categorical, *self.numeric):
@@ -205,6 +224,8 @@ def _key(wanted: Any) -> Any:
     if isinstance(wanted, Mapping):
         parts = [item for pair in wanted.items() for item in pair]
     elif isinstance(wanted, list | tuple) and len(wanted) <= 1000:
+        if set(map(type, wanted)) == {str}:  # which most are: a quarter of the time
+            return type(wanted), str, tuple(wanted)
         parts = list(wanted)
     else:
         return None

@@ -240,25 +240,29 @@ class Recommender(Growing):
     def _choice(self, wanted: Asked) -> Choice:
         """What lists are chosen by. UserError for columns, values and items that the catalogue lacks."""
         n, skipped = len(self._item_ids), list[str]()
-        allowed = None
+        masks, barred = [], []
         if wanted.where:
-            allowed = self._columns.where(wanted.where, None if wanted.unknown == "refuse" else skipped)[:n]
+            kept = self._columns.kept(wanted.where, None if wanted.unknown == "refuse" else skipped)
             for said in skipped:
                 self._warn(said)
+            if kept.left_out is None:
+                masks.append(kept.mask)
+            else:
+                barred.append(kept.left_out)
         if wanted.items is not None:
             chosen, rows = np.zeros(n, bool), self._known_rows(wanted.items, "items", wanted.unknown)
             chosen[rows[rows >= 0]] = True
-            allowed = chosen if allowed is None else allowed & chosen
+            masks.append(chosen)
         if wanted.exclude is not None and len(wanted.exclude):
             rows = self._known_rows(wanted.exclude, "exclude", wanted.unknown)
-            allowed = np.ones(n, bool) if allowed is None else allowed.copy()
-            allowed[rows[rows >= 0]] = False
-        hidden = self._catalogue.hidden
-        if hidden is not None:
-            allowed = ~hidden if allowed is None else allowed & ~hidden
+            barred.append(rows[rows >= 0])
+        if self._catalogue.hidden is not None:
+            masks.append(~self._catalogue.hidden)
         limits = self._columns.limits(wanted.max_per or {})
         vectors = self._vectors() if wanted.diversity else None
-        return Choice(wanted.k, n, allowed, limits, wanted.diversity, vectors, self._few)
+        allowed = np.logical_and.reduce(masks) if masks else None
+        rows = np.concatenate(barred) if barred else None
+        return Choice(wanted.k, n, allowed, rows, limits, wanted.diversity, vectors, self._few)
 
     def _lists(
         self,

@@ -293,7 +293,11 @@ class Served:
         """Rows of items in the catalogue. Of those that are not there, a UserError tells the first, or -1 stands for
         them and a warning, which names `what`, tells how many they are."""
         items = list(items)  # which may be a set
-        found = np.array([self._rows.get(str(item), -1) for item in items], np.int64)
+        rows = self._rows
+        try:  # what nearly all callers give takes a third of the time
+            return np.array([rows[item] for item in items], np.int64)
+        except (KeyError, TypeError):
+            found = np.array([rows.get(str(item), -1) for item in items], np.int64)
         lacking = np.flatnonzero(found < 0)
         if len(lacking) and unknown == "skip":
             some = f"{what}: {len(lacking)} of {len(items)} items are not in the catalogue and were left aside, first "
