@@ -14,7 +14,19 @@ import rawrec
 SOURCE = Path(rawrec.__file__).resolve().parent
 
 GROUND = {"arguments", "errors", "files", "folders", "progress", "cores", "threads", "memory", "onednn", "plugins"}
-GROUND |= {"extras", "faults", "forks", "interruption", "lazily", "randomness", "reading", "shown", "sums", "world"}
+GROUND |= {
+    "distinct",
+    "extras",
+    "faults",
+    "forks",
+    "interruption",
+    "lazily",
+    "randomness",
+    "reading",
+    "shown",
+    "sums",
+    "world",
+}
 """Modules below all rooms; they import each other at most."""
 
 ABOVE_THE_GROUND = {

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -103,3 +106,14 @@ def _number(path: Path) -> int | None:
     """None where the file is not there, or says `max`."""
     words = _lines(path)
     return int(words[0]) if words and words[0].isdigit() else None
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Inside, what is there now is not looked through for cycles that nobody reaches (`gc.freeze`): modules, datasets
+    and models are a million objects, which would be gone through each time that some ten thousand events have come."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -63,6 +63,9 @@ def test_pictures_are_bytes() -> None:
 def test_fields_of_a_newer_producer_are_left_out_and_named() -> None:
     found = read_event(wire(kind="gone", item="i", why="sold", **{"": 1}))
     assert found.event == Gone(**HEAD, item="i") and found.unknown == ("", "why")
+    both = read_event(wire(kind="shown", request="r", items=["a"], labels=[1.0], context={"why": "x"}, more=[]))
+    assert both.event == Shown(**HEAD, request="r", items=["a"], labels=[1.0], context={"why": "x"})
+    assert both.unknown == ("more",)
     same = read_event(json.dumps({"item": "i", "kind": "gone", **HEAD}, indent=1).encode())
     assert same.event == Gone(**HEAD, item="i") and same.unknown == ()
 

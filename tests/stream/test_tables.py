@@ -16,6 +16,7 @@ from rawrec.data.import_report import ImportReport
 from rawrec.data.meta import Columns
 from rawrec.data.splits import SplitSpec
 from rawrec.data.writer import DatasetWriter
+from rawrec.stream.events import Shown
 from rawrec.stream.joiner import Sample
 from rawrec.stream.online import online, table_of
 from rawrec.stream.tables import EventTable
@@ -50,6 +51,20 @@ def test_rows_come_in_order_of_time_and_odd_ones_are_counted(tmp_path: Path) -> 
     assert [one.position for one in table.read(1, 1)] == [2]
     moved = path.rename(tmp_path / "other.csv")
     assert EventTable(moved, "label", {}, None).name == table.name
+
+
+def test_a_row_has_what_an_event_of_the_wire_has(tmp_path: Path) -> None:
+    """The joiner reads either; a label that is no number is none."""
+    columns = {"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [1, 2], "label": [float("nan"), 2.0]}
+    path = write(tmp_path / "t.parquet", **columns, device=["tv", None])
+    found = EventTable(path, "label", {"device": "categorical"}, None).read(0)
+    for one, label, context in zip(found, (0.0, 1.0), ({"device": "tv"}, {}), strict=True):
+        names = {name: getattr(one.event, name) for name in one.event.__slots__}
+        made = Shown(producer="p", sequence=1, **names)
+        assert {
+            name: getattr(made, name) for name in Shown.model_fields if name not in ("producer", "sequence")
+        } == names
+        assert made.labels == [label] and made.context == context
 
 
 def test_times_as_times(tmp_path: Path) -> None:

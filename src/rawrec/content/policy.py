@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rawrec.config import BankConfig
 from rawrec.content.bank import Bank
+from rawrec.distinct import distinct
 
 
 class LivePolicy:
@@ -41,7 +42,7 @@ class LivePolicy:
         rate = self.cfg.backward_rate
         if rate is None or rate >= 100 or not len(encoded):
             return encoded, None
-        candidates = torch.unique(items[items >= 0])
+        candidates = distinct(items[items >= 0])
         learns = self._drawn(encoded, rate, int(bank.valid[candidates].sum()), generator)
         return torch.cat([encoded[learns], encoded[~learns]]), int(learns.sum())
 

@@ -68,11 +68,12 @@ class Shown(_Event):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        for name in ("scores", "labels"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.items):
-                raise ValueError(f"{len(values)} {name} for {len(self.items)} items")
-        if len(set(self.items)) < len(self.items):
+        count = len(self.items)
+        if self.scores is not None and len(self.scores) != count:
+            raise ValueError(f"{len(self.scores)} scores for {count} items")
+        if self.labels is not None and len(self.labels) != count:
+            raise ValueError(f"{len(self.labels)} labels for {count} items")
+        if count > 1 and len(set(self.items)) < count:
             raise ValueError("an item stands twice among those of a request")
         return self
 
@@ -153,19 +154,21 @@ def read_event(data: bytes) -> Read:
     """The reverse of `write_event`. Raises UserError, which says what is wrong, where it is no event."""
     _check_size(data, pictures=True)
     try:
+        event, unknown = _READER.validate_json(data, extra="forbid"), ()
+    except ValidationError:  # it may only have fields that this version does not know
+        event, unknown = _leaving_out(data)
+    _check_size(data, event.kind == "item")
+    return Read(event, unknown)
+
+
+def _leaving_out(data: bytes) -> tuple[Event, tuple[str, ...]]:
+    """An event without the fields that this version does not know, and their names."""
+    try:
         event = _READER.validate_json(data)
     except ValidationError as error:
         raise UserError(first_problem(error)) from None
-    _check_size(data, event.kind == "item")
-    return Read(event, _unknown(event, data))
-
-
-def _unknown(event: Event, data: bytes) -> tuple[str, ...]:
-    """Names in the JSON that its record has not; they are looked for where there can be any."""
-    if data == write_event(event):
-        return ()
     named: Any = json.loads(data)
-    return tuple(sorted(str(name)[:64] for name in named if name not in _KNOWN[event.kind]))
+    return event, tuple(sorted(str(name)[:64] for name in named if name not in _KNOWN[event.kind]))
 
 
 def _check_size(data: bytes, pictures: bool) -> None:

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any
 
 from rawrec.config.online import OnlineConfig
 from rawrec.stream.events import MOST_ITEMS, Acted, Shown
 from rawrec.stream.past import Past
+from rawrec.stream.tables import Row
 
 AGREE = 10
 """So many events in a row beyond `online.ahead` are believed."""
@@ -99,37 +100,39 @@ class Joiner:
         self._positives = [0, 0]  # on time, late
 
     # ---------------------------------------------------------------------------------------------------------- events
-    def shown(self, event: Shown) -> None:
+    def shown(self, event: Shown | Row) -> None:
         """An impression begins to wait."""
         self.advance(event.time)
-        if event.request in self._pending:
+        request, user = event.request, event.user
+        if request in self._pending:
             self.counts["repeated_request"] += 1
             return
         time = self._time(event.time)
-        history = self.past.at(event.user, time) if event.history is None else list(event.history)
+        history = self.past.at(user, time) if event.history is None else list(event.history)
         labels = [0.0] * len(event.items) if event.labels is None else [float(label > 0) for label in event.labels]
         found = Impression(
-            self._number, event.request, time, list(event.items), history, labels, event.user, event.query,
+            self._number, request, time, list(event.items), history, labels, user, event.query,
             event.session, event.version, dict(event.context), event.scores,
         )  # fmt: skip
         self._number += 1
         self.new.append(found)
         if event.labels is not None:
             for item, label in zip(found.items, labels, strict=True):
-                if label and event.user is not None:
-                    self.past.add(event.user, item, time)
+                if label and user is not None:
+                    self.past.add(user, item, time)
             self._train(found, range(len(found.items)))
             self.closed.append(found)
             return
-        self._pending[event.request] = found
-        if event.user is not None:
-            self._latest |= {(event.user, item): event.request for item in event.items}
-        heappush(self._due, (time + self.cfg.wait, found.number, WAIT, event.request))
+        self._pending[request] = found
+        if user is not None:
+            for item in found.items:
+                self._latest[user, item] = request
+        heappush(self._due, (time + self.cfg.wait, found.number, WAIT, request))
         if self.cfg.late == "fake_negative":
             self._train(found, range(len(found.items)))
         elif self.cfg.late == "elapsed":
-            heappush(self._due, (time + self.cfg.elapsed, found.number, ELAPSED, event.request))
-        for item, at in self._orphans.pop(event.request, ()):
+            heappush(self._due, (time + self.cfg.elapsed, found.number, ELAPSED, request))
+        for item, at in self._orphans.pop(request, ()):
             self.counts["early"] += 1
             self._act(found, item, at)
         if len(self._pending) > self.cfg.pending:
@@ -208,9 +211,10 @@ class Joiner:
 
     def _settle(self) -> None:
         """What is due by now is trained, or final."""
-        while self._due and self._due[0][0] < self._now:
+        now = self.watermark or 0.0
+        while self._due and self._due[0][0] < now:
             self._become_due()
-        while self._lost and self._lost[0][0] < self._now:
+        while self._lost and self._lost[0][0] < now:
             self._give_up()
 
     def _give_up(self) -> None:
@@ -272,10 +276,10 @@ class Joiner:
     def state(self) -> dict[str, Any]:
         """All that it knows, as plain values."""
         return {
-            "pending": [asdict(found) for found in self._pending.values()],
-            "closed": [asdict(found) for found in self.closed],
+            "pending": [_plain(found) for found in self._pending.values()],
+            "closed": [_plain(found) for found in self.closed],
             "new": [found.number for found in self.new],
-            "ready": [asdict(sample) for sample in self.ready],
+            "ready": [_plain(sample) for sample in self.ready],
             "orphans": [[request, found] for request, found in self._orphans.items()],
             "lost": list(self._lost),
             "watermark": self.watermark,
@@ -308,3 +312,8 @@ class Joiner:
         yield found.time + self.cfg.wait, found.number, WAIT, found.request
         if self.cfg.late == "elapsed" and not found.trained:
             yield found.time + self.cfg.elapsed, found.number, ELAPSED, found.request
+
+
+def _plain(record: Impression | Sample) -> dict[str, Any]:
+    """Its fields by name. What they hold is not copied: it is written down before anything is changed."""
+    return {name: getattr(record, name) for name in record.__slots__}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
@@ -12,7 +13,6 @@ from rawrec.data.queries import ASKED
 from rawrec.errors import UserError
 from rawrec.reading import check_plain, damaged
 from rawrec.shown import listed
-from rawrec.stream.events import Shown
 from rawrec.stream.log import AT_ONCE
 from rawrec.sums import file_sum
 
@@ -21,13 +21,32 @@ Draw = Callable[[str, str, int], list[str]]
 """User, the item that was taken, number of the row -> items that were not."""
 
 
+@dataclass(slots=True)
+class Row:
+    """A row as an impression of known labels. It has what a `Shown` of the wire has; its values are known to be right,
+    so that nothing is checked once more."""
+
+    request: str
+    time: float
+    items: list[str]
+    user: str
+    labels: list[float]
+    context: dict[str, Any] = field(default_factory=dict)
+    query: str | None = None
+    session: str | None = None
+    history: None = None
+    version: None = None
+    scores: None = None
+    kind: Literal["shown"] = "shown"
+
+
 class Happened(NamedTuple):
     """An event of a table at its position, with its id."""
 
     position: int
     producer: str
     sequence: int
-    event: Shown
+    event: Row
 
 
 class EventTable:
@@ -74,28 +93,36 @@ class EventTable:
 
     def read(self, after: int, count: int = AT_ONCE) -> list[Happened]:
         """Rows behind the first `after`, at most `count`."""
-        rows = self._rows.slice(after, count).iter_rows(named=True)
-        return [Happened(n, self.name, n, self._event(n, row)) for n, row in enumerate(rows, after + 1)]
-
-    def _event(self, number: int, row: Mapping[str, object]) -> Shown:
-        user, item = str(row["user_id"]), str(row["item_id"])
-        if self._label is None and self._draw is not None:
-            items = [item, *self._draw(user, item, number)]
-            labels = [1.0, *[0.0] * (len(items) - 1)]
+        part, name = self._rows.slice(after, count), self.name
+        users, items, times = (part[column].to_list() for column in NEEDED)
+        if self._label is None:
+            labels = [1.0] * len(part)
         else:
-            value = row[self._label or ""]
-            items, labels = [item], [float(isinstance(value, int | float) and value > 0)]
-        context = {
+            given = part[self._label].cast(pl.Float64).fill_nan(None)
+            labels = (given > 0).fill_null(False).cast(pl.Float64).to_list()
+        found = [
+            Row(f"{name}:{n}", time, [item], user, [label])
+            for n, (user, item, time, label) in enumerate(zip(users, items, times, labels, strict=True), after + 1)
+        ]
+        if self._label is None and self._draw is not None:
+            for n, row in enumerate(found, after + 1):
+                row.items += self._draw(row.user, row.items[0], n)
+                row.labels += [0.0] * (len(row.items) - 1)
+        if self._context:
+            for row, values in zip(found, part.select(list(self._context)).iter_rows(named=True), strict=True):
+                row.context = self._told(values)
+        for asked in self._asked:
+            for row, value in zip(found, part[asked].to_list(), strict=True):
+                setattr(row, asked, value)
+        return [Happened(n, name, n, row) for n, row in enumerate(found, after + 1)]
+
+    def _told(self, row: Mapping[str, object]) -> dict[str, Any]:
+        """The context of a row, without what it does not say."""
+        return {
             name: float(value) if kind == "numeric" and isinstance(value, int | float) else str(value)
             for name, kind in self._context.items()
             if (value := row[name]) is not None
         }
-        asked = {name: str(value) for name in self._asked if (value := row[name]) is not None}
-        return Shown.model_construct(
-            producer=self.name, sequence=number, time=float(row["timestamp"]), request=f"{self.name}:{number}",  # type: ignore[arg-type]
-            items=items, user=user, labels=labels, context=context, query=asked.get("query"),
-            session=asked.get("session"), history=None, version=None, scores=None, kind="shown",
-        )  # fmt: skip
 
 
 def _csv(path: Path) -> pl.DataFrame:

@@ -24,15 +24,17 @@ from rawrec.data.dataset import Dataset
 from rawrec.errors import IdleSetting, RunInterrupted, UserError
 from rawrec.files import appending, sync, write_text
 from rawrec.interruption import at_a_step
+from rawrec.memory import staying
 from rawrec.randomness import drawing
 from rawrec.reading import RECORD, check_tensors, damaged, read_text
 from rawrec.stream import saved
 from rawrec.stream.events import Acted, Event, Gone, Item, Shown, read_event
-from rawrec.stream.joiner import Impression, Joiner
-from rawrec.stream.log import AT_ONCE, Letter, Log
+from rawrec.stream.joiner import Joiner
+from rawrec.stream.log import AT_ONCE, Letter, Log, Record
 from rawrec.stream.past import Past
 from rawrec.stream.prequential import Line, Prequential
 from rawrec.stream.seen import Seen
+from rawrec.stream.tables import Row
 from rawrec.training import state as checkpoint
 from rawrec.training.job import load_task
 from rawrec.training.records import Checkpoint
@@ -143,7 +145,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """From the run's weights, and from what its optimiser had come to, where its last checkpoint is there."""
-        self.past = Past(self.task.samples.history, self.task.before)
+        self.past = Past(self.task.samples.history, self.task.taken)
         self.joiner, self.seen = Joiner(self.cfg, self.past), Seen()
         self.judged = Prequential(self.cfg.window)
         info = self.run.info()
@@ -172,11 +174,13 @@ class Trainer:
         if not self.seen.take(record.producer, record.sequence):
             self.counts["duplicate"] += 1
             return
-        event: Event = record.event if hasattr(record, "event") else self._read(record.data)
+        event: Event | Row = self._read(record.data) if isinstance(record, Record) else record.event
         self.counts[event.kind] += 1
-        if isinstance(event, Shown):
+        if isinstance(event, Shown | Row):
+            known = self.task.items
             for item in event.items:
-                self.task.item_row(item)
+                if item not in known:
+                    self.task.item_row(item)
             self.joiner.shown(event)
         elif isinstance(event, Acted):
             self.joiner.acted(event)
@@ -185,9 +189,10 @@ class Trainer:
             self._of_item(event)
 
     def _read(self, data: bytes) -> Event:
-        found = read_event(data)
-        self.counts["unknown_field"] += len(found.unknown)
-        return found.event
+        event, unknown = read_event(data)
+        if unknown:
+            self.counts["unknown_field"] += len(unknown)
+        return event
 
     def _of_item(self, event: Item | Gone) -> None:
         if isinstance(event, Gone):
@@ -209,13 +214,17 @@ class Trainer:
     def train_ready(self, all_of_it: bool = False) -> None:
         """Train the batches that are full; all_of_it, or where the first has waited for online.every seconds: and what
         is left."""
-        now = self.joiner.watermark or 0.0
-        if self.joiner.ready and self._since is None:
+        joiner, now = self.joiner, self.joiner.watermark or 0.0
+        if joiner.ready and self._since is None:
             self._since = now
         overdue = self.cfg.every is not None and self._since is not None and now - self._since >= self.cfg.every
-        if len(self.joiner.ready) >= (1 if all_of_it or overdue else self.batch_size):
+        if len(joiner.ready) >= (1 if all_of_it or overdue else self.batch_size):
             self._train(1 if all_of_it or overdue else self.batch_size)
-            self._since = now if self.joiner.ready else None
+            self._since = now if joiner.ready else None
+        if self.cfg.expire_after is not None:
+            self._expire()
+
+    def _expire(self) -> None:
         if (before := self.task.expire(self.joiner.watermark, self.cfg.expire_after)) is not None:
             self.past.forget(before)
 
@@ -243,14 +252,15 @@ class Trainer:
 
     def _predict(self) -> None:
         new, self.joiner.new = self.joiner.new, []
-        pairs: list[tuple[Impression, str]] = [(found, item) for found in new for item in found.items]
+        asked = [found for found in new for _ in found.items]
+        items = [item for found in new for item in found.items]
         predicted: list[float] = []
-        for at in range(0, len(pairs), PREDICTED):
-            part = pairs[at : at + PREDICTED]
-            predicted += self.task.predict([found for found, _ in part], [item for _, item in part])
-        following = iter(predicted)
+        for at in range(0, len(items), PREDICTED):
+            predicted += self.task.predict(asked[at : at + PREDICTED], items[at : at + PREDICTED])
+        at = 0
         for found in new:
-            found.predicted = [next(following) for _ in found.items]
+            found.predicted = predicted[at : at + len(found.items)]
+            at += len(found.items)
 
     def _write(self, lines: list[Line]) -> None:
         at = {"step": self.steps.progress.step, "watermark": self.joiner.watermark, "trained": self.counts["trained"]}
@@ -274,7 +284,7 @@ class Trainer:
         log = source if isinstance(source, Log) else None
         self.joiner.trusting = log is None
         passed = False
-        with at_a_step(lambda: self.observe("note", text="saving, and ending")) as ending:
+        with staying(), at_a_step(lambda: self.observe("note", text="saving, and ending")) as ending:
             while ending.asked is None and (until is None or self.positions.get(name, 0) < until):
                 at = self.positions.get(name, 0)
                 records = source.read(at, AT_ONCE)
@@ -373,7 +383,7 @@ class Trainer:
         steps.progress = Progress(**plain["progress"])
         steps._unproven = {name: one for name, one in steps._unproven.items() if name in plain["unproven"]}
         steps._waiting = set(plain["waiting"])
-        self.past = Past(task.samples.history, task.before, plain["past"])
+        self.past = Past(task.samples.history, task.taken, plain["past"])
         self.joiner = Joiner.of(self.cfg, self.past, plain["joiner"])
         self.seen, self.judged = Seen(plain["seen"]), Prequential(self.cfg.window, plain["judged"])
         self.positions, self.counts = dict(plain["positions"]), Counter(plain["counts"])

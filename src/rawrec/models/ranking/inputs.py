@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rawrec.config.ranking import InputsConfig
+from rawrec.distinct import with_places
 from rawrec.models.ids import IdTable, reads_popularity
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns, TableColumns, mean_vectors
@@ -255,7 +256,7 @@ class Inputs(nn.Module):
 
         Each item's bags are read once, however often it stands in the batch.
         """
-        rows, index = torch.unique(torch.cat([w.flatten() for w in wanted]), return_inverse=True)
+        rows, index = with_places(torch.cat([w.flatten() for w in wanted]))
         total = mean_vectors(self.bags, columns.bags, rows.clamp(min=0)) * (rows >= 0)[:, None]
         flat = nn.functional.embedding(index, total).split([w.numel() for w in wanted])  # type: ignore[arg-type]
         return [part.view(*w.shape, part.shape[-1]) for part, w in zip(flat, wanted, strict=True)]

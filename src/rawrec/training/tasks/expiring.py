@@ -31,9 +31,9 @@ class Activity:
             have = self.last[user]
             self.last[user] = np.concatenate([have, np.full(count - len(have), -math.inf)])
 
-    def note(self, user: bool, row: int, time: float) -> None:
-        last = self.last[user]
-        last[row] = max(last[row], time)
+    def note(self, user: bool, rows: np.ndarray, times: np.ndarray) -> None:
+        """Rows `[n]` of which an impression was trained, and the stream's times of these."""
+        np.maximum.at(self.last[user], rows, times)
 
     def is_due(self, now: float | None, after: float | None) -> bool:
         """Whether rows are to be looked through; the next time that much later."""

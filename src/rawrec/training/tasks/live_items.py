@@ -10,6 +10,7 @@ from rawrec.content.bank import Bank
 from rawrec.content.item_model import ItemModel
 from rawrec.content.live import LiveContent
 from rawrec.content.policy import LivePolicy
+from rawrec.distinct import distinct
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.training.tasks.past import PastContent
 from rawrec.world import ALONE, World
@@ -81,7 +82,7 @@ class LiveItems:
         end_to_end = self.cfg.paradigm == "end_to_end"
         still = self.cfg.paradigm == "frozen" and self.through is None
         alone = end_to_end or still or self.cfg.bank.history == "bank"
-        rows = torch.unique(items if alone else torch.cat([items.flatten(), self.past.whole(history).flatten()]))
+        rows = distinct(items if alone else torch.cat([items.flatten(), self.past.whole(history).flatten()]))
         rows = rows[rows >= 0]
         rows = rows[self.bank.valid[rows]]
         if not end_to_end:

@@ -11,18 +11,20 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rawrec.config import Config
 from rawrec.content.caches import Cache
 from rawrec.content.live import LiveContent
 from rawrec.data.dataset import Dataset
 from rawrec.data.sampling import Impressions
+from rawrec.distinct import distinct
 from rawrec.errors import UserError
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.context import ImpressionContext
@@ -76,6 +78,7 @@ class StreamTask(ImpressionTask):
         self.activity = Activity()
         self.activity.grow(*self.room)
         self._owns: dict[str, tuple[list[float], list[str]]] = {}
+        self._turned: list[nn.Module] | None = None  # what learns otherwise than it predicts
         self._latest = torch.full((LATEST,), -1, dtype=torch.int64)  # item rows of the latest impressions, in turn
         self._at = 0
         # Of a user? -> id without a row -> impressions so far, and when the last one was.
@@ -157,17 +160,19 @@ class StreamTask(ImpressionTask):
         """These have been trained: ids that have been often enough get a row of their own."""
         ids = self.ranker.inputs.ids
         self._popularity([self.items[sample.item] for sample in samples])
+        times = np.array([sample.time for sample in samples])
         for user, rows, table in ((False, self.items, ids.item), (True, self.users, ids.user)):
-            known = table.known.cpu().numpy()
-            for sample in samples:
-                name = sample.user if user else sample.item
-                if name is None:
+            names = [sample.user if user else sample.item for sample in samples]
+            at = np.array([-1 if name is None else rows.get(name, -1) for name in names], np.int64)
+            own = (at >= 0) & table.known.cpu().numpy()[at]  # there are rows for all that has a place
+            self.activity.note(user, at[own], times[own])
+            for n in np.flatnonzero(~own).tolist():
+                if (name := names[n]) is None:
                     continue
-                if (row := rows.get(name)) is not None and row < len(known) and known[row]:
-                    self.activity.note(user, row, sample.time)
-                    continue
-                self._try(name, user, sample.time)
-                known = table.known.cpu().numpy()
+                if (row := rows.get(name)) is not None and table.known[row]:  # since a sample before this one
+                    self.activity.note(user, np.array([row]), times[n : n + 1])
+                else:
+                    self._try(name, user, samples[n].time)
 
     def _try(self, name: str, user: bool, time: float) -> None:
         """One more impression of an id without a row of its own."""
@@ -180,7 +185,7 @@ class StreamTask(ImpressionTask):
         if row is None:
             row = self._place(name)
         self.ranker.inputs.ids.admit(row, user)
-        self.activity.note(user, row, time)
+        self.activity.note(user, np.array([row]), np.array([time]))
         self.count("new_users" if user else "admitted_items")
 
     @property
@@ -257,8 +262,7 @@ class StreamTask(ImpressionTask):
     # ----------------------------------------------------------------------------------------------------------- steps
     def batch(self, rows: Sequence[Sample], epoch: int, step: int) -> StepImpressions:
         """Of impressions that came; with one candidate each."""
-        if not self.training:
-            self.train()
+        self._learn(True)
         items = np.array([[self.item_row(sample.item)] for sample in rows], np.int64)
         users, history, times = self._asked(rows)
         labels = np.array([[sample.label] for sample in rows], np.float32)
@@ -281,18 +285,34 @@ class StreamTask(ImpressionTask):
         queries = None if item_model is None else Queries(item_model, texts, self.cfg.bank.micro_batch)
         return self._on_device(query), self._on_device(session), queries
 
+    def _learn(self, learning: bool) -> None:
+        """As `train(learning)`, which goes through all modules, for the two turns of every step."""
+        if self._turned is None:
+            self.train()
+            learns = [module for module in self.modules() if module.training]
+            self.eval()
+            self._turned = [module for module in learns if not module.training]
+        for module in self._turned:
+            object.__setattr__(module, "training", learning)  # that of modules looks for parameters first
+
     def _on_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
     def _asked(self, rows: Sequence[Asked]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """User rows `[n]`, histories `[n, history]` of item rows (those of unknown items are left out), times `[n]`."""
         length = self.samples.history
-        users = np.array([self.users.get(one.user, -1) if one.user is not None else -1 for one in rows], np.int64)
-        history = np.full((len(rows), length), -1, np.int64)
-        for n, one in enumerate(rows):
-            known = [row for item in one.history if (row := self.items.get(item)) is not None]
-            if length and known:
-                history[n, length - min(len(known), length) :] = known[-length:]
+        row_of = self.users.get
+        users = np.array([row_of(one.user, -1) if one.user is not None else -1 for one in rows], np.int64)
+        history, every = np.full((len(rows), length), -1, np.int64), self.items.get
+        known = [list(map(every, one.history)) for one in rows]
+        for n, found in enumerate(known):
+            if None in found:
+                found = [row for row in found if row is not None]
+            known[n] = found[len(found) - length :] if len(found) > length else found
+        counts = np.array(list(map(len, known)), np.int64)
+        flat = np.fromiter(chain.from_iterable(known), np.int64, counts.sum())
+        if length and len(flat):  # at the end of each line
+            history[np.arange(length) >= length - counts[:, None]] = flat
         return users, history, np.array([int(one.time) for one in rows], np.int64)
 
     def _context(self, rows: Sequence[Asked], items: np.ndarray) -> ImpressionContext | None:
@@ -317,7 +337,7 @@ class StreamTask(ImpressionTask):
     def predict(self, rows: Sequence[Asked], items: Sequence[str]) -> list[float]:
         """Click probabilities of `items`, each shown to the one of `rows` at its place, by the weights and the bank as
         training left them; inside `view`, by that."""
-        self.eval()
+        self._learn(False)
         at = np.array([[self.item_row(item)] for item in items], np.int64)
         users, history, _ = self._asked(rows)
         context = self._context(rows, at)
@@ -334,7 +354,7 @@ class StreamTask(ImpressionTask):
         bank = self._read
         if bank is None:
             return RankingBatch(users, items, history, context=context)
-        rows = torch.unique(torch.cat([items.flatten(), history.flatten()]))
+        rows = distinct(torch.cat([items.flatten(), history.flatten()]))
         rows = rows[rows >= 0]
         table = ContentTable(self.read_content(bank.rows(rows)), bank.valid[rows] & (bank.written[rows] >= 0))
         at = torch.searchsorted(rows, items)
@@ -351,12 +371,12 @@ class StreamTask(ImpressionTask):
     # ------------------------------------------------------------------------------------------------- what was before
     def before(self, user: str, time: float) -> list[tuple[float, str]]:
         """The latest positives of a user in the dataset with a smaller time (all, where it has none), oldest first."""
-        times, items = self._own(user)
+        times, items = self.taken(user)
         end = bisect_left(times, time)
         part = slice(max(end - self.samples.history, 0), end)
         return list(zip(times[part], items[part], strict=True))
 
-    def _own(self, user: str) -> tuple[list[float], list[str]]:
+    def taken(self, user: str) -> tuple[list[float], list[str]]:
         """Times and items of a user's positives in the dataset, in order of time; kept once they were asked for."""
         found = self._owns.get(user)
         if found is None:
@@ -371,7 +391,7 @@ class StreamTask(ImpressionTask):
 
     def before_of(self, user: str) -> set[tuple[float, str]]:
         """Times and items of all positives of a user in the dataset."""
-        return set(zip(*self._own(user), strict=True))
+        return set(zip(*self.taken(user), strict=True))
 
     def drawn(self, user: str, item: str, number: int) -> list[str]:
         """Negatives beside a positive of data that have no labels: items with a training row that the user has not
