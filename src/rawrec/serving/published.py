@@ -117,7 +117,7 @@ class Published(Recommender):
     def _heard(self, data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Users, items and times of what was taken in the stream, and which of that the dataset does not hold, too."""
         rows = [
-            (self._users[user], row, time, (time, item) not in self._stream.before_of(user))
+            (self._users[user], row, time, (time, item) not in self._stream.taken.pairs(user))
             for user, events in self._stream.heard.items()
             for time, item in events
             if (row := self._stream.items.get(item)) is not None

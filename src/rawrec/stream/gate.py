@@ -55,7 +55,7 @@ def canaries(task: StreamTask, count: int, time: float) -> list[Canary]:
         drawn = rng.integers(len(task.data.queries), size=count)
         typed = [task.data.queries[int(at)] if n % 2 else None for n, at in enumerate(drawn)]
     return [
-        Canary(user, item, [name for _, name in task.before(user, math.inf)], time, query=query)
+        Canary(user, item, [name for _, name in task.taken.before(user, math.inf)], time, query=query)
         for user, item, query in zip(users, items, typed, strict=True)
     ]
 

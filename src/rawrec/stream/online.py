@@ -100,7 +100,7 @@ def table_of(task: StreamTask, path: Path) -> EventTable:
     read = (
         {} if task.context is None else {name: kind for name, kind in context.items() if name in task.context.readers}
     )
-    return EventTable(path, task.cfg.data.label, read, task.drawn if task.samples.n_negatives else None)
+    return EventTable(path, task.cfg.data.label, read, task.taken.drawn if task.samples.n_negatives else None)
 
 
 def load_version(

@@ -145,7 +145,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """From the run's weights, and from what its optimiser had come to, where its last checkpoint is there."""
-        self.past = Past(self.task.samples.history, self.task.taken)
+        self.past = Past(self.task.samples.history, self.task.taken.of)
         self.joiner, self.seen = Joiner(self.cfg, self.past), Seen()
         self.judged = Prequential(self.cfg.window)
         info = self.run.info()
@@ -383,7 +383,7 @@ class Trainer:
         steps.progress = Progress(**plain["progress"])
         steps._unproven = {name: one for name, one in steps._unproven.items() if name in plain["unproven"]}
         steps._waiting = set(plain["waiting"])
-        self.past = Past(task.samples.history, task.taken, plain["past"])
+        self.past = Past(task.samples.history, task.taken.of, plain["past"])
         self.joiner = Joiner.of(self.cfg, self.past, plain["joiner"])
         self.seen, self.judged = Seen(plain["seen"]), Prequential(self.cfg.window, plain["judged"])
         self.positions, self.counts = dict(plain["positions"]), Counter(plain["counts"])

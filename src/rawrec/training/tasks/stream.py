@@ -8,9 +8,7 @@ as soon as its raw fields are.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from rawrec.training.tasks.impressions import ImpressionTask
 from rawrec.training.tasks.queries import Queries
 from rawrec.training.tasks.step_impressions import ContentTable, StepImpressions
 from rawrec.training.tasks.streamable import refuse
+from rawrec.training.tasks.taken import Taken
 
 ROOM = 64
 """Tables grow by at least so many rows, and by an eighth, so that growing costs little however many come."""
@@ -77,7 +76,7 @@ class StreamTask(ImpressionTask):
         self.heard: dict[str, list[tuple[float, str]]] = {}
         self.activity = Activity()
         self.activity.grow(*self.room)
-        self._owns: dict[str, tuple[list[float], list[str]]] = {}
+        self.taken = Taken(data, self.samples, cfg.seed, self.users, self.items)
         self._turned: list[nn.Module] | None = None  # what learns otherwise than it predicts
         self._latest = torch.full((LATEST,), -1, dtype=torch.int64)  # item rows of the latest impressions, in turn
         self._at = 0
@@ -367,56 +366,6 @@ class StreamTask(ImpressionTask):
             f"Its batch of {len(batch.users)} {self.noun} is of the item rows {batch.items.flatten()[:5].tolist()}. "
             "Try a lower online.lr, or a smaller train.clip when the run is trained"
         )
-
-    # ------------------------------------------------------------------------------------------------- what was before
-    def before(self, user: str, time: float) -> list[tuple[float, str]]:
-        """The latest positives of a user in the dataset with a smaller time (all, where it has none), oldest first."""
-        times, items = self.taken(user)
-        end = bisect_left(times, time)
-        part = slice(max(end - self.samples.history, 0), end)
-        return list(zip(times[part], items[part], strict=True))
-
-    def taken(self, user: str) -> tuple[list[float], list[str]]:
-        """Times and items of a user's positives in the dataset, in order of time; kept once they were asked for."""
-        found = self._owns.get(user)
-        if found is None:
-            row, names, times = self.users.get(user), self.data.item_ids, self.data.timestamps
-            own = np.zeros(0, np.int64)
-            if row is not None and row < self.data.n_users:
-                rows, ptr = self._taken
-                own = rows[ptr[row] : ptr[row + 1]]
-            when = [0.0] * len(own) if times is None else [float(time) for time in times[own].tolist()]
-            found = self._owns[user] = when, [str(names[item]) for item in self.data.items[own].tolist()]
-        return found
-
-    def before_of(self, user: str) -> set[tuple[float, str]]:
-        """Times and items of all positives of a user in the dataset."""
-        return set(zip(*self.taken(user), strict=True))
-
-    def drawn(self, user: str, item: str, number: int) -> list[str]:
-        """Negatives beside a positive of data that have no labels: items with a training row that the user has not
-        taken in the dataset, drawn by the seed and the number of the row; fewer where there are not enough."""
-        wanted, row = self.samples.n_negatives, self.users.get(user, -1)
-        taken = {self.items.get(item, -1)}
-        if 0 <= row < self.data.n_users:
-            rows, ptr = self._taken
-            taken |= set(self.data.items[rows[ptr[row] : ptr[row + 1]]].tolist())
-        rng = np.random.default_rng([self.cfg.seed, 6007, number])
-        found = rng.choice(len(self._pool), min(wanted + len(taken), len(self._pool)), replace=False)
-        return [str(self.data.item_ids[at]) for at in self._pool[found] if at not in taken][:wanted]
-
-    @cached_property
-    def _pool(self) -> np.ndarray:
-        return np.flatnonzero(self.train_counts)
-
-    @cached_property
-    def _taken(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the dataset's positives by user, in order of time, and where each user's begin."""
-        rows = np.flatnonzero(self.samples.positive & (self.samples.part >= 0) | self.samples.history_only)
-        of, times = self.data.users[rows], self.data.timestamps
-        rows = rows[np.lexsort((times[rows], of)) if times is not None else np.argsort(of, kind="stable")]
-        ptr = np.concatenate([[0], np.cumsum(np.bincount(self.data.users[rows], minlength=self.data.n_users))])
-        return rows, ptr
 
     # ------------------------------------------------------------------------------------------------------ publishing
     def serving_state(self, step: int, asked: Sequence[Candidate] = ()) -> tuple[dict[str, Tensor], list[float]]:
