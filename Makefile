@@ -1,4 +1,5 @@
 # make demo: set up, generate a shop, train, evaluate, report.   make test: set up, lint, type-check, test.
+# make demo-online: a generated shop goes online, served by a frozen model and by two that learn meanwhile.
 # make docs: the site of documentation into build/site.
 # make dist: sdist and wheel into dist/, the wheel tried outside the repository.
 PYTHON ?= python3
@@ -12,7 +13,7 @@ DEMO := bank.live_budget=32 content.fusion.kind=concat train.encoder_lr=3e-4 mod
 # What is imported is compiled once, below, and kept; pip would compile all that it installs, four times as much.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test style types units lint docs dist clean
+.PHONY: install demo demo-online test style types units lint docs dist clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -29,6 +30,9 @@ demo: install
 	$(BIN)/rawrec train em3 --data data/shop --out runs/shop-em3 --overwrite $(DEMO)
 	$(BIN)/rawrec report runs/shop-em3 --against runs/shop-id
 	$(BIN)/rawrec recommend runs/shop-em3 --user u1 -k 5
+
+demo-online: install
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/demo_online.py --work runs/demo-online
 
 style: install
 	$(BIN)/ruff check src tests benchmarks docs/making examples/notebooks
