@@ -18,12 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-import httpx
 import numpy as np
+from client import Client
 from common import cores, emit, folder, say
 from filters import catalogue
 
@@ -39,47 +40,54 @@ USERS = 2000
 
 
 @contextmanager
-def served(run: Path, threads: int) -> Iterator[str]:
-    """A server of a run; its address."""
-    command = [sys.executable, "-m", "rawrec", "serve", str(run), "--port", "0", "--threads", str(threads)]
+def served(run: Path, threads: int, *more: str) -> Iterator[tuple[str, int]]:
+    """A server of a run, or of versions; its address, and the number of its process."""
+    command = [sys.executable, "-m", "rawrec", "serve", str(run), "--port", "0", "--threads", str(threads), *more]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         try:
-            yield line.split(" on ")[1].split()[0]
+            Thread(target=process.stderr.read, daemon=True).start()  # what it says is not to fill a pipe
+            yield line.split(" on ")[1].split()[0], process.pid
         finally:
             process.terminate()
 
 
-async def ask(
-    client: httpx.AsyncClient, rng: np.random.Generator, times: list[float], failed: list[float], due: float
-) -> None:
-    answer = await client.post("/recommend", json={"user": f"u{rng.integers(USERS)}", "k": 20})
-    (times if answer.status_code == 200 else failed).append(time.perf_counter() - due)
+async def ask(client: Client, rng: np.random.Generator, times: list[float], failed: list[float], due: float) -> None:
+    status, _ = await client.post("/recommend", {"user": f"u{rng.integers(USERS)}", "k": 20})
+    (times if status == 200 else failed).append(time.perf_counter() - due)
 
 
 async def closed(address: str, clients: int, seconds: float) -> tuple[list[float], int]:
     """Clients that ask again as soon as they were answered."""
     rng, times, failed, end = np.random.default_rng(0), list[float](), list[float](), time.perf_counter() + seconds
-    async with httpx.AsyncClient(base_url=address, timeout=30, limits=httpx.Limits(max_connections=clients)) as client:
 
-        async def one() -> None:
+    async def one() -> None:
+        async with Client(address) as client:
             while time.perf_counter() < end:
                 await ask(client, rng, times, failed, time.perf_counter())
 
-        await asyncio.gather(*(one() for _ in range(clients)))
+    await asyncio.gather(*(one() for _ in range(clients)))
     return times, len(failed)
 
 
 async def steady(address: str, rate: int, seconds: float) -> tuple[list[float], int]:
     """So many requests per second, whether or not those before were answered."""
     rng, times, failed = np.random.default_rng(0), list[float](), list[float]()
-    async with httpx.AsyncClient(base_url=address, timeout=30, limits=httpx.Limits(max_connections=256)) as client:
+    free: list[Client] = []  # connections that nobody waits at
+
+    async with AsyncExitStack() as stack:
+
+        async def one(due: float) -> None:
+            client = free.pop() if free else await stack.enter_async_context(Client(address))
+            await ask(client, rng, times, failed, due)
+            free.append(client)
+
         begun, tasks = time.perf_counter(), []
         for n in range(int(rate * seconds)):
             due = begun + n / rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(ask(client, rng, times, failed, due)))
+            tasks.append(asyncio.create_task(one(due)))
         await asyncio.gather(*tasks)
     return times, len(failed)
 
@@ -105,6 +113,23 @@ def told(times: list[float], seconds: float) -> dict[str, float]:
     return {"requests_per_second": len(times) / seconds, "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
+def used(process: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Cpu:
+    """What a request costs the server, and who asks, in ms of CPU: that is the same whatever else the machine does."""
+
+    def __init__(self, server: int) -> None:
+        self.server, self._at = server, (used(server), time.process_time())
+
+    def told(self, requests: int) -> dict[str, float]:
+        theirs, ours = used(self.server) - self._at[0], time.process_time() - self._at[1]
+        return {"server_cpu_ms": 1e3 * theirs / requests, "client_cpu_ms": 1e3 * ours / requests}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,11 +152,13 @@ def main() -> None:
                 of = {"model": model, "items": items, "threads": args.threads, "cores": cores()}
                 if model == "bpr":
                     emit(what="bare", **of, **told(bare(out, args.seconds / 2), args.seconds / 2))
-                with served(out, args.threads) as address:
+                with served(out, args.threads) as (address, process):
                     asyncio.run(closed(address, 4, 2))  # warm
                     for clients in args.clients:
+                        cpu = Cpu(process)
                         times, failed = asyncio.run(closed(address, clients, args.seconds))
-                        emit(what=f"{clients} clients", **of, **told(times, args.seconds), refused=failed)
+                        found = told(times, args.seconds) | cpu.told(len(times) + failed)
+                        emit(what=f"{clients} clients", **of, **found, refused=failed)
                     times, failed = asyncio.run(steady(address, RATE, args.seconds))
                     found = told(times, args.seconds)
                     asked = {"asked_p99_ms": P99_MS} if items == 10_000 else {}
