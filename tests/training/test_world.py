@@ -24,7 +24,7 @@ from systems import digest
 
 HERE = Path(__file__).parent
 CASES = ("id", "few", "hybrid", "end_to_end", "few_pairs", "bpr_rows", "vbpr", "sasrec")
-STEPS = 20
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
