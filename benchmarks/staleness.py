@@ -95,9 +95,8 @@ def main() -> None:
         write_table(table.with_columns(times).to_arrow(), rest)
         shutil.rmtree(run / "online", ignore_errors=True)
         (run / "online").mkdir()
-        trainer = Trainer(
-            RunFolder.open(run), run / "online", {"batch_size": args.batch, "checkpoint_every": 2**30}, data
-        )
+        settings = {"batch_size": args.batch, "lr": args.lr, "checkpoint_every": 2**30}
+        trainer = Trainer(RunFolder.open(run), run / "online", settings, data)
         events = events_of(trainer.task, rest)
         served = Served(trainer)
         trainer.observe = served.trained
