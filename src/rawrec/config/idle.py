@@ -259,6 +259,11 @@ def _retrieval_rules(cfg: Config) -> list[tuple[str, bool, str]]:
     trains_none = f"paradigm={cfg.paradigm} trains no encoder; use paradigm=end_to_end"
     return [
         (
+            r"data\.(interactions|shuffle_window)|eval\.impressions",
+            True,
+            f"it is a setting of ranking models, and {cfg.label} is none",
+        ),
+        (
             r"data\.history",
             True,
             f"model {name} reads {'model.max_length items' if cfg.model.reads_sequences else 'no histories'}",

@@ -22,6 +22,12 @@ def known_device(value: str) -> str:
     return value
 
 
+MAPPED_FROM = 50_000_000
+"""So many interactions, and more, are memory-mapped unless data.interactions says otherwise."""
+WINDOW = 1 << 22
+"""`data.shuffle_window` of interactions that are mapped."""
+JUDGED = 2_000_000
+"""`eval.impressions` of interactions that are mapped."""
 Seen = Literal["positives", "interactions", "none"]
 """What of a user's past is left out of lists: what they took, all that they met (whatever its label), or nothing."""
 
@@ -54,6 +60,22 @@ class DataConfig(Record):
     negatives: int = Field(
         default=4, ge=1, description="negatives drawn per positive where the data holds positives only"
     )
+
+    interactions: Literal["auto", "memory", "mapped"] = Field(
+        default="auto",
+        description="rankers: interactions in memory, or memory-mapped from flat files in the dataset's cache, for "
+        "more of them than memory holds; the samples are the same. auto: mapped from 50 million on",
+    )
+    shuffle_window: int | None = Field(
+        default=None,
+        ge=1,
+        description="rankers: training rows of which an epoch's order is drawn at a time; a window is made of blocks "
+        "of neighbouring rows, which are drawn from all. null: all at once; where interactions are mapped, 4,194,304",
+    )
+
+    def maps(self, interactions: int) -> bool:
+        """Whether so many interactions are memory-mapped."""
+        return interactions >= MAPPED_FROM if self.interactions == "auto" else self.interactions == "mapped"
 
     @property
     def label_names(self) -> list[str]:
@@ -235,6 +257,12 @@ class EvalConfig(Record):
         "(published codes). null: as_is under protocol=mmrec, else zero",
     )
     batch_size: int = Field(default=4096, ge=1, description="impressions scored at once")
+    impressions: int | None = Field(
+        default=None,
+        ge=1,
+        description="rankers: at most so many impressions of a part are judged: those of users drawn once for the "
+        "split, all of each. null: all; where interactions are mapped, 2 million",
+    )
     full_ranking: bool = Field(
         default=True,
         description="recall@K and the like over the full catalogue on test, and on valid if train.metric is one",

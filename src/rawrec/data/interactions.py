@@ -63,8 +63,13 @@ class Interactions(Opened):
         UserError for an unknown one."""
         if self.positive_only:
             return np.ones(self.n_interactions, np.float32)
-        known("label", name, self.meta.labels, self.path)
+        self.check_label(name)
         return self._row_column(name)
+
+    def check_label(self, name: str) -> None:
+        """UserError for an unknown label, of data that have any."""
+        if not self.positive_only:
+            known("label", name, self.meta.labels, self.path)
 
     def positive(self, label: str = "label") -> NDArray[np.bool_]:
         """Which interactions are positive, `[n_interactions]`: those with a label above 0. All losses and metrics ask

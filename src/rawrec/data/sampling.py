@@ -9,11 +9,14 @@ import numpy as np
 import torch
 
 from rawrec.data.dataset import Dataset
+from rawrec.data.flat import spans
 from rawrec.data.labels import conversions
 from rawrec.data.negatives import Negatives
+from rawrec.data.order import WindowOrder
 from rawrec.data.splits import PARTS
 
 Ints = np.ndarray
+Order = np.ndarray | WindowOrder
 TIMELESS = ("random_user",)  # split kinds under which "earlier" says nothing: history = training rows minus the target
 
 
@@ -240,9 +243,32 @@ class Samples:
         """What the impressions of a part have before them."""
         return self.train_histories if part == 0 else self.eval_histories
 
-    def order(self, seed: int, epoch: int) -> Ints:
-        """The training rows in the order of an epoch: a function of seed and epoch alone."""
+    def order(self, seed: int, epoch: int, window: int | None = None) -> Order:
+        """The training rows in the order of an epoch: a function of seed and epoch alone. window: see `WindowOrder`;
+        None: a permutation of all."""
+        if window is not None:
+            return WindowOrder(self.rows(0), seed, epoch, window)
         return np.random.default_rng([seed, epoch]).permutation(self.rows(0))
+
+    def limit(self, most: int, seed: int) -> str:
+        """From here on at most `most` samples of valid and of test: those of users who are drawn by the seed, all of
+        each. In words, what that leaves; empty where it leaves all."""
+        told = []
+        for part in (1, 2):
+            rows, users = self._rows[part], self.data.users
+            if len(rows) <= most:
+                continue
+            counts = np.zeros(self.data.n_users, np.int64)
+            for at in spans(len(rows)):
+                counts += np.bincount(users[rows[at]], minlength=len(counts))
+            drawn = np.argsort(np.random.default_rng([seed, 104_729]).random(len(counts)), kind="stable")
+            drawn = drawn[counts[drawn] > 0]
+            inside = drawn[: max(1, int(np.searchsorted(np.cumsum(counts[drawn]), most, side="right")))]
+            chosen = np.zeros(len(counts), bool)
+            chosen[inside] = True
+            self._rows[part] = np.concatenate([rows[at][chosen[users[rows[at]]]] for at in spans(len(rows))])
+            told.append(f"{PARTS[part]} by {len(self._rows[part]):,} of {len(rows):,} impressions")
+        return f"judged: {', '.join(told)}, of users drawn once for the split (eval.impressions)" if told else ""
 
 
 def _at(values: Ints, rows: Ints) -> Ints:

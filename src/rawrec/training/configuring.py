@@ -45,7 +45,7 @@ def configure(preset: str | Path | Mapping[str, Any] | Config, data: Dataset, ov
     if cfg.data.further_labels and data.positive_only:
         raise UserError(f"data.labels={cfg.data.labels}: {data.path} has no labels, every interaction is a positive")
     for name in cfg.data.label_names:
-        data.label(name)
+        data.check_label(name)
     if cfg.eval.exclude_seen is None:
         by_rating = data.meta.rated == "seen" and cfg.eval.protocol != "mmrec"
         cfg.eval.exclude_seen = "interactions" if by_rating else "positives"

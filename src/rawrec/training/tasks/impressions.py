@@ -27,7 +27,7 @@ from rawrec.content.live import LiveContent
 from rawrec.content.policy import LivePolicy
 from rawrec.content.units import content_units, resolved
 from rawrec.data.dataset import Dataset
-from rawrec.data.sampling import Impressions
+from rawrec.data.sampling import Impressions, Order
 from rawrec.errors import UserError
 from rawrec.files import write_table
 from rawrec.lazily import Lazily
@@ -57,8 +57,8 @@ from rawrec.training.tasks.scoring import Scoring
 from rawrec.training.tasks.step_impressions import (
     StepImpressions,
     mark,
+    prepared,
     row_codes,
-    samples_of,
     slice_impressions,
 )
 from rawrec.training.tasks.unread import unread_notes
@@ -83,15 +83,15 @@ class ImpressionTask(Task, Scoring):
         self, cfg: Config, data: Dataset, cache: Path | Cache, progress: Callable | None = None, known: Known = None
     ):
         nn.Module.__init__(self)
-        self.cfg, self.data = cfg, data
-        self.device = choose_device(cfg.train.device)
-        self.samples = samples_of(cfg, data)
+        self.cfg = cfg
+        self.data, self.samples, self._window, limited = prepared(cfg, data, cache)
+        data, self.device = self.data, choose_device(cfg.train.device)
         check_parts(cfg, data, self.samples)  # before hours of encoding
         self.train_counts = self.samples.train_counts
         self.past = PastContent(cfg)
         self.lists = RankerLists(self)
-        told = (self.samples.undrawn_note(), *self.lists.notes(), *self.samples.label_notes(), *one_sided(self.samples))
-        told += tuple(small_bank(cfg, data))
+        told = (limited, self.samples.undrawn_note(), *self.lists.notes(), *self.samples.label_notes())
+        told += (*one_sided(self.samples), *small_bank(cfg, data))
         self.notes = [note for note in told if note]
         self.item_model, self.bank, self.stats = None, None, {}
         self._view: BankView | None = None
@@ -227,8 +227,8 @@ class ImpressionTask(Task, Scoring):
             self.sqdc.steps.copy_(tensors[CONTRASTED])
 
     # ------------------------------------------------------------------------------------------------------- steps
-    def begin_epoch(self, epoch: int) -> np.ndarray:
-        return self.samples.order(self.cfg.seed, epoch)
+    def begin_epoch(self, epoch: int) -> Order:
+        return self.samples.order(self.cfg.seed, epoch, self._window)
 
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> StepImpressions:
         if not self.training:  # else nothing is to be done, which takes a tenth of a small model's step

@@ -8,6 +8,7 @@ import numpy as np
 
 from rawrec.config import Config
 from rawrec.data.dataset import Dataset
+from rawrec.data.flat import spans
 from rawrec.data.sampling import Samples
 from rawrec.errors import UserError
 
@@ -18,12 +19,12 @@ def check_parts(cfg: Config, data: Dataset, samples: Samples) -> None:
     if not len(rows):
         raise UserError(f"data.split={cfg.data.split!r}: the training part has {samples.emptiness(0)}")
     for name, labels in {cfg.data.label: samples.labels, **samples.further}.items():
-        if np.isnan(labels[rows]).all():
+        if all(np.isnan(labels[rows[at]]).all() for at in spans(len(rows))):
             raise UserError(f"label {name!r}: no row of the training part of data.split={cfg.data.split!r} has it")
-    rows = rows[~np.isnan(samples.labels[rows])]
-    positive = samples.positive[rows]
-    if not samples.positive_only and positive.min() == positive.max():
-        raw = data.label(cfg.data.label)[rows]
+    low, high = span_of(samples.labels, rows)
+    if not samples.positive_only and low == high:
+        rows = rows[~np.isnan(samples.labels[rows])]
+        positive, raw = samples.positive[rows], data.label(cfg.data.label)[rows]
         span = f"{raw.min():g}" if raw.min() == raw.max() else f"{raw.min():g} to {raw.max():g}"
         which = "above 0, which is positive" if positive[0] else "0 or less, which is negative"
         raise UserError(
@@ -81,7 +82,15 @@ def small_bank(cfg: Config, data: Dataset) -> Iterator[str]:
 def one_sided(samples: Samples) -> Iterator[str]:
     """What is told of labels beside the main one that are all equal in training."""
     for name, labels in samples.further.items():
-        values = labels[samples.rows(0)]
-        values = values[~np.isnan(values)]
-        if values.min() == values.max():
-            yield f"label {name}: every training row is {values[0]:g}, so that is all that the model learns of it"
+        low, high = span_of(labels, samples.rows(0))
+        if low == high:
+            yield f"label {name}: every training row is {low:g}, so that is all that the model learns of it"
+
+
+def span_of(labels: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """The least and the largest label that any of the `rows` has; rows are read a span at a time."""
+    low, high = np.inf, -np.inf
+    for at in spans(len(rows)):
+        values = labels[rows[at]]
+        low, high = np.fmin(low, np.fmin.reduce(values)), np.fmax(high, np.fmax.reduce(values))
+    return float(low), float(high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,7 +12,11 @@ import pyarrow as pa
 from torch import Tensor
 
 from rawrec.config import Config
+from rawrec.config.training import JUDGED, WINDOW
+from rawrec.content.caches import Cache
 from rawrec.data.dataset import Dataset
+from rawrec.data.mapped import MappedDataset
+from rawrec.data.mapped_samples import MappedSamples
 from rawrec.data.sampling import Impressions, Samples
 from rawrec.models.ranking.batch import RankingBatch
 from rawrec.models.ranking.columns import ItemColumns
@@ -98,8 +103,7 @@ def slice_impressions(sample: Impressions, part: slice) -> Impressions:
 
 def samples_of(cfg: Config, data: Dataset) -> Samples:
     """What a ranker learns from under these settings."""
-    return Samples(
-        data,
+    given = (
         cfg.data.split,
         cfg.data.label,
         cfg.data.history,
@@ -109,3 +113,26 @@ def samples_of(cfg: Config, data: Dataset) -> Samples:
         cfg.model.multi_label == "esmm",
         bool(cfg.model.history_marks),
     )
+    return MappedSamples(data, *given) if isinstance(data, MappedDataset) else Samples(data, *given)
+
+
+class Prepared(NamedTuple):
+    """data: the dataset, its interactions memory-mapped where `data.interactions` says so. window: of the order of an
+    epoch, see `Samples.order`. told: what is judged, where it is not all."""
+
+    data: Dataset
+    samples: Samples
+    window: int | None
+    told: str
+
+
+def prepared(cfg: Config, data: Dataset, cache: Path | Cache) -> Prepared:
+    """What a ranker learns from, and how it is read."""
+    mapped = cfg.data.maps(data.n_interactions)
+    if mapped:
+        data = MappedDataset.of(data, list(Cache.of(cache).places))
+    samples = samples_of(cfg, data)
+    judged = cfg.eval.impressions or (JUDGED if mapped else None)
+    seed = data.meta.splits[cfg.data.split].get("seed", 0)
+    told = "" if judged is None else samples.limit(judged, seed)
+    return Prepared(data, samples, cfg.data.shuffle_window or (WINDOW if mapped else None), told)

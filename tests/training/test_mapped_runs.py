@@ -1,0 +1,76 @@
+"""Runs on memory-mapped interactions are those in memory, to the bit; stopped in the middle of an epoch, too."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rawrec.config import resolve
+from rawrec.data import flat, mapped
+from rawrec.data.mapped_samples import MappedSamples
+from rawrec.errors import UserError
+from rawrec.training.job import load_task, resume, train
+from rawrec.training.runs import RunFolder
+from systems import Stop, digest, small_dataset, stopping_after
+
+TREE = {
+    "data.shuffle_window": 130,
+    "data.history": 5,
+    "model.dim": 8,
+    "model.hidden": [16],
+    "eval.topk": [5],
+    "eval.impressions": 90,
+    "train.batch_size": 32,
+    "train.epochs": 2,
+    "train.checkpoint_every": 3,
+    "train.checkpoint_share": 1,
+    "train.threads": 1,
+    "train.device": "cpu",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "ROWS", 137)
+        patch.setattr(mapped, "BUCKET", 150)
+        yield
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["labelled", "positive"])
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(1)
+    draw = zip(rng.integers(0, 40, 1500), rng.integers(0, 60, 1500), rng.integers(0, 999, 1500), strict=True)
+    rows = [(int(user), int(item), int(when), float((user + item) % 3 == 0)) for user, item, when in draw]
+    return small_dataset(tmp_path_factory.mktemp("data") / "d", rows, 60, labelled=request.param).path
+
+
+def run(data: Path, out: Path, observer: Any = None, **changed: Any) -> Path:
+    return train("id", data, out, overrides=TREE | changed, observer=observer).path
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return digest(run(data, tmp_path_factory.mktemp("whole") / "run", **{"data.interactions": "memory"}))
+
+
+def test_a_mapped_run_is_that_in_memory(data: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+    made = run(data, tmp_path / "run", **{"data.interactions": "mapped"})
+    assert digest(made) == whole
+    assert isinstance(load_task(RunFolder.open(made)).samples, MappedSamples)
+
+
+def test_stopped_in_the_middle_of_a_window(data: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+    with pytest.raises(Stop):
+        run(data, tmp_path / "run", stopping_after(14), **{"data.interactions": "mapped"})
+    assert digest(resume(tmp_path / "run").path) == whole
+
+
+def test_many_interactions_are_mapped_unless_it_is_said_otherwise() -> None:
+    cfg = resolve("id")
+    assert not cfg.data.maps(49_999_999) and cfg.data.maps(50_000_000)
+    assert not resolve("id", {"data.interactions": "memory"}).data.maps(10**9)
+    with pytest.raises(UserError, match="would do nothing: it is a setting of ranking models"):
+        resolve("bpr", {"data.interactions": "mapped"})
