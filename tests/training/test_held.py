@@ -50,3 +50,12 @@ def test_shares_of_tables_are_smaller() -> None:
     assert held_bytes(whole, 100, 50, 4) == held_bytes(whole, 100, 50)
     assert held_bytes(shared, 100, 50, 1) == held_bytes(whole, 100, 50)
     assert held_bytes(shared, 100, 50, 4)["ids"] == (26 + 13) * (8 + 1) * 4
+
+
+@pytest.mark.parametrize(
+    ("tables", "processes", "gb"), [("replicated", 8, 780), ("sharded", 8, 121), ("sharded", 64, 39)]
+)
+def test_figures_on_paper(tables: str, processes: int, gb: int) -> None:
+    """Those of docs/scale.md."""
+    held = held_bytes(resolve("em3", {"model.tables": tables}), 10**9, 10**8, processes)
+    assert round(sum(held.values()) / 1e9) == gb
