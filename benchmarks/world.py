@@ -1,11 +1,12 @@
 """What several processes of this machine gain, and what they send each other, on a generated shop.
 
-    python benchmarks/world.py [--processes 1 2] [--cases id hybrid end_to_end bpr] [--items 2000] [--steps 30]
+    python benchmarks/world.py [--processes 1 2] [--cases id hybrid end_to_end bpr wide ...] [--items 2000] [--steps 30]
 
 A JSON line per case and number of processes, one thread each: samples/s and share of the ideal (so many times one
 process's); bytes that the first process sends in a step, by kind; and what the mathematics needs (`needed`), from the
 sizes of the step: a sum over processes costs each at least 2 (n - 1) / n of its numbers, what one has and all need
-n - 1 times itself. Times are those of the machine as it is: processes that share cores gain nothing.
+n - 1 times itself (of rows that are shared: of their gradients alone); what id tables take in a process with the
+optimiser's state and averages. Times are those of the machine as it is: processes that share cores gain nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ IMAGES = {"content.image.encoder": "random:conv", "content.image.size": 32, "con
 IMAGES |= {"content.description.use": False, "train.precision": "fp32"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "id": ("id", {}),
+    "wide": ("id", {"model.dim": 1024}),  # tables that are large beside the rest
+    "wide_sharded": ("id", {"model.dim": 1024, "model.tables": "sharded"}),
     "hybrid": ("em3", {**IMAGES, "paradigm": "hybrid"}),
     "end_to_end": ("em3", {**IMAGES, "paradigm": "end_to_end", "content.image.train": "all"}),
     "bpr": ("bpr", {"train.optimizer": "sparse_adam", "train.weight_decay": 0}),
@@ -104,10 +107,20 @@ def measure(world: World, case: str, data: Path, steps: int, batch: int) -> dict
         "processes": world.size,
         "batch": batch,
         "samples_per_second": round(batch * steps / seconds),
+        "tables_mb": round(_held(loop) / 2**20, 1),
     }
     if world.several:
         found |= {"sent": _rounded(sent), "needed": _rounded(needed)}
         found["ratio"] = round(sum(sent.values()) / max(sum(needed.values()), 1), 3)
+    return found
+
+
+def _held(loop: Steps[Any]) -> int:
+    """Bytes of the tables of ids, and of the optimiser's state and averages of them, in this process."""
+    found = 0
+    for table in loop.optimiser.tables.values():
+        held = [table.weight, *table.state().values(), *([] if table.average is None else [table.average])]
+        found += sum(values.numel() * values.element_size() for values in held)
     return found
 
 

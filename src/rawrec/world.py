@@ -75,6 +75,17 @@ class World:
         return value / self.size if self.several else value
 
     # ----------------------------------------------------------------------------------------------------- exchanges
+    def attend(self) -> None:
+        """What a process does until all have come to an exchange: `Shards` answers for its rows."""
+
+    def swap(self, values: Tensor, given: Sequence[int], got: Sequence[int], kind: str) -> Tensor:
+        """Rows of `values` for every rank, `given` of them each, one rank's behind the other's; what they have for this
+        one, `[sum(got), ...]`. At once: without `attend`."""
+        found = values.new_empty(sum(got), *values.shape[1:])
+        self._count(kind, (sum(given) - given[self.rank]) * values[:1].numel() * values.element_size())
+        self._try(lambda: dist.all_to_all_single(found, values.contiguous(), list(got), list(given)))
+        return found
+
     def table(self, numbers: Tensor) -> Tensor:
         """The numbers `[n]` of every rank, `[size, n]` float64 on the CPU."""
         numbers = numbers.double().cpu()
@@ -87,6 +98,7 @@ class World:
     def sum(self, values: Tensor, kind: str) -> Tensor:
         """The sum over ranks, in the place of `values`."""
         if self.several and values.numel():
+            self.attend()
             self._count(kind, 2 * values.numel() * values.element_size() * (self.size - 1) // self.size)
             self._try(lambda: dist.all_reduce(values))
         return values
@@ -95,6 +107,7 @@ class World:
         """The rows `[counts[rank], ...]` of every rank, one rank's behind the other's, `[sum(counts), ...]`."""
         if not self.several:
             return values
+        self.attend()
         found = values.new_empty(sum(counts), *values.shape[1:])
         given = values.contiguous().repeat(self.size, *[1] * (values.ndim - 1))
         self._count(kind, values.numel() * values.element_size() * (self.size - 1))
@@ -105,6 +118,7 @@ class World:
         """Of values `[sum(counts), ...]`, one rank's rows behind the other's, this one's `[counts[rank], ...]`, summed
         over the values of all ranks, in their order."""
         own = counts[self.rank]
+        self.attend()
         found = values.new_empty(self.size * own, *values.shape[1:])
         self._count(kind, (len(values) - own) * values[:1].numel() * values.element_size())
         self._try(lambda: dist.all_to_all_single(found, values.contiguous(), [own] * self.size, list(counts)))

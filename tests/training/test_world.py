@@ -16,6 +16,7 @@ from world_runs import do
 from world_steps import save
 
 import forked
+import rawrec
 from rawrec.config import resolve
 from rawrec.errors import UserError
 from rawrec.training.ranks import RESTARTS, check_shared
@@ -23,8 +24,8 @@ from rawrec.world import World, shared
 from systems import digest
 
 HERE = Path(__file__).parent
-CASES = ("id", "few", "hybrid", "end_to_end", "few_pairs", "bpr_rows", "vbpr", "sasrec")
-STEPS = 8
+CASES = ("id", "few", "sharded", "few_sharded", "hybrid", "end_to_end", "few_pairs", "bpr_rows", "vbpr", "sasrec")
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,19 @@ def test_several_processes_train_what_one_does(case: str, size: int, made: Path)
 def test_all_processes_hold_the_same_bits(case: str, size: int, made: Path) -> None:
     first, *others = (load_file(made / f"{case}-{size}-{rank}") for rank in range(size))
     for other in others:
-        assert all(torch.equal(other[name], value) for name, value in first.items())
+        alike = [name for name in first if "sharded" not in case or "inputs.ids." not in name]
+        assert other.keys() == first.keys() and all(torch.equal(other[name], first[name]) for name in alike)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_processes_hold_shares_of_the_rows_of_tables(size: int, made: Path) -> None:
+    """The first one's were put together; each of the others holds every so many rows, of the optimiser's state too."""
+    whole = load_file(made / f"sharded-{size}-0")
+    for rank in range(1, size):
+        own = load_file(made / f"sharded-{size}-{rank}")
+        tables = [name for name in own if "inputs.ids." in name]
+        assert len(tables) == 4 * 7  # weight, average, two moments, uses, last use, where the average stands
+        assert all(torch.equal(own[name], whole[name][rank::size]) for name in tables)
 
 
 # --------------------------------------------------------------------------------------------------------------- draws
@@ -93,6 +106,30 @@ def test_every_sample_is_of_one_process() -> None:
 # ---------------------------------------------------------------------------------------------------------------- runs
 def words(data: Path, *actions: tuple[str, Path, dict[str, Any]]) -> list[str]:
     return [str(HERE / "world_runs.py"), str(data), *(json.dumps([c, str(out), given]) for c, out, given in actions)]
+
+
+def test_a_run_with_shares_of_tables_goes_on_with_any_number_of_processes(shop: Path, tmp_path: Path) -> None:
+    run, straight, cut, alone = (tmp_path / name for name in ("run", "straight", "cut", "alone"))
+    one, two, three = ({"train.epochs": epochs} for epochs in (1, 2, 3))
+    given = {"model.tables": "sharded", "train.lr": 3e-4}
+    actions: list[tuple[int, list[tuple[str, Path, dict[str, Any]]]]] = [
+        (4, [("train", run, {**one, **given})]),
+        (2, [("resume", run, two), ("train", straight, {**two, **given}), ("train", cut, {**one, **given})]),
+        (2, [("resume", cut, two)]),
+    ]
+    for size, several in actions:
+        found = worlds.together(size, words(shop, *several))
+        assert [tuple(ended) for ended in found] == [(0, "", "")] * size
+    assert digest(straight) == digest(cut)
+    do(str(shop), "resume", str(run), three)
+    do(str(shop), "train", str(alone), {**three, "train.lr": 3e-4})
+    expected, here = (load_file(path / "model.safetensors") for path in (alone, run))
+    assert expected.keys() == here.keys()
+    for name, value in expected.items():
+        if "key.bias" not in name:
+            torch.testing.assert_close(here[name], value, rtol=1e-4, atol=1e-4)
+    scores = [rawrec.evaluate(path)["auc"] for path in (run, alone)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
 def test_runs_go_on_with_any_number_of_processes(shop: Path, tmp_path: Path) -> None:

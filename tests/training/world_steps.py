@@ -45,6 +45,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "hybrid": ("em3", {**SMALL, "paradigm": "hybrid", "content.fusion.dropout": 0.1}),
     "end_to_end": ("em3", {**SMALL, **END_TO_END, "model.cic_negatives": 8, "train.accumulate": 2}),
     "deepfm": ("deepfm", {"model.content": "none", **SHALLOW, "model.dropout": 0.1}),
+    "sharded": (
+        "em3",
+        {**SMALL, "paradigm": "hybrid", "content.fusion.dropout": 0.1, "model.tables": "sharded"},
+    ),
+    "few_sharded": ("id", {**SHALLOW, "train.batch_size": 3, "model.tables": "sharded"}),
     "few": ("id", {**SHALLOW, "train.batch_size": 3}),  # one of four has no sample
     "few_pairs": ("bpr", {"model.embedding_size": 8, "train.batch_size": 3}),
     "bpr": ("bpr", {"model.embedding_size": 8}),
@@ -73,6 +78,7 @@ def steps(world: World, path: Path, case: str, count: int) -> dict[str, torch.Te
         loop.progress.epoch = epoch
     bank = {} if task.bank is None else {f"bank.{name}": value for name, value in task.bank.state().items()}
     held = {**task.state(), **loop.optimiser.state(), **bank}
+    held = held if task.shards is None else task.shards.whole(held)
     told = {f"metric.{k}": torch.tensor(v) for k, v in task.validate(count).metrics.items() if isinstance(v, float)}
     return {"losses": torch.tensor(losses), **told, **{k: v.detach().clone().contiguous() for k, v in held.items()}}
 

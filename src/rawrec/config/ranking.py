@@ -45,6 +45,11 @@ class InputsConfig(Record):
     """What a ranker reads beside content."""
 
     dim: int = Field(default=32, ge=1, le=65536, description="width of id embeddings and of attention")
+    tables: Literal["replicated", "sharded"] = Field(
+        default="replicated",
+        description="where the tables of ids live when several processes train: whole in each of them, or a share of "
+        "the rows, with the optimiser's state of it, in each",
+    )
     item_id: bool = Field(default=True, description="item id embedding as an input of the ranker")
     user_id: bool = Field(default=True, description="user id embedding as an input of the ranker")
     id_dropout: float = Field(

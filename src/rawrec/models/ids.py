@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 MARK = "touched_by_rows"
+SHARDS = "shards"
+"""The attribute of a table of which this process holds some rows alone: its `Shards` and its number there."""
 _left_out: ContextVar[bool] = ContextVar("ids are left out", default=False)
 _popularity_left_out: ContextVar[bool] = ContextVar("popularity is left out", default=False)
 
@@ -29,8 +31,16 @@ def is_touched_by_rows(table: Tensor) -> bool:
     return getattr(table, MARK, False)
 
 
+def is_sharded(table: Tensor) -> bool:
+    """Whether this process holds a share of its rows, see `models/shards.py`."""
+    return hasattr(table, SHARDS)
+
+
 def lookup(table: Tensor, rows: Tensor) -> Tensor:
     """The rows of a table: `[*rows.shape, dim]`, or `[*rows.shape]` of a table `[n]`; rows: int64, of any shape."""
+    shards = getattr(table, SHARDS, None)
+    if shards is not None:
+        return shards[0].lookup(shards[1], rows)
     sparse = is_touched_by_rows(table)
     if table.ndim == 1:
         return torch.gather(table, 0, rows.flatten(), sparse_grad=sparse).view(rows.shape)

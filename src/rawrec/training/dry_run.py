@@ -16,17 +16,16 @@ from rawrec.content.units import Unit, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.training.configuring import configure
 from rawrec.training.device import choose_device
+from rawrec.training.held import held_bytes
 from rawrec.training.tasks.learnable import check_parts
 from rawrec.training.tasks.step_impressions import samples_of
-
-BYTES = {"float32": 4, "bf16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
 class Plan:
     """changed: settings that are not what the model's preset says, key -> [preset, here]. samples: of the training part
     in an epoch (retrieval models: distinct pairs). encoders: field -> encoder and which of its layers learn.
-    memory_mb: id tables with Adam's state and averages, and the bank, by name; not of features, activations, graphs.
+    memory_mb: of each process, of what grows with users and items, see `held_bytes`.
     """
 
     model: str
@@ -70,6 +69,7 @@ def plan(
     per_step = cfg.train.batch_size * cfg.train.accumulate
     steps = -(-samples // per_step)
     units = _units(cfg, data)
+    sizes = held_bytes(cfg, data.n_users, data.n_items, cfg.train.processes or 1)
     return Plan(
         model=cfg.label,
         device=str(device),
@@ -79,7 +79,7 @@ def plan(
         steps_per_epoch=steps,
         steps=steps * cfg.train.epochs,
         encoders={name: [str(unit.settings.encoder), str(unit.settings.train)] for name, unit in units.items()},
-        memory_mb={name: round(size / 2**20, 1) for name, size in _bytes(cfg, data).items()},
+        memory_mb={name: round(size / 2**20, 1) for name, size in sizes.items()},
     )
 
 
@@ -101,15 +101,3 @@ def _impressions(cfg: Config, data: Dataset) -> int:
 def _pairs(cfg: Config, data: Dataset, part: np.ndarray) -> int:
     chosen = (part == 0) & data.positive(cfg.data.label)
     return len(np.unique(data.users[chosen].astype(np.int64) * data.n_items + data.items[chosen]))
-
-
-def _bytes(cfg: Config, data: Dataset) -> dict[str, int]:
-    """Of what grows with users and items in a ranker; that of retrieval models is each model's own affair."""
-    if cfg.retrieval:
-        return {}
-    copies = 3 + bool(cfg.train.ema)  # the weights, two moments of Adam, the average
-    found = {"ids": (data.n_users + data.n_items + 2) * (cfg.model.dim + 1) * 4 * copies}
-    if cfg.reads_content:
-        rows = min(data.n_items, getattr(cfg.bank, "capacity", None) or data.n_items)
-        found["bank"] = rows * cfg.content.dim * BYTES.get(str(cfg.bank.dtype), 4)
-    return found

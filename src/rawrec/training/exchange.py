@@ -7,17 +7,21 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from rawrec.models.ids import is_touched_by_rows
+from rawrec.models.ids import is_sharded, is_touched_by_rows
+from rawrec.models.shards import Shards
 from rawrec.world import World
 
 
-def exchange(world: World, parameters: Sequence[nn.Parameter], values: Tensor, asked: int) -> tuple[Tensor, int]:
+def exchange(
+    world: World, parameters: Sequence[nn.Parameter], values: Tensor, asked: int, shards: Shards | None = None
+) -> tuple[Tensor, int]:
     """Sum the gradients of all processes into every one's, and the numbers `values` `[n]`.
 
     A parameter without a gradient anywhere has none afterwards. Of tables that are touched by rows, the rows that any
-    process touched are sent, with their values. asked: a number that is told as well; the largest is returned.
+    process touched are sent, with their values; of `shards` to their owners alone. asked: a number that is told as
+    well; the largest is returned.
     """
-    sparse = [p for p in parameters if is_touched_by_rows(p)]
+    sparse = [p for p in parameters if is_touched_by_rows(p) and not is_sharded(p)]
     dense = [p for p in parameters if not is_touched_by_rows(p)]
     grads = [None if p.grad is None else p.grad.coalesce() for p in sparse]
     counts = [0 if g is None else g.indices().shape[1] for g in grads]
@@ -28,6 +32,8 @@ def exchange(world: World, parameters: Sequence[nn.Parameter], values: Tensor, a
     _sum_dense(world, [p for p, known in zip(dense, there, strict=False) if known])
     each = told[:, n + len(flags) : -1].long().tolist()
     _sum_sparse(world, sparse, grads, each, there[len(dense) :])
+    if shards is not None:
+        shards.bring()
     return told[:, :n].sum(0), int(told[:, -1].max())
 
 

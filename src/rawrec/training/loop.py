@@ -79,7 +79,9 @@ class Loop(Steps[AnyTask]):
         """After an epoch: are several processes asked to end, and are their weights still equal? RunStopped if not."""
         if not self.world.several:
             return
-        own = [self._signal(), mark(self.task.state().values())]
+        shards, held = self.task.shards, self.task.state()
+        alike = [value for name, value in held.items() if shards is None or shards.table_of(name) is None]
+        own = [self._signal(), mark(alike)]
         signals, marks = self.world.table(torch.tensor(own, dtype=torch.float64)).unbind(1)
         self._asked = int(signals.max())
         others = (marks != marks[0]).nonzero()[:, 0].tolist()
@@ -106,7 +108,7 @@ class Loop(Steps[AnyTask]):
             self._tell_step(len(rows))
             self._end_if_asked()
             due = state.step % train.checkpoint_every == 0 and state.position < len(order)
-            if due and self.task.resumes_within_epoch() and self._may_save():
+            if due and self.task.resumes_within_epoch() and self._saves():
                 self.save()
         return len(order)
 
@@ -170,9 +172,8 @@ class Loop(Steps[AnyTask]):
         times = {"seconds": seconds, "samples_per_second": samples / seconds}
         times["validation_seconds"] = time.perf_counter() - begun
         self.run.append_metrics({**line, **times})
-        if (
-            state.finished or self._ending.asked or self._may_save()
-        ):  # a resumed run does again, exactly, what was done since
+        # A resumed run does again, exactly, what was done since.
+        if self._saves(state.finished or bool(self._ending.asked)):
             self.save()
         told = {"epochs": self.schedule.epochs, "shown": task.shown_metrics(result.metrics)}
         self.observe("validated", line={**line, **times}, best=state.best_epoch == state.epoch, **told)
@@ -217,6 +218,12 @@ class Loop(Steps[AnyTask]):
         share = self.schedule.checkpoint_share
         return share == 1 or time.perf_counter() - self._saved > self._saving / share
 
+    def _saves(self, must: bool = False) -> bool:
+        """Whether a checkpoint is due. Processes that hold shares of tables save together, when the first does."""
+        if self.task.shards is None:
+            return must or self._may_save()
+        return self.world.any(must or (self.world.first and self._may_save()))
+
     def save(self) -> None:
         """The whole state of the run, replaced atomically."""
         started, task = time.perf_counter(), self.task
@@ -224,6 +231,8 @@ class Loop(Steps[AnyTask]):
         tensors |= self.optimiser.state() | {"shown": self._shown} | checkpoint.with_prefix("kept.", task.kept())
         if task.bank is not None:
             tensors |= checkpoint.with_prefix("bank.", task.bank.state(health=True))
+        if task.shards is not None:
+            tensors = task.shards.whole(tensors)
         encoders = {"unproven": sorted(self._unproven), "waiting": sorted(self._waiting)}
         if not self.world.first:  # all hold the same, and one writes
             self.kept = replace(self.progress)
@@ -253,6 +262,8 @@ class Loop(Steps[AnyTask]):
             self._decide()
 
     def _restore(self, path: Path, tensors: dict[str, Tensor], state: Mapping[str, Any]) -> None:
+        if self.task.shards is not None:
+            tensors = self.task.shards.own(tensors)
         self.task.load_state(checkpoint.without_prefix("model.", tensors))
         self._best = checkpoint.without_prefix("best.", tensors)
         self.task.load_kept(checkpoint.without_prefix("kept.", tensors))
@@ -275,6 +286,8 @@ class Loop(Steps[AnyTask]):
         run, task, step = self.run, self.task, self.progress.step
         task.load_state({name: value for name, value in self._best.items() if not name.startswith("stale.")})
         results = task.finish(run.path, step, checkpoint.without_prefix("stale.", self._best))
+        if task.shards is not None:
+            task.shards.end()
         if self.world.first:
             task.publish(run.path, step)
         for text in results["test"].told if "test" in results else ():

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from rawrec.config import TrainConfig
 from rawrec.errors import UserError
-from rawrec.models.ids import is_touched_by_rows
+from rawrec.models.ids import is_sharded, is_touched_by_rows
 from rawrec.training.rows import RowAdam, average_decay
+from rawrec.world import ALONE, World
 
 DECAY_EPOCHS = 50  # the learning rate falls by train.lr_decay in so many
 Groups = Mapping[str, Sequence[tuple[str, nn.Parameter]]]
@@ -72,13 +73,18 @@ class Optimiser:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def clip(self) -> Tensor:
-        """The norm of the gradient, before it is cut to train.clip: as if all of it were dense."""
-        grads = [
-            self.tables[name].collect() if name in self.tables else parameter.grad
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-        ]
-        norm = nn.utils.get_total_norm([grad for grad in grads if grad is not None])
+    def clip(self, world: World = ALONE) -> Tensor:
+        """The norm of the gradient, before it is cut to train.clip: as if all of it were dense. Of tables that the
+        processes of a `world` share it is that of all shares."""
+        own, shared = list[Tensor](), list[Tensor]()
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            grad = self.tables[name].collect() if name in self.tables else parameter.grad
+            if grad is not None:
+                (shared if is_sharded(parameter) else own).append(grad)
+        norm = nn.utils.get_total_norm(own)
+        if any(is_sharded(parameter) for parameter in self.parameters):
+            squares = norm.new_zeros(1) + sum(grad.square().sum() for grad in shared)
+            norm = (norm.square() + world.sum(squares, "norms")[0]).sqrt()
         if self.cfg.clip is not None:
             nn.utils.clip_grads_with_norm_(list(self._dense.values()), self.cfg.clip, norm)
             share = torch.clamp(self.cfg.clip / (norm + 1e-6), max=1.0)

@@ -80,10 +80,12 @@ class RowAdam:
     def step(self, rate: float, step: int) -> None:
         """Update the collected rows. step: of the run, counted from 1."""
         rows, grad = self.rows, self.values
-        if rows is None or grad is None or not len(rows):
+        if rows is None or grad is None:
             return
         if self.moments is None:
-            self.moments = self._no_moments()
+            self.moments = self._no_moments()  # of a share without a row in the batch, too: all shares are alike
+        if not len(rows):
+            return
         first, second, uses, used = self.moments
         old = self.weight.index_select(0, rows)
         if self.decay and not self.decoupled:

@@ -60,6 +60,8 @@ class Steps(Generic[AnyTask]):
         self.world.step = state.step
         batch = task.batch(rows, state.epoch, state.step)
         self.optimiser.zero_grad()
+        if task.shards is not None:
+            task.shards.forget()
         live = task.go_live(batch, state.step)
         names, values = [], []
         for losses in task.losses(batch, live, state.step):
@@ -69,9 +71,10 @@ class Steps(Generic[AnyTask]):
         if live is not None:
             live.backward()
         if self.world.several:
-            summed, self._asked = exchange(self.world, self.optimiser.parameters, torch.stack(values), self._signal())
+            told = torch.stack(values), self._signal()
+            summed, self._asked = exchange(self.world, self.optimiser.parameters, *told, task.shards)
             values = list(summed.to(task.device))
-        norm = self.optimiser.clip()
+        norm = self.optimiser.clip(self.world)
         *numbers, norm = torch.stack([*values, norm.double()]).tolist()
         sums: dict[str, float] = {"steps": 1}
         for name, number in zip(names, numbers, strict=True):

@@ -20,6 +20,7 @@ from rawrec.content.item_model import QUERY, ItemModel
 from rawrec.content.live import LiveContent
 from rawrec.content.units import ITEM
 from rawrec.data.dataset import Dataset
+from rawrec.models.shards import Shards
 from rawrec.training import state as checkpoint
 from rawrec.world import ALONE, World
 
@@ -69,7 +70,9 @@ class Task:
     notes: Sequence[str] = ()
     """What the user is told before the first step."""
     world: World = ALONE
-    """The processes that train it together; all hold the whole of it."""
+    """The processes that train it together; all hold the whole of it, but for `shards`."""
+    shards: Shards | None = None
+    """Tables of which each process holds some rows."""
     observe: Callable[..., None] = staticmethod(lambda event, **values: None)
     """Is told how far an evaluation is: `scoring`, with what, done and total. The loop puts its own observer here."""
 

@@ -36,6 +36,7 @@ from rawrec.models.ranking.columns import item_columns, user_columns
 from rawrec.models.ranking.context import ContextReader
 from rawrec.models.ranking.marks import Marks
 from rawrec.models.ranking.ranker import Ranker, present_name
+from rawrec.models.shards import Shards
 from rawrec.randomness import drawing, mixed, seed_draws
 from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.evaluate import (
@@ -294,6 +295,9 @@ class ImpressionTask(Task, Scoring):
         super().join(world)
         if self.live is not None:
             self.live.world = world
+        if world.several and self.cfg.model.tables == "sharded":
+            names = {id(p): name for group in self.parameter_groups().values() for name, p in group}
+            self.shards = Shards(world, {names[id(p)]: p for p in self.ranker.id_parameters()})
 
     def shown(self, name: str, batch: StepImpressions, live: LiveContent) -> tuple[bool, bool]:
         every, some = super().shown(name, batch, live)
