@@ -96,7 +96,7 @@ def encode(
     with ExitStack() as stack:
         elsewhere = None
         if on == "ray":
-            elsewhere = stack.enter_context(encoders(cfg, data, units, workers, address))
+            elsewhere = stack.enter_context(encoders(cfg, data, workers, address))
         progress = partial(chunks_told, observe)
         columns, lost = static_columns(item_model, data, cache, progress, elsewhere)
     result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path, cache.kept)

@@ -7,7 +7,7 @@ items. This process alone writes; what was written before a kill is not asked fo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rawrec.content.building import build_item_model
 from rawrec.content.caches import Cache
 from rawrec.content.columns import Elsewhere, chunk_rows
 from rawrec.content.item_model import ItemModel
+from rawrec.content.units import Unit, content_units
 from rawrec.data.dataset import Dataset
 from rawrec.data.ragged import Ragged
 from rawrec.errors import RunStopped, UserError, in_a_line, refused_by_system
@@ -32,9 +33,7 @@ from rawrec.training.device import choose_device, choose_precision
 
 
 @contextmanager
-def encoders(
-    cfg: Config, data: Dataset, units: Sequence[str], workers: int, address: str | None
-) -> Iterator[Elsewhere]:
+def encoders(cfg: Config, data: Dataset, workers: int, address: str | None) -> Iterator[Elsewhere]:
     """Inside, so many workers of Ray encode; see `static_columns`. Raises UserError as `cluster` does, and what a
     worker has to tell."""
     with cluster(address, workers) as ray:
@@ -51,7 +50,6 @@ def encoders(
                 "settings": cfg.dump(),
                 "data": str(data.path.absolute()),
                 "version": data.version,
-                "units": list(units),
                 "name": name,
                 "folder": str(Path.cwd()),
                 "threads": max(1, cores() // workers),
@@ -91,7 +89,7 @@ def _opened(kind: str, made: bytes) -> tuple[Ragged, dict[str, Tensor], Tensor]:
     return Ragged(parts["values"], parts["ptr"]), lost, parts["digests"]
 
 
-def encoding_model(cfg: Config, data: Dataset, units: Sequence[str]) -> ItemModel:
+def encoding_model(cfg: Config, data: Dataset, units: Mapping[str, Unit]) -> ItemModel:
     """The encoders of a dataset's fields, on the device that the settings name."""
     device = choose_device(cfg.train.device)
     with drawing():
@@ -110,7 +108,8 @@ class Encoding:
         self._why: tuple[str, bytes] | None = None
         try:
             data = Dataset.open(about["data"], version=about["version"])
-            model = encoding_model(validate(about["settings"]), data, about["units"])
+            cfg = validate(about["settings"])
+            model = encoding_model(cfg, data, content_units(cfg, data.fields))
             self._make = chunk_rows(model, data, Cache(data.path / "cache"), about["name"])
         except UserError as error:
             self._why = ("refused", str(error).encode())

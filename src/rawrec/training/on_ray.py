@@ -179,13 +179,13 @@ def _worker(config: dict[str, Any]) -> None:
     with suppress(OSError):
         os.chdir(task["folder"])
     rank = dist.get_rank()
-    shared = [None]
+    shared: list[Any] = [None]
     if rank == 0:
         shared = [(ray.util.get_node_ip_address(), _free_port(), ray.get(told.begin.remote()))]
     dist.broadcast_object_list(shared, 0)
     size = dist.get_world_size()
     dist.destroy_process_group()  # ours has other backends and limits, and a store that we look into
-    host, port, before = shared[0]  # pyright: ignore[reportGeneralTypeIssues]
+    host, port, before = shared[0]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR=host, MASTER_PORT=str(port))
     os.environ.update({COUNT_OF_RESTARTS: str(before)})
     end: dict[str, Any] = {"how": "finished", "text": ""}
