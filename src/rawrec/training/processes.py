@@ -83,6 +83,7 @@ def run_of(start: Start[Any], threads: int, folder: str) -> Outcome:
         os.chdir(folder)
     process = _process(start, threads)
     try:
+        process.wait()  # its stdin stays open until then
         return _outcome(start, process)
     finally:
         process.kill()
