@@ -21,6 +21,7 @@ from rawrec.content.encoders import make_encoder
 from rawrec.data.vectors import check_form
 from rawrec.errors import UserError
 from rawrec.extras import EXTRAS
+from rawrec.remote import Store
 from rawrec.report import build_report
 from rawrec.server import NEEDS, need_all
 from rawrec.sources.download import hub
@@ -29,6 +30,7 @@ from rawrec.sources.media import videos
 from rawrec.sources.synthetic import import_synthetic
 from rawrec.stream.log import open_log
 from rawrec.studies.folder import begun
+from rawrec.training.on_ray import train_on_ray
 from rawrec.training.sweeps.search import Search, SweepConfig
 from rawrec.training.trackers import tracker
 
@@ -93,6 +95,9 @@ USES: list[tuple[str, str, Callable[[Path], Any]]] = [
     *[(module, "a server", lambda folder: need_all()) for module in NEEDS],
     ("confluent_kafka", "a log", lambda folder: open_log("kafka://localhost:9092/events")),
     ("nats", "a log", lambda folder: open_log("nats://localhost:4222/events")),
+    ("ray", "--on ray", lambda folder: train_on_ray("id", folder, folder / "run")),
+    ("fsspec", "an address", lambda folder: Store("memory://store/x")),
+    ("s3fs", "an address", lambda folder: Store("s3://bucket/x")),
     ("redis", "a log", lambda folder: open_log("redis://localhost/0")),
     ("tensorboard", "curves", lambda folder: rawrec.TensorBoard()),
 ]

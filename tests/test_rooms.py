@@ -26,6 +26,8 @@ GROUND |= {
     "shown",
     "sums",
     "world",
+    "ray_cluster",
+    "remote",
 }
 """Modules below all rooms; they import each other at most."""
 

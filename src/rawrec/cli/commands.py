@@ -6,6 +6,7 @@ from rawrec.cli import (  # noqa: F401
     datasets,
     encoding,
     importing,
+    publishing,
     serving,
     sources,
     streaming,

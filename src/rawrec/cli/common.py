@@ -44,7 +44,19 @@ ORDER = [
     "search",
     "similar",
 ]
-ORDER += ["report", "export", "online", "versions", "rollback", "serve", "browse", "models", "sources", "settings"]
+ORDER += [
+    "report",
+    "export",
+    "publish",
+    "online",
+    "versions",
+    "rollback",
+    "serve",
+    "browse",
+    "models",
+    "sources",
+    "settings",
+]
 
 
 class Once(TyperCommand):

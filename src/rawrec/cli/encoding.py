@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rawrec.cli.common import app, tell
-from rawrec.cli.options import Json
+from rawrec.cli.options import Address, Json, On, Workers, on_ray
 
 
 @app.command(epilog="Example: rawrec encode data/shop --encoder minilm --field title --out title.npy")
@@ -28,6 +28,9 @@ def encode(
         Path | None, typer.Option(metavar="FILE", help="a .parquet, .npy, .safetensors or .faiss file beside the cache")
     ] = None,
     index: Annotated[str | None, typer.Option(help="of a .faiss file: flat | hnsw | ivf")] = None,
+    on: On = None,
+    workers: Workers = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Encode pictures and texts once, for runs or a file."""
@@ -35,10 +38,12 @@ def encode(
     from rawrec.progress import Bars
     from rawrec.serving.encoding import encode as work
 
+    on_ray(on, workers=workers, address=address)
     with Bars() as bars:
         done = work(
             dataset, encoder, field=field, feature=feature, out=out, index=index,
             overrides=parse_overrides(overrides or []), observer=bars,
+            on=on, workers=workers or 2, address=address,
         )  # fmt: skip
     rate = f", {done.items / done.seconds:,.0f} items/s" if done.seconds > 1 else ""
     lines = [

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rawrec.errors import UserError
+
 Many = list[str] | None
 """Of an option that can be repeated."""
 
@@ -227,3 +229,23 @@ ImageUrl = Annotated[Many, typer.Option("--image-url", help="column of addresses
 Pairs = Annotated[Path | None, typer.Option("--pairs", help="the interactions, where the folder holds several")]
 Titles = Annotated[Path | None, typer.Option("--titles", help="the items, where the folder holds several")]
 Covers = Annotated[Path | None, typer.Option("--covers", help="folder of <item>.jpg (default: as found)")]
+On = Annotated[
+    str | None, typer.Option(metavar="ray", help="ray: on a cluster of Ray's, or a Ray of its own on this machine")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="with --on ray: processors that compute (default: 2)")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="with --on ray: the cluster's head, or auto (default: RAY_ADDRESS, or none)"
+    ),
+]
+
+
+def on_ray(on: str | None, **given: object) -> bool:
+    """Whether Ray computes. UserError where --on names something else, and for its options without it."""
+    if on not in (None, "ray"):
+        raise UserError(f"--on {on}: Ray is what is known, --on ray")
+    for name, value in given.items():
+        if on is None and value is not None:
+            raise UserError(f"--{name} is of --on ray: give both, or leave it out")
+    return on is not None

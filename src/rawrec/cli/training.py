@@ -14,7 +14,8 @@ from rich.text import Text
 
 from rawrec import shown
 from rawrec.cli.common import Once, app, console, print_json
-from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
+from rawrec.cli.options import Address, Data, Json, On, Out, Overwrite, RunArgument, Workers, on_ray
+from rawrec.cli.planned import show_plan
 from rawrec.errors import NeedsProcesses, ToldElsewhere, UserError
 from rawrec.shown import say
 
@@ -91,13 +92,25 @@ def train(
         bool, typer.Option("--dry-run", help="say what the run would be: settings, data, steps; writes nothing")
     ] = False,
     log: Log = None,
+    on: On = None,
+    workers: Workers = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Train a model, evaluate it on test, leave a run folder."""
     from rawrec.config import parse_overrides
 
     if dry_run:
-        _show_plan(model, data, out, parse_overrides(overrides or []), overwrite, as_json)
+        show_plan(model, data, out, parse_overrides(overrides or []), overwrite, as_json)
+        return
+    if on_ray(on, workers=workers, address=address):
+        from rawrec.training.on_ray import train_on_ray
+
+        how: dict[str, Any] = {"workers": workers or 2, "address": address, "log": log or []}
+        with _bars() as observer:
+            observer.say(f"training {model} on {data}, by {workers or 2} workers of Ray")
+            done = train_on_ray(model, data, out, parse_overrides(overrides or []), overwrite, observer, **how)
+        _finished(done, as_json)
         return
     from rawrec.training.job import train as work
     from rawrec.training.ranks import started
@@ -133,36 +146,6 @@ def _trackers(words: list[str] | None) -> list[Any]:
     from rawrec.training.trackers import tracker
 
     return [tracker(word) for word in words or []]
-
-
-def _show_plan(model: str, data: Path, out: Path, given: dict[str, Any], overwrite: bool, as_json: bool) -> None:
-    from rawrec.config.page import written
-    from rawrec.training.dry_run import plan
-
-    found = plan(model, data, given)
-    stands = out.is_dir() and any(out.iterdir()) and not overwrite
-    if as_json:
-        print_json({**found.dump(), "out": str(out), "out_is_taken": stands})
-        return
-    table = Table("setting", "preset", "here", box=None, pad_edge=False)
-    for key, (before, now) in found.changed.items():
-        table.add_row(key, *(Text("" if value is None else written(value)) for value in (before, now)))
-    if found.changed:
-        console().print(table)
-    facts, sizes = found.data, [f"{name} {size:,.1f} MB" for name, size in found.memory_mb.items()]
-    fields = [f"{kind} {', '.join(names)}" for kind, names in facts["fields"].items()]
-    learn = [f"{name}: {encoder}, train={train}" for name, (encoder, train) in found.encoders.items()]
-    lines = [
-        f"model: {found.model} on {found.device}",
-        f"data: {facts['path']}: {facts['users']:,} users, {facts['items']:,} items, {facts['train']:,} train, "
-        f"{facts['valid']:,} valid and {facts['test']:,} test of {facts['interactions']:,} interactions",
-        *([f"fields: {'; '.join(fields)}"] if fields else []),
-        *([f"encoders: {'; '.join(learn)}"] if learn else []),
-        f"steps: {found.samples:,} samples an epoch, {found.steps_per_epoch:,} steps; at most {found.steps:,} in all",
-        *([f"memory, beside features and activations: {', '.join(sizes)}"] if sizes else []),
-        *([f"{out} is not empty: choose another --out, or --overwrite"] if stands else []),
-    ]
-    console().print(Text("\n".join(lines)), soft_wrap=True)
 
 
 @app.command(epilog="Example: rawrec runs runs --metric recall@20")
@@ -300,13 +283,18 @@ def sweep(
     settings: Annotated[Path, typer.Argument(help="YAML file: model, data, out, search, ... (docs/sweeps.md)")],
     jobs: Annotated[int | None, typer.Option(min=1, help="runs at the same time, in place of the file's")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where a sweep stands")] = False,
+    on: On = None,
+    workers: Workers = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Try many settings of a model, choose by validation."""
     from rawrec.training.sweeps.sweep import print_sweep, teller
     from rawrec.training.sweeps.sweep import sweep as work
 
-    result = work(settings, jobs, overwrite, teller(shown.console(stderr=True)))
+    if on_ray(on, workers=workers, address=address) and jobs is not None and workers is not None:
+        raise UserError("--jobs and --workers both say how many runs go on at the same time: give one")
+    result = work(settings, jobs or workers, overwrite, teller(shown.console(stderr=True)), on=on, address=address)
     if as_json:
         print_json(result)
     else:

@@ -31,15 +31,23 @@ from rawrec.files import filling
 T = TypeVar("T")
 Progress = Callable[[str, range], Iterator[int]]
 """Told what is done and the first items of the chunks to come, which it hands on."""
+Elsewhere = Callable[[str, range], Iterator[tuple[Ragged, dict[str, Tensor], Tensor]]]
+"""Makes the rows of a field on other machines: rows, what was lost and digests of each chunk that begins in the range,
+in its order (`chunk_rows`)."""
 END = (2**64 - 1).to_bytes(8, "little")  # after the pieces of a kind: no piece is so long
 
 
 def static_columns(
-    item_model: ItemModel, data: Dataset, cache: Path | Cache, progress: Progress | None = None
+    item_model: ItemModel,
+    data: Dataset,
+    cache: Path | Cache,
+    progress: Progress | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[dict[str, Ragged], dict[str, dict[str, int]]]:
     """Every static column that `item_model` reads, from the cache or made now; and what was cut or lost of each.
 
     Columns of raw fields are memory-mapped. What has to be read and encoded is held for CHUNK items at a time.
+    elsewhere: who encodes, where this process does not.
     Raises OSError where a cache that is one folder cannot be written.
     """
     cache = Cache.of(cache)
@@ -56,7 +64,7 @@ def static_columns(
         if stored is None:
             known = _of_another_version(cache, item_model, name, data)
             with cache.place() as folder:
-                _make(folder / file, item_model, data, name, known, progress)
+                _make(folder / file, item_model, data, name, known, progress, elsewhere)
                 stored = read(folder / file)
             assert stored is not None
         columns[item_model.column(name)], stats[name] = stored.column, stored.stats
@@ -109,7 +117,13 @@ def _of_another_version(cache: Cache, item_model: ItemModel, name: str, data: Da
 
 
 def _make(
-    path: Path, item_model: ItemModel, data: Dataset, name: str, known: Stored | None, progress: Progress | None
+    path: Path,
+    item_model: ItemModel,
+    data: Dataset,
+    name: str,
+    known: Stored | None,
+    progress: Progress | None,
+    elsewhere: Elsewhere | None,
 ) -> None:
     """Write the file of a field: rows of `known` where the item's digest is the same, the others encoded."""
     data.check_items()
@@ -117,6 +131,12 @@ def _make(
     try:
         starts = range(shards.done, data.n_items, CHUNK)
         chunks = iter(starts) if progress is None else progress(f"encoding {name}", starts)
+        if elsewhere is not None:
+            with filling(path):
+                for _, made in zip(chunks, elsewhere(name, starts), strict=True):
+                    shards.add(*made)
+                shards.join()
+            return
         # Beside: reads and decodes what comes next while the encoder computes.
         with filling(path), ThreadPoolExecutor(1) as beside:
             for chunk in _ahead(beside, lambda start: _chunk(item_model, data, name, start, known), chunks):
@@ -126,6 +146,19 @@ def _make(
     finally:
         shards.close()
         dict(item_model.raw_encoders())[name].rest()
+
+
+def chunk_rows(
+    item_model: ItemModel, data: Dataset, cache: Cache, name: str
+) -> Callable[[int], tuple[Ragged, dict[str, Tensor], Tensor]]:
+    """What makes the rows of the chunk of items from a start on, as `static_columns` would: for other processes."""
+    known = _of_another_version(cache, item_model, name, data)
+
+    def made(start: int) -> tuple[Ragged, dict[str, Tensor], Tensor]:
+        chunk = _chunk(item_model, data, name, start, known)
+        return *chunk.rows(item_model, name), chunk.digests
+
+    return made
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[int], T], starts: Iterator[int]) -> Iterator[T]:

@@ -54,6 +54,7 @@ from rawrec.files import clean, replacing
 from rawrec.folders import own_folder
 from rawrec.forks import check_not_forked
 from rawrec.reading import read_table
+from rawrec.remote import local
 
 __all__ = ["Dataset", "Fields"]
 
@@ -70,7 +71,7 @@ class Dataset(Items, Interactions):
         Raises UserError where there is none, or a newer or a damaged one, or no such version.
         """
         check_not_forked()
-        path = Path(path)
+        path = local(path, "dataset")
         meta = newest = read_meta(path)
         if version is not None and version != newest.version:
             if not 1 <= version <= newest.version:

@@ -45,6 +45,7 @@ from rawrec.files import clean, remove, sync
 from rawrec.folders import beside, restore, swap, sync_all
 from rawrec.forks import check_not_forked
 from rawrec.reading import parquet
+from rawrec.remote import refuse
 from rawrec.shown import several
 
 
@@ -251,6 +252,7 @@ class _Place:
     """
 
     def __init__(self, out: Path, overwrite: bool) -> None:
+        refuse(out, "a dataset")
         with writing(out):
             self.out = out.resolve()
             self.out.parent.mkdir(parents=True, exist_ok=True)

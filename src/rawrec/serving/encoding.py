@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rawrec.arguments import checked, shown
+from rawrec.arguments import COUNT, checked, one_of, shown
 from rawrec.config.parts import encoder_entry
-from rawrec.content.building import build_item_model
 from rawrec.content.caches import Cache
 from rawrec.content.columns import static_columns
 from rawrec.content.encoders import IMAGE_ENCODERS, JOINT, TEXT_ENCODERS, reads_whole_items
@@ -22,10 +23,9 @@ from rawrec.data.dataset import Dataset
 from rawrec.data.vectors import VECTOR_FORMS, Vectors, check_form, write_vectors
 from rawrec.errors import UserError
 from rawrec.folders import is_within
-from rawrec.randomness import drawing
+from rawrec.serving.encoding_on_ray import encoders, encoding_model
 from rawrec.shown import listed
 from rawrec.training.configuring import configure
-from rawrec.training.device import choose_device, choose_precision
 from rawrec.training.watching import chunks_told
 
 WRITTEN = 4096  # items written at once
@@ -48,7 +48,7 @@ class Encoded:
     cached: bool = True
 
 
-@checked()
+@checked(on=one_of("ray", None), workers=COUNT)
 def encode(
     data: Dataset | str | Path,
     encoder: str | None = None,
@@ -59,13 +59,17 @@ def encode(
     index: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     observer: Callable[..., None] | None = None,
+    on: str | None = None,
+    workers: int = 2,
+    address: str | None = None,
 ) -> Encoded:
     """Encode all items into the dataset's cache, where runs with the same encoder find them, and to `out`, if given.
 
     encoder: by name, folder or hub name; None: the usual ones of each field. field: the only one to be encoded.
     feature: the only one to be kept, of an encoder that makes several. out, index: as of `Recommender.export_features`.
-    overrides: further settings, as content.image.size. What was encoded before a kill is not encoded again. Raises
-    UserError for what does not fit together.
+    overrides: further settings, as content.image.size. on: `ray`, where so many workers of a cluster of Ray's encode,
+    which see the dataset under the same path (address: see `ray_cluster.cluster`); None: this process. What was encoded
+    before a kill is not encoded again. Raises UserError for what does not fit together.
     """
     data = data if isinstance(data, Dataset) else Dataset.open(data)
     path = None if out is None else Path(out)
@@ -85,14 +89,16 @@ def encode(
             f"--out {path} takes one feature, and {len(units)} are made: {listed(units)}. Name one with --field, or "
             "with --feature; without --out all of them go into the dataset's cache"
         )
-    device = choose_device(cfg.train.device)
-    with drawing():
-        item_model = build_item_model(cfg, data.fields.model_copy(update={"feature": {}}), units).to(device)
-    item_model.autocast = choose_precision(cfg.train.precision, device)
+    item_model = encoding_model(cfg, data, units)
     began = time.perf_counter()
     observe = observer or (lambda event, **values: None)
     cache = Cache(data.path / "cache", elsewhere=path is not None)
-    columns, lost = static_columns(item_model, data, cache, lambda text, to: chunks_told(observe, text, to))
+    with ExitStack() as stack:
+        elsewhere = None
+        if on == "ray":
+            elsewhere = stack.enter_context(encoders(cfg, data, workers, address))
+        progress = partial(chunks_told, observe)
+        columns, lost = static_columns(item_model, data, cache, progress, elsewhere)
     result = Encoded({}, lost, data.n_items, time.perf_counter() - began, path, cache.kept)
     for name in units:
         column = columns[item_model.column(name)]

@@ -19,8 +19,9 @@ from rawrec.errors import NeedsProcesses, RunInterrupted, UserError
 from rawrec.extras import install, there
 from rawrec.files import filling
 from rawrec.progress import watching
+from rawrec.remote import address_of, origin
 from rawrec.threads import computing
-from rawrec.training import changing, ending
+from rawrec.training import changing, ending, published
 from rawrec.training import state as checkpoint
 from rawrec.training.callbacks import Callback, Callbacks, TensorBoard
 from rawrec.training.configuring import configure
@@ -63,6 +64,12 @@ def train(
     >>> run = rawrec.train("em3", data="data/ml", out="runs/em3", overrides={"train.epochs": 5})
     >>> run.path
     """
+    if (address := address_of(out)) is not None:
+
+        def there(folder: Path, calls: Sequence[Callback]) -> RunFolder:
+            return train(preset, data, folder, overrides, True, observer, progress, calls)
+
+        return published.begin(address, there, callbacks, overwrite)
     with joined() as world:
         data = data if isinstance(data, Dataset) else Dataset.open(data)
         _check_interactions(data)
@@ -184,6 +191,12 @@ def resume(
     >>> rawrec.resume("runs/em3")
     >>> rawrec.resume("runs/em3", overrides={"train.epochs": 30})
     """
+    if (address := address_of(path)) is not None:
+
+        def there(folder: Path, calls: Sequence[Callback]) -> RunFolder:
+            return resume(folder, observer, data, overrides, progress, calls)
+
+        return published.go_on(address, there, callbacks)
     with joined() as world:
         run = _opened(path, world)
         if _rests(run) and not overrides:
@@ -250,7 +263,7 @@ def _go_on(
         done = _rests(run) if how.train else finished and not run.lacks()
         if done and not changes:  # by another process, since, or the settings are what they were
             return run
-        run.write_info(dataset=str(found.path.absolute()))
+        run.write_info(dataset=origin(found.path))
         try:
             return _work(run, cfg, found, observer, how._replace(changes=changes))
         except RunInterrupted:

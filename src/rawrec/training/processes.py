@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -75,6 +75,18 @@ def make_runs(jobs: int, more: Callable[[], Start[K] | None], ended: Callable[[K
         for _, process in going:
             process.kill()
             process.communicate()
+
+
+def run_of(start: Start[Any], threads: int, folder: str) -> Outcome:
+    """Make one run, and wait for it. folder: where paths begin."""
+    with suppress(OSError):
+        os.chdir(folder)
+    process = _process(start, threads)
+    try:
+        process.wait()  # its stdin stays open until then
+        return _outcome(start, process)
+    finally:
+        process.kill()
 
 
 def _process(start: Start[Any], threads: int) -> subprocess.Popen[str]:

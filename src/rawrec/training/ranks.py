@@ -189,6 +189,11 @@ def _lost(error: BaseException | None) -> bool:
     return error is not None
 
 
+def by_loss_of_another(error: BaseException) -> bool:
+    """Whether what ended this process is that another one has failed, or is gone."""
+    return _lost(error)
+
+
 def _said(error: BaseException) -> str:
     return refused_by_system(error) or str(error) or type(error).__name__
 

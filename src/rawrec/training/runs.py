@@ -39,6 +39,7 @@ from rawrec.files import (
 )
 from rawrec.folders import check_own_folder, discard, is_empty, is_within, swap, swap_keeping
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
+from rawrec.remote import local, origin
 from rawrec.shown import visible
 from rawrec.sums import check_file, file_sum
 from rawrec.training.records import SUM, info_sum, read_epochs, read_info, read_metrics
@@ -187,7 +188,7 @@ class RunFolder:
         """Write what a run is of: settings, dataset, environment."""
         self.write_config(cfg)
         self.write_info(
-            dataset=str(data.path.absolute()),
+            dataset=origin(data.path),
             dataset_name=data.path.name,
             dataset_fingerprint=data.fingerprint(),
             dataset_version=data.version,
@@ -239,7 +240,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        run = cls(Path(path).absolute())
+        run = cls(local(path, "run").absolute())
         if not (run.path / "run.json").is_file() and (run._replaced / "run.json").is_file():
             with running(run.path):  # a process was killed while it replaced the run
                 run._recover()
@@ -345,7 +346,7 @@ class RunFolder:
         if isinstance(at, Dataset):
             data = at
         else:
-            path = Path(at or info["dataset"])
+            path = local(at or info["dataset"], "dataset")
             if at is None and not path.is_dir():
                 raise UserError(
                     f"the dataset of this run, {path}, is not there: put it back or give its new place (--data)"

@@ -14,6 +14,7 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rawrec.arguments import COUNT, checked, optional
+from rawrec.arguments import COUNT, checked, one_of, optional
 from rawrec.data.dataset import Dataset
 from rawrec.errors import RunStopped, UserError
 from rawrec.files import remove, write_text, yaml_text
@@ -30,6 +31,7 @@ from rawrec.training.configuring import configure
 from rawrec.training.processes import REPLACED, Outcome, Start, alone_in, make_runs, threads_of
 from rawrec.training.runs import RunFolder
 from rawrec.training.state import write_json
+from rawrec.training.sweeps.on_ray import make_runs_on_ray
 from rawrec.training.sweeps.search import Search, SweepConfig, load
 from rawrec.training.sweeps.trial import Trial, curve_of, read_trials, write_trial
 
@@ -39,18 +41,22 @@ BY_VALIDATION = "chosen by validation"
 BY_TEST = "chosen by test, as published tables often were: too good, since the choice has seen what it reports"
 
 
-@checked(jobs=optional(COUNT))
+@checked(jobs=optional(COUNT), on=one_of("ray", None))
 def sweep(
     settings: str | Path | Mapping[str, Any],
     jobs: int | None = None,
     overwrite: bool = False,
     observer: Callable[..., None] | None = None,
+    *,
+    on: str | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Run a sweep, or go on with it, and return what its `sweep.json` holds.
 
     settings: path of a sweep.yaml, or the same as a mapping (`SweepConfig`). jobs: in place of the setting. overwrite:
-    begin anew where a sweep stands. observer: told of every trial's end. Raises UserError for a mistake in settings,
-    before anything runs; RunStopped where a run ends in a way that is not its settings' fault.
+    begin anew where a sweep stands. observer: told of every trial's end. on: `ray`, where the runs are tasks of a
+    cluster of Ray's (address: see `ray_cluster.cluster`); None: processes of this machine. Raises UserError for a
+    mistake in settings, before anything runs; RunStopped where a run ends in a way that is not its settings' fault.
 
     >>> rawrec.sweep("sweep.yaml")["best"]["overrides"]
     """
@@ -62,7 +68,10 @@ def sweep(
     cfg.metric = search.metric
     cfg.data, cfg.out = data.path.absolute(), cfg.out.absolute()
     with _folder(cfg, overwrite):
-        return Sweep(search, data, observer or (lambda event, **values: None)).run()
+        makes: Callable[..., None] = make_runs
+        if on == "ray":
+            makes = partial(make_runs_on_ray, address=address)
+        return Sweep(search, data, observer or (lambda event, **values: None), makes).run()
 
 
 @contextmanager
@@ -120,7 +129,10 @@ def _move(source: Path, target: Path) -> None:
 class Sweep:
     """The trials of a sweep folder, from wherever they stand to the choice."""
 
-    def __init__(self, search: Search, data: Dataset, observe: Callable[..., None]):
+    def __init__(
+        self, search: Search, data: Dataset, observe: Callable[..., None], makes: Callable[..., None] = make_runs
+    ):
+        self.makes = makes
         self.search, self.cfg, self.data, self.observe = search, search.cfg, data, observe
         self.path = search.cfg.out
         self.journal, self.total = self.path / "trials.jsonl", search.total
@@ -133,7 +145,7 @@ class Sweep:
         """Make all runs, then choose."""
         for trial in self.trials:
             self._advance(trial)
-        make_runs(self.cfg.jobs, self._next, self._ended)
+        self.makes(self.cfg.jobs, more=self._next, ended=self._ended)
         return self._choose()
 
     # -------------------------------------------------------------------------------------------------------- trials
