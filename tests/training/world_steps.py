@@ -80,7 +80,10 @@ def steps(world: World, path: Path, case: str, count: int) -> dict[str, torch.Te
     held = {**task.state(), **loop.optimiser.state(), **bank}
     held = held if task.shards is None else task.shards.whole(held)
     told = {f"metric.{k}": torch.tensor(v) for k, v in task.validate(count).metrics.items() if isinstance(v, float)}
-    return {"losses": torch.tensor(losses), **told, **{k: v.detach().clone().contiguous() for k, v in held.items()}}
+    held = {name: value.detach().clone().contiguous() for name, value in held.items()}
+    if task.shards is not None:
+        task.shards.end()  # the next case has none
+    return {"losses": torch.tensor(losses), **told, **held}
 
 
 def save(world: World, data: Path, out: Path, count: int, cases: Sequence[str]) -> None:
