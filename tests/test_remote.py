@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+import rawrec
 from rawrec import remote
+from rawrec.cli.commands import app
 from rawrec.data.dataset import Dataset
 from rawrec.errors import UserError
 from rawrec.extras import there
@@ -72,6 +74,23 @@ def test_a_run_at_an_address_is_the_run_and_goes_on_elsewhere(
     straight = train("id", shop, tmp_path / "straight", GIVEN)
     assert digest(gone_on.path) == digest(straight.path)
     assert digest(RunFolder.open(AT).path) == digest(straight.path)
+
+
+def test_commands_take_addresses_as_they_take_folders(shop: Path, tmp_path: Path, capsys: Any) -> None:
+    def command(*words: object) -> str:
+        app([*map(str, words)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    assert command("publish", shop, "memory://store/shop") == "published as state 1 of memory://store/shop\n"
+    given = [f"{name}={value}" for name, value in GIVEN.items()]
+    command("train", "id", "--data", "memory://store/shop", "--out", AT, *given)
+    assert json.loads(command("evaluate", AT, "--json"))["test"] == RunFolder.open(AT).metrics()["test"]
+    command("finish", AT)
+    for words in (("publish", shop, "data/x"), ("import", "synthetic", "--out", "memory://store/other")):
+        with pytest.raises(UserError, match=r"is no address of a store|written to a folder first"):
+            command(*words)
+    with pytest.raises(UserError, match="written to a folder first"):
+        rawrec.finetune(shop, "pair:random:conv+random:words", "memory://store/encoder")
 
 
 def test_of_two_writers_one_is_told(tmp_path: Path) -> None:

@@ -227,6 +227,12 @@ def finish(
 
     >>> rawrec.finish("runs/em3")
     """
+    if (address := address_of(path)) is not None:
+
+        def there(folder: Path, calls: Sequence[Callback]) -> RunFolder:
+            return finish(folder, observer, data, progress, calls)
+
+        return published.go_on(address, there, callbacks)
     run = RunFolder.open(path)
     if run.info()["finished"] and not run.lacks():
         return run

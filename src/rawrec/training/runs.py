@@ -39,7 +39,7 @@ from rawrec.files import (
 )
 from rawrec.folders import check_own_folder, discard, is_empty, is_within, swap, swap_keeping
 from rawrec.reading import RECORD, SETTINGS, read_text, read_yaml
-from rawrec.remote import local, origin
+from rawrec.remote import local, origin, refuse
 from rawrec.shown import visible
 from rawrec.sums import check_file, file_sum
 from rawrec.training.records import SUM, info_sum, read_epochs, read_info, read_metrics
@@ -119,6 +119,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: str | Path, cfg: Settings, data: Dataset, overwrite: bool = False) -> RunFolder:
         """A new run folder. Raises UserError where one stands in the way (`overwrite` replaces runs, nothing else)."""
+        refuse(path, "a run of this kind")
         run = cls(Path(path).absolute())
         run._recover()
         place = run.path.resolve()
