@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -98,7 +99,7 @@ class DriftingShop:
     def user_id(self, user: int) -> str:
         return f"u{user + 1}"
 
-    def fields(self, item: int) -> dict[str, str | float | list[str]]:
+    def fields(self, item: int) -> dict[str, Any]:
         """The raw fields of a product but for its picture, as events and the server take them."""
         shop = self.shop
         texts = {

@@ -122,7 +122,11 @@ class _Writer:
         file.write(bytes(HEAD))
 
     def add(self, values: Array) -> None:
-        data = memoryview(np.ascontiguousarray(values, self._kind)).cast("B") if len(values) else memoryview(b"")
+        data = (
+            memoryview(np.ascontiguousarray(values, self._kind).reshape(-1).view(np.uint8).data)
+            if len(values)
+            else memoryview(b"")
+        )
         self._file.write(data)
         self._count, at = self._count + len(values), 0
         while at < len(data):

@@ -296,8 +296,9 @@ class ImpressionTask(Task, Scoring):
         if self.live is not None:
             self.live.world = world
         if world.several and self.cfg.model.tables == "sharded":
-            names = {id(p): name for group in self.parameter_groups().values() for name, p in group}
-            self.shards = Shards(world, {names[id(p)]: p for p in self.ranker.id_parameters()})
+            ids = [id(p) for p in self.ranker.id_parameters()]
+            named = {id(p): (name, p) for group in self.parameter_groups().values() for name, p in group}
+            self.shards = Shards(world, dict(named[one] for one in ids))
 
     def shown(self, name: str, batch: StepImpressions, live: LiveContent) -> tuple[bool, bool]:
         every, some = super().shown(name, batch, live)
