@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="rows per second of event time")
     parser.add_argument("--batch", type=int, default=64, help="rows of a step")
-    parser.add_argument("--lr", type=float, help="rate online (default: that of the run)")
+    parser.add_argument("--share", type=float, help="of the run's learning rates, ids' too (default: online.rate ...)")
     parser.add_argument("--impressions", type=int, default=200_000)
     parser.add_argument("--work", type=Path, help="folder for data and run, kept (default: a temporary one)")
     args = parser.parse_args()
@@ -95,7 +95,8 @@ def main() -> None:
         write_table(table.with_columns(times).to_arrow(), rest)
         shutil.rmtree(run / "online", ignore_errors=True)
         (run / "online").mkdir()
-        settings = {"batch_size": args.batch, "lr": args.lr, "checkpoint_every": 2**30}
+        rates = {} if args.share is None else {"rate": args.share, "id_rate": args.share}
+        settings = {"batch_size": args.batch, "checkpoint_every": 2**30} | rates
         trainer = Trainer(RunFolder.open(run), run / "online", settings, data)
         events = events_of(trainer.task, rest)
         served = Served(trainer)
