@@ -16,7 +16,7 @@ from rawrec import shown
 from rawrec.cli.common import Once, app, console, print_json
 from rawrec.cli.options import Data, Json, Out, Overwrite, RunArgument
 from rawrec.errors import NeedsProcesses, ToldElsewhere, UserError
-from rawrec.shown import say
+from rawrec.shown import counted, say
 
 Log = Annotated[
     list[str] | None,
@@ -154,11 +154,13 @@ def _show_plan(model: str, data: Path, out: Path, given: dict[str, Any], overwri
     learn = [f"{name}: {encoder}, train={train}" for name, (encoder, train) in found.encoders.items()]
     lines = [
         f"model: {found.model} on {found.device}",
-        f"data: {facts['path']}: {facts['users']:,} users, {facts['items']:,} items, {facts['train']:,} train, "
-        f"{facts['valid']:,} valid and {facts['test']:,} test of {facts['interactions']:,} interactions",
+        f"data: {facts['path']}: {counted(facts['users'], 'user')}, {counted(facts['items'], 'item')}, "
+        f"{facts['train']:,} train, {facts['valid']:,} valid and {facts['test']:,} test of "
+        f"{counted(facts['interactions'], 'interaction')}",
         *([f"fields: {'; '.join(fields)}"] if fields else []),
         *([f"encoders: {'; '.join(learn)}"] if learn else []),
-        f"steps: {found.samples:,} samples an epoch, {found.steps_per_epoch:,} steps; at most {found.steps:,} in all",
+        f"steps: {counted(found.samples, 'sample')} an epoch, {counted(found.steps_per_epoch, 'step')}; "
+        f"at most {found.steps:,} in all",
         *([f"memory, beside features and activations: {', '.join(sizes)}"] if sizes else []),
         *([f"{out} is not empty: choose another --out, or --overwrite"] if stands else []),
     ]
