@@ -37,6 +37,11 @@ def test_control_characters_are_signs() -> None:
         assert not shown.CONTROL.search(shown.visible(text)) and len(shown.line(text).splitlines()) <= 1
 
 
+def test_one_of_a_kind_is_no_several() -> None:
+    assert [shown.counted(n, "item") for n in (0, 1, 2, 1234)] == ["0 items", "1 item", "2 items", "1,234 items"]
+    assert shown.counted(1, "entry", "entries") == "1 entry" and shown.counted(3, "entry", "entries") == "3 entries"
+
+
 def test_no_text_breaks_a_table_of_markdown() -> None:
     for text in samples():
         made = shown.markdown(text)

@@ -65,6 +65,11 @@ def listed(names: Iterable[object], near: object = "", none: str = "none") -> st
     return f"{', '.join(taken)} and {len(words) - len(taken):,} more"
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """So many of something, in words: `1 item`, `1,234 items`. many: of those that do not end in s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def several(told: Iterable[str], between: str = "\n") -> str:
     """What is told of several mistakes at once: each once, the first ten, and how many more there are."""
     found = list(dict.fromkeys(told))

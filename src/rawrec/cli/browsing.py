@@ -10,7 +10,7 @@ import typer
 from rawrec.cli.common import app
 from rawrec.cli.options import Data, Newest
 from rawrec.errors import UserError
-from rawrec.shown import say
+from rawrec.shown import counted, say
 
 if TYPE_CHECKING:
     from rawrec.browse.view import View
@@ -70,4 +70,5 @@ def _export(view: View, folder: Path, users: int, items: int) -> None:
 
     with Bars() as bars:
         done = export_page(view, folder, users, items, observer=bars)
-    say(f"{done.path}: {done.users:,} users, {done.items:,} items, {done.size / 1e6:.1f} MB; open it in a browser")
+    holds = f"{counted(done.users, 'user')}, {counted(done.items, 'item')}"
+    say(f"{done.path}: {holds}, {done.size / 1e6:.1f} MB; open it in a browser")

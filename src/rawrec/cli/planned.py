@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rawrec.cli.common import console, print_json
+from rawrec.shown import counted
 
 
 def show_plan(model: str, data: Path, out: Path, given: dict[str, Any], overwrite: bool, as_json: bool) -> None:
@@ -30,11 +31,13 @@ def show_plan(model: str, data: Path, out: Path, given: dict[str, Any], overwrit
     learn = [f"{name}: {encoder}, train={train}" for name, (encoder, train) in found.encoders.items()]
     lines = [
         f"model: {found.model} on {found.device}",
-        f"data: {facts['path']}: {facts['users']:,} users, {facts['items']:,} items, {facts['train']:,} train, "
-        f"{facts['valid']:,} valid and {facts['test']:,} test of {facts['interactions']:,} interactions",
+        f"data: {facts['path']}: {counted(facts['users'], 'user')}, {counted(facts['items'], 'item')}, "
+        f"{facts['train']:,} train, {facts['valid']:,} valid and {facts['test']:,} test of "
+        f"{counted(facts['interactions'], 'interaction')}",
         *([f"fields: {'; '.join(fields)}"] if fields else []),
         *([f"encoders: {'; '.join(learn)}"] if learn else []),
-        f"steps: {found.samples:,} samples an epoch, {found.steps_per_epoch:,} steps; at most {found.steps:,} in all",
+        f"steps: {counted(found.samples, 'sample')} an epoch, {counted(found.steps_per_epoch, 'step')}; "
+        f"at most {found.steps:,} in all",
         *([f"memory, beside features and activations: {', '.join(sizes)}"] if sizes else []),
         *([f"{out} is not empty: choose another --out, or --overwrite"] if stands else []),
     ]

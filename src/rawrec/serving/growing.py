@@ -19,6 +19,7 @@ from rawrec.lazily import Lazily
 from rawrec.serving import added as folder
 from rawrec.serving.known import Known
 from rawrec.serving.served import ENCODE, Catalogue, of_one_state, unseen
+from rawrec.shown import counted
 from rawrec.training.tasks.step_impressions import ContentTable
 
 if TYPE_CHECKING:
@@ -172,8 +173,9 @@ class Growing(Known):
             self.add_items(_raw_items(newest, self.data.n_items))
         elif more:
             self._warn(
-                f"{more:,} items came after version {self.data.version} of {newest.path}, which this run, of model "
-                f"`{self._model()}`, cannot judge: they are left aside, in histories too; train again, or train em3"
+                f"{counted(more, 'item')} came after version {self.data.version} of {newest.path}, which this run, of "
+                f"model `{self._model()}`, cannot judge: such are left aside, in histories too; train again, or train "
+                "em3"
             )
         self._read_people(newest, newest.positive(self.run.config().data.label))
 

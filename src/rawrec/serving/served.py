@@ -28,7 +28,7 @@ from rawrec.models.ranking.context import SEEN_NOW, ContextReader, Moments
 from rawrec.serving.asked import UNKNOWN, Unknown, check_list, check_user
 from rawrec.serving.choosing import FEW
 from rawrec.serving.filters import Columns
-from rawrec.shown import listed
+from rawrec.shown import counted, listed
 from rawrec.threads import Mutex
 from rawrec.training.runs import RunFolder
 from rawrec.training.tasks.impressions import ImpressionTask
@@ -108,8 +108,8 @@ class Served:
     def __repr__(self) -> str:
         name = self.run.info().get("model", "a model")
         return (
-            f"{type(self).__name__}({str(self.run.path)!r}: {name}, {self.people.n_users} users, "
-            f"{len(self._item_ids)} items, scores are of the kind {self.measure!r})"
+            f"{type(self).__name__}({str(self.run.path)!r}: {name}, {counted(self.people.n_users, 'user')}, "
+            f"{counted(len(self._item_ids), 'item')}, scores are of the kind {self.measure!r})"
         )
 
     def __contains__(self, item: object) -> bool:
