@@ -9,10 +9,13 @@ import pytest
 
 from rawrec.config import resolve
 from rawrec.data import flat, mapped
+from rawrec.data.dataset import Dataset
 from rawrec.data.mapped_samples import MappedSamples
 from rawrec.errors import UserError
+from rawrec.training.evaluate import evaluate_topk, lists_of_part
 from rawrec.training.job import load_task, resume, train
 from rawrec.training.runs import RunFolder
+from rawrec.training.tasks.impressions import ImpressionTask
 from systems import Stop, digest, small_dataset, stopping_after
 
 TREE = {
@@ -22,6 +25,7 @@ TREE = {
     "model.hidden": [16],
     "eval.topk": [5],
     "eval.impressions": 90,
+    "eval.topk_users": 12,
     "train.batch_size": 32,
     "train.epochs": 2,
     "train.checkpoint_every": 3,
@@ -66,6 +70,22 @@ def test_stopped_in_the_middle_of_a_window(data: Path, tmp_path: Path, whole: di
     with pytest.raises(Stop):
         run(data, tmp_path / "run", stopping_after(14), **{"data.interactions": "mapped"})
     assert digest(resume(tmp_path / "run").path) == whole
+
+
+@pytest.mark.parametrize("most", [None, 7], ids=["all", "drawn"])
+@pytest.mark.parametrize("seen", ["positives", "interactions"])
+def test_lists_are_of_the_same_users(data: Path, tmp_path: Path, most: int | None, seen: str) -> None:
+    tasks = []
+    for kind in ("memory", "mapped"):
+        given = TREE | {"data.interactions": kind, "eval.topk_users": most, "eval.exclude_seen": seen}
+        tasks.append(ImpressionTask(resolve("id", given), Dataset.open(data), tmp_path / "cache"))
+    one, other = (lists_of_part(task, 2) for task in tasks)
+    assert (one.repeated, one.of, len(one.users)) == (other.repeated, other.of, len(other.users))
+    assert len(one.users) and (most is None or len(one.users) == most)
+    for mine, theirs in zip(one[:5], other[:5], strict=True):
+        assert np.array_equal(mine, theirs)
+    found, again = (evaluate_topk(task, 2, [5], task=lists) for task, lists in zip(tasks, (one, other), strict=True))
+    assert found.metrics == again.metrics and found.metrics["coverage@5"]
 
 
 def test_many_interactions_are_mapped_unless_it_is_said_otherwise() -> None:

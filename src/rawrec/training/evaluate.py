@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,6 +15,9 @@ from torch import Tensor
 from rawrec.config import Config
 from rawrec.config.training import Seen
 from rawrec.data.dataset import Dataset
+from rawrec.data.flat import spans
+from rawrec.data.mapped import MappedDataset
+from rawrec.data.sampling import Samples
 from rawrec.evaluation.beyond import Catalogue, beyond_accuracy, in_common
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.evaluation.topk import TopK, rank_all, topk_metrics, undefined
@@ -127,7 +130,8 @@ class ListTask(NamedTuple):
             users = drawn(users, most, data.n_users, data.meta.splits[cfg.data.split].get("seed", 0))
             again = again[np.isin(data.users[again], users)]
         count = len(np.unique(_pairs(data, again)))
-        return cls(users, *_items_of(data, taken, users), *_items_of(data, left_out, users), count, of)
+        chosen = (_items_of(data, np.flatnonzero(mask), users) for mask in (taken, left_out))
+        return cls(users, *next(chosen), *next(chosen), count, of)
 
     def part(self, chosen: np.ndarray) -> ListTask:
         """Of the users `chosen` (bool `[n]`) alone."""
@@ -190,9 +194,8 @@ def _pairs(data: Dataset, rows: np.ndarray) -> np.ndarray:
     return data.users[rows].astype(np.int64) * data.n_items + data.items[rows]
 
 
-def _items_of(data: Dataset, chosen: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The items of the chosen interactions (bool) of each of `users`, as ptr `[n + 1]` and items."""
-    rows = np.flatnonzero(chosen)
+def _items_of(data: Dataset, rows: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The items of some interactions of each of `users`, as ptr `[n + 1]` and items."""
     rows = rows[np.argsort(data.users[rows], kind="stable")]
     counts = np.bincount(data.users[rows], minlength=data.n_users)
     offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -247,10 +250,48 @@ def lists_of_part(system: Scorer, part: int) -> ListTask:
     """Who gets a list in a part, under a ranker. What was seen in the earlier parts is left out of the lists, see
     `eval.exclude_seen`, and not asked for."""
     samples = system.samples
-    taken = (samples.part == part) & samples.positive
-    earlier = samples.history_only | ((samples.part >= 0) & (samples.part < part))
-    left_out = seen_rows(system.cfg.eval.seen, samples.positive, earlier)
-    return ListTask.make(system.data, system.cfg, taken, left_out)
+
+    def masks(at: Any) -> tuple[np.ndarray, np.ndarray]:
+        parts, positive = samples.part[at], samples.positive[at]
+        earlier = samples.history_only[at] | ((parts >= 0) & (parts < part))
+        return (parts == part) & positive, seen_rows(system.cfg.eval.seen, positive, earlier)
+
+    if isinstance(samples.data, MappedDataset):
+        return _mapped_lists(system.cfg, samples.data, part, samples.label, masks)
+    return ListTask.make(system.data, system.cfg, *masks(slice(None)))
+
+
+def _mapped_lists(
+    cfg: Config, data: MappedDataset, part: int, label: str, masks: Callable[[Any], tuple[np.ndarray, np.ndarray]]
+) -> ListTask:
+    """What `ListTask.make` gives, some users at a time. masks: of some interactions which are taken, and which are left
+    out."""
+
+    def to_find() -> Iterator[np.ndarray]:
+        for rows in data.by_user(lambda at: np.logical_or(*masks(at))):
+            taken, left_out = masks(rows["row"])
+            pairs = rows["user"].astype(np.int64) * data.n_items + rows["item"]
+            yield np.unique(rows["user"][taken & ~np.isin(pairs, pairs[left_out])])
+
+    key = f"{data.key_of(cfg.data.split)}|{label}|{cfg.eval.seen}|lists|{part}"
+    users = data.store.array(key, np.int32, to_find, name="listed").astype(np.int64)
+    of, most, chosen = len(users), list_users(cfg, data.n_items), np.ones(data.n_users, bool)
+    if most is not None and of > most:
+        users = drawn(users, most, data.n_users, data.meta.splits[cfg.data.split].get("seed", 0))
+        chosen[:] = False
+        chosen[users] = True
+    rows = _rows_of_users(data, chosen)
+    taken, left_out = masks(rows)
+    pairs = _pairs(data, rows)
+    again = taken & np.isin(pairs, pairs[left_out])
+    parts = (_items_of(data, rows[mask], users) for mask in (taken & ~again, left_out))
+    return ListTask(users, *next(parts), *next(parts), len(np.unique(pairs[again])), of)
+
+
+def _rows_of_users(data: Dataset, chosen: np.ndarray) -> np.ndarray:
+    """The interactions of the users `chosen` (bool `[n_users]`), in their order."""
+    found = [np.flatnonzero(chosen[data.users[at]]) + at.start for at in spans(data.n_interactions)]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def same_for_all(items: np.ndarray, data: Dataset, part: str) -> str | None:
@@ -284,7 +325,11 @@ def evaluate_topk(
     """
     samples, data = system.samples, system.data
     task = lists_of_part(system, part) if task is None else task
-    rows = _first_rows(data, (samples.part == part) & samples.positive, samples.times)[task.users]
+    mine = np.zeros(data.n_users, bool)
+    mine[task.users] = True
+    rows = _rows_of_users(data, mine)
+    rows = rows[(samples.part[rows] == part) & samples.positive[rows]]
+    rows = _first_rows(data, rows, samples.times)[task.users]
     times = None if samples.times is None else samples.times[rows]
     table = system.table()
 
@@ -298,14 +343,25 @@ def evaluate_topk(
     size = max(1, min(user_batch, SCORES_AT_ONCE // data.n_items))
     lists = make_lists(score, task, max(ks), size, observe=system.observe, world=system.world)
     content = {} if table is None or not diversity else {"content": (table.values, table.valid)}
-    trained = (samples.part == 0) & samples.positive
-    catalogue = Catalogue.of_pairs(data.users[trained], data.items[trained], data.n_items, content)
+    catalogue = _catalogue(samples, content)
     return judge(task, lists, ks, buckets_of(samples.train_counts), system.cfg.own_metrics("lists"), catalogue)
 
 
-def _first_rows(data: Dataset, taken: np.ndarray, times: np.ndarray | None) -> np.ndarray:
-    """Of each user the first of the interactions `taken` (bool), by time where there are any, `[n_users]`; -1: none."""
-    rows = np.flatnonzero(taken)
+def _catalogue(samples: Samples, content: Mapping[str, tuple[Tensor, Tensor]]) -> Catalogue:
+    """The catalogue by the training positives."""
+    data = samples.data
+    if not isinstance(data, MappedDataset):
+        trained = (samples.part == 0) & samples.positive
+        return Catalogue.of_pairs(data.users[trained], data.items[trained], data.n_items, content)
+    popularity, users = np.zeros(data.n_items, np.int64), 0
+    for rows in data.by_user(lambda at: (samples.part[at] == 0) & samples.positive[at]):
+        found = Catalogue.of_pairs(rows["user"], rows["item"], data.n_items)
+        popularity, users = popularity + found.popularity, users + found.users
+    return Catalogue(popularity, users, content)
+
+
+def _first_rows(data: Dataset, rows: np.ndarray, times: np.ndarray | None) -> np.ndarray:
+    """Of each user the first of some interactions, by time where there are any, `[n_users]`; -1: none."""
     if times is not None:
         rows = rows[np.argsort(times[rows], kind="stable")]
     first = np.full(data.n_users, -1, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rawrec.data.flat import spans
 from rawrec.evaluation.ctr import buckets_of
 from rawrec.training.evaluate import (
     ListTask,
@@ -54,8 +55,10 @@ class RankerLists:
         """Whether more users may have a list of test than `list_users` allows."""
         data, samples = self._task.data, self._task.samples
         most = list_users(self._task.cfg, data.n_items)
-        taken = (samples.part == PARTS["test"]) & samples.positive
-        return most is not None and len(np.unique(data.users[taken])) > most
+        has = np.zeros(data.n_users, bool)
+        for at in spans(data.n_interactions):
+            has[data.users[at][(samples.part[at] == PARTS["test"]) & samples.positive[at]]] = True
+        return most is not None and int(has.sum()) > most
 
     def evaluate(self, part: str, diversity: bool = True) -> TopKResult:
         """Made and judged, see `evaluate_topk`."""
