@@ -89,6 +89,8 @@ def test_commands_take_addresses_as_they_take_folders(shop: Path, tmp_path: Path
     for words in (("publish", shop, "data/x"), ("import", "synthetic", "--out", "memory://store/other")):
         with pytest.raises(UserError, match=r"is no address of a store|written to a folder first"):
             command(*words)
+    with pytest.raises(UserError, match="what online learning adds to a run is written to a folder first"):
+        command("online", AT, "--events", "x.tsv")
     with pytest.raises(UserError, match="written to a folder first"):
         rawrec.finetune(shop, "pair:random:conv+random:words", "memory://store/encoder")
 

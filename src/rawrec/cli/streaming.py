@@ -33,7 +33,10 @@ def online(
     """Go on with a finished run as events come, or by a table."""
     from rawrec.config import parse_overrides
     from rawrec.progress import Bars
+    from rawrec.remote import refuse
     from rawrec.stream.online import online as work
+
+    refuse(run, "what online learning adds to a run")
 
     with Bars() as bars:
         found = work(run, log, events, until, parse_overrides(overrides or []), data, bars, trim=trim, publish=publish)
