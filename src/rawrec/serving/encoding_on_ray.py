@@ -41,7 +41,7 @@ def encoders(cfg: Config, data: Dataset, workers: int, address: str | None) -> I
         def made(name: str, starts: range) -> Iterator[tuple[Ragged, dict[str, Tensor], Tensor]]:
             if not len(starts):
                 return
-            from ray.data import ActorPoolStrategy, DataContext
+            from ray.data import ActorPoolStrategy, DataContext  # pyright: ignore[reportMissingImports]
 
             context = DataContext.get_current()
             context.execution_options.preserve_order = True

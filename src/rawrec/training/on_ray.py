@@ -123,8 +123,8 @@ def _listen(ray: Any, told: Any, observer: Callable[..., None] | None, stop: thr
 
 def _fit(ray: Any, told: Any, task: dict[str, Any], workers: int, restarts: int) -> str | None:
     """Train by Ray Train; what it says where it gave up."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import FailureConfig, RunConfig, ScalingConfig  # pyright: ignore[reportMissingImports]
+    from ray.train.torch import TorchTrainer  # pyright: ignore[reportMissingImports]
 
     out = Path(task["out"])
     graphics = int(ray.cluster_resources().get("GPU", 0)) >= workers
@@ -169,7 +169,7 @@ def _judge(ends: list[dict[str, Any]], failed: str | None) -> None:
 # ------------------------------------------------------------------------------------------------------- in the workers
 def _worker(config: dict[str, Any]) -> None:
     """What each worker does: it meets the others as a process of `torchrun` would, and trains."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
     import torch.distributed as dist
 
     from rawrec.training.ranks import RESTARTS as COUNT_OF_RESTARTS
