@@ -25,7 +25,7 @@ from rawrec.training import state as checkpoint
 QUICK = ["train.epochs=1", "train.threads=1"]
 COMMANDS = ["import", "append", "validate", "inspect", "split", "convert", "encode", "finetune", "train", "resume"]
 COMMANDS += ["finish", "runs", "sweep", "evaluate", "compare", "study", "recommend", "search", "similar", "report"]
-COMMANDS += ["export", "online", "versions", "rollback", "serve", "browse", "models", "sources", "settings"]
+COMMANDS += ["export", "publish", "online", "versions", "rollback", "serve", "browse", "models", "sources", "settings"]
 SOURCES = ["table", "movielens", "mmrec", "recbole", "amazon", "synthetic"]
 SOURCES += ["microlens", "pixelrec", "mind", "impressions"]
 SOURCES += ["huggingface", "webdataset", "openclipart"]

@@ -154,7 +154,7 @@ class ColumnFile:
         stats = {what: int(counts.sum()) for what, counts in lost.items()}
         end = self._file.tell() - HEAD
         shape = [int(ptr[-1]), *self._first.shape[1:]]
-        head: dict = {"__metadata__": {"stats": json.dumps(stats)}}
+        head: dict = {"__metadata__": {"stats": json.dumps(stats, sort_keys=True)}}
         head["values"] = {"dtype": TYPES[self._first.dtype], "shape": shape, "data_offsets": [0, end]}
         for name, values in tensors.items():
             self._write(values)
